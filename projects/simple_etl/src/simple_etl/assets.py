@@ -1,0 +1,22 @@
+"""An in-code list, loaded by dlt."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster_dlt import DagsterDltResource, dlt_assets
+from shared import warehouse
+from shared.sources.simple import simple_source
+from shared.translator import WarehouseTranslator
+
+
+@dlt_assets(
+    dlt_source=simple_source(),
+    dlt_pipeline=warehouse.pipeline(
+        pipeline_name="simple_pipeline", dataset_name="simple", progress="log"
+    ),
+    dagster_dlt_translator=WarehouseTranslator(owner="team:simple"),
+    name="simple_assets",
+)
+def simple_assets(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
+    """Loads the list."""
+    yield from dlt.run(context=context)

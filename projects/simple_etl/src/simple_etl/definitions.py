@@ -1,0 +1,12 @@
+"""The code location `simple_etl`."""
+
+import dagster as dg
+from shared.resources import WarehouseDltResource
+
+from simple_etl.assets import simple_assets
+
+defs = dg.Definitions(
+    assets=[simple_assets],
+    resources={"dlt": WarehouseDltResource()},
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,62 @@
+"""Every environment variable of the workspace with its default; nothing else reads `os.environ`."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One setting: its working default and what it decides."""
+
+    default: str
+    purpose: str
+
+
+VARIABLES = {
+    "DAGSTER_HOME": Variable(
+        "${PWD}", "Folder whose dagster.yaml configures the instance (absolute); its state goes to .dagster/."
+    ),
+    "WAREHOUSE_PATH": Variable(
+        "data/warehouse.duckdb", "The one DuckDB file all pipelines load into, relative to the workspace."
+    ),
+    "WAREHOUSE_WAIT_SECONDS": Variable(
+        "600", "How long a load or a reader waits for whoever holds the warehouse before it fails."
+    ),
+    "DROP_FOLDER": Variable(
+        "data/drop", "Where csv_etl finds files: a local folder, s3://, gs:// or az://."
+    ),
+    "NASA_API_KEY": Variable(
+        "DEMO_KEY", "Key for api.nasa.gov, sent as a header. DEMO_KEY allows 30 requests an hour."
+    ),
+    "NASA_BASE_URL": Variable(
+        "https://api.nasa.gov/neo/rest/v1", "Where api_etl asks; `etl run` sets it to its own server without a key."
+    ),
+}
+
+
+def value(name: str) -> str:
+    """Returns a setting: the environment's value, or its default where that is unset or empty.
+
+    Raises:
+        KeyError: the variable is not listed in `VARIABLES`.
+    """
+    default = VARIABLES[name].default
+    return os.environ.get(name) or default
+
+
+def workspace_root() -> Path:
+    """Returns the folder that holds workspace.yaml: at or above the working folder, else this file.
+
+    A package installed outside any workspace takes the working folder.
+    """
+    working_folder = Path.cwd()
+    for folder in (working_folder, *working_folder.parents, *Path(__file__).resolve().parents):
+        if (folder / "workspace.yaml").is_file():
+            return folder
+    return working_folder
+
+
+def path(name: str) -> Path:
+    """Returns a setting that is a path; a relative one starts at the workspace root."""
+    return workspace_root() / value(name)

@@ -1,0 +1,129 @@
+"""The Dagster resource that runs dlt exactly once per intent."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import dlt as dlt_library
+from dagster_dlt import DagsterDltResource, DagsterDltTranslator
+from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
+from dagster_dlt.dlt_event_iterator import DltEventIterator, DltEventType
+from dlt.common.data_writers.escape import escape_duckdb_literal, escape_postgres_identifier
+from dlt.common.pipeline import LoadInfo
+from dlt.extract import DltResource, DltSource
+from dlt.pipeline.pipeline import Pipeline
+
+from shared import warehouse
+
+
+class WarehouseDltResource(DagsterDltResource):
+    """`DagsterDltResource`, with a working folder, a source and an exclusive load for each run."""
+
+    def run(
+        self,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        dlt_source: DltSource | None = None,
+        dlt_pipeline: Pipeline | None = None,
+        dagster_dlt_translator: DagsterDltTranslator | None = None,
+        *,
+        partitions: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> DltEventIterator[DltEventType]:
+        """Runs the asset's dlt pipeline and yields a materialisation for each resource.
+
+        A resource that marks a column with dlt's `partition` hint is loaded by replacement: its rows
+        of the named partitions go, those just extracted come, in one transaction; no other row is
+        touched. Without that hint the resource's write disposition decides alone.
+
+        Args:
+            context: the asset's execution context.
+            dlt_source: what to extract in this run; the asset's own source if left out.
+            dlt_pipeline: a pipeline declared with `warehouse.pipeline`; the asset's own if left out.
+            dagster_dlt_translator: the asset's own if left out.
+            partitions: values of the partition column that this run replaces; the run's partition
+                keys if left out.
+            kwargs: passed on to dlt's `Pipeline.run`.
+
+        Raises:
+            ValueError: a resource is loaded by partition and the run names none.
+            WarehouseBusyError: another process held the warehouse for too long.
+        """
+        declared = next(iter(context.assets_def.metadata_by_key.values()))
+        # A fresh copy: extracting alters a source's schema, and a second run would fail on it
+        # (Dagster issue 34052).
+        source = dlt_source if dlt_source is not None else declared[META_KEY_SOURCE].clone()
+        if partitions is None and context.assets_def.partitions_def is not None:
+            partitions = context.partition_keys
+        declaration = dlt_pipeline or declared[META_KEY_PIPELINE]
+        pipeline = declaration.open(
+            run_id=context.run_id,
+            replaced_rows=_replaced_rows(source, partitions),
+            log=context.log.info,
+        )
+        translator = dagster_dlt_translator or declared[META_KEY_TRANSLATOR]
+        return DltEventIterator(
+            self._run(context, source, pipeline, translator, **{"loader_file_format": "parquet", **kwargs}),
+            context=context,
+            dlt_pipeline=pipeline,
+        )
+
+    def _run(
+        self,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        dlt_source: DltSource,
+        dlt_pipeline: Pipeline,
+        dagster_dlt_translator: DagsterDltTranslator,
+        **kwargs: Any,
+    ) -> Iterator[DltEventType]:
+        assert isinstance(dlt_pipeline, warehouse.WarehousePipeline)
+        failed = True
+        try:
+            with dlt_library.config.values({"runtime.dlthub_telemetry": False}):
+                yield from super()._run(
+                    context, dlt_source, dlt_pipeline, dagster_dlt_translator, **kwargs
+                )
+            failed = False
+        finally:
+            warehouse.close(dlt_pipeline, failed)
+
+    def extract_resource_metadata(
+        self,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        resource: DltResource,
+        load_info: LoadInfo,
+        dlt_pipeline: Pipeline,
+    ) -> Mapping[str, Any]:
+        """Returns dagster-dlt's metadata with the table's real name and row counts.
+
+        `rows_loaded` is what this run brought, 0 included; `dagster/row_count` what the table holds
+        now.
+        """
+        assert isinstance(dlt_pipeline, warehouse.WarehousePipeline)
+        table = dlt_pipeline.default_schema.naming.normalize_table_identifier(str(resource.table_name))
+        normalised = dlt_pipeline.last_trace.last_normalize_info.row_counts
+        return {
+            **super().extract_resource_metadata(context, resource, load_info, dlt_pipeline),
+            "rows_loaded": dg.MetadataValue.int(normalised.get(table, 0)),
+            "dagster/table_name": f"{warehouse.path().stem}.{dlt_pipeline.dataset_name}.{table}",
+            "dagster/row_count": dg.MetadataValue.int(dlt_pipeline.row_counts[table]),
+        }
+
+
+def _replaced_rows(source: DltSource, partitions: Sequence[str] | None) -> Mapping[str, str]:
+    """Returns the SQL condition of the rows this run replaces, by table."""
+    conditions = {}
+    for resource in source.selected_resources.values():
+        columns = resource.compute_table_schema()["columns"]
+        partition_column = next((name for name, hints in columns.items() if hints.get("partition")), None)
+        if partition_column is None:
+            continue
+        if not partitions:
+            raise ValueError(
+                f"{resource.name} is loaded by {partition_column}: run it for a partition, or pass "
+                "`partitions=[...]` to dlt.run, so that exactly those rows are replaced."
+            )
+        values = ", ".join(escape_duckdb_literal(key) for key in partitions)
+        condition = f"{escape_postgres_identifier(partition_column)} IN ({values})"
+        # dlt fills placeholders in the condition with str.format
+        conditions[str(resource.table_name)] = condition.replace("{", "{{").replace("}", "}}")
+    return conditions

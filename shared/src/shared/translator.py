@@ -1,0 +1,52 @@
+"""The one place for asset keys, groups, kinds, owners and dependencies."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+from dagster_dlt import DagsterDltTranslator
+from dagster_dlt.translator import DltResourceTranslatorData
+
+BUNDLED_PARTITIONS = "bundled_partitions"
+"""Metadata of a partitioned asset: the partitions that the bundled sample input has, each a key or a
+range `first...last`. `etl run` materialises these."""
+
+
+def asset_key(dataset: str, name: str) -> dg.AssetKey:
+    """Returns an asset's key: the dataset and the table, the very names it has in the warehouse."""
+    return dg.AssetKey([dataset, name])
+
+
+@dataclass
+class WarehouseTranslator(DagsterDltTranslator):
+    """Turns a dlt resource into an asset named after the table it loads.
+
+    Attributes:
+        deps: upstream asset keys, by resource name; a resource not named here has none.
+        owner: the team, as `team:<name>`.
+        automation_condition: when Dagster should materialise the assets by itself.
+        bundled_partitions: see `BUNDLED_PARTITIONS`.
+    """
+
+    owner: str
+    deps: Mapping[str, Sequence[dg.AssetKey]] = field(default_factory=dict)
+    automation_condition: dg.AutomationCondition[dg.AssetKey] | None = None
+    bundled_partitions: Sequence[str] = ()
+
+    def get_asset_spec(self, data: DltResourceTranslatorData) -> dg.AssetSpec:
+        """Returns the spec; the default's dependency on a phantom upstream asset is dropped."""
+        spec = super().get_asset_spec(data)
+        if data.pipeline is None:
+            raise ValueError(f"Resource {data.resource.name} has no pipeline, so no dataset to name it by.")
+        dataset = data.pipeline.dataset_name
+        metadata = dict(spec.metadata)
+        if self.bundled_partitions:
+            metadata[BUNDLED_PARTITIONS] = list(self.bundled_partitions)
+        return spec.replace_attributes(
+            key=asset_key(dataset, data.resource.name),
+            group_name=dataset,
+            deps=self.deps.get(data.resource.name, []),
+            owners=[self.owner],
+            automation_condition=self.automation_condition,
+            metadata=metadata,
+        )

@@ -1,0 +1,266 @@
+"""The one place that knows where data lands: destination, file, working folders and locking.
+
+All pipelines load into one DuckDB file, a dataset (schema) each. DuckDB lets one process write at a
+time, and dlt reconnects at every step, so a whole load runs inside one exclusive section
+(`exclusive`); extracting and normalising stay outside it and run in parallel.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+from dlt.common.destination.client import PreparedTableSchema
+from dlt.common.pipeline import LoadInfo
+from dlt.destinations.impl.duckdb.duck import DuckDbClient
+from filelock import FileLock, Timeout
+
+from shared import environment
+
+Log = Callable[[str], None]
+
+_POLL_SECONDS = 0.1
+_KEEP_WORKING_FOLDERS_SECONDS = 7 * 24 * 3600
+
+
+class WarehouseBusyError(Exception):
+    """The warehouse stayed in use by another process for longer than the stated limit."""
+
+
+def path() -> Path:
+    """Returns the warehouse's DuckDB file (`WAREHOUSE_PATH`); it need not exist yet."""
+    return environment.path("WAREHOUSE_PATH")
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def _connect(
+    read_only: bool, deadline: float, log: Log, connected_to: Path
+) -> duckdb.DuckDBPyConnection:
+    """Opens the file, waiting out a process that holds it, be it a run, a notebook or a CLI."""
+    told = False
+    while True:
+        try:
+            return duckdb.connect(str(connected_to), read_only=read_only)
+        except duckdb.IOException as error:
+            # DuckDB raises the same class for a missing folder or a damaged file: only a held
+            # lock goes away by waiting, and its message names the holder's process.
+            if "lock" not in str(error):
+                raise
+            if time.monotonic() > deadline:
+                raise WarehouseBusyError(
+                    f"The warehouse {connected_to} is still held by another program: {error} "
+                    "Close it, or raise WAREHOUSE_WAIT_SECONDS."
+                ) from error
+            if not told:
+                log(f"Waiting for the warehouse: {error}")
+                told = True
+            time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def exclusive(log: Log = _silent) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Holds the warehouse for one writer, and yields an open connection to it.
+
+    Two things together make the section whole: a side lock file, which the kernel frees even when
+    the process is killed, orders our own runs; the connection, open for the section's length, keeps
+    programs that know nothing of the lock file out between dlt's steps.
+
+    Raises:
+        WarehouseBusyError: another process held it for more than `WAREHOUSE_WAIT_SECONDS`.
+    """
+    file = path()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    limit = float(environment.value("WAREHOUSE_WAIT_SECONDS"))
+    deadline = time.monotonic() + limit
+    lock_file, holder_file = file.with_suffix(".lock"), file.with_suffix(".holder")
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        holder = holder_file.read_text() if holder_file.exists() else "an unknown process"
+        log(f"Waiting for the warehouse, held by {holder}")
+        try:
+            lock.acquire(timeout=limit, poll_interval=_POLL_SECONDS)
+        except Timeout as error:
+            raise WarehouseBusyError(
+                f"The warehouse {file} was held for more than {limit:g} s, first by {holder}. "
+                "Let that run end, or raise WAREHOUSE_WAIT_SECONDS."
+            ) from error
+    try:
+        holder_file.write_text(f"pid {os.getpid()}")
+        connection = _connect(read_only=False, deadline=deadline, log=log, connected_to=file)
+        try:
+            yield connection
+        finally:
+            connection.close()
+    finally:
+        lock.release()
+
+
+def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+    """Runs a query on the warehouse and returns its rows as dictionaries.
+
+    Reads a committed state while loads go on: the file is opened read-only and closed again, and a
+    writer is waited for.
+
+    Raises:
+        FileNotFoundError: nothing has been loaded yet.
+        WarehouseBusyError: a writer held it for more than `WAREHOUSE_WAIT_SECONDS`.
+    """
+    file = path()
+    if not file.exists():
+        raise FileNotFoundError(f"No warehouse at {file} yet: `uv run etl run` makes it.")
+    deadline = time.monotonic() + float(environment.value("WAREHOUSE_WAIT_SECONDS"))
+    with _connect(read_only=True, deadline=deadline, log=_silent, connected_to=file) as connection:
+        result = connection.execute(sql, parameters)
+        columns = [column[0] for column in result.description or []]
+        return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+
+
+class WarehouseDestination(dlt.destinations.duckdb):
+    """DuckDB, which replaces exactly the partitions a run is about.
+
+    dlt's delete-insert merge takes a `destination_scope`: the rows to delete before the new ones go
+    in, in the same transaction. Declared on a resource it would be stored in the schema and outlive
+    its day (a later load would delete that day again), so it is set here, at load time only.
+    """
+
+    def __init__(self, replaced_rows: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        """Args:
+        replaced_rows: the SQL condition of the rows to replace, by table name.
+        kwargs: as for `dlt.destinations.duckdb`.
+        """
+        self.replaced_rows = dict(replaced_rows or {})
+        super().__init__(**kwargs)
+
+    @property
+    def destination_type(self) -> str:
+        """dlt's own type, so that a pipeline's stored state opens with plain dlt as well."""
+        return "dlt.destinations.duckdb"
+
+    @property
+    def client_class(self) -> type[DuckDbClient]:
+        """The DuckDB client that knows this run's conditions."""
+        replaced_rows = self.replaced_rows
+
+        class PartitionReplacingClient(DuckDbClient):
+            def prepare_load_table(self, table_name: str) -> PreparedTableSchema:
+                table = super().prepare_load_table(table_name)
+                if table_name in replaced_rows:
+                    table["x-merge-destination-scope"] = replaced_rows[table_name]  # type: ignore[typeddict-unknown-key]
+                return table
+
+        return PartitionReplacingClient
+
+
+class WarehousePipeline(dlt.Pipeline):
+    """A dlt pipeline that touches the warehouse only while it holds it."""
+
+    log: Log = staticmethod(_silent)
+    row_counts: Mapping[str, int]
+
+    def _sync_destination(self, *args: Any, **kwargs: Any) -> None:
+        with exclusive(self.log):
+            super()._sync_destination(*args, **kwargs)
+
+    def load(self, *args: Any, **kwargs: Any) -> LoadInfo:
+        """Loads as dlt does, and counts each table's rows before others may change them."""
+        with exclusive(self.log) as connection:
+            info = super().load(*args, **kwargs)
+            self.row_counts = {
+                table: _count(connection, self.dataset_name, table)
+                for table in self.default_schema.data_table_names()
+            }
+        return info
+
+
+def _count(connection: duckdb.DuckDBPyConnection, dataset: str, table: str) -> int:
+    row = connection.execute(f'SELECT count(*) FROM "{dataset}"."{table}"').fetchone()
+    return int(row[0]) if row else 0
+
+
+class PipelineDeclaration(dlt.Pipeline):
+    """A pipeline's name, dataset and destination type, without its working folder.
+
+    `dlt.pipeline()` creates (and may wipe) its folder when called, so it has no place in a module's
+    body. `@dlt_assets` needs no more than this; the run opens the real pipeline with `open`.
+    """
+
+    def __init__(self, pipeline_name: str, dataset_name: str, progress: str | None) -> None:
+        # No super().__init__(): it is what creates the folder.
+        self.pipeline_name = pipeline_name
+        self.dataset_name = dataset_name
+        self.progress = progress
+        self._destination = WarehouseDestination()
+
+    def __repr__(self) -> str:
+        return f"pipeline({self.pipeline_name!r}, dataset_name={self.dataset_name!r})"
+
+    def open(
+        self, run_id: str, replaced_rows: Mapping[str, str] | None = None, log: Log = _silent
+    ) -> WarehousePipeline:
+        """Makes the real pipeline, in a working folder that no other run shares.
+
+        Shared folders are how parallel runs lose data (dlt issue 1102, Dagster issue 21022). State
+        and schema come back from the warehouse, so a fresh folder loses nothing.
+
+        Args:
+            run_id: names the folder, for people who look into it after a failure.
+            replaced_rows: the SQL condition of the rows to replace, by table name.
+            log: told about waits.
+        """
+        folders = path().with_suffix(".working")
+        folders.mkdir(parents=True, exist_ok=True)
+        _sweep(folders)
+        pipeline: WarehousePipeline = dlt.pipeline(
+            pipeline_name=self.pipeline_name,
+            pipelines_dir=tempfile.mkdtemp(prefix=f"{run_id}-", dir=folders),
+            dataset_name=self.dataset_name,
+            destination=WarehouseDestination(
+                credentials=str(path()),
+                # A plain replace truncates first, and a failed load then leaves no rows at all.
+                replace_strategy="insert-from-staging",
+                replaced_rows=replaced_rows,
+            ),
+            progress=self.progress,  # type: ignore[arg-type]
+            _impl_cls=WarehousePipeline,
+        )
+        pipeline.log = log
+        return pipeline
+
+
+def pipeline(
+    pipeline_name: str, dataset_name: str, progress: str | None = "log"
+) -> PipelineDeclaration:
+    """Declares a pipeline into the warehouse; safe in a module's body, it touches nothing."""
+    return PipelineDeclaration(pipeline_name, dataset_name, progress)
+
+
+def close(opened: WarehousePipeline, failed: bool) -> None:
+    """Removes a run's working folder; after a failure keeps it, for a look at what was extracted.
+
+    The trace goes in any case: it holds exception texts, and those can hold secrets.
+    """
+    folder = Path(opened.pipelines_dir)
+    if failed:
+        for trace in folder.rglob("trace.pickle"):
+            trace.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(folders: Path) -> None:
+    """Removes what killed and failed runs left, a week later."""
+    oldest = time.time() - _KEEP_WORKING_FOLDERS_SECONDS
+    for folder in folders.iterdir():
+        if folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
