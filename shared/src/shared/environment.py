@@ -60,3 +60,9 @@ def workspace_root() -> Path:
 def path(name: str) -> Path:
     """Returns a setting that is a path; a relative one starts at the workspace root."""
     return workspace_root() / value(name)
+
+
+def drop_folder() -> str:
+    """Returns the drop folder's address; a relative local one starts at the workspace root."""
+    address = value("DROP_FOLDER")
+    return address if "://" in address else str(workspace_root() / address)

@@ -15,6 +15,12 @@ from dlt.pipeline.pipeline import Pipeline
 
 from shared import warehouse
 
+_DLT_SETTINGS = {
+    "runtime.dlthub_telemetry": False,
+    # Rows that arrive as Arrow know their load as well.
+    "normalize.parquet_normalizer.add_dlt_load_id": True,
+}
+
 
 class WarehouseDltResource(DagsterDltResource):
     """`DagsterDltResource`, with a working folder, a source and an exclusive load for each run."""
@@ -78,7 +84,7 @@ class WarehouseDltResource(DagsterDltResource):
         assert isinstance(dlt_pipeline, warehouse.WarehousePipeline)
         failed = True
         try:
-            with dlt_library.config.values({"runtime.dlthub_telemetry": False}):
+            with dlt_library.config.values(_DLT_SETTINGS):
                 yield from super()._run(
                     context, dlt_source, dlt_pipeline, dagster_dlt_translator, **kwargs
                 )

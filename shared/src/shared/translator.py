@@ -17,6 +17,31 @@ def asset_key(dataset: str, name: str) -> dg.AssetKey:
     return dg.AssetKey([dataset, name])
 
 
+def bundled(partitions: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the metadata that names an asset's `BUNDLED_PARTITIONS`; none if empty."""
+    return {BUNDLED_PARTITIONS: list(partitions)} if partitions else {}
+
+
+def upstream_asset(
+    dataset: str,
+    name: str,
+    *,
+    description: str,
+    kinds: set[str],
+    owner: str,
+    bundled_partitions: Sequence[str] = (),
+) -> dg.AssetSpec:
+    """Returns the spec of an asset that dlt does not load but a loaded table depends on."""
+    return dg.AssetSpec(
+        key=asset_key(dataset, name),
+        description=description,
+        group_name=dataset,
+        kinds=kinds,
+        owners=[owner],
+        metadata=bundled(bundled_partitions),
+    )
+
+
 @dataclass
 class WarehouseTranslator(DagsterDltTranslator):
     """Turns a dlt resource into an asset named after the table it loads.
@@ -39,14 +64,11 @@ class WarehouseTranslator(DagsterDltTranslator):
         if data.pipeline is None:
             raise ValueError(f"Resource {data.resource.name} has no pipeline, so no dataset to name it by.")
         dataset = data.pipeline.dataset_name
-        metadata = dict(spec.metadata)
-        if self.bundled_partitions:
-            metadata[BUNDLED_PARTITIONS] = list(self.bundled_partitions)
         return spec.replace_attributes(
             key=asset_key(dataset, data.resource.name),
             group_name=dataset,
             deps=self.deps.get(data.resource.name, []),
             owners=[self.owner],
             automation_condition=self.automation_condition,
-            metadata=metadata,
+            metadata={**spec.metadata, **bundled(self.bundled_partitions)},
         )

@@ -106,11 +106,11 @@ def exclusive(log: Log = _silent) -> Iterator[duckdb.DuckDBPyConnection]:
         lock.release()
 
 
-def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
-    """Runs a query on the warehouse and returns its rows as dictionaries.
+@contextmanager
+def reader() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yields a read-only connection to what has been committed; a writer is waited for.
 
-    Reads a committed state while loads go on: the file is opened read-only and closed again, and a
-    writer is waited for.
+    Keep it short: while it is open, loads wait.
 
     Raises:
         FileNotFoundError: nothing has been loaded yet.
@@ -121,6 +121,12 @@ def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
         raise FileNotFoundError(f"No warehouse at {file} yet: `uv run etl run` makes it.")
     deadline = time.monotonic() + float(environment.value("WAREHOUSE_WAIT_SECONDS"))
     with _connect(read_only=True, deadline=deadline, log=_silent, connected_to=file) as connection:
+        yield connection
+
+
+def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+    """Runs a query on the warehouse, as `reader` does, and returns its rows as dictionaries."""
+    with reader() as connection:
         result = connection.execute(sql, parameters)
         columns = [column[0] for column in result.description or []]
         return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]

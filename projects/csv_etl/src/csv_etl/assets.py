@@ -1,0 +1,161 @@
+"""Share prices from dropped CSV files: one file by run config, a file a day, and any file dropped."""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+from dagster_dlt import dlt_assets
+from dlt.extract import DltSource
+from shared import environment, warehouse
+from shared.resources import WarehouseDltResource
+from shared.sources.csv import csv_source
+from shared.translator import WarehouseTranslator, upstream_asset
+
+from csv_etl.checks import COLUMNS, DATE_FORMAT, check_files, content_of, file_check
+from csv_etl.partitions import BUNDLED_DAYS, BUNDLED_FILES, by_file, daily, file_of_day
+
+pipeline = warehouse.pipeline(
+    pipeline_name="csv_pipeline", dataset_name="csv_data", progress="log"
+)
+
+OWNER = "team:csv"
+
+
+def share_prices_from(paths: Sequence[str], table: str) -> DltSource:
+    """Returns the source that loads files of the drop folder into a table."""
+    return csv_source(environment.drop_folder(), paths, table, COLUMNS, DATE_FORMAT)
+
+
+def dropped_file(name: str, description: str, bundled: Sequence[str] = ()) -> dg.AssetSpec:
+    """Returns the spec of the files that a table loads."""
+    return upstream_asset(
+        "csv_data", name, description=description, kinds={"csv"}, owner=OWNER, bundled_partitions=bundled
+    )
+
+
+# One file, named in the run's config.
+
+
+class FilePath(dg.Config):
+    """The file to load: a path below the drop folder."""
+
+    path: str = BUNDLED_FILES[0]
+
+
+IMPORT_FILE = dropped_file("import_file", "The file that the run's config names, checked.")
+
+
+@dg.multi_asset(specs=[IMPORT_FILE], check_specs=[file_check(IMPORT_FILE.key)], name="import_file")
+def import_file(config: FilePath) -> dg.MaterializeResult:
+    """Checks the file named in the run's config."""
+    return check_files([config.path])
+
+
+@dlt_assets(
+    dlt_source=share_prices_from([], table="share_prices"),
+    dlt_pipeline=pipeline,
+    dagster_dlt_translator=WarehouseTranslator(OWNER, deps={"share_prices": [IMPORT_FILE.key]}),
+    name="share_prices",
+)
+def share_prices(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+    """Loads the file that `import_file` let through."""
+    paths = imported_files(context)
+    yield from dlt.run(
+        context=context, dlt_source=share_prices_from(paths, "share_prices"), partitions=paths
+    )
+
+
+def imported_files(context: dg.AssetExecutionContext) -> list[str]:
+    """Returns the path that `import_file` let through: in this run, or else in its latest.
+
+    Raises:
+        Failure: nothing was imported yet.
+    """
+    in_this_run = context.instance.get_records_for_run(
+        context.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+    ).records
+    latest = context.instance.get_latest_materialization_event(IMPORT_FILE.key)
+    for event in [*(record.event_log_entry for record in in_this_run), *([latest] if latest else [])]:
+        materialization = event.asset_materialization
+        if materialization and materialization.asset_key == IMPORT_FILE.key:
+            return list(content_of(materialization))
+    raise dg.Failure("No file was imported yet: materialise import_file together with share_prices.")
+
+
+# A file a day.
+
+IMPORT_DAILY_FILE = dropped_file(
+    "import_daily_file", "The files named after the days, checked.", BUNDLED_DAYS
+)
+
+
+@dg.multi_asset(
+    specs=[IMPORT_DAILY_FILE],
+    check_specs=[file_check(IMPORT_DAILY_FILE.key)],
+    partitions_def=daily,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    name="import_daily_file",
+)
+def import_daily_file(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """Checks the files of the run's days."""
+    return check_files([file_of_day(day) for day in context.partition_keys])
+
+
+@dlt_assets(
+    dlt_source=share_prices_from([], table="share_prices_daily"),
+    dlt_pipeline=pipeline,
+    dagster_dlt_translator=WarehouseTranslator(
+        OWNER,
+        deps={"share_prices_daily": [IMPORT_DAILY_FILE.key]},
+        bundled_partitions=BUNDLED_DAYS,
+    ),
+    partitions_def=daily,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    name="share_prices_daily",
+)
+def share_prices_daily(
+    context: dg.AssetExecutionContext, dlt: WarehouseDltResource
+) -> Iterator[object]:
+    """Loads the files of the run's days."""
+    paths = [file_of_day(day) for day in context.partition_keys]
+    yield from dlt.run(
+        context=context, dlt_source=share_prices_from(paths, "share_prices_daily"), partitions=paths
+    )
+
+
+# Any file that is dropped; the sensor in automation.py asks for new and changed ones.
+
+IMPORT_DROPPED_FILE = dropped_file(
+    "import_dropped_file", "A file that was dropped, checked.", BUNDLED_FILES
+)
+
+
+@dg.multi_asset(
+    specs=[IMPORT_DROPPED_FILE],
+    check_specs=[file_check(IMPORT_DROPPED_FILE.key)],
+    partitions_def=by_file,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    name="import_dropped_file",
+)
+def import_dropped_file(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """Checks the run's files."""
+    return check_files(context.partition_keys)
+
+
+@dlt_assets(
+    dlt_source=share_prices_from([], table="share_prices_by_file"),
+    dlt_pipeline=pipeline,
+    dagster_dlt_translator=WarehouseTranslator(
+        OWNER,
+        deps={"share_prices_by_file": [IMPORT_DROPPED_FILE.key]},
+        bundled_partitions=BUNDLED_FILES,
+    ),
+    partitions_def=by_file,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    name="share_prices_by_file",
+)
+def share_prices_by_file(
+    context: dg.AssetExecutionContext, dlt: WarehouseDltResource
+) -> Iterator[object]:
+    """Loads the run's files."""
+    source = share_prices_from(context.partition_keys, "share_prices_by_file")
+    yield from dlt.run(context=context, dlt_source=source)

@@ -1,0 +1,97 @@
+"""When files load by themselves: a schedule for the day's file, a sensor for dropped ones."""
+
+import json
+from base64 import b64encode
+from hashlib import blake2b
+
+import dagster as dg
+from shared import environment
+from shared.sources.csv import DropFolder, FileRefusedError, FileState
+
+from csv_etl.assets import (
+    IMPORT_DROPPED_FILE,
+    import_daily_file,
+    import_dropped_file,
+    share_prices_by_file,
+    share_prices_daily,
+)
+from csv_etl.checks import content_of
+from csv_etl.partitions import by_file
+
+daily_file_job = dg.define_asset_job(
+    "daily_file_job",
+    selection=dg.AssetSelection.assets(import_daily_file, share_prices_daily),
+    description="Checks and loads the files of days.",
+)
+
+daily_file_schedule = dg.build_schedule_from_partitioned_job(
+    daily_file_job,
+    name="daily_file_at_six",
+    description="Loads yesterday's file, every day at 06:00 UTC.",
+    hour_of_day=6,
+)
+
+dropped_file_job = dg.define_asset_job(
+    "dropped_file_job",
+    selection=dg.AssetSelection.assets(import_dropped_file, share_prices_by_file),
+    description="Checks and loads dropped files.",
+)
+
+MOST_FILES_A_TICK = 100
+"""Files looked into at a time; the others wait for the next tick, which has a minute to end in."""
+
+
+@dg.sensor(job=dropped_file_job, minimum_interval_seconds=30)
+def dropped_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Asks for a run of each new or changed file, once for each content.
+
+    A file is looked at when two ticks in a row found it with the same size and time of change; until
+    then it may still be being written. The cursor keeps eight letters for each file: a digest of its
+    path, size and time. What was loaded before is read from the asset's own history, so a lost cursor
+    costs a look at each file and no run.
+    """
+    drop_folder = DropFolder(environment.drop_folder())
+    try:
+        listing = drop_folder.list()
+    except FileRefusedError as error:
+        return dg.SkipReason(str(error))
+    cursor = json.loads(context.cursor) if context.cursor else {"known": "", "waiting": ""}
+    states = {path: _digest(path, state) for path, state in listing.items()}
+    known, waiting = set(_split(cursor["known"])), set(_split(cursor["waiting"]))
+    settled = sorted(path for path, digest in states.items() if digest in waiting)[:MOST_FILES_A_TICK]
+
+    requests = []
+    for path in settled:
+        content = drop_folder.content_hash(path)
+        loaded, event = _latest_import(context.instance, path)
+        if content != loaded:
+            # The same content asked for after the same event is the same wish: Dagster drops it.
+            requests.append(dg.RunRequest(run_key=f"{path}@{content}@{event}", partition_key=path))
+    new = [request.partition_key for request in requests if request.partition_key]
+    known_now = [d for path, d in states.items() if d in known or path in settled]
+    waiting_now = [d for path, d in states.items() if d not in known and path not in settled]
+    return dg.SensorResult(
+        run_requests=requests,
+        dynamic_partitions_requests=[by_file.build_add_request(new)],
+        cursor=json.dumps({"known": "".join(known_now), "waiting": "".join(waiting_now)}),
+        skip_reason=None if requests else f"{len(listing)} files, none new or changed, {len(waiting_now)} may still be being written",
+    )
+
+
+def _digest(path: str, state: FileState) -> str:
+    text = f"{path}\0{state.size}\0{state.modified}"
+    return b64encode(blake2b(text.encode(), digest_size=6).digest()).decode()
+
+
+def _split(digests: str) -> list[str]:
+    return [digests[i : i + 8] for i in range(0, len(digests), 8)]
+
+
+def _latest_import(instance: dg.DagsterInstance, path: str) -> tuple[str | None, int]:
+    """Returns the content a file had when it was last imported, and that event's number."""
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=IMPORT_DROPPED_FILE.key, asset_partitions=[path]), limit=1
+    ).records
+    if not records or records[0].asset_materialization is None:
+        return None, 0
+    return content_of(records[0].asset_materialization).get(path), records[0].storage_id

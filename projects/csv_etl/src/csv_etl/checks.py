@@ -1,0 +1,79 @@
+"""What a dropped file must look like before any of it loads."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+from dlt.common.schema.typing import TColumnSchema
+from shared import environment
+from shared.sources.csv import DropFolder, find_problems
+
+DATE_FORMAT = "%Y/%m/%d"
+
+
+def _money(description: str, nullable: bool = True) -> TColumnSchema:
+    return {
+        "data_type": "decimal",
+        "precision": 18,
+        "scale": 4,
+        "nullable": nullable,
+        "description": description,
+    }
+
+
+COLUMNS: dict[str, TColumnSchema] = {
+    "date": {"data_type": "date", "nullable": False, "description": "Trading day."},
+    "share_price": _money("Closing price of the share, in US dollars.", nullable=False),
+    "amount": _money("Shares traded on the day."),
+    "spend": _money("Opening price, in US dollars."),
+    "shift": _money("Highest price of the day, in US dollars."),
+    "spread": _money("Lowest price of the day, in US dollars."),
+}
+"""The columns of a file, by the names in its header."""
+
+RULES = {"share_price": "share_price > 0"}
+
+
+def file_check(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    """Declares the check; it blocks, so nothing lands when it fails."""
+    return dg.AssetCheckSpec(
+        name="file_is_loadable",
+        asset=asset,
+        blocking=True,
+        description="The header is as declared, there are rows, every value fits its type, and "
+        + " and ".join(RULES.values())
+        + ".",
+    )
+
+
+def check_files(paths: Sequence[str]) -> dg.MaterializeResult:
+    """Checks files of the drop folder, and reports them as imported.
+
+    The metadata `content` holds each file's SHA-256; it tells the sensor what was asked for already.
+
+    Raises:
+        FileRefusedError: a path leaves the drop folder, is missing or is no file.
+    """
+    url = environment.drop_folder()
+    drop_folder = DropFolder(url)
+    problems = [
+        problem
+        for path in paths
+        for problem in find_problems(url, path, COLUMNS, DATE_FORMAT, RULES)
+    ]
+    return dg.MaterializeResult(
+        metadata={"content": {path: drop_folder.content_hash(path) for path in paths}},
+        check_results=[
+            dg.AssetCheckResult(
+                passed=not problems,
+                description="; ".join(problems) or f"{len(paths)} checked, all loadable",
+                metadata={"problems": problems, "files": len(paths)},
+            )
+        ],
+    )
+
+
+def content_of(imported: dg.AssetMaterialization) -> dict[str, str]:
+    """Returns the SHA-256 of each file that `check_files` reported, by path."""
+    content = imported.metadata["content"].value
+    assert isinstance(content, dict)
+    return content

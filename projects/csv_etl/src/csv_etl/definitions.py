@@ -1,0 +1,15 @@
+"""The code location `csv_etl`."""
+
+import dagster as dg
+from shared.resources import WarehouseDltResource
+
+from csv_etl import assets, automation
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules([assets]),
+    jobs=[automation.daily_file_job, automation.dropped_file_job],
+    schedules=[automation.daily_file_schedule],
+    sensors=[automation.dropped_files],
+    resources={"dlt": WarehouseDltResource()},
+    executor=dg.in_process_executor,
+)

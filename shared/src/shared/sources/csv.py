@@ -1,0 +1,298 @@
+"""CSV files of a drop folder, local or in a bucket, read by DuckDB with nothing guessed."""
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import dlt
+import duckdb
+import fsspec
+import pyarrow
+from dlt.common.schema.typing import TColumnSchema
+from dlt.extract import DltResource
+
+BATCH_ROWS = 100_000
+"""Rows handed to dlt at a time; bounds memory."""
+
+FILE_NAME: TColumnSchema = {
+    "data_type": "text",
+    "nullable": False,
+    "partition": True,
+    "description": "The file the row came from, a path below the drop folder.",
+}
+"""The column added to every row: the unit that a load replaces."""
+
+_DUCKDB_TYPES = {
+    "text": "VARCHAR",
+    "bigint": "BIGINT",
+    "double": "DOUBLE",
+    "bool": "BOOLEAN",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP",
+}
+
+
+class FileRefusedError(Exception):
+    """A path or a file that must not be loaded; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What a listing tells of a file: two equal states mean it was not written to in between."""
+
+    size: int
+    modified: str
+
+
+class DropFolder:
+    """A folder of files, local or in a bucket.
+
+    Args:
+        url: a local path, s3://bucket/folder, gs://... or az://... Credentials come from the
+            variables of the storage's own library (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...).
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.files, self._root = fsspec.url_to_fs(url)
+        # A listing must see what was written a moment ago.
+        self.files.use_listings_cache = False
+        self.is_local = "file" in self.files.protocol
+
+    def find(self, path: str) -> str:
+        """Returns a file's full address.
+
+        Raises:
+            FileRefusedError: the path leaves the folder, is missing or is no file.
+        """
+        if not path or "://" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise FileRefusedError(f"{path!r} is no path below the drop folder {self.url}")
+        full = f"{self._root}/{path}"
+        if self.is_local and not Path(full).resolve().is_relative_to(Path(self._root).resolve()):
+            raise FileRefusedError(f"{path!r} leads out of the drop folder {self.url}")
+        if self.files.isdir(full):
+            raise FileRefusedError(f"{path!r} in the drop folder {self.url} is a folder, not a file")
+        if not self.files.exists(full):
+            raise FileRefusedError(f"{path!r} is not in the drop folder {self.url}")
+        return full
+
+    def list(self) -> dict[str, FileState]:
+        """Returns the CSV files below the folder; hidden ones, and links that lead out, are left out.
+
+        Raises:
+            FileRefusedError: the folder itself does not exist.
+        """
+        self.files.invalidate_cache()
+        if not self.files.exists(self._root):
+            raise FileRefusedError(f"The drop folder {self.url} does not exist; set DROP_FOLDER or make it")
+        found = {}
+        for full, info in self.files.find(self._root, detail=True).items():
+            path = str(PurePosixPath(full).relative_to(self._root))
+            hidden = any(part.startswith(".") for part in PurePosixPath(path).parts)
+            if hidden or not path.endswith(".csv"):
+                continue
+            try:
+                self.find(path)
+            except FileRefusedError:
+                continue
+            modified = info.get("mtime") or info.get("LastModified") or info.get("updated") or info.get("last_modified")
+            found[path] = FileState(size=info["size"], modified=str(modified))
+        return found
+
+    def content_hash(self, path: str) -> str:
+        """Returns the SHA-256 of a file's bytes, in hexadecimal."""
+        digest = sha256()
+        with self.files.open(self.find(path), "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+
+@dlt.source(name="csv")
+def csv_source(
+    folder: str,
+    paths: Sequence[str],
+    table: str,
+    columns: Mapping[str, TColumnSchema],
+    date_format: str,
+) -> DltResource:
+    """Loads CSV files of a drop folder, each replaced as a whole.
+
+    Args:
+        folder: the drop folder, as for `DropFolder`.
+        paths: files below it.
+        table: the table to load into.
+        columns: the files' columns with dlt's type; exactly these are expected in the header.
+        date_format: how dates are written, in strptime's letters.
+    """
+
+    @dlt.resource(
+        name=table,
+        columns={"file_name": FILE_NAME, **columns},
+        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
+        schema_contract={"columns": "freeze", "data_type": "freeze"},
+    )
+    def csv_rows() -> Iterator[Any]:
+        """Rows of the dropped CSV files, typed as declared, with the file each came from.
+
+        Yields Arrow batches with the declared columns and `file_name`.
+
+        Raises:
+            FileRefusedError: a path that must not be read, another header than declared, or a value
+                that does not fit its column (the message names line and column).
+        """
+        # Without this a file without rows would load nothing, and its old rows would stay.
+        yield dlt.mark.materialize_table_schema()
+        drop_folder = DropFolder(folder)
+        for path in paths:
+            with _open(drop_folder, path, columns) as (connection, relation):
+                select = f"SELECT ?::VARCHAR AS file_name, {', '.join(map(_quoted, columns))} FROM {relation(date_format)}"
+                try:
+                    batches = connection.sql(select, params=[path]).to_arrow_reader(BATCH_ROWS)
+                    required = _required(batches.schema, {"file_name": FILE_NAME, **columns})
+                    for batch in batches:
+                        yield batch.cast(required)
+                except (duckdb.Error, pyarrow.ArrowInvalid) as error:
+                    raise FileRefusedError(f"{path}: {_reason(error)}") from error
+
+    return csv_rows
+
+
+def find_problems(
+    folder: str,
+    path: str,
+    columns: Mapping[str, TColumnSchema],
+    date_format: str,
+    rules: Mapping[str, str],
+    most: int = 5,
+) -> list[str]:
+    """Returns what is wrong with a file's content, naming row and column; an empty list if nothing is.
+
+    Checks the header, that there are rows, that every value fits its declared type without loss, and
+    `rules`. Rows are counted from 1 below the header.
+
+    Args:
+        folder: the drop folder, as for `DropFolder`.
+        path: a file below it.
+        columns: the expected columns with dlt's type.
+        date_format: how dates are written, in strptime's letters.
+        rules: by column, a SQL condition about it that every row must meet.
+        most: stop after this many.
+
+    Raises:
+        FileRefusedError: the path leaves the folder, is missing or is no file.
+    """
+    drop_folder = DropFolder(folder)
+    drop_folder.find(path)
+    checks = []
+    for name, hints in columns.items():
+        value, kind = _quoted(name), _literal(_duckdb_type(hints))
+        checks.append(f"SELECT row, {_literal(name)}, {value}, 'does not fit ' || {kind} FROM texts WHERE NOT ({_fits(value, hints, date_format)})")
+        if not hints.get("nullable", True):
+            checks.append(f"SELECT row, {_literal(name)}, {value}, 'is missing' FROM texts WHERE {value} IS NULL")
+        if name in rules:
+            checks.append(
+                f"SELECT row, {_literal(name)}, value, {_literal('breaks the rule ' + rules[name])} "
+                f"FROM (SELECT row, {value} AS value, TRY_CAST({value} AS {_duckdb_type(hints)}) AS {value} FROM texts) "
+                f"WHERE NOT ({rules[name]})"
+            )
+    try:
+        with _open(drop_folder, path, columns) as (connection, relation):
+            connection.execute(f"CREATE TEMP TABLE texts AS SELECT row_number() OVER () AS row, * FROM {relation(None)}")
+            if connection.execute("SELECT row FROM texts LIMIT 1").fetchone() is None:
+                return [f"{path} has a header and no rows"]
+            found = connection.execute(f"{' UNION ALL '.join(checks)} ORDER BY 1, 2 LIMIT {most:d}").fetchall()
+    except FileRefusedError as error:
+        return [str(error)]
+    except duckdb.Error as error:
+        return [f"{path}: {_reason(error)}"]
+    return [f"{path}, row {row}, column {name}: {value!r} {problem}" for row, name, value, problem in found]
+
+
+@contextmanager
+def _open(
+    drop_folder: DropFolder, path: str, columns: Mapping[str, TColumnSchema]
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Callable[[str | None], str]]]:
+    """Opens a file for DuckDB, once its header is the declared one.
+
+    Yields a connection and a function that returns the table expression to select from: typed, with
+    the date format given, or all text with None. Everything that DuckDB could guess is pinned: left
+    to itself it drops rows that begin with '#', joins ragged files into one column and swaps day
+    and month.
+    """
+    full = drop_folder.find(path)
+    with drop_folder.files.open(full, "rt", encoding="utf-8-sig", newline="") as file:
+        try:
+            header = next(csv.reader(file, strict=True), [])
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise FileRefusedError(f"{path}: the header cannot be read: {error}") from error
+    if not header:
+        raise FileRefusedError(f"{path} is empty: not even a header")
+    if sorted(header) != sorted(columns):
+        raise FileRefusedError(
+            f"{path}: the header is {', '.join(header)}; expected {', '.join(columns)}"
+        )
+    if not drop_folder.is_local:
+        full = drop_folder.files.unstrip_protocol(full)
+
+    def relation(date_format: str | None) -> str:
+        types = ", ".join(
+            f"{_literal(name)}: {_literal(_duckdb_type(columns[name]) if date_format else 'VARCHAR')}"
+            for name in header
+        )
+        dates = f", dateformat = {_literal(date_format)}" if date_format else ""
+        # [*] keeps a glob's letters in a file's name literal
+        name = re.sub(r"([*?\[])", r"[\1]", full)
+        return (
+            f"read_csv({_literal(name)}, columns = {{{types}}}{dates}, auto_detect = false, "
+            "delim = ',', quote = '\"', escape = '\"', header = true, skip = 0, comment = '', "
+            "nullstr = '', allow_quoted_nulls = false)"
+        )
+
+    with duckdb.connect() as connection:
+        if not drop_folder.is_local:
+            connection.register_filesystem(drop_folder.files)
+        yield connection, relation
+
+
+def _required(schema: pyarrow.Schema, columns: Mapping[str, TColumnSchema]) -> pyarrow.Schema:
+    """Returns the schema with the columns that must have a value marked so."""
+    fields = [schema.field(name).with_nullable(hints.get("nullable", True)) for name, hints in columns.items()]
+    return pyarrow.schema(fields)
+
+
+def _duckdb_type(hints: TColumnSchema) -> str:
+    if hints["data_type"] == "decimal":
+        return f"DECIMAL({hints['precision']}, {hints['scale']})"
+    return _DUCKDB_TYPES[hints["data_type"]]
+
+
+def _fits(value: str, hints: TColumnSchema, date_format: str) -> str:
+    """Returns the SQL condition that a text keeps its whole meaning as the column's type."""
+    kind = hints["data_type"]
+    if kind == "date":
+        return f"{value} IS NULL OR try_strptime({value}, {_literal(date_format)}) IS NOT NULL"
+    cast = f"{value} IS NULL OR TRY_CAST({value} AS {_duckdb_type(hints)}) IS NOT NULL"
+    # DuckDB rounds 1.5 to 2 for a whole number, and further decimals away, without a word.
+    decimals = {"bigint": 0, "decimal": hints.get("scale")}.get(kind)
+    if decimals is not None:
+        cast = f"({cast}) AND ({value} IS NULL OR regexp_full_match({value}, '[+-]?[0-9]*(\\.[0-9]{{0,{decimals}}}0*)?'))"
+    return cast
+
+
+def _reason(error: Exception) -> str:
+    """Returns DuckDB's own words about line and column, without its advice to load less strictly."""
+    return re.split(r"\nPossible|\n\nColumn|\n\n  file =", str(error))[0].replace("\n", "; ")
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
