@@ -200,7 +200,7 @@ def _materialise(location: str, module: str, queue: "Queue[Report]") -> None:
             instance = dg.DagsterInstance.get()
         for report in _materialise_all(location, defs, instance):
             queue.put(report)
-    except BaseException as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this location's failure
         traceback.print_exc()
         queue.put(Report(location, "", "failed", error=f"{type(error).__name__}: {error}"))
 
@@ -225,7 +225,9 @@ def _materialise_all(
             job.execute_in_process(
                 asset_selection=keys, instance=instance, tags=tags, raise_on_error=False
             )
-            for tags in _bundled_runs(partitions, [graph.get(key).metadata for key in keys], instance)
+            for tags in _bundled_runs(
+                partitions, [graph.get(key).metadata for key in keys], instance
+            )
         ]
         yield from _reports(location, keys, results)
 
@@ -281,9 +283,7 @@ def _reports(
             )
 
 
-def _events(
-    result: "dg.ExecuteInProcessResult", key: "dg.AssetKey"
-) -> "list[dg.DagsterEvent]":
+def _events(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> "list[dg.DagsterEvent]":
     """Returns a run's materialisations of an asset."""
     return [event for event in result.get_asset_materialization_events() if event.asset_key == key]
 

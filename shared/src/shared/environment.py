@@ -15,10 +15,12 @@ class Variable:
 
 VARIABLES = {
     "DAGSTER_HOME": Variable(
-        "${PWD}", "Folder whose dagster.yaml configures the instance (absolute); its state goes to .dagster/."
+        "${PWD}",
+        "Folder whose dagster.yaml configures the instance (absolute); its state goes to .dagster/.",
     ),
     "WAREHOUSE_PATH": Variable(
-        "data/warehouse.duckdb", "The one DuckDB file all pipelines load into, relative to the workspace."
+        "data/warehouse.duckdb",
+        "The one DuckDB file all pipelines load into, relative to the workspace.",
     ),
     "WAREHOUSE_WAIT_SECONDS": Variable(
         "600", "How long a load or a reader waits for whoever holds the warehouse before it fails."
@@ -30,7 +32,8 @@ VARIABLES = {
         "DEMO_KEY", "Key for api.nasa.gov, sent as a header. DEMO_KEY allows 30 requests an hour."
     ),
     "NASA_BASE_URL": Variable(
-        "https://api.nasa.gov/neo/rest/v1", "Where api_etl asks; `etl run` sets it to its own server without a key."
+        "https://api.nasa.gov/neo/rest/v1",
+        "Where api_etl asks; `etl run` sets it to its own server without a key.",
     ),
 }
 

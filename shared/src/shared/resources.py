@@ -10,6 +10,7 @@ from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_T
 from dagster_dlt.dlt_event_iterator import DltEventIterator, DltEventType
 from dlt.common.data_writers.escape import escape_duckdb_literal, escape_postgres_identifier
 from dlt.common.pipeline import LoadInfo
+from dlt.common.schema import Schema
 from dlt.extract import DltResource, DltSource
 from dlt.pipeline.pipeline import Pipeline
 
@@ -51,6 +52,7 @@ class WarehouseDltResource(DagsterDltResource):
             kwargs: passed on to dlt's `Pipeline.run`.
 
         Raises:
+            TypeError: the pipeline was not declared with `warehouse.pipeline`.
             ValueError: a resource is loaded by partition and the run names none.
             WarehouseBusyError: another process held the warehouse for too long.
         """
@@ -61,6 +63,11 @@ class WarehouseDltResource(DagsterDltResource):
         if partitions is None and context.assets_def.partitions_def is not None:
             partitions = context.partition_keys
         declaration = dlt_pipeline or declared[META_KEY_PIPELINE]
+        if not isinstance(declaration, warehouse.PipelineDeclaration):
+            raise TypeError(
+                f"{declaration} was made by dlt.pipeline(), which owns a folder from the start; "
+                "declare it with shared.warehouse.pipeline()."
+            )
         pipeline = declaration.open(
             run_id=context.run_id,
             replaced_rows=_replaced_rows(source, partitions),
@@ -68,7 +75,9 @@ class WarehouseDltResource(DagsterDltResource):
         )
         translator = dagster_dlt_translator or declared[META_KEY_TRANSLATOR]
         return DltEventIterator(
-            self._run(context, source, pipeline, translator, **{"loader_file_format": "parquet", **kwargs}),
+            self._run(
+                context, source, pipeline, translator, **{"loader_file_format": "parquet", **kwargs}
+            ),
             context=context,
             dlt_pipeline=pipeline,
         )
@@ -92,6 +101,25 @@ class WarehouseDltResource(DagsterDltResource):
         finally:
             warehouse.close(dlt_pipeline, failed)
 
+    def _extract_table_schema_metadata(self, table_name: str, schema: Schema) -> dg.TableSchema:
+        """Returns a table's columns with their descriptions, and leaves the schema as it is."""
+        shown = {"name", "data_type", "description", "nullable", "unique"}
+        return dg.TableSchema(
+            columns=[
+                dg.TableColumn(
+                    name=name,
+                    type=hints.get("data_type") or "text",
+                    description=hints.get("description"),
+                    constraints=dg.TableColumnConstraints(
+                        nullable=hints.get("nullable") is not False,
+                        unique=bool(hints.get("unique")),
+                        other=sorted(hints.keys() - shown),
+                    ),
+                )
+                for name, hints in schema.get_table_columns(table_name).items()
+            ]
+        )
+
     def extract_resource_metadata(
         self,
         context: dg.OpExecutionContext | dg.AssetExecutionContext,
@@ -105,11 +133,15 @@ class WarehouseDltResource(DagsterDltResource):
         now.
         """
         assert isinstance(dlt_pipeline, warehouse.WarehousePipeline)
-        table = dlt_pipeline.default_schema.naming.normalize_table_identifier(str(resource.table_name))
-        normalised = dlt_pipeline.last_trace.last_normalize_info.row_counts
+        table = dlt_pipeline.default_schema.naming.normalize_table_identifier(
+            str(resource.table_name)
+        )
+        trace = dlt_pipeline.last_trace
+        normalised = trace.last_normalize_info if trace else None
+        rows = normalised.row_counts.get(table, 0) if normalised else 0
         return {
             **super().extract_resource_metadata(context, resource, load_info, dlt_pipeline),
-            "rows_loaded": dg.MetadataValue.int(normalised.get(table, 0)),
+            "rows_loaded": dg.MetadataValue.int(rows),
             "dagster/table_name": f"{warehouse.path().stem}.{dlt_pipeline.dataset_name}.{table}",
             "dagster/row_count": dg.MetadataValue.int(dlt_pipeline.row_counts[table]),
         }
@@ -120,7 +152,9 @@ def _replaced_rows(source: DltSource, partitions: Sequence[str] | None) -> Mappi
     conditions = {}
     for resource in source.selected_resources.values():
         columns = resource.compute_table_schema()["columns"]
-        partition_column = next((name for name, hints in columns.items() if hints.get("partition")), None)
+        partition_column = next(
+            (name for name, hints in columns.items() if hints.get("partition")), None
+        )
         if partition_column is None:
             continue
         if not partitions:

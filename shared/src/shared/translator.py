@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import dagster as dg
 from dagster_dlt import DagsterDltTranslator
@@ -55,14 +56,16 @@ class WarehouseTranslator(DagsterDltTranslator):
 
     owner: str
     deps: Mapping[str, Sequence[dg.AssetKey]] = field(default_factory=dict)
-    automation_condition: dg.AutomationCondition[dg.AssetKey] | None = None
+    automation_condition: dg.AutomationCondition[Any] | None = None
     bundled_partitions: Sequence[str] = ()
 
     def get_asset_spec(self, data: DltResourceTranslatorData) -> dg.AssetSpec:
         """Returns the spec; the default's dependency on a phantom upstream asset is dropped."""
         spec = super().get_asset_spec(data)
         if data.pipeline is None:
-            raise ValueError(f"Resource {data.resource.name} has no pipeline, so no dataset to name it by.")
+            raise ValueError(
+                f"Resource {data.resource.name} has no pipeline, so no dataset to name it by."
+            )
         dataset = data.pipeline.dataset_name
         return spec.replace_attributes(
             key=asset_key(dataset, data.resource.name),

@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dlt
 import duckdb
-from dlt.common.destination.client import PreparedTableSchema
 from dlt.common.pipeline import LoadInfo
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from filelock import FileLock, Timeout
@@ -24,6 +23,7 @@ from filelock import FileLock, Timeout
 from shared import environment
 
 Log = Callable[[str], None]
+Progress = Literal["tqdm", "enlighten", "log", "alive_progress"]
 
 _POLL_SECONDS = 0.1
 _KEEP_WORKING_FOLDERS_SECONDS = 7 * 24 * 3600
@@ -141,16 +141,13 @@ class WarehouseDestination(dlt.destinations.duckdb):
     """
 
     def __init__(self, replaced_rows: Mapping[str, str] | None = None, **kwargs: Any) -> None:
-        """Args:
-        replaced_rows: the SQL condition of the rows to replace, by table name.
-        kwargs: as for `dlt.destinations.duckdb`.
-        """
+        """Takes the SQL condition of the rows to replace, by table name, and dlt's own arguments."""
         self.replaced_rows = dict(replaced_rows or {})
         super().__init__(**kwargs)
 
     @property
     def destination_type(self) -> str:
-        """dlt's own type, so that a pipeline's stored state opens with plain dlt as well."""
+        """Dlt's own type, so that a pipeline's stored state opens with plain dlt as well."""
         return "dlt.destinations.duckdb"
 
     @property
@@ -159,7 +156,7 @@ class WarehouseDestination(dlt.destinations.duckdb):
         replaced_rows = self.replaced_rows
 
         class PartitionReplacingClient(DuckDbClient):
-            def prepare_load_table(self, table_name: str) -> PreparedTableSchema:
+            def prepare_load_table(self, table_name: str) -> Any:
                 table = super().prepare_load_table(table_name)
                 if table_name in replaced_rows:
                     table["x-merge-destination-scope"] = replaced_rows[table_name]  # type: ignore[typeddict-unknown-key]
@@ -201,14 +198,15 @@ class PipelineDeclaration(dlt.Pipeline):
     body. `@dlt_assets` needs no more than this; the run opens the real pipeline with `open`.
     """
 
-    def __init__(self, pipeline_name: str, dataset_name: str, progress: str | None) -> None:
+    def __init__(self, pipeline_name: str, dataset_name: str, progress: Progress) -> None:
         # No super().__init__(): it is what creates the folder.
         self.pipeline_name = pipeline_name
         self.dataset_name = dataset_name
         self.progress = progress
-        self._destination = WarehouseDestination()
+        self._destination: Any = WarehouseDestination()
 
     def __repr__(self) -> str:
+        """Reads as the call that made it."""
         return f"pipeline({self.pipeline_name!r}, dataset_name={self.dataset_name!r})"
 
     def open(
@@ -237,7 +235,7 @@ class PipelineDeclaration(dlt.Pipeline):
                 replace_strategy="insert-from-staging",
                 replaced_rows=replaced_rows,
             ),
-            progress=self.progress,  # type: ignore[arg-type]
+            progress=self.progress,
             _impl_cls=WarehousePipeline,
         )
         pipeline.log = log
@@ -245,7 +243,7 @@ class PipelineDeclaration(dlt.Pipeline):
 
 
 def pipeline(
-    pipeline_name: str, dataset_name: str, progress: str | None = "log"
+    pipeline_name: str, dataset_name: str, progress: Progress = "log"
 ) -> PipelineDeclaration:
     """Declares a pipeline into the warehouse; safe in a module's body, it touches nothing."""
     return PipelineDeclaration(pipeline_name, dataset_name, progress)

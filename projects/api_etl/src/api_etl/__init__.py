@@ -1,0 +1,1 @@
+"""The code location `api_etl`: NASA's near-earth objects."""

@@ -1,17 +1,18 @@
 """NASA's near-earth objects: one day by run config, every day by partition, and a daily summary."""
 
+import re
 from collections.abc import Iterator
 from datetime import date
 
 import dagster as dg
 from dagster_dlt import DagsterDltResource, dlt_assets
 from pydantic import field_validator
-from shared import warehouse
 from shared.resources import WarehouseDltResource
 from shared.sources.neows import neows, neows_summary
 from shared.translator import WarehouseTranslator, asset_key
 
 from api_etl.partitions import BUNDLED, daily
+from shared import warehouse
 
 pipeline = warehouse.pipeline(
     pipeline_name="nasa_neo_pipeline", dataset_name="nasa_neo", progress="log"
@@ -27,7 +28,7 @@ class NasaDate(dg.Config):
     @classmethod
     def is_a_calendar_day(cls, value: str) -> str:
         """Refuses anything but YYYY-MM-DD."""
-        if len(value) != 10 or date.fromisoformat(value).isoformat() != value:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", value) or not date.fromisoformat(value):
             raise ValueError(f"{value!r} is no day; write YYYY-MM-DD, such as 2025-03-10")
         return value
 

@@ -1,0 +1,1 @@
+"""The code location `csv_etl`: a CSV drop folder."""

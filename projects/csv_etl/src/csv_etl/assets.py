@@ -5,17 +5,15 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 from dagster_dlt import dlt_assets
 from dlt.extract import DltSource
-from shared import environment, warehouse
 from shared.resources import WarehouseDltResource
 from shared.sources.csv import csv_source
 from shared.translator import WarehouseTranslator, upstream_asset
 
 from csv_etl.checks import COLUMNS, DATE_FORMAT, check_files, content_of, file_check
 from csv_etl.partitions import BUNDLED_DAYS, BUNDLED_FILES, by_file, daily, file_of_day
+from shared import environment, warehouse
 
-pipeline = warehouse.pipeline(
-    pipeline_name="csv_pipeline", dataset_name="csv_data", progress="log"
-)
+pipeline = warehouse.pipeline(pipeline_name="csv_pipeline", dataset_name="csv_data", progress="log")
 
 OWNER = "team:csv"
 
@@ -28,7 +26,12 @@ def share_prices_from(paths: Sequence[str], table: str) -> DltSource:
 def dropped_file(name: str, description: str, bundled: Sequence[str] = ()) -> dg.AssetSpec:
     """Returns the spec of the files that a table loads."""
     return upstream_asset(
-        "csv_data", name, description=description, kinds={"csv"}, owner=OWNER, bundled_partitions=bundled
+        "csv_data",
+        name,
+        description=description,
+        kinds={"csv"},
+        owner=OWNER,
+        bundled_partitions=bundled,
     )
 
 
@@ -45,9 +48,9 @@ IMPORT_FILE = dropped_file("import_file", "The file that the run's config names,
 
 
 @dg.multi_asset(specs=[IMPORT_FILE], check_specs=[file_check(IMPORT_FILE.key)], name="import_file")
-def import_file(config: FilePath) -> dg.MaterializeResult:
+def import_file(config: FilePath) -> Iterator[dg.MaterializeResult[None]]:
     """Checks the file named in the run's config."""
-    return check_files([config.path])
+    yield check_files([config.path])
 
 
 @dlt_assets(
@@ -74,11 +77,16 @@ def imported_files(context: dg.AssetExecutionContext) -> list[str]:
         context.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
     ).records
     latest = context.instance.get_latest_materialization_event(IMPORT_FILE.key)
-    for event in [*(record.event_log_entry for record in in_this_run), *([latest] if latest else [])]:
+    for event in [
+        *(record.event_log_entry for record in in_this_run),
+        *([latest] if latest else []),
+    ]:
         materialization = event.asset_materialization
         if materialization and materialization.asset_key == IMPORT_FILE.key:
             return list(content_of(materialization))
-    raise dg.Failure("No file was imported yet: materialise import_file together with share_prices.")
+    raise dg.Failure(
+        "No file was imported yet: materialise import_file together with share_prices."
+    )
 
 
 # A file a day.
@@ -95,9 +103,9 @@ IMPORT_DAILY_FILE = dropped_file(
     backfill_policy=dg.BackfillPolicy.single_run(),
     name="import_daily_file",
 )
-def import_daily_file(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def import_daily_file(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     """Checks the files of the run's days."""
-    return check_files([file_of_day(day) for day in context.partition_keys])
+    yield check_files([file_of_day(day) for day in context.partition_keys])
 
 
 @dlt_assets(
@@ -136,9 +144,9 @@ IMPORT_DROPPED_FILE = dropped_file(
     backfill_policy=dg.BackfillPolicy.single_run(),
     name="import_dropped_file",
 )
-def import_dropped_file(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def import_dropped_file(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     """Checks the run's files."""
-    return check_files(context.partition_keys)
+    yield check_files(context.partition_keys)
 
 
 @dlt_assets(

@@ -5,7 +5,6 @@ from base64 import b64encode
 from hashlib import blake2b
 
 import dagster as dg
-from shared import environment
 from shared.sources.csv import DropFolder, FileRefusedError, FileState
 
 from csv_etl.assets import (
@@ -17,6 +16,7 @@ from csv_etl.assets import (
 )
 from csv_etl.checks import content_of
 from csv_etl.partitions import by_file
+from shared import environment
 
 daily_file_job = dg.define_asset_job(
     "daily_file_job",
@@ -58,7 +58,9 @@ def dropped_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
     cursor = json.loads(context.cursor) if context.cursor else {"known": "", "waiting": ""}
     states = {path: _digest(path, state) for path, state in listing.items()}
     known, waiting = set(_split(cursor["known"])), set(_split(cursor["waiting"]))
-    settled = sorted(path for path, digest in states.items() if digest in waiting)[:MOST_FILES_A_TICK]
+    settled = sorted(path for path, digest in states.items() if digest in waiting)[
+        :MOST_FILES_A_TICK
+    ]
 
     requests = []
     for path in settled:
@@ -74,7 +76,9 @@ def dropped_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
         run_requests=requests,
         dynamic_partitions_requests=[by_file.build_add_request(new)],
         cursor=json.dumps({"known": "".join(known_now), "waiting": "".join(waiting_now)}),
-        skip_reason=None if requests else f"{len(listing)} files, none new or changed, {len(waiting_now)} may still be being written",
+        skip_reason=None
+        if requests
+        else f"{len(listing)} files, none new or changed, {len(waiting_now)} may still be being written",
     )
 
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import dagster as dg
 from dlt.common.schema.typing import TColumnSchema
-from shared import environment
 from shared.sources.csv import DropFolder, find_problems
+
+from shared import environment
 
 DATE_FORMAT = "%Y/%m/%d"
 
@@ -45,7 +46,7 @@ def file_check(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     )
 
 
-def check_files(paths: Sequence[str]) -> dg.MaterializeResult:
+def check_files(paths: Sequence[str]) -> dg.MaterializeResult[None]:
     """Checks files of the drop folder, and reports them as imported.
 
     The metadata `content` holds each file's SHA-256; it tells the sensor what was asked for already.
@@ -58,7 +59,7 @@ def check_files(paths: Sequence[str]) -> dg.MaterializeResult:
     problems = [
         problem
         for path in paths
-        for problem in find_problems(url, path, COLUMNS, DATE_FORMAT, RULES)
+        for problem in find_problems(url, path, COLUMNS, DATE_FORMAT, rules=RULES)
     ]
     return dg.MaterializeResult(
         metadata={"content": {path: drop_folder.content_hash(path) for path in paths}},

@@ -1,0 +1,1 @@
+"""The code location `simple_etl`: an in-code list."""

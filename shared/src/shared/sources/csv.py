@@ -12,7 +12,7 @@ from typing import Any
 import dlt
 import duckdb
 import fsspec
-import pyarrow
+import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
@@ -27,7 +27,7 @@ FILE_NAME: TColumnSchema = {
 }
 """The column added to every row: the unit that a load replaces."""
 
-_DUCKDB_TYPES = {
+_DUCKDB_TYPES: dict[str | None, str] = {
     "text": "VARCHAR",
     "bigint": "BIGINT",
     "double": "DOUBLE",
@@ -70,13 +70,20 @@ class DropFolder:
         Raises:
             FileRefusedError: the path leaves the folder, is missing or is no file.
         """
-        if not path or "://" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        if (
+            not path
+            or "://" in path
+            or PurePosixPath(path).is_absolute()
+            or ".." in PurePosixPath(path).parts
+        ):
             raise FileRefusedError(f"{path!r} is no path below the drop folder {self.url}")
         full = f"{self._root}/{path}"
         if self.is_local and not Path(full).resolve().is_relative_to(Path(self._root).resolve()):
             raise FileRefusedError(f"{path!r} leads out of the drop folder {self.url}")
         if self.files.isdir(full):
-            raise FileRefusedError(f"{path!r} in the drop folder {self.url} is a folder, not a file")
+            raise FileRefusedError(
+                f"{path!r} in the drop folder {self.url} is a folder, not a file"
+            )
         if not self.files.exists(full):
             raise FileRefusedError(f"{path!r} is not in the drop folder {self.url}")
         return full
@@ -89,7 +96,9 @@ class DropFolder:
         """
         self.files.invalidate_cache()
         if not self.files.exists(self._root):
-            raise FileRefusedError(f"The drop folder {self.url} does not exist; set DROP_FOLDER or make it")
+            raise FileRefusedError(
+                f"The drop folder {self.url} does not exist; set DROP_FOLDER or make it"
+            )
         found = {}
         for full, info in self.files.find(self._root, detail=True).items():
             path = str(PurePosixPath(full).relative_to(self._root))
@@ -100,7 +109,12 @@ class DropFolder:
                 self.find(path)
             except FileRefusedError:
                 continue
-            modified = info.get("mtime") or info.get("LastModified") or info.get("updated") or info.get("last_modified")
+            modified = (
+                info.get("mtime")
+                or info.get("LastModified")
+                or info.get("updated")
+                or info.get("last_modified")
+            )
             found[path] = FileState(size=info["size"], modified=str(modified))
         return found
 
@@ -157,7 +171,7 @@ def csv_source(
                     required = _required(batches.schema, {"file_name": FILE_NAME, **columns})
                     for batch in batches:
                         yield batch.cast(required)
-                except (duckdb.Error, pyarrow.ArrowInvalid) as error:
+                except (duckdb.Error, pa.ArrowInvalid) as error:
                     raise FileRefusedError(f"{path}: {_reason(error)}") from error
 
     return csv_rows
@@ -168,6 +182,7 @@ def find_problems(
     path: str,
     columns: Mapping[str, TColumnSchema],
     date_format: str,
+    *,
     rules: Mapping[str, str],
     most: int = 5,
 ) -> list[str]:
@@ -192,9 +207,13 @@ def find_problems(
     checks = []
     for name, hints in columns.items():
         value, kind = _quoted(name), _literal(_duckdb_type(hints))
-        checks.append(f"SELECT row, {_literal(name)}, {value}, 'does not fit ' || {kind} FROM texts WHERE NOT ({_fits(value, hints, date_format)})")
+        checks.append(
+            f"SELECT row, {_literal(name)}, {value}, 'does not fit ' || {kind} FROM texts WHERE NOT ({_fits(value, hints, date_format)})"
+        )
         if not hints.get("nullable", True):
-            checks.append(f"SELECT row, {_literal(name)}, {value}, 'is missing' FROM texts WHERE {value} IS NULL")
+            checks.append(
+                f"SELECT row, {_literal(name)}, {value}, 'is missing' FROM texts WHERE {value} IS NULL"
+            )
         if name in rules:
             checks.append(
                 f"SELECT row, {_literal(name)}, value, {_literal('breaks the rule ' + rules[name])} "
@@ -203,15 +222,22 @@ def find_problems(
             )
     try:
         with _open(drop_folder, path, columns) as (connection, relation):
-            connection.execute(f"CREATE TEMP TABLE texts AS SELECT row_number() OVER () AS row, * FROM {relation(None)}")
+            connection.execute(
+                f"CREATE TEMP TABLE texts AS SELECT row_number() OVER () AS row, * FROM {relation(None)}"
+            )
             if connection.execute("SELECT row FROM texts LIMIT 1").fetchone() is None:
                 return [f"{path} has a header and no rows"]
-            found = connection.execute(f"{' UNION ALL '.join(checks)} ORDER BY 1, 2 LIMIT {most:d}").fetchall()
+            found = connection.execute(
+                f"{' UNION ALL '.join(checks)} ORDER BY 1, 2 LIMIT {most:d}"
+            ).fetchall()
     except FileRefusedError as error:
         return [str(error)]
     except duckdb.Error as error:
         return [f"{path}: {_reason(error)}"]
-    return [f"{path}, row {row}, column {name}: {value!r} {problem}" for row, name, value, problem in found]
+    return [
+        f"{path}, row {row}, column {name}: {value!r} {problem}"
+        for row, name, value, problem in found
+    ]
 
 
 @contextmanager
@@ -260,10 +286,13 @@ def _open(
         yield connection, relation
 
 
-def _required(schema: pyarrow.Schema, columns: Mapping[str, TColumnSchema]) -> pyarrow.Schema:
+def _required(schema: pa.Schema, columns: Mapping[str, TColumnSchema]) -> pa.Schema:
     """Returns the schema with the columns that must have a value marked so."""
-    fields = [schema.field(name).with_nullable(hints.get("nullable", True)) for name, hints in columns.items()]
-    return pyarrow.schema(fields)
+    fields = [
+        schema.field(name).with_nullable(hints.get("nullable", True))
+        for name, hints in columns.items()
+    ]
+    return pa.schema(fields)
 
 
 def _duckdb_type(hints: TColumnSchema) -> str:
@@ -279,7 +308,7 @@ def _fits(value: str, hints: TColumnSchema, date_format: str) -> str:
         return f"{value} IS NULL OR try_strptime({value}, {_literal(date_format)}) IS NOT NULL"
     cast = f"{value} IS NULL OR TRY_CAST({value} AS {_duckdb_type(hints)}) IS NOT NULL"
     # DuckDB rounds 1.5 to 2 for a whole number, and further decimals away, without a word.
-    decimals = {"bigint": 0, "decimal": hints.get("scale")}.get(kind)
+    decimals = 0 if kind == "bigint" else hints.get("scale") if kind == "decimal" else None
     if decimals is not None:
         cast = f"({cast}) AND ({value} IS NULL OR regexp_full_match({value}, '[+-]?[0-9]*(\\.[0-9]{{0,{decimals}}}0*)?'))"
     return cast

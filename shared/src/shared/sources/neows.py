@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from http import HTTPStatus
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +10,7 @@ import dlt
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 from dlt.sources.helpers import requests
+from requests import JSONDecodeError
 
 from shared import environment
 
@@ -33,11 +35,15 @@ OBJECT_COLUMNS: dict[str, TColumnSchema] = {
     "nasa_jpl_url": _column("text", "The object's page at JPL."),
     "absolute_magnitude_h": _column("double", "Absolute magnitude H."),
     **{
-        f"estimated_diameter_{unit}_{bound}": _column("double", f"Estimated diameter, {bound}, in {unit}.")
+        f"estimated_diameter_{unit}_{bound}": _column(
+            "double", f"Estimated diameter, {bound}, in {unit}."
+        )
         for unit in _UNITS_OF_DIAMETER
         for bound in ("min", "max")
     },
-    "is_potentially_hazardous_asteroid": _column("bool", "Whether JPL calls it potentially hazardous."),
+    "is_potentially_hazardous_asteroid": _column(
+        "bool", "Whether JPL calls it potentially hazardous."
+    ),
     "is_sentry_object": _column(
         "bool", "Whether JPL's impact monitoring lists it; unknown before 2018-12."
     ),
@@ -170,21 +176,21 @@ def fetch_feed(first: date, last: date) -> dict[str, Any]:
     except requests.RequestException as error:
         raise NeowsError(f"NeoWs could not be reached for {first} to {last}: {error}") from error
     place = f"{url} for {first} to {last}"
-    if response.status_code == 429:
+    if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
         raise NeowsError(
             f"{place}: the request limit is used up; run again in "
             f"{response.headers.get('Retry-After', 'about 3600')} s, or set NASA_API_KEY to a key of "
             "your own (1,000 requests an hour, DEMO_KEY has 30)."
         )
-    if response.status_code == 403:
+    if response.status_code == HTTPStatus.FORBIDDEN:
         raise NeowsError(
             f"{place}: the key was refused; set NASA_API_KEY (free at https://api.nasa.gov)."
         )
     try:
         feed = response.json()
-    except requests.JSONDecodeError:
+    except JSONDecodeError:
         feed = None
-    if response.status_code != 200:
+    if response.status_code != HTTPStatus.OK:
         reason = feed.get("error_message", "") if isinstance(feed, dict) else ""
         raise NeowsError(f"{place}: status {response.status_code}. {reason}".rstrip())
     if not isinstance(feed, dict) or "near_earth_objects" not in feed:
@@ -212,7 +218,9 @@ def _row(item: dict[str, Any]) -> dict[str, Any]:
         "nasa_jpl_url": item["nasa_jpl_url"],
         "absolute_magnitude_h": float(item["absolute_magnitude_h"]),
         **{
-            f"estimated_diameter_{unit}_{bound}": float(diameter[unit][f"estimated_diameter_{bound}"])
+            f"estimated_diameter_{unit}_{bound}": float(
+                diameter[unit][f"estimated_diameter_{bound}"]
+            )
             for unit in _UNITS_OF_DIAMETER
             for bound in ("min", "max")
         },

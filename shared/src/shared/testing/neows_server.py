@@ -7,12 +7,12 @@ of at most 8 dates, the key, the request limit, the error bodies and headers.
 import json
 import threading
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 INVALID_KEY = "INVALID"
@@ -52,7 +52,8 @@ class NeowsServer:
         """The base address, for NASA_BASE_URL."""
         return f"http://127.0.0.1:{self._http.server_port}/neo/rest/v1"
 
-    def __enter__(self) -> "NeowsServer":
+    def __enter__(self) -> Self:
+        """Starts serving."""
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         return self
@@ -63,6 +64,7 @@ class NeowsServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """Stops serving."""
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -81,10 +83,18 @@ class NeowsServer:
         if not key:
             return 403, gateway, _gateway_error("API_KEY_MISSING", "No api_key was supplied.")
         if key == INVALID_KEY:
-            return 403, gateway, _gateway_error("API_KEY_INVALID", "An invalid api_key was supplied.")
+            return (
+                403,
+                gateway,
+                _gateway_error("API_KEY_INVALID", "An invalid api_key was supplied."),
+            )
         if remaining < 0:
             gateway["Retry-After"] = "2870"
-            return 429, gateway, _gateway_error("OVER_RATE_LIMIT", "You have exceeded your rate limit.")
+            return (
+                429,
+                gateway,
+                _gateway_error("OVER_RATE_LIMIT", "You have exceeded your rate limit."),
+            )
         if self.failure:
             status, gateway["Content-Type"], body = self.failure
             return status, gateway, body
@@ -93,11 +103,18 @@ class NeowsServer:
 
     def _feed(self, address: str, query: Mapping[str, str], key: str) -> tuple[int, dict[str, Any]]:
         if not urlsplit(address).path.endswith("/feed"):
-            return 404, {"code": 404, "http_error": "NOT_FOUND", "error_message": "", "request": address}
-        today = date.today()
+            return 404, {
+                "code": 404,
+                "http_error": "NOT_FOUND",
+                "error_message": "",
+                "request": address,
+            }
+        today = datetime.now(UTC).date()
         try:
             first = date.fromisoformat(query.get("start_date", today.isoformat()))
-            last = date.fromisoformat(query.get("end_date", (first + timedelta(days=7)).isoformat()))
+            last = date.fromisoformat(
+                query.get("end_date", (first + timedelta(days=7)).isoformat())
+            )
         except ValueError as error:
             return 400, _bad_request(address, str(error))
         first, last = min(first, last), max(first, last)
@@ -139,7 +156,7 @@ def _handler(server: NeowsServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802 - the name http.server calls
+        def do_GET(self) -> None:
             status, headers, body = server.answer(self.path, dict(self.headers))
             content = body.encode()
             self.send_response(status)
@@ -149,7 +166,7 @@ def _handler(server: NeowsServer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *_: object) -> None:
             """Stays silent; `NeowsServer.requests` has them all."""
 
     return Handler
