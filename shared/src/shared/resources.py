@@ -69,7 +69,7 @@ class WarehouseDltResource(DagsterDltResource):
                 "declare it with shared.warehouse.pipeline()."
             )
         pipeline = declaration.open(
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             replaced_rows=_replaced_rows(source, partitions),
             log=context.log.info,
         )

@@ -74,7 +74,7 @@ def imported_files(context: dg.AssetExecutionContext) -> list[str]:
         Failure: nothing was imported yet.
     """
     in_this_run = context.instance.get_records_for_run(
-        context.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+        context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
     ).records
     latest = context.instance.get_latest_materialization_event(IMPORT_FILE.key)
     for event in [

@@ -1,0 +1,43 @@
+"""Pytest fixtures for any team's tests; pytest finds them by itself once `shared` is installed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from shared.testing.neows_server import NeowsServer
+
+
+@pytest.fixture
+def warehouse_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Points every setting of the workspace into the test's own folder, and returns that folder.
+
+    The warehouse is warehouse.duckdb in it, the drop folder an empty drop/.
+    """
+    (tmp_path / "drop").mkdir()
+    monkeypatch.setenv("WAREHOUSE_PATH", str(tmp_path / "warehouse.duckdb"))
+    monkeypatch.setenv("DROP_FOLDER", str(tmp_path / "drop"))
+    monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "60")
+    monkeypatch.setenv("NASA_BASE_URL", "http://127.0.0.1:9")  # nothing listens: no test asks NASA
+    monkeypatch.delenv("NASA_API_KEY", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance on disk, in the test's own folder."""
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
+        yield made
+
+
+@pytest.fixture
+def neows_server(
+    warehouse_folder: Path,  # noqa: ARG001 - its setting of the address comes first
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[NeowsServer]:
+    """A NeoWs server that api_etl asks for the length of the test, without waits between retries."""
+    with NeowsServer() as server:
+        monkeypatch.setenv("NASA_BASE_URL", server.url)
+        monkeypatch.setenv("RUNTIME__REQUEST_BACKOFF_FACTOR", "0")
+        yield server

@@ -1,0 +1,226 @@
+"""The dlt resource: a partition is replaced exactly, whatever it held before."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import dlt
+import pytest
+from dagster_dlt import dlt_assets
+from dlt.extract import DltResource
+
+from shared import warehouse
+from shared.resources import WarehouseDltResource
+from shared.translator import WarehouseTranslator
+
+Rows = dict[str, list[int]]
+upstream: Rows = {}
+days = dg.StaticPartitionsDefinition(["mon", "tue", "it's {odd}"])
+
+
+@dlt.source(name="numbers")
+def numbers(partitions: Sequence[str], *, fail: bool = False) -> DltResource:
+    """Serves what `upstream` has of some days."""
+
+    @dlt.resource(
+        columns={
+            "day": {"data_type": "text", "partition": True, "nullable": False},
+            "n": {"data_type": "bigint"},
+        },
+        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
+    )
+    def daily_numbers() -> Iterator[Any]:
+        """Numbers of a day."""
+        yield dlt.mark.materialize_table_schema()
+        for day in partitions:
+            for n in upstream.get(day, []):
+                yield {"day": day, "n": n, "parts": [{"part": n}, {"part": -n}]}
+        if fail:
+            raise ConnectionError("the upstream went away")
+
+    return daily_numbers
+
+
+declared = warehouse.pipeline("numbers_pipeline", dataset_name="numbers")
+
+
+@dlt_assets(
+    dlt_source=numbers([]),
+    dlt_pipeline=declared,
+    dagster_dlt_translator=WarehouseTranslator("team:test"),
+    partitions_def=days,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    name="by_day",
+)
+def by_day(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+    yield from dlt.run(context=context, dlt_source=numbers(context.partition_keys))
+
+
+class Options(dg.Config):
+    """How the unpartitioned asset runs."""
+
+    partitions: list[str] | None = None
+    fail: bool = False
+
+
+@dlt_assets(
+    dlt_source=numbers([]),
+    dlt_pipeline=declared,
+    dagster_dlt_translator=WarehouseTranslator("team:test"),
+    name="by_config",
+)
+def by_config(
+    context: dg.AssetExecutionContext, dlt: WarehouseDltResource, config: Options
+) -> Iterator[object]:
+    source = numbers(config.partitions or [], fail=config.fail)
+    yield from dlt.run(context=context, dlt_source=source, partitions=config.partitions)
+
+
+@pytest.fixture(autouse=True)
+def _own_upstream(warehouse_folder: Path) -> None:
+    upstream.clear()
+    upstream.update({"mon": [1, 2, 3], "tue": [4, 5], "it's {odd}": [6]})
+
+
+def run(asset: dg.AssetsDefinition, **how: Any) -> dg.ExecuteInProcessResult:
+    return dg.materialize([asset], resources={"dlt": WarehouseDltResource()}, **how)
+
+
+def run_with(options: Options) -> dg.ExecuteInProcessResult:
+    return run(by_config, run_config=dg.RunConfig({"by_config": options}), raise_on_error=False)
+
+
+def landed() -> Rows:
+    rows = warehouse.query("SELECT day, n FROM numbers.daily_numbers ORDER BY n")
+    by_day: Rows = {}
+    for row in rows:
+        by_day.setdefault(row["day"], []).append(row["n"])
+    return by_day
+
+
+def parts() -> int:
+    (row,) = warehouse.query("SELECT count(*) AS n FROM numbers.daily_numbers__parts")
+    return int(row["n"])
+
+
+def metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    (event,) = result.get_asset_materialization_events()
+    return {name: value.value for name, value in event.materialization.metadata.items()}
+
+
+def test_a_rerun_leaves_the_same_rows() -> None:
+    for _ in range(3):
+        run(by_day, partition_key="mon")
+    assert landed() == {"mon": [1, 2, 3]}
+    assert parts() == 6
+
+
+def test_reloading_a_day_replaces_its_rows_and_no_others() -> None:
+    run(by_day, partition_key="mon")
+    run(by_day, partition_key="tue")
+    upstream["mon"] = [2, 9]
+    run(by_day, partition_key="mon")
+    assert landed() == {"mon": [2, 9], "tue": [4, 5]}
+    assert parts() == 8
+
+
+def test_a_day_that_became_empty_ends_up_empty() -> None:
+    run(by_day, partition_key="mon")
+    run(by_day, partition_key="tue")
+    upstream["mon"] = []
+    result = run(by_day, partition_key="mon")
+    assert landed() == {"tue": [4, 5]}
+    assert metadata(result)["rows_loaded"] == 0
+    assert metadata(result)["dagster/row_count"] == 2
+
+
+def test_a_first_day_without_rows_still_makes_the_table() -> None:
+    upstream["mon"] = []
+    assert run(by_day, partition_key="mon").success
+    assert landed() == {}
+
+
+def test_a_range_of_days_is_one_run_that_loads_them_all() -> None:
+    tags = {
+        "dagster/asset_partition_range_start": "mon",
+        "dagster/asset_partition_range_end": "it's {odd}",
+    }
+    result = run(by_day, tags=tags)
+    assert landed() == upstream
+    event = result.get_asset_materialization_events()[0]
+    assert event.materialization.metadata["rows_loaded"].value == 6
+
+
+def test_a_partition_named_with_quotes_and_braces_is_replaced_like_any_other() -> None:
+    run(by_day, partition_key="it's {odd}")
+    run(by_day, partition_key="it's {odd}")
+    assert landed() == {"it's {odd}": [6]}
+
+
+def test_what_one_run_replaces_is_forgotten_by_the_next() -> None:
+    run(by_day, partition_key="mon")
+    run(by_day, partition_key="tue")
+    upstream["tue"] = []
+    run_with(Options(partitions=["tue"]))
+    assert landed() == {"mon": [1, 2, 3]}
+
+
+def test_a_run_that_names_no_partition_loads_nothing_and_says_so() -> None:
+    result = run_with(Options())
+    assert not result.success
+    (failure,) = (event for event in result.all_events if event.is_step_failure)
+    assert "daily_numbers is loaded by day" in str(failure.step_failure_data.error)
+    assert not warehouse.path().exists()
+
+
+def test_an_upstream_that_fails_midway_changes_nothing(warehouse_folder: Path) -> None:
+    run(by_day, partition_key="mon")
+    upstream["mon"] = [7]
+    assert not run_with(Options(partitions=["mon"], fail=True)).success
+    assert landed() == {"mon": [1, 2, 3]}
+    run(by_day, partition_key="mon")
+    assert landed() == {"mon": [7]}
+
+
+def test_a_run_leaves_no_working_folder_and_a_failed_one_no_trace(warehouse_folder: Path) -> None:
+    run(by_day, partition_key="mon")
+    folders = warehouse_folder / "warehouse.working"
+    assert list(folders.iterdir()) == []
+    run_with(Options(partitions=["mon"], fail=True))
+    (kept,) = folders.iterdir()
+    assert (kept / "numbers_pipeline" / "state.json").exists()
+    assert not list(kept.rglob("trace.pickle"))
+
+
+def test_a_materialisation_tells_where_and_what() -> None:
+    shown = metadata(run(by_day, partition_key="mon"))
+    assert shown["dagster/table_name"] == "warehouse.numbers.daily_numbers"
+    assert (shown["rows_loaded"], shown["dagster/row_count"]) == (3, 3)
+    columns = {column.name: column for column in shown["dagster/column_schema"].columns}
+    assert (columns["day"].type, columns["day"].constraints.nullable) == ("text", False)
+
+
+def test_every_row_knows_its_load() -> None:
+    run(by_day, partition_key="mon")
+    loads = warehouse.query(
+        "SELECT DISTINCT rows._dlt_load_id FROM numbers.daily_numbers AS rows "
+        "JOIN numbers._dlt_loads AS loads ON loads.load_id = rows._dlt_load_id"
+    )
+    assert len(loads) == 1
+
+
+def test_a_pipeline_made_at_import_is_refused(tmp_path: Path) -> None:
+    made = dlt.pipeline("x", pipelines_dir=str(tmp_path), destination="duckdb", dataset_name="x")
+
+    @dlt_assets(
+        dlt_source=numbers([]),
+        dlt_pipeline=made,
+        dagster_dlt_translator=WarehouseTranslator("team:test"),
+        name="stock",
+    )
+    def stock(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+        yield from dlt.run(context=context)
+
+    with pytest.raises(TypeError, match=r"shared\.warehouse\.pipeline"):
+        run(stock)

@@ -1,0 +1,136 @@
+"""The warehouse: one writer at a time, waits that are seen and end, nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from shared import warehouse
+
+HOLD = """
+import sys, time
+from shared import warehouse
+with warehouse.exclusive():
+    print("held", flush=True)
+    time.sleep(float(sys.argv[1]))
+"""
+FOREIGN = """
+import sys, time, duckdb
+with duckdb.connect(sys.argv[2], read_only=sys.argv[3] == "read"):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[1]))
+"""
+
+
+def holder(code: str, seconds: float, *more: str) -> subprocess.Popen[str]:
+    """Starts a process that holds the warehouse, and returns once it does."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(seconds), *more], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def rows() -> list[int]:
+    return [row["n"] for row in warehouse.query("SELECT n FROM numbers ORDER BY n")]
+
+
+@pytest.fixture
+def file(warehouse_folder: Path) -> Path:
+    with warehouse.exclusive() as connection:
+        connection.execute("CREATE TABLE numbers AS SELECT 1 AS n")
+    return warehouse_folder / "warehouse.duckdb"
+
+
+@pytest.mark.usefixtures("file")
+def test_a_writer_waits_for_another_and_says_for_whom() -> None:
+    told: list[str] = []
+    with holder(HOLD, 1) as other, warehouse.exclusive(told.append) as connection:
+        assert other.poll() is not None or other.wait(5) == 0
+        connection.execute("INSERT INTO numbers VALUES (2)")
+    assert rows() == [1, 2]
+    assert told == [f"Waiting for the warehouse, held by pid {other.pid}"]
+
+
+@pytest.mark.parametrize("mode", ["read", "write"])
+def test_a_program_that_knows_no_lock_file_delays_a_writer_and_does_not_fail_it(
+    file: Path, mode: str
+) -> None:
+    told: list[str] = []
+    with holder(FOREIGN, 1, str(file), mode) as other, warehouse.exclusive(told.append):
+        assert other.poll() is not None or other.wait(5) == 0
+    assert len(told) == 1
+    assert str(other.pid) in told[0]
+
+
+@pytest.mark.usefixtures("file")
+def test_a_reader_waits_for_a_writer() -> None:
+    with holder(HOLD, 1):
+        assert rows() == [1]
+
+
+@pytest.mark.parametrize(
+    ("code", "what"), [(HOLD, "held for more than 0.3 s"), (FOREIGN, "still held by another")]
+)
+def test_waiting_has_a_limit_and_ends_with_a_clear_error(
+    file: Path, monkeypatch: pytest.MonkeyPatch, code: str, what: str
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "0.3")
+    with holder(code, 30, str(file), "write") as other:
+        with (
+            pytest.raises(warehouse.WarehouseBusyError, match=what) as caught,
+            warehouse.exclusive(),
+        ):
+            pytest.fail("it was held")
+        other.kill()
+    assert str(other.pid) in str(caught.value)
+    assert "WAREHOUSE_WAIT_SECONDS" in str(caught.value)
+
+
+@pytest.mark.usefixtures("file")
+def test_a_killed_writer_frees_the_warehouse() -> None:
+    with holder(HOLD, 600) as other:
+        os.kill(other.pid, signal.SIGKILL)
+    with warehouse.exclusive() as connection:
+        connection.execute("INSERT INTO numbers VALUES (2)")
+    assert rows() == [1, 2]
+
+
+def test_reading_before_the_first_load_says_what_to_do(warehouse_folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="uv run etl run"):
+        warehouse.query("SELECT 1")
+    assert not (warehouse_folder / "warehouse.duckdb").exists()
+
+
+def test_a_damaged_file_is_an_error_at_once_and_no_wait(warehouse_folder: Path) -> None:
+    (warehouse_folder / "warehouse.duckdb").write_bytes(b"no database" * 1000)
+    with pytest.raises(duckdb.IOException), warehouse.exclusive():
+        pytest.fail("it opened")
+
+
+def test_declaring_a_pipeline_touches_no_disk(warehouse_folder: Path) -> None:
+    before = sorted(warehouse_folder.rglob("*"))
+    declared = warehouse.pipeline("a_pipeline", dataset_name="a_dataset")
+    assert (declared.pipeline_name, declared.dataset_name) == ("a_pipeline", "a_dataset")
+    assert sorted(warehouse_folder.rglob("*")) == before
+
+
+def test_each_run_has_a_working_folder_of_its_own_and_old_ones_are_swept(
+    warehouse_folder: Path,
+) -> None:
+    declared = warehouse.pipeline("a_pipeline", dataset_name="a_dataset")
+    first, second = declared.open("run"), declared.open("run")
+    assert first.working_dir != second.working_dir
+    folders = warehouse_folder / "warehouse.working"
+    assert len(list(folders.iterdir())) == 2
+    long_ago = time.time() - 8 * 24 * 3600
+    os.utime(first.pipelines_dir, (long_ago, long_ago))
+    third = declared.open("run")
+    left = {folder.name for folder in folders.iterdir()}
+    assert left == {Path(second.pipelines_dir).name, Path(third.pipelines_dir).name}
