@@ -171,7 +171,7 @@ def csv_source(
                     required = _required(batches.schema, {"file_name": FILE_NAME, **columns})
                     for batch in batches:
                         yield batch.cast(required)
-                except (duckdb.Error, pa.ArrowInvalid) as error:
+                except (duckdb.Error, ValueError) as error:
                     raise FileRefusedError(f"{path}: {_reason(error)}") from error
 
     return csv_rows

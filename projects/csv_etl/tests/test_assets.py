@@ -1,0 +1,184 @@
+"""csv_etl: a file loads whole or not at all, and again without a trace of the last time."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from csv_etl.definitions import defs
+
+from shared import warehouse
+
+HEADER = '"date","share_price","amount","spend","shift","spread"\n'
+SAMPLE = Path(__file__).parents[3] / "data" / "drop"
+DAYS = ("2018-01-22", "2018-01-23", "2018-01-24")
+
+
+@pytest.fixture
+def drop(warehouse_folder: Path) -> Path:
+    """The drop folder, with the sample's three files."""
+    for day in DAYS:
+        shutil.copy(SAMPLE / f"{day}.csv", warehouse_folder / "drop")
+    return warehouse_folder / "drop"
+
+
+def run(instance: dg.DagsterInstance, *assets: str, **how: Any) -> dg.ExecuteInProcessResult:
+    job = defs.resolve_implicit_global_asset_job_def()
+    keys = [dg.AssetKey(["csv_data", name]) for name in assets]
+    return job.execute_in_process(
+        asset_selection=keys, instance=instance, raise_on_error=False, **how
+    )
+
+
+def load_file(instance: dg.DagsterInstance, path: str) -> dg.ExecuteInProcessResult:
+    config = {"ops": {"import_file": {"config": {"path": path}}}}
+    return run(instance, "import_file", "share_prices", run_config=config)
+
+
+def load_days(instance: dg.DagsterInstance, first: str, last: str) -> dg.ExecuteInProcessResult:
+    tags = {
+        "dagster/asset_partition_range_start": first,
+        "dagster/asset_partition_range_end": last,
+    }
+    return run(instance, "import_daily_file", "share_prices_daily", tags=tags)
+
+
+def landed(table: str) -> dict[str, int]:
+    rows = warehouse.query(f"SELECT file_name, count(*) AS n FROM csv_data.{table} GROUP BY 1")
+    return {row["file_name"]: row["n"] for row in rows}
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    return " ".join(
+        str(event.step_failure_data.error) for event in result.all_events if event.is_step_failure
+    )
+
+
+def test_the_file_of_the_config_lands_and_a_rerun_leaves_the_same_rows(
+    drop: Path, instance: dg.DagsterInstance
+) -> None:
+    for _ in range(2):
+        assert load_file(instance, "2018-01-22.csv").success
+    assert landed("share_prices") == {"2018-01-22.csv": 8}
+    assert load_file(instance, "2018-01-23.csv").success
+    assert landed("share_prices") == {"2018-01-22.csv": 8, "2018-01-23.csv": 5}
+
+
+def test_money_is_exact(drop: Path, instance: dg.DagsterInstance) -> None:
+    load_file(instance, "2018-01-22.csv")
+    (row,) = warehouse.query(
+        "SELECT sum(spread)::VARCHAR AS total, any_value(typeof(spread)) AS type "
+        "FROM csv_data.share_prices"
+    )
+    assert row == {"total": "2327.8543", "type": "DECIMAL(18,4)"}
+
+
+def test_a_table_alone_takes_the_file_imported_last(
+    drop: Path, instance: dg.DagsterInstance
+) -> None:
+    assert not run(instance, "share_prices").success
+    assert load_file(instance, "2018-01-24.csv").success
+    (drop / "2018-01-24.csv").write_text(HEADER + "2018/10/15,1,2,3,4,5\n")
+    assert run(instance, "share_prices").success
+    assert landed("share_prices") == {"2018-01-24.csv": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("../warehouse.duckdb", "is no path below the drop folder"),
+        ("/etc/passwd", "is no path below the drop folder"),
+        ("missing.csv", "is not in the drop folder"),
+        ("folder", "is a folder, not a file"),
+    ],
+)
+def test_a_path_that_is_no_dropped_file_is_refused_before_anything_loads(
+    drop: Path, instance: dg.DagsterInstance, path: str, why: str
+) -> None:
+    (drop / "folder").mkdir()
+    result = load_file(instance, path)
+    assert not result.success
+    assert why in failure(result)
+    assert not warehouse.path().exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (HEADER + "2018/09/28,0,1,1,1,1\n", "row 1, column share_price: '0' breaks the rule"),
+        (HEADER + "2018/09/28,1,1,1,1,1\n2018/09/28,-1,1,1,1,1\n", "row 2, column share_price"),
+        (HEADER, "has a header and no rows"),
+        ("", "empty"),
+        ("a,b\n1,2\n", "the header is a, b; expected date, share_price"),
+    ],
+)
+def test_a_file_that_fails_its_check_lands_nothing(
+    drop: Path, instance: dg.DagsterInstance, content: str, why: str
+) -> None:
+    (drop / "bad.csv").write_text(content)
+    result = load_file(instance, "bad.csv")
+    assert not result.success
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    assert check.description is not None
+    assert check.description.startswith("bad.csv")
+    assert why in check.description
+    assert not warehouse.path().exists()
+
+
+def test_a_changed_file_replaces_what_it_had_loaded(
+    drop: Path, instance: dg.DagsterInstance
+) -> None:
+    load_days(instance, *DAYS[::2])
+    (drop / "2018-01-23.csv").write_text(HEADER + "2018/10/01,1,2,3,4,5\n")
+    load_days(instance, DAYS[1], DAYS[1])
+    assert landed("share_prices_daily") == {
+        "2018-01-22.csv": 8,
+        "2018-01-23.csv": 1,
+        "2018-01-24.csv": 6,
+    }
+
+
+def test_a_backfill_of_days_is_one_run(drop: Path, instance: dg.DagsterInstance) -> None:
+    result = load_days(instance, DAYS[0], DAYS[2])
+    assert result.success
+    assert sum(landed("share_prices_daily").values()) == 19
+    keys = {event.partition for event in result.get_asset_materialization_events()}
+    assert keys == set(DAYS)
+
+
+def test_one_bad_day_stops_the_backfill_before_any_day_lands(
+    drop: Path, instance: dg.DagsterInstance
+) -> None:
+    (drop / "2018-01-23.csv").write_text(HEADER + "2018/10/01,x,2,3,4,5\n")
+    assert not load_days(instance, DAYS[0], DAYS[2]).success
+    assert not warehouse.path().exists()
+
+
+def test_a_day_without_a_file_is_an_error_that_names_it(
+    drop: Path, instance: dg.DagsterInstance
+) -> None:
+    result = load_days(instance, "2018-01-25", "2018-01-25")
+    assert "'2018-01-25.csv' is not in the drop folder" in failure(result)
+
+
+def test_each_dropped_file_is_a_partition(drop: Path, instance: dg.DagsterInstance) -> None:
+    name = "it's {odd}.csv"
+    shutil.copy(drop / "2018-01-22.csv", drop / name)
+    instance.add_dynamic_partitions("dropped_files", [name])
+    for _ in range(2):
+        result = run(instance, "import_dropped_file", "share_prices_by_file", partition_key=name)
+        assert result.success
+    assert landed("share_prices_by_file") == {name: 8}
+
+
+def test_a_table_depends_on_its_file() -> None:
+    graph = defs.resolve_asset_graph()
+    for table, file in [
+        ("share_prices", "import_file"),
+        ("share_prices_daily", "import_daily_file"),
+        ("share_prices_by_file", "import_dropped_file"),
+    ]:
+        parents = graph.get(dg.AssetKey(["csv_data", table])).parent_keys
+        assert parents == {dg.AssetKey(["csv_data", file])}

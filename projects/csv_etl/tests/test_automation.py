@@ -1,0 +1,147 @@
+"""The sensor asks once for each content of each file, and for none that is still being written."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from csv_etl.automation import MOST_FILES_A_TICK, dropped_files
+from csv_etl.definitions import defs
+
+ROW = "2018/09/28,1,1,1,1,1\n"
+HEADER = '"date","share_price","amount","spend","shift","spread"\n'
+
+
+class Daemon:
+    """Does with the sensor what Dagster's daemon does: keeps its cursor, drops known run keys."""
+
+    def __init__(self, instance: dg.DagsterInstance, folder: Path) -> None:
+        self.instance, self.folder = instance, folder
+        self.cursor: str | None = None
+        self.run_keys: set[str] = set()
+
+    def write(self, name: str, rows: int) -> None:
+        (self.folder / name).write_text(HEADER + ROW * rows)
+
+    def tick(self) -> list[str]:
+        """Returns the files a run is launched for."""
+        context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
+        result = dropped_files(context)
+        if isinstance(result, dg.SkipReason):
+            return []
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor
+        for request in result.dynamic_partitions_requests or []:
+            assert request.partition_keys is not None
+            self.instance.add_dynamic_partitions("dropped_files", list(request.partition_keys))
+        launched = []
+        for request in result.run_requests or []:
+            assert request.run_key is not None
+            assert request.partition_key is not None
+            if request.run_key not in self.run_keys:
+                self.run_keys.add(request.run_key)
+                launched.append(request.partition_key)
+        return launched
+
+    def run(self, name: str) -> None:
+        job = defs.resolve_job_def("dropped_file_job")
+        job.execute_in_process(instance=self.instance, partition_key=name, raise_on_error=False)
+
+
+@pytest.fixture
+def daemon(instance: dg.DagsterInstance, warehouse_folder: Path) -> Daemon:
+    return Daemon(instance, warehouse_folder / "drop")
+
+
+def test_a_new_file_is_asked_for_once(daemon: Daemon) -> None:
+    daemon.write("a.csv", 1)
+    assert [daemon.tick() for _ in range(4)] == [[], ["a.csv"], [], []]
+    daemon.write("b.csv", 1)
+    assert [daemon.tick() for _ in range(3)] == [[], ["b.csv"], []]
+
+
+def test_a_file_that_grows_is_left_alone_until_it_is_whole(daemon: Daemon) -> None:
+    for rows in (1, 2, 3):
+        daemon.write("a.csv", rows)
+        assert daemon.tick() == []
+    assert daemon.tick() == ["a.csv"]
+
+
+def test_a_changed_file_is_asked_for_again(daemon: Daemon) -> None:
+    daemon.write("a.csv", 1)
+    daemon.tick()
+    assert daemon.tick() == ["a.csv"]
+    daemon.run("a.csv")
+    daemon.write("a.csv", 2)
+    assert [daemon.tick() for _ in range(3)] == [[], ["a.csv"], []]
+
+
+def test_a_touched_file_with_the_same_content_is_not_asked_for(daemon: Daemon) -> None:
+    daemon.write("a.csv", 1)
+    daemon.tick()
+    daemon.tick()
+    os.utime(daemon.folder / "a.csv", (1, 1))  # the run is still under way
+    assert [daemon.tick() for _ in range(3)] == [[], [], []]
+    daemon.run("a.csv")
+    os.utime(daemon.folder / "a.csv", (2, 2))
+    assert [daemon.tick() for _ in range(3)] == [[], [], []]
+
+
+def test_a_change_that_is_taken_back_is_asked_for(daemon: Daemon) -> None:
+    for rows, change in [(1, "a"), (2, "b"), (1, "back to a"), (2, "b again")]:
+        daemon.write("a.csv", rows)
+        daemon.tick()
+        assert daemon.tick() == ["a.csv"], change
+        daemon.run("a.csv")
+
+
+def test_a_file_that_failed_its_check_is_not_asked_for_until_it_changes(daemon: Daemon) -> None:
+    (daemon.folder / "a.csv").write_text("nonsense")
+    daemon.tick()
+    assert daemon.tick() == ["a.csv"]
+    daemon.run("a.csv")
+    assert [daemon.tick() for _ in range(3)] == [[], [], []]
+    daemon.write("a.csv", 1)
+    daemon.tick()
+    assert daemon.tick() == ["a.csv"]
+
+
+def test_a_lost_cursor_starts_no_run(daemon: Daemon) -> None:
+    daemon.write("a.csv", 1)
+    daemon.tick()
+    daemon.tick()
+    daemon.run("a.csv")
+    daemon.cursor = None
+    daemon.run_keys.clear()
+    assert [daemon.tick() for _ in range(3)] == [[], [], []]
+
+
+def test_the_cursor_stays_small_and_a_tick_bounded(daemon: Daemon) -> None:
+    for n in range(250):
+        daemon.write(f"{n}-{'long' * 20}.csv", 1)
+    ticks = [len(daemon.tick()) for _ in range(5)]
+    assert ticks == [0, MOST_FILES_A_TICK, MOST_FILES_A_TICK, 50, 0]
+    assert daemon.cursor is not None
+    assert len(daemon.cursor) < 250 * 9
+
+
+def test_a_missing_drop_folder_is_told_and_no_crash(
+    instance: dg.DagsterInstance, warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DROP_FOLDER", str(warehouse_folder / "nowhere"))
+    result = dropped_files(dg.build_sensor_context(instance=instance))
+    assert isinstance(result, dg.SkipReason)
+    assert "nowhere does not exist" in str(result.skip_message)
+
+
+def test_the_schedule_asks_for_yesterday_at_six(instance: dg.DagsterInstance) -> None:
+    repository = defs.get_repository_def()
+    schedule = repository.get_schedule_def("daily_file_at_six")
+    assert schedule.cron_schedule == "0 6 * * *"
+    moment = datetime(2018, 1, 24, 6, tzinfo=UTC)
+    context = dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=moment, repository_def=repository
+    )
+    (request,) = schedule.evaluate_tick(context).run_requests or []
+    assert request.partition_key == "2018-01-23"

@@ -1,0 +1,97 @@
+"""The same assets read a bucket: only the drop folder's address differs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import fsspec
+import pytest
+import requests
+from csv_etl.automation import dropped_files
+from csv_etl.definitions import defs
+from moto.server import ThreadedMotoServer
+
+from shared import warehouse
+from shared.sources.csv import DropFolder, FileRefusedError
+
+SAMPLE = Path(__file__).parents[3] / "data" / "drop" / "2018-01-22.csv"
+
+
+@pytest.fixture
+def bucket(warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A drop folder in a bucket of an S3 server on loopback."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    files = fsspec.filesystem("s3")
+    requests.post(f"http://{host}:{port}/moto-api/reset", timeout=5)
+    files.mkdir("landing")
+    files.pipe("landing/drop/2018-01-22.csv", SAMPLE.read_bytes())
+    files.pipe("landing/drop/below/it's.csv", SAMPLE.read_bytes())
+    files.pipe("landing/outside.csv", SAMPLE.read_bytes())
+    monkeypatch.setenv("DROP_FOLDER", "s3://landing/drop")
+    yield "s3://landing/drop"
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    server.stop()
+
+
+@pytest.mark.parametrize("path", ["2018-01-22.csv", "below/it's.csv"])
+def test_a_file_in_a_bucket_loads_like_a_local_one(
+    bucket: str, instance: dg.DagsterInstance, path: str
+) -> None:
+    job = defs.resolve_implicit_global_asset_job_def()
+    for _ in range(2):
+        result = job.execute_in_process(
+            asset_selection=[
+                dg.AssetKey(["csv_data", "import_file"]),
+                dg.AssetKey(["csv_data", "share_prices"]),
+            ],
+            instance=instance,
+            run_config={"ops": {"import_file": {"config": {"path": path}}}},
+        )
+        assert result.success
+    rows = warehouse.query(
+        "SELECT file_name, count(*) AS n, sum(spread)::VARCHAR AS total "
+        "FROM csv_data.share_prices GROUP BY 1"
+    )
+    assert rows == [{"file_name": path, "n": 8, "total": "2327.8543"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("../outside.csv", "no path below"),
+        ("s3://landing/outside.csv", "no path below"),
+        ("missing.csv", "is not in"),
+        ("below", "is a folder"),
+    ],
+)
+def test_a_path_out_of_the_bucket_folder_is_refused(bucket: str, path: str, why: str) -> None:
+    with pytest.raises(FileRefusedError, match=why):
+        DropFolder(bucket).find(path)
+
+
+def test_the_sensor_sees_new_and_changed_files_in_a_bucket(
+    bucket: str, instance: dg.DagsterInstance
+) -> None:
+    cursor = None
+    asked = []
+    for tick in range(4):
+        if tick == 2:
+            fsspec.filesystem("s3").pipe("landing/drop/new.csv", b"new")
+        result = dropped_files(dg.build_sensor_context(instance=instance, cursor=cursor))
+        assert isinstance(result, dg.SensorResult)
+        cursor = result.cursor
+        asked.append([request.partition_key for request in result.run_requests or []])
+    assert asked == [[], ["2018-01-22.csv", "below/it's.csv"], [], ["new.csv"]]
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_a_storage_whose_library_is_missing_says_what_to_install(scheme: str) -> None:
+    with pytest.raises(ImportError, match="(?i)install"):
+        DropFolder(f"{scheme}://bucket/drop")

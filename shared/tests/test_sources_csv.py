@@ -1,0 +1,191 @@
+"""The CSV source: it never leaves its folder, guesses nothing and loads no file in part."""
+
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dlt.common.schema.typing import TColumnSchema
+
+from shared.sources.csv import DropFolder, FileRefusedError, csv_source, find_problems
+
+COLUMNS: dict[str, TColumnSchema] = {
+    "day": {"data_type": "date", "nullable": False},
+    "code": {"data_type": "text"},
+    "price": {"data_type": "decimal", "precision": 18, "scale": 4},
+    "pieces": {"data_type": "bigint"},
+}
+HEADER = "day,code,price,pieces\n"
+RULES = {"price": "price > 0"}
+
+
+def drop(folder: Path, text: str, name: str = "file.csv") -> str:
+    (folder / name).write_bytes(text.encode())
+    return name
+
+
+def load(folder: Path, *names: str) -> list[dict[str, Any]]:
+    source = csv_source(str(folder), names, "rows", COLUMNS, "%d/%m/%Y")
+    return [row for batch in source for row in batch.to_pylist()]
+
+
+def problems(folder: Path, name: str, rules: Mapping[str, str] = RULES) -> list[str]:
+    return find_problems(str(folder), name, COLUMNS, "%d/%m/%Y", rules=rules)
+
+
+def test_values_arrive_as_declared(tmp_path: Path) -> None:
+    name = drop(tmp_path, HEADER + '02/01/2018,08123,1.5,7\n03/01/2018,,"-2",\n')
+    assert problems(tmp_path, name, rules={}) == []
+    assert load(tmp_path, name) == [
+        {
+            "file_name": name,
+            "day": date(2018, 1, 2),
+            "code": "08123",
+            "price": Decimal("1.5000"),
+            "pieces": 7,
+        },
+        {
+            "file_name": name,
+            "day": date(2018, 1, 3),
+            "code": None,
+            "price": Decimal(-2),
+            "pieces": None,
+        },
+    ]
+
+
+def test_the_order_of_columns_in_a_file_does_not_matter(tmp_path: Path) -> None:
+    name = drop(tmp_path, "pieces,price,code,day\n7,1.5,x,02/01/2018\n")
+    (row,) = load(tmp_path, name)
+    assert (row["pieces"], row["code"], row["day"]) == (7, "x", date(2018, 1, 2))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "02/01/2018,#1,1,1",  # no comment
+        '02/01/2018,"two\nlines",1,1',
+        '02/01/2018,"a ""quote"", and a comma",1,1',
+        '02/01/2018,"",1,1',  # an empty text, not a missing one
+    ],
+)
+def test_rows_that_readers_guess_wrongly_arrive_whole(tmp_path: Path, row: str) -> None:
+    name = drop(tmp_path, HEADER + row + "\n02/01/2018,last,2,2\n")
+    first, last = load(tmp_path, name)
+    assert first["code"] in {"#1", "two\nlines", 'a "quote", and a comma', ""}
+    assert last["code"] == "last"
+
+
+@pytest.mark.parametrize(
+    "name", ["it's {x} é.csv", "a[1]*?.csv", "2018 01.csv", "below/deep.csv", "-- ;.csv"]
+)
+def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "below").mkdir()
+    drop(tmp_path, HEADER + "02/01/2018,x,1,1\n", name)
+    drop(tmp_path, HEADER + "02/01/2018,other,1,1\n", "a1b.csv")
+    assert problems(tmp_path, name) == []
+    assert [(row["file_name"], row["code"]) for row in load(tmp_path, name)] == [(name, "x")]
+    assert name in DropFolder(str(tmp_path)).list()
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("2018-01-02,x,1,1", "row 2, column day: '2018-01-02' does not fit DATE"),
+        ("13/31/2018,x,1,1", "row 2, column day: '13/31/2018' does not fit DATE"),
+        (",x,1,1", "row 2, column day: None is missing"),
+        ("02/01/2018,x,0,1", "row 2, column price: '0' breaks the rule price > 0"),
+        ("02/01/2018,x,cheap,1", "row 2, column price: 'cheap' does not fit DECIMAL(18, 4)"),
+        ("02/01/2018,x,1.23456,1", "row 2, column price: '1.23456' does not fit DECIMAL(18, 4)"),
+        ("02/01/2018,x,1,1.5", "row 2, column pieces: '1.5' does not fit BIGINT"),
+        ("02/01/2018,x,1,99999999999999999999", "column pieces: '99999999999999999999' does not"),
+        ("02/01/2018,x,1", "Line: 3"),
+        ("02/01/2018,x,1,1,1", "Line: 3"),
+    ],
+)
+def test_a_bad_value_is_named_with_row_and_column(tmp_path: Path, row: str, problem: str) -> None:
+    name = drop(tmp_path, HEADER + "02/01/2018,x,1.2300,1\n" + row + "\n")
+    (found,) = problems(tmp_path, name)
+    assert found.startswith("file.csv")
+    assert problem in found
+
+
+def test_a_value_that_does_not_fit_stops_the_load_too(tmp_path: Path) -> None:
+    name = drop(tmp_path, HEADER + "02/01/2018,x,1,1\n2018-01-02,x,1,1\n")
+    with pytest.raises(Exception, match=r"file\.csv: .*Line: 3.*column \"day\""):
+        load(tmp_path, name)
+
+
+def test_a_missing_value_where_one_is_needed_stops_the_load(tmp_path: Path) -> None:
+    name = drop(tmp_path, HEADER + ",x,1,1\n")
+    with pytest.raises(Exception, match=r"file\.csv: .*day"):
+        load(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "empty: not even a header"),
+        ("day,code,price\n", "the header is day, code, price; expected day, code, price, pieces"),
+        ("day,code,price,pieces,more\n", "expected day, code, price, pieces"),
+        ("day,code,price,price\n", "the header is day, code, price, price"),
+        ("02/01/2018,x,1,1\n", "the header is 02/01/2018"),
+        ("day;code;price;pieces\n", "the header is day;code;price;pieces"),
+    ],
+)
+def test_another_header_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    name = drop(tmp_path, text)
+    (found,) = problems(tmp_path, name)
+    assert problem in found
+    with pytest.raises(Exception, match="header"):
+        load(tmp_path, name)
+
+
+def test_a_file_without_rows_is_reported(tmp_path: Path) -> None:
+    assert problems(tmp_path, drop(tmp_path, HEADER)) == ["file.csv has a header and no rows"]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("../outside.csv", "no path below"),
+        ("/etc/passwd", "no path below"),
+        ("file:///etc/passwd", "no path below"),
+        ("https://example.com/x.csv", "no path below"),
+        ("", "no path below"),
+        ("link.csv", "leads out of"),
+        ("linked/outside.csv", "leads out of"),
+        ("folder", "is a folder"),
+        (".", "is a folder"),
+        ("missing.csv", "is not in"),
+    ],
+)
+def test_a_path_that_is_no_file_below_the_folder_is_refused(
+    tmp_path: Path, path: str, why: str
+) -> None:
+    folder = tmp_path / "drop"
+    (folder / "folder").mkdir(parents=True)
+    drop(tmp_path, HEADER, "outside.csv")
+    (folder / "link.csv").symlink_to(tmp_path / "outside.csv")
+    (folder / "linked").symlink_to(tmp_path)
+    with pytest.raises(FileRefusedError, match=why):
+        DropFolder(str(folder)).find(path)
+    with pytest.raises(FileRefusedError, match=why):
+        problems(folder, path)
+
+
+def test_a_listing_has_csv_files_only_and_nothing_from_outside(tmp_path: Path) -> None:
+    folder = tmp_path / "drop"
+    folder.mkdir()
+    drop(tmp_path, HEADER, "outside.csv")
+    (folder / "link.csv").symlink_to(tmp_path / "outside.csv")
+    for name in ("good.csv", ".hidden.csv", "half.csv.part", "notes.txt"):
+        drop(folder, HEADER, name)
+    assert list(DropFolder(str(folder)).list()) == ["good.csv"]
+
+
+def test_a_drop_folder_that_does_not_exist_says_which_setting_to_look_at(tmp_path: Path) -> None:
+    with pytest.raises(FileRefusedError, match="DROP_FOLDER"):
+        DropFolder(str(tmp_path / "nowhere")).list()
