@@ -9,10 +9,10 @@ import dlt
 import pytest
 from dagster_dlt import dlt_assets
 from dlt.extract import DltResource
-
-from shared import warehouse
 from shared.resources import WarehouseDltResource
 from shared.translator import WarehouseTranslator
+
+from shared import warehouse
 
 Rows = dict[str, list[int]]
 upstream: Rows = {}

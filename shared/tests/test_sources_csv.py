@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from dlt.common.schema.typing import TColumnSchema
-
 from shared.sources.csv import DropFolder, FileRefusedError, csv_source, find_problems
 
 COLUMNS: dict[str, TColumnSchema] = {

@@ -32,9 +32,8 @@ class Daemon:
             return []
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
-        for request in result.dynamic_partitions_requests or []:
-            assert request.partition_keys is not None
-            self.instance.add_dynamic_partitions("dropped_files", list(request.partition_keys))
+        for wanted in result.dynamic_partitions_requests or []:
+            self.instance.add_dynamic_partitions("dropped_files", list(wanted.partition_keys))
         launched = []
         for request in result.run_requests or []:
             assert request.run_key is not None

@@ -10,9 +10,9 @@ import requests
 from csv_etl.automation import dropped_files
 from csv_etl.definitions import defs
 from moto.server import ThreadedMotoServer
+from shared.sources.csv import DropFolder, FileRefusedError
 
 from shared import warehouse
-from shared.sources.csv import DropFolder, FileRefusedError
 
 SAMPLE = Path(__file__).parents[3] / "data" / "drop" / "2018-01-22.csv"
 
@@ -93,5 +93,5 @@ def test_the_sensor_sees_new_and_changed_files_in_a_bucket(
 
 @pytest.mark.parametrize("scheme", ["gs", "az"])
 def test_a_storage_whose_library_is_missing_says_what_to_install(scheme: str) -> None:
-    with pytest.raises(ImportError, match="(?i)install"):
+    with pytest.raises(ImportError, match=r"(?i)install"):
         DropFolder(f"{scheme}://bucket/drop")

@@ -59,7 +59,7 @@ def _connect(
                 raise WarehouseBusyError(
                     f"The warehouse {connected_to} is still held by another program: {error} "
                     "Close it, or raise WAREHOUSE_WAIT_SECONDS."
-                ) from error
+                ) from None
             if not told:
                 log(f"Waiting for the warehouse: {error}")
                 told = True
@@ -90,11 +90,11 @@ def exclusive(log: Log = _silent) -> Iterator[duckdb.DuckDBPyConnection]:
         log(f"Waiting for the warehouse, held by {holder}")
         try:
             lock.acquire(timeout=limit, poll_interval=_POLL_SECONDS)
-        except Timeout as error:
+        except Timeout:
             raise WarehouseBusyError(
                 f"The warehouse {file} was held for more than {limit:g} s, first by {holder}. "
                 "Let that run end, or raise WAREHOUSE_WAIT_SECONDS."
-            ) from error
+            ) from None
     try:
         holder_file.write_text(f"pid {os.getpid()}")
         connection = _connect(read_only=False, deadline=deadline, log=log, connected_to=file)

@@ -172,7 +172,7 @@ def csv_source(
                     for batch in batches:
                         yield batch.cast(required)
                 except (duckdb.Error, ValueError) as error:
-                    raise FileRefusedError(f"{path}: {_reason(error)}") from error
+                    raise FileRefusedError(f"{path}: {_reason(error)}") from None
 
     return csv_rows
 
@@ -256,7 +256,7 @@ def _open(
         try:
             header = next(csv.reader(file, strict=True), [])
         except (csv.Error, UnicodeDecodeError) as error:
-            raise FileRefusedError(f"{path}: the header cannot be read: {error}") from error
+            raise FileRefusedError(f"{path}: the header cannot be read: {error}") from None
     if not header:
         raise FileRefusedError(f"{path} is empty: not even a header")
     if sorted(header) != sorted(columns):

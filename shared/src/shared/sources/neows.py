@@ -174,7 +174,7 @@ def fetch_feed(first: date, last: date) -> dict[str, Any]:
     try:
         response = client.get(url, params=window)
     except requests.RequestException as error:
-        raise NeowsError(f"NeoWs could not be reached for {first} to {last}: {error}") from error
+        raise NeowsError(f"NeoWs could not be reached for {first} to {last}: {error}") from None
     place = f"{url} for {first} to {last}"
     if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
         raise NeowsError(

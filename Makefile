@@ -1,0 +1,27 @@
+# uv does the work; where the machine has none it is put into .uv/ here, and nothing else changes.
+UV := $(or $(shell command -v uv),.uv/bin/uv)
+export UV_COMPILE_BYTECODE := 1
+
+run: $(UV) ## install what is needed and load the bundled sample through every pipeline
+	$(UV) sync --quiet --locked
+	$(UV) run --no-sync etl run
+
+test: $(UV) ## run every test
+	$(UV) sync --quiet --locked
+	$(UV) run --no-sync pytest
+
+dev: $(UV) ## open the UI on http://localhost:3000
+	$(UV) sync --quiet --locked
+	DAGSTER_HOME=$(CURDIR) $(UV) run --no-sync dagster dev -w workspace.yaml
+
+lint: $(UV) ## ruff, format and types
+	$(UV) sync --quiet --locked
+	$(UV) run --no-sync ruff check
+	$(UV) run --no-sync ruff format --check
+	$(UV) run --no-sync mypy
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/pip install --quiet 'uv>=0.7'
+
+.PHONY: run test dev lint

@@ -1,0 +1,155 @@
+"""The first command: `etl run` lands every asset of all locations, again and again the same."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+TABLES = {
+    "simple.load_dict": 2,
+    "csv_data.share_prices": 8,
+    "csv_data.share_prices_daily": 19,
+    "csv_data.share_prices_by_file": 19,
+    "nasa_neo.asteroids": 15,
+    "nasa_neo.near_earth_objects": 180,
+    "nasa_neo.daily_summary": 15,
+}
+
+
+@pytest.fixture
+def etl_environment(
+    root: Path, tmp_path: Path, process_environment: dict[str, str]
+) -> dict[str, str]:
+    """An environment in which the workspace is a copy of its lists and its sample, and no more."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    shutil.copy(root / "workspace.yaml", workspace)
+    shutil.copytree(root / "data" / "drop", workspace / "data" / "drop")
+    return process_environment
+
+
+def etl(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "shared.cli", *arguments],
+        cwd=Path(environment["WAREHOUSE_PATH"]).parent / "workspace",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def landed(environment: dict[str, str]) -> dict[str, list[tuple[object, ...]]]:
+    """Returns the business columns of every table."""
+    with duckdb.connect(environment["WAREHOUSE_PATH"], read_only=True) as connection:
+        return {
+            table: connection.execute(
+                f"SELECT COLUMNS(lambda name: NOT starts_with(name, '_dlt')) FROM {table} ORDER BY ALL"
+            ).fetchall()
+            for table in TABLES
+        }
+
+
+def test_the_first_run_lands_every_asset_and_a_second_leaves_the_same_rows(
+    etl_environment: dict[str, str],
+) -> None:
+    first = etl(etl_environment, "run")
+    assert first.returncode == 0, first.stdout + first.stderr
+    rows = landed(etl_environment)
+    assert {table: len(found) for table, found in rows.items()} == TABLES
+    for table, count in TABLES.items():
+        (line,) = (line for line in first.stdout.splitlines() if f" {table} " in f" {line} ")
+        assert line.split()[0] == table.replace(".", "/")
+        assert line.split()[1] == str(count)
+    assert (
+        "NASA_API_KEY is not set: api_etl asks a NeoWs server at http://127.0.0.1:" in first.stdout
+    )
+    assert first.stdout.count("  uv run ") + first.stdout.count("  cat docs/") == 3
+
+    second = etl(etl_environment, "run")
+    assert second.returncode == 0
+    assert landed(etl_environment) == rows
+
+
+def test_one_pipeline_joins_another_in_the_same_warehouse(etl_environment: dict[str, str]) -> None:
+    assert etl(etl_environment, "run", "simple_etl", "csv_etl").returncode == 0
+    joined = etl(
+        etl_environment,
+        "query",
+        "SELECT count(*) AS pairs FROM simple.load_dict CROSS JOIN csv_data.share_prices",
+    )
+    assert joined.returncode == 0
+    assert "16" in joined.stdout
+
+
+def test_a_failed_asset_makes_the_command_fail_and_say_which(
+    etl_environment: dict[str, str],
+) -> None:
+    drop = Path(etl_environment["WAREHOUSE_PATH"]).parent / "workspace" / "data" / "drop"
+    (drop / "2018-01-22.csv").write_text("no,header\n")
+    done = etl(etl_environment, "run", "csv_etl")
+    assert done.returncode == 1
+    told = " ".join(done.stdout.split())
+    assert (
+        "failed csv_data/import_file: check file_is_loadable: 2018-01-22.csv: the header is no"
+        in told
+    )
+    assert "failed csv_data/share_prices" in told
+    assert "Next:" not in told
+
+
+def test_a_location_that_does_not_load_fails_alone(etl_environment: dict[str, str]) -> None:
+    workspace = Path(etl_environment["WAREHOUSE_PATH"]).parent / "workspace"
+    listed = (workspace / "workspace.yaml").read_text()
+    (workspace / "workspace.yaml").write_text(listed.replace("csv_etl.definitions", "csv_etl.gone"))
+    done = etl(etl_environment, "run", "csv_etl", "simple_etl")
+    assert done.returncode == 1
+    assert "failed csv_etl: ModuleNotFoundError: No module named 'csv_etl.gone'" in done.stdout
+    assert "simple.load_dict" in done.stdout
+
+
+def test_with_a_key_the_same_code_asks_nasa(etl_environment: dict[str, str]) -> None:
+    environment = {
+        **etl_environment,
+        "NASA_API_KEY": "mine",
+        "NASA_BASE_URL": "http://127.0.0.1:9/neo",  # nothing listens: no test asks NASA itself
+        "RUNTIME__REQUEST_MAX_ATTEMPTS": "1",
+    }
+    done = etl(environment, "run", "api_etl")
+    assert done.returncode == 1
+    assert "NASA_API_KEY is not set" not in done.stdout
+    assert "NeoWs could not be reached" in " ".join(done.stdout.split())
+
+
+def test_an_unknown_location_is_one_clear_line(etl_environment: dict[str, str]) -> None:
+    done = etl(etl_environment, "run", "sales_etl")
+    assert done.returncode == 2
+    expected = "No code location 'sales_etl'; workspace.yaml has simple_etl, csv_etl, api_etl."
+    assert done.stdout.strip() == expected
+
+
+def test_a_wrong_query_is_an_error_and_not_a_trace(etl_environment: dict[str, str]) -> None:
+    assert etl(etl_environment, "run", "simple_etl").returncode == 0
+    for sql in ("SELECT * FROM nowhere", "SELEC", "DROP TABLE simple.load_dict"):
+        done = etl(etl_environment, "query", sql)
+        assert done.returncode == 1
+        assert "Error" in done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_help_needs_no_dagster_and_shows_the_verbs() -> None:
+    code = "import sys, shared.cli; assert 'dagster' not in sys.modules, 'slow'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "shared.cli", "--help"],
+        env={**os.environ, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "run" in shown
+    assert "query" in shown

@@ -1,0 +1,125 @@
+"""CI's own promises: valid workflows, pinned actions, and a matrix that finds each member by itself."""
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from shared.cli import code_locations
+
+MEMBERS = {"projects/api_etl", "projects/csv_etl", "projects/simple_etl", "shared"}
+
+
+@pytest.fixture
+def workflows(root: Path) -> dict[str, dict[str, Any]]:
+    return {
+        file.name: yaml.safe_load(file.read_text()) for file in root.glob(".github/workflows/*")
+    }
+
+
+def test_actionlint_finds_nothing(root: Path) -> None:
+    actionlint = Path(sys.executable).parent / "actionlint"
+    files = [str(file) for file in root.glob(".github/workflows/*.yml")]
+    assert files
+    linted = subprocess.run(
+        [actionlint, *files], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert (linted.returncode, linted.stdout) == (0, "")
+
+
+def test_actions_are_pinned_by_commit_and_permissions_are_least(
+    root: Path, workflows: dict[str, dict[str, Any]]
+) -> None:
+    for file in root.glob(".github/workflows/*.yml"):
+        uses = re.findall(r"uses: (\S+)(.*)", file.read_text())
+        assert uses
+        for action, version in uses:
+            assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action), action
+            assert re.fullmatch(r" # v\d+\.\d+\.\d+", version), action
+        assert workflows[file.name]["permissions"] == {"contents": "read"}
+        assert workflows[file.name]["concurrency"]["cancel-in-progress"] is True
+
+
+def test_each_member_is_tested_on_each_python_it_declares(
+    root: Path, workflows: dict[str, dict[str, Any]]
+) -> None:
+    assert workflows["ci.yml"]["jobs"]["member"]["strategy"]["matrix"]["python"] == [
+        "3.11",
+        "3.12",
+        "3.13",
+    ]
+    for file in [*root.glob("projects/*/pyproject.toml"), root / "shared" / "pyproject.toml"]:
+        assert 'requires-python = ">=3.11,<3.14"' in file.read_text()
+
+
+def affected(root: Path, *changed: str) -> set[str]:
+    script = runpy.run_path(str(root / ".github" / "changed_members.py"))
+    return {member["folder"] for member in script["affected"](list(changed))}
+
+
+def test_the_matrix_finds_the_workspace_s_members(root: Path) -> None:
+    found = affected(root, "uv.lock")
+    projects = {f"projects/{path.parent.name}" for path in root.glob("projects/*/pyproject.toml")}
+    assert found == projects | {"shared"} == MEMBERS
+    assert projects == {f"projects/{name}" for name in code_locations()}
+
+
+@pytest.mark.parametrize(
+    "common", ["shared/src/shared/cli.py", "uv.lock", "pyproject.toml", ".github/workflows/ci.yml"]
+)
+def test_what_all_stand_on_tests_all(root: Path, common: str) -> None:
+    assert affected(root, common) == MEMBERS
+
+
+@pytest.mark.parametrize(
+    ("changed", "tested"),
+    [
+        (["projects/csv_etl/README.md"], {"projects/csv_etl"}),
+        (["projects/csv_etl/a", "projects/api_etl/b"], {"projects/csv_etl", "projects/api_etl"}),
+        (["projects/csv_etl_two/a"], set()),
+        (["README.md"], set()),
+        ([], set()),
+    ],
+)
+def test_a_change_to_one_project_tests_that_project_alone(
+    root: Path, changed: list[str], tested: set[str]
+) -> None:
+    assert affected(root, *changed) == tested
+
+
+def test_the_matrix_is_read_from_git(root: Path, tmp_path: Path) -> None:
+    """Commits a change to a copy's csv_etl; an unknown base tests everything."""
+    for name in ("pyproject.toml", ".github", "projects", "shared"):
+        source, target = root / name, tmp_path / name
+        subprocess.run(["cp", "-r", source, target], check=True)
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+
+    def git(*arguments: str) -> str:
+        command = ["git", *who, *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    git("init", "-q")
+    git("add", ".github", "projects", "pyproject.toml")
+    git("commit", "-qm", "base")
+    base = git("rev-parse", "HEAD")
+    (tmp_path / "projects" / "csv_etl" / "README.md").write_text("changed")
+    git("add", "projects/csv_etl/README.md")
+    git("commit", "-qm", "change")
+
+    def matrix(*base: str) -> set[str]:
+        command = [sys.executable, ".github/changed_members.py", *base]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return {member["folder"] for member in json.loads(done.stdout)}
+
+    assert matrix(base) == {"projects/csv_etl"}
+    assert matrix("0" * 40) == matrix() == MEMBERS
