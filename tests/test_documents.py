@@ -1,0 +1,154 @@
+"""Every command of the documents runs, in a fresh copy of the workspace, and its UI comes up."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from shared.testing.neows_server import NeowsServer
+
+NOT_RUN_HERE = ("make test", "uv run pytest")
+"""The suite itself: CI runs it, and each project's on its own."""
+
+
+def shell_blocks(document: Path) -> Iterator[list[str]]:
+    """Yields the commands of each block of shell, without their comments."""
+    for block in re.findall(r"^```sh\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL):
+        lines = [re.sub(r"\s+# .*", "", line) for line in block.splitlines()]
+        yield [line for line in lines if line and not line.startswith(NOT_RUN_HERE)]
+
+
+def documents(root: Path) -> list[Path]:
+    return [root / "README.md", *sorted(root.glob("docs/*.md")), *root.glob("projects/*/README.md")]
+
+
+@pytest.fixture
+def clone(root: Path, tmp_path: Path) -> Path:
+    """A copy of what git has of the workspace, or would take."""
+    copy = tmp_path / "clone"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (root / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes((root / name).read_bytes())
+    return copy
+
+
+@pytest.fixture
+def shell() -> dict[str, str]:
+    """The environment of a user's shell: uv is there, and nothing of this test run."""
+    ours = ("NASA_", "WAREHOUSE_", "DROP_FOLDER", "DAGSTER", "VIRTUAL_ENV", "PYTEST", "UV_PROJECT")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    uv = Path(os.environ["UV"]).parent  # uv run sets it
+    return {**kept, "PATH": f"{uv}{os.pathsep}{os.environ['PATH']}"}
+
+
+def test_every_command_of_the_documents_runs(
+    root: Path, clone: Path, shell: dict[str, str]
+) -> None:
+    ran = []
+    with NeowsServer() as server:
+        for document in documents(root):
+            # As in a user's shell: a copied .env and `dagster dev` are the other test's business.
+            here = (
+                clone
+                if document.parent.name == "docs"
+                else clone / document.parent.relative_to(root)
+            )
+            for commands in shell_blocks(document):
+                lines = [line for line in commands if "dagster dev" not in line]
+                environment = {**shell, "PWD": str(here)}
+                if document.parent.name == "api_etl":
+                    environment["NASA_BASE_URL"] = server.url
+                script = "set -eo pipefail\n" + "\n".join(lines)
+                done = subprocess.run(
+                    ["bash", "-c", script],
+                    cwd=here,
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert done.returncode == 0, f"{document}: {script}\n{done.stdout}\n{done.stderr}"
+                ran += lines
+    assert "make run" in ran
+    assert len(ran) >= 15
+
+
+def graphql(port: int, query: str) -> Any:
+    answer = requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=30)
+    return answer.json()["data"]
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        found: int = free.getsockname()[1]
+        return found
+
+
+LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries {
+    name loadStatus locationOrLoadError { __typename } } } } }"""
+MATERIALISED = """{ assetsOrError { ... on AssetConnection { nodes {
+    key { path } assetMaterializations(limit: 1) { runId } } } } }"""
+
+
+def wait_for(found: Any, seconds: float = 120) -> Any:
+    """Returns what `found` returns, once it is neither empty nor a refused connection."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if value := found():
+                return value
+        except (requests.ConnectionError, TypeError):
+            pass
+        time.sleep(0.5)
+    raise TimeoutError
+
+
+def test_the_ui_loads_all_locations_from_a_fresh_clone_and_state_survives_a_restart(
+    clone: Path, shell: dict[str, str], port: int
+) -> None:
+    command = ["uv", "run", "dagster", "dev", "-w", "workspace.yaml", "-p", str(port)]
+    subprocess.run(["make", "run"], cwd=clone, env=shell, check=True, capture_output=True)
+
+    def loaded() -> set[str]:
+        entries = graphql(port, LOCATIONS)["workspaceOrError"]["locationEntries"]
+        if {entry["loadStatus"] for entry in entries} != {"LOADED"}:
+            return set()
+        return {
+            entry["name"]
+            for entry in entries
+            if entry["locationOrLoadError"]["__typename"] == "RepositoryLocation"
+        }
+
+    for _ in range(2):
+        with (clone / "dev.log").open("a") as log:
+            server = subprocess.Popen(
+                command, cwd=clone, env=shell, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            assert wait_for(loaded) == {"simple_etl", "csv_etl", "api_etl"}
+            nodes = graphql(port, MATERIALISED)["assetsOrError"]["nodes"]
+            seen = {
+                "/".join(node["key"]["path"]) for node in nodes if node["assetMaterializations"]
+            }
+            assert len(seen) == 10
+            assert "nasa_neo/daily_summary" in seen
+        finally:
+            os.killpg(server.pid, signal.SIGINT)
+            server.wait(60)
