@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import requests
+from shared.cli import code_locations
 from shared.testing.neows_server import NeowsServer
 
-NOT_RUN_HERE = ("make test", "uv run pytest")
+NOT_RUN_HERE = ("make test", "uv run pytest .")
 """The suite itself: CI runs it, and each project's on its own."""
 
 
@@ -22,7 +23,7 @@ def shell_blocks(document: Path) -> Iterator[list[str]]:
     """Yields the commands of each block of shell, without their comments."""
     for block in re.findall(r"^```sh\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL):
         lines = [re.sub(r"\s+# .*", "", line) for line in block.splitlines()]
-        yield [line for line in lines if line and not line.startswith(NOT_RUN_HERE)]
+        yield [line for line in lines if line and line.strip() not in NOT_RUN_HERE]
 
 
 def documents(root: Path) -> list[Path]:
@@ -142,12 +143,12 @@ def test_the_ui_loads_all_locations_from_a_fresh_clone_and_state_survives_a_rest
                 command, cwd=clone, env=shell, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            assert wait_for(loaded) == {"simple_etl", "csv_etl", "api_etl"}
+            assert wait_for(loaded) == set(code_locations())
             nodes = graphql(port, MATERIALISED)["assetsOrError"]["nodes"]
             seen = {
                 "/".join(node["key"]["path"]) for node in nodes if node["assetMaterializations"]
             }
-            assert len(seen) == 10
+            assert len(seen) >= 10
             assert "nasa_neo/daily_summary" in seen
         finally:
             os.killpg(server.pid, signal.SIGINT)

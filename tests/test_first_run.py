@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from shared.cli import code_locations
 
 TABLES = {
     "simple.load_dict": 2,
@@ -128,8 +129,8 @@ def test_with_a_key_the_same_code_asks_nasa(etl_environment: dict[str, str]) -> 
 def test_an_unknown_location_is_one_clear_line(etl_environment: dict[str, str]) -> None:
     done = etl(etl_environment, "run", "sales_etl")
     assert done.returncode == 2
-    expected = "No code location 'sales_etl'; workspace.yaml has simple_etl, csv_etl, api_etl."
-    assert done.stdout.strip() == expected
+    expected = "No code location 'sales_etl'; workspace.yaml has {}."
+    assert " ".join(done.stdout.split()) == expected.format(", ".join(code_locations()))
 
 
 def test_a_wrong_query_is_an_error_and_not_a_trace(etl_environment: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from shared.cli import code_locations
 
-MEMBERS = {"projects/api_etl", "projects/csv_etl", "projects/simple_etl", "shared"}
+MEMBERS = {"shared", *(f"projects/{name}" for name in code_locations())}
 
 
 @pytest.fixture
@@ -67,7 +67,6 @@ def test_the_matrix_finds_the_workspace_s_members(root: Path) -> None:
     found = affected(root, "uv.lock")
     projects = {f"projects/{path.parent.name}" for path in root.glob("projects/*/pyproject.toml")}
     assert found == projects | {"shared"} == MEMBERS
-    assert projects == {f"projects/{name}" for name in code_locations()}
 
 
 @pytest.mark.parametrize(
