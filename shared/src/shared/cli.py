@@ -98,9 +98,9 @@ def run(
         raise typer.Exit(1)
     console.print(
         "\nNext:\n"
-        "  uv run dagster dev -w workspace.yaml             open the UI, http://localhost:3000\n"
+        "  uv run dagster dev -w workspace.yaml             the UI: localhost:3000\n"
         '  uv run etl query "FROM nasa_neo.daily_summary"   ask the warehouse\n'
-        "  cat docs/add-a-pipeline.md                       add a pipeline of your own",
+        "  cat docs/add-a-pipeline.md                       add a pipeline",
         highlight=False,
     )
 
@@ -123,7 +123,7 @@ def query(sql: Annotated[str, typer.Argument(help="SQL in DuckDB's dialect.")]) 
 @contextmanager
 def _neows() -> Iterator[None]:
     """Serves recorded NeoWs days where there is no key to ask NASA with."""
-    if os.environ.get("NASA_API_KEY") or os.environ.get("NASA_BASE_URL"):
+    if not (environment.is_default("NASA_API_KEY") and environment.is_default("NASA_BASE_URL")):
         yield
         return
     from shared.testing.neows_server import NeowsServer

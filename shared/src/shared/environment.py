@@ -48,6 +48,11 @@ def value(name: str) -> str:
     return os.environ.get(name) or default
 
 
+def is_default(name: str) -> bool:
+    """Tells whether a setting is what it is without the environment's help."""
+    return value(name) == VARIABLES[name].default
+
+
 def workspace_root() -> Path:
     """Returns the folder that holds workspace.yaml: at or above the working folder, else this file.
 

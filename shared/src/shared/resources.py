@@ -150,6 +150,7 @@ class WarehouseDltResource(DagsterDltResource):
 def _replaced_rows(source: DltSource, partitions: Sequence[str] | None) -> Mapping[str, str]:
     """Returns the SQL condition of the rows this run replaces, by table."""
     conditions = {}
+    naming = source.schema.naming
     for resource in source.selected_resources.values():
         columns = resource.compute_table_schema()["columns"]
         partition_column = next(
@@ -163,7 +164,9 @@ def _replaced_rows(source: DltSource, partitions: Sequence[str] | None) -> Mappi
                 "`partitions=[...]` to dlt.run, so that exactly those rows are replaced."
             )
         values = ", ".join(escape_duckdb_literal(key) for key in partitions)
-        condition = f"{escape_postgres_identifier(partition_column)} IN ({values})"
+        column = escape_postgres_identifier(naming.normalize_identifier(partition_column))
+        condition = f"{column} IN ({values})"
         # dlt fills placeholders in the condition with str.format
-        conditions[str(resource.table_name)] = condition.replace("{", "{{").replace("}", "}}")
+        table = naming.normalize_table_identifier(str(resource.table_name))
+        conditions[table] = condition.replace("{", "{{").replace("}", "}}")
     return conditions

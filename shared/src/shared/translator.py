@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import cleandoc
 from typing import Any
 
 import dagster as dg
@@ -67,8 +68,11 @@ class WarehouseTranslator(DagsterDltTranslator):
                 f"Resource {data.resource.name} has no pipeline, so no dataset to name it by."
             )
         dataset = data.pipeline.dataset_name
+        # Of a docstring the first paragraph says what the table is; the rest is for programmers.
+        description = cleandoc(spec.description or "").partition("\n\n")[0]
         return spec.replace_attributes(
             key=asset_key(dataset, data.resource.name),
+            description=description,
             group_name=dataset,
             deps=self.deps.get(data.resource.name, []),
             owners=[self.owner],
