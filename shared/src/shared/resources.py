@@ -1,5 +1,6 @@
 """The Dagster resource that runs dlt exactly once per intent."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import dlt as dlt_library
 from dagster_dlt import DagsterDltResource, DagsterDltTranslator
 from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
 from dagster_dlt.dlt_event_iterator import DltEventIterator, DltEventType
-from dlt.common.data_writers.escape import escape_duckdb_literal, escape_postgres_identifier
+from dlt.common.data_writers.escape import escape_postgres_identifier
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
 from dlt.extract import DltResource, DltSource
@@ -163,10 +164,19 @@ def _replaced_rows(source: DltSource, partitions: Sequence[str] | None) -> Mappi
                 f"{resource.name} is loaded by {partition_column}: run it for a partition, or pass "
                 "`partitions=[...]` to dlt.run, so that exactly those rows are replaced."
             )
-        values = ", ".join(escape_duckdb_literal(key) for key in partitions)
+        values = ", ".join(_sql_value(key) for key in partitions)
         column = escape_postgres_identifier(naming.normalize_identifier(partition_column))
-        condition = f"{column} IN ({values})"
-        # dlt fills placeholders in the condition with str.format
         table = naming.normalize_table_identifier(str(resource.table_name))
-        conditions[table] = condition.replace("{", "{{").replace("}", "}}")
+        conditions[table] = f"{column} IN ({values})"
     return conditions
+
+
+def _sql_value(key: str) -> str:
+    """Returns SQL for a partition key that survives what dlt does to a merge's text.
+
+    dlt splits that text at every semicolon, joins its lines, fills its braces and leaves the
+    transaction out where it reads ALTER SCHEMA; a file may be named like any of these.
+    """
+    if re.fullmatch(r"[\w.:/-]*", key, re.ASCII):
+        return f"'{key}'"
+    return f"decode(from_hex('{key.encode().hex()}'))"
