@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -27,3 +28,26 @@ def process_environment(tmp_path: Path) -> dict[str, str]:
         "WAREHOUSE_PATH": str(tmp_path / "warehouse.duckdb"),
         "COLUMNS": "120",
     }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds how long the torture suite goes on."""
+    parser.addoption("--trials", type=int, default=10, help="Trials of each torture test.")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the torture suite's table, a line for each promise."""
+    listed = [entry for entries in terminalreporter.stats.values() for entry in entries]
+    reports = [entry for entry in listed if isinstance(entry, pytest.TestReport)]
+    seconds = {report.nodeid: report.duration for report in reports if report.when == "call"}
+    lines: dict[str, tuple[str, int, int, float]] = {}
+    for report in reports:
+        for name, value in report.user_properties:
+            if name == "torture":
+                promise, trials, failures = cast(tuple[str, int, int], value)
+                lines[report.nodeid] = (promise, trials, failures, seconds.get(report.nodeid, 0.0))
+    if lines:
+        terminalreporter.section("torture")
+        terminalreporter.write_line(f"{'trials':>7} {'failures':>8} {'seconds':>8}  promise")
+        for promise, trials, failures, took in lines.values():
+            terminalreporter.write_line(f"{trials:>7} {failures:>8} {took:>8.1f}  {promise}")

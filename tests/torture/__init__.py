@@ -1,0 +1,1 @@
+"""What must hold whatever runs at once, dies or is fed badly."""

@@ -1,0 +1,130 @@
+"""What the torture suite stands on: processes to run and to kill, a warehouse each, a tally."""
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from shared.testing.neows_server import NeowsServer, recorded_days
+
+Rows = list[tuple[Any, ...]]
+
+
+class Launcher:
+    """Runs assets in processes of their own; see launcher.py."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                str(Path(__file__).parent / "launcher.py"),
+                "simple_etl",
+                "csv_etl",
+                "api_etl",
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.answer("ready")
+
+    def answer(self, expected: str = "") -> str:
+        assert self.process.stdout
+        line = self.process.stdout.readline().strip()
+        assert line, "the launcher died"
+        assert not expected or line == expected
+        return line
+
+    def run(self, commands: list[dict[str, Any]]) -> list[int]:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(commands) + "\n")
+        self.process.stdin.flush()
+        codes: list[int] = json.loads(self.answer())
+        return codes
+
+
+class Workspace:
+    """A warehouse, a drop folder and a NeoWs server of a test's own, and the runs that use them."""
+
+    def __init__(self, folder: Path, launcher: Launcher, neows: NeowsServer) -> None:
+        self.folder, self.launcher, self.neows = folder, launcher, neows
+        self.drop = folder / "drop"
+        self.drop.mkdir()
+        self.file = folder / "warehouse.duckdb"
+        self.environment = {
+            "WAREHOUSE_PATH": str(self.file),
+            "DROP_FOLDER": str(self.drop),
+            "WAREHOUSE_WAIT_SECONDS": "120",
+            "NASA_BASE_URL": neows.url,
+        }
+
+    def command(self, module: str, *keys: str, **more: Any) -> dict[str, Any]:
+        """Returns the command that runs some assets of a location."""
+        environment = {**self.environment, **more.pop("environment", {})}
+        log = str(self.folder / "log")
+        return {"module": module, "keys": keys, "log": log, "environment": environment, **more}
+
+    def run(self, *commands: dict[str, Any]) -> list[int]:
+        """Runs commands at the same moment and returns their exit codes."""
+        return self.launcher.run(list(commands))
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def rows(self, sql: str) -> Rows:
+        """Reads as a stranger does, without this project's help; an absent table has no rows."""
+        if not self.file.exists():
+            return []
+        with duckdb.connect(str(self.file), read_only=True) as connection:
+            try:
+                return connection.execute(sql).fetchall()
+            except duckdb.CatalogException:
+                return []
+
+
+class Tally:
+    """Counts a promise's trials; `--trials` says how many a long test makes."""
+
+    def __init__(self, promise: str, trials: int) -> None:
+        self.promise, self.asked = promise, trials
+        self.trials = 0
+        self.failures: list[str] = []
+
+    def trial(self, kept: bool, otherwise: str = "") -> None:
+        """Counts a trial, and what went wrong where the promise was not kept."""
+        self.trials += 1
+        if not kept:
+            self.failures.append(otherwise)
+
+
+def objects_of(day: str, count: int, version: int = 0) -> list[dict[str, Any]]:
+    """Returns a day's feed: objects like the recorded ones, which differ by day and by version."""
+    recorded = [item for items in recorded_days().values() for item in items]
+    epoch = int(datetime.fromisoformat(f"{day}T12:00+00:00").timestamp() * 1000)
+    feed = []
+    for n in range(count):
+        item = copy.deepcopy(recorded[(n + version) % len(recorded)])
+        item["neo_reference_id"] = f"{day}-{version}-{n}"
+        item["name"] = f"version {version}"
+        item["close_approach_data"][0] |= {
+            "close_approach_date": day,
+            "epoch_date_close_approach": epoch,
+        }
+        feed.append(item)
+    return feed
+
+
+OBJECTS = """
+    SELECT close_approach_date::VARCHAR, neo_reference_id
+    FROM nasa_neo.near_earth_objects ORDER BY ALL
+"""
+
+
+def expected_objects(neows: NeowsServer, days: Iterable[str]) -> Rows:
+    """Returns what `OBJECTS` finds when the days have landed exactly."""
+    return sorted((day, item["neo_reference_id"]) for day in days for item in neows.days[day])

@@ -1,0 +1,139 @@
+"""Runs assets in processes of their own, all at the same moment, and kills those that are told to die.
+
+Importing Dagster and dlt takes seconds, so one process imports them once and forks a child for each
+run. Commands come as JSON lines on stdin, a list of runs each; the answer is a JSON line with the list
+of exit codes, negative where a signal ended the run.
+
+A run is {"module", "keys", "log", "environment"} and may have "partition", "first" and "last" (a
+range), "config" (run config), "die" (a point of `POINTS` to kill itself at) and "die_after" (seconds).
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import dlt
+from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
+from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
+from dlt.destinations.job_client_impl import SqlLoadJob
+
+from shared import warehouse
+
+POINTS: dict[str, tuple[type, str]] = {
+    "extract": (dlt.Pipeline, "extract"),
+    "normalize": (dlt.Pipeline, "normalize"),
+    "load": (warehouse.WarehousePipeline, "load"),
+    "schema": (DuckDbClient, "update_stored_schema"),
+    "copy": (DuckDbCopyJob, "run"),
+    "merge": (SqlLoadJob, "run"),
+    "commit": (DuckDbSqlClient, "commit_transaction"),
+    "complete": (DuckDbClient, "complete_load"),
+}
+"""Methods of a load, in their order; a run dies "before" or "after" one: "before merge"."""
+
+
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(point: str) -> None:
+    """Makes this process kill itself at a point; inside merge is between its delete and its insert."""
+    when, _, name = point.partition(" ")
+    if when == "inside":
+        die_inside_merge()
+        return
+    owner, method = POINTS[name]
+    original: Callable[..., Any] = getattr(owner, method)
+
+    def dying(*arguments: Any, **named: Any) -> Any:
+        if when == "before":
+            die()
+        original(*arguments, **named)
+        die()
+
+    setattr(owner, method, dying)
+
+
+def die_inside_merge() -> None:
+    original = DuckDbSqlClient.execute_many
+
+    def dying(self: DuckDbSqlClient, statements: list[str], *rest: Any, **named: Any) -> Any:
+        if any(statement.startswith("DELETE FROM") for statement in statements):
+            original(self, statements[:1], *rest, **named)
+            die()
+        return original(self, statements, *rest, **named)
+
+    DuckDbSqlClient.execute_many = dying  # type: ignore[assignment,method-assign]
+
+
+def run(command: dict[str, Any]) -> bool:
+    """Materialises the command's assets in this process."""
+    import dagster as dg
+
+    if "die" in command:
+        arm(command["die"])
+    tags = {}
+    if "first" in command:
+        tags["dagster/asset_partition_range_start"] = command["first"]
+        tags["dagster/asset_partition_range_end"] = command["last"]
+    result = JOBS[command["module"]].execute_in_process(
+        asset_selection=[dg.AssetKey(key.split("/")) for key in command["keys"]],
+        partition_key=command.get("partition"),
+        run_config=command.get("config"),
+        tags=tags,
+        raise_on_error=False,
+    )
+    return bool(result.success)
+
+
+def start(command: dict[str, Any], gate: int) -> int:
+    """Forks a child that runs the command once the gate's other end is closed; returns its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 3
+    try:
+        log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ.update(command["environment"])
+        os.read(gate, 1)
+        code = 0 if run(command) else 1
+    finally:
+        os._exit(code)
+
+
+def start_all(commands: list[dict[str, Any]]) -> list[int]:
+    """Runs the commands at the same moment and returns their exit codes."""
+    gate, opener = os.pipe()
+    pids = [start(command, gate) for command in commands]
+    os.close(gate)
+    # A child holds a copy of the opener as well; a byte for each is what lets all of them go.
+    os.write(opener, b"." * len(commands))
+    os.close(opener)
+    for pid, command in zip(pids, commands, strict=True):
+        if "die_after" in command:
+            time.sleep(command["die_after"])
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    JOBS = {
+        module: importlib.import_module(
+            f"{module}.definitions"
+        ).defs.resolve_implicit_global_asset_job_def()
+        for module in sys.argv[1:]
+    }
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(start_all(json.loads(line))), flush=True)

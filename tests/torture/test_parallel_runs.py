@@ -1,0 +1,63 @@
+"""Runs at the same moment, in separate processes, land all of their rows in the one warehouse."""
+
+from datetime import date, timedelta
+from pathlib import Path
+
+from torture.harness import OBJECTS, Tally, Workspace, expected_objects, objects_of
+
+DAYS = [(date(2025, 4, 1) + timedelta(days=n)).isoformat() for n in range(24)]
+SAMPLE = Path(__file__).parents[2] / "data" / "drop"
+
+
+def test_24_partitions(workspace: Workspace, tally: Tally) -> None:
+    """24 daily partitions of an asset, started at once in 24 processes, all land exactly."""
+    for n, day in enumerate(DAYS):
+        workspace.neows.days[day] = objects_of(day, 1 + n % 20)
+    commands = [
+        workspace.command("api_etl", "nasa_neo/near_earth_objects", partition=day) for day in DAYS
+    ]
+    codes = workspace.run(*commands)
+    for day, code in zip(DAYS, codes, strict=True):
+        tally.trial(code == 0, f"{day} ended with {code}: {workspace.log()[-3000:]}")
+    assert workspace.rows(OBJECTS) == expected_objects(workspace.neows, DAYS)
+    assert "Waiting for the warehouse, held by pid " in workspace.log()
+
+
+def test_overlapping_backfills(workspace: Workspace, tally: Tally) -> None:
+    """Backfills at once over the same days leave each day once."""
+    for day in DAYS:
+        workspace.neows.days[day] = objects_of(day, 5)
+    ranges = [(0, 15), (8, 23), (4, 20), (0, 23)]
+    for _ in range(max(1, tally.asked // 5)):
+        commands = [
+            workspace.command(
+                "api_etl",
+                "nasa_neo/near_earth_objects",
+                "nasa_neo/daily_summary",
+                first=DAYS[first],
+                last=DAYS[last],
+            )
+            for first, last in ranges
+        ]
+        codes = workspace.run(*commands)
+        kept = workspace.rows(OBJECTS) == expected_objects(workspace.neows, DAYS)
+        summed = workspace.rows("SELECT count(*), sum(objects) FROM nasa_neo.daily_summary")
+        tally.trial(codes == [0] * 4 and kept and summed == [(24, 120)], f"{codes} {summed}")
+
+
+def test_three_locations(workspace: Workspace, tally: Tally) -> None:
+    """The three locations, each twice at once, load without a lock error."""
+    for file in SAMPLE.glob("*.csv"):
+        (workspace.drop / file.name).write_bytes(file.read_bytes())
+    commands = [
+        workspace.command("simple_etl", "simple/load_dict"),
+        workspace.command("csv_etl", "csv_data/import_file", "csv_data/share_prices"),
+        workspace.command("api_etl", "nasa_neo/asteroids"),
+    ]
+    for _ in range(max(1, tally.asked // 5)):
+        codes = workspace.run(*commands * 2)
+        landed = [
+            workspace.rows(f"SELECT count(*) FROM {table}")
+            for table in ("simple.load_dict", "csv_data.share_prices", "nasa_neo.asteroids")
+        ]
+        tally.trial(codes == [0] * 6 and landed == [[(2,)], [(8,)], [(15,)]], f"{codes} {landed}")
