@@ -1,5 +1,6 @@
 """NASA NeoWs: every asteroid that passes near Earth, by day (https://api.nasa.gov)."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from http import HTTPStatus
@@ -10,7 +11,6 @@ import dlt
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 from dlt.sources.helpers import requests
-from requests import JSONDecodeError
 
 from shared import environment
 
@@ -157,6 +157,7 @@ def fetch_feed(first: date, last: date) -> dict[str, Any]:
         NeowsError: any answer but a feed.
     """
     url = f"{environment.value('NASA_BASE_URL')}/feed"
+    key = environment.value("NASA_API_KEY")
     window = {"start_date": first.isoformat(), "end_date": last.isoformat()}
     client = requests.Client(
         raise_for_status=False,
@@ -164,7 +165,7 @@ def fetch_feed(first: date, last: date) -> dict[str, Any]:
         status_codes=range(500, 600),
         session_attrs={
             "headers": {
-                "X-Api-Key": environment.value("NASA_API_KEY"),
+                "X-Api-Key": key,
                 # Else the gateway's errors follow the address, and can be HTML.
                 "Accept": "application/json",
             }
@@ -187,8 +188,9 @@ def fetch_feed(first: date, last: date) -> dict[str, Any]:
             f"{place}: the key was refused; set NASA_API_KEY (free at https://api.nasa.gov)."
         )
     try:
-        feed = response.json()
-    except JSONDecodeError:
+        # Links and error messages repeat the key; nothing that is stored or raised may.
+        feed = json.loads(response.text.replace(key, "REDACTED"))
+    except json.JSONDecodeError:
         feed = None
     if response.status_code != HTTPStatus.OK:
         reason = feed.get("error_message", "") if isinstance(feed, dict) else ""
