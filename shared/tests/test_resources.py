@@ -8,8 +8,9 @@ import dagster as dg
 import dlt
 import pytest
 from dagster_dlt import dlt_assets
+from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from dlt.extract import DltResource
-from shared.resources import WarehouseDltResource
+from shared.resources import WarehouseDltResource, replaced_rows
 from shared.translator import WarehouseTranslator
 
 from shared import warehouse
@@ -220,6 +221,106 @@ def test_every_row_knows_its_load() -> None:
         "JOIN numbers._dlt_loads AS loads ON loads.load_id = rows._dlt_load_id"
     )
     assert len(loads) == 1
+
+
+@dlt.source(name="flat")
+def flat(rows: list[dict[str, Any]], partition: bool) -> DltResource:
+    """Serves rows of one flat table, replaced by day or as a whole."""
+    disposition: Any = {"disposition": "merge", "strategy": "delete-insert"}
+
+    @dlt.resource(
+        columns={
+            "day": {"data_type": "text", "partition": partition},
+            "n": {"data_type": "bigint"},
+        },
+        write_disposition=disposition if partition else "replace",
+    )
+    def flat_numbers() -> Iterator[Any]:
+        """Numbers without nested tables."""
+        yield dlt.mark.materialize_table_schema()
+        yield rows
+
+    return flat_numbers
+
+
+def run_flat(
+    rows: list[dict[str, Any]], *, partition: bool, **how: Any
+) -> dg.ExecuteInProcessResult:
+    @dlt_assets(
+        dlt_source=flat(rows, partition),
+        dlt_pipeline=warehouse.pipeline("flat_pipeline", dataset_name="numbers"),
+        dagster_dlt_translator=WarehouseTranslator("team:test"),
+        name="flat",
+    )
+    def asset(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+        yield from dlt.run(context=context, partitions=["mon"] if partition else None)
+
+    return run(asset, raise_on_error=False, **how)
+
+
+def flat_rows() -> list[dict[str, Any]]:
+    return warehouse.query("SELECT day, n FROM numbers.flat_numbers ORDER BY ALL")
+
+
+@pytest.mark.parametrize("partition", [True, False])
+def test_a_load_that_fails_between_delete_and_insert_keeps_the_old_rows(
+    partition: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = [{"day": "mon", "n": 1}]
+    assert run_flat(old, partition=partition).success
+    original = DuckDbSqlClient.execute_many
+
+    def failing(self: DuckDbSqlClient, statements: Sequence[str], *rest: Any, **named: Any) -> Any:
+        broken = [s.replace("INSERT INTO", "INSERT INTO nowhere.x --") for s in statements]
+        is_load = any("DELETE FROM" in s for s in statements) and len(statements) > 1
+        return original(self, broken if is_load else statements, *rest, **named)
+
+    monkeypatch.setattr(DuckDbSqlClient, "execute_many", failing)
+    assert not run_flat([{"day": "mon", "n": 2}], partition=partition).success
+    assert flat_rows() == old
+
+
+def test_rows_outside_the_run_s_partitions_are_refused() -> None:
+    assert run_flat([{"day": "mon", "n": 1}], partition=True).success
+    result = run_flat([{"day": "mon", "n": 2}, {"day": "tue", "n": 3}], partition=True)
+    assert not result.success
+    (failure,) = (event for event in result.all_events if event.is_step_failure)
+    assert "1 row with day tue" in str(failure.step_failure_data.error)
+    assert flat_rows() == [{"day": "mon", "n": 1}]
+
+
+def test_a_partition_hint_without_replacement_is_refused() -> None:
+    source = flat([], True)
+    source.flat_numbers.apply_hints(write_disposition="append")
+    with pytest.raises(ValueError, match="delete-insert"):
+        replaced_rows(source, ["mon"])
+
+
+def test_a_source_may_change_its_name_and_its_tables() -> None:
+    run(by_day, partition_key="mon")
+
+    @dlt_assets(
+        dlt_source=flat([{"day": "mon", "n": 5}], False),
+        dlt_pipeline=declared,
+        dagster_dlt_translator=WarehouseTranslator("team:test"),
+        name="renamed",
+    )
+    def renamed(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+        yield from dlt.run(context=context)
+
+    for _ in range(2):
+        shown = metadata(run(renamed))
+        assert shown["dagster/row_count"] == 1
+        assert [column.name for column in shown["dagster/column_schema"].columns][:2] == [
+            "day",
+            "n",
+        ]
+    assert landed() == {"mon": [1, 2, 3]}
+
+
+def test_a_first_replace_without_rows_is_no_error() -> None:
+    assert run_flat([], partition=False).success
+    assert flat_rows() == []
 
 
 def test_a_pipeline_made_at_import_is_refused(tmp_path: Path) -> None:

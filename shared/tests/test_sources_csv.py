@@ -1,5 +1,6 @@
 """The CSV source: it never leaves its folder, guesses nothing and loads no file in part."""
 
+import os
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -25,19 +26,24 @@ def drop(folder: Path, text: str, name: str = "file.csv") -> str:
     return name
 
 
-def load(folder: Path, *names: str) -> list[dict[str, Any]]:
-    source = csv_source(str(folder), names, "rows", COLUMNS, "%d/%m/%Y")
+def load(*names: str, rules: Mapping[str, str] = RULES) -> list[dict[str, Any]]:
+    source = csv_source(names, "rows", COLUMNS, "%d/%m/%Y", rules)
     return [row for batch in source for row in batch.to_pylist()]
 
 
-def problems(folder: Path, name: str, rules: Mapping[str, str] = RULES) -> list[str]:
-    return find_problems(str(folder), name, COLUMNS, "%d/%m/%Y", rules=rules)
+def problems(name: str, rules: Mapping[str, str] = RULES) -> list[str]:
+    return find_problems(name, COLUMNS, "%d/%m/%Y", rules)
+
+
+@pytest.fixture(autouse=True)
+def _drop_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DROP_FOLDER", str(tmp_path))
 
 
 def test_values_arrive_as_declared(tmp_path: Path) -> None:
     name = drop(tmp_path, HEADER + '02/01/2018,08123,1.5,7\n03/01/2018,,"-2",\n')
-    assert problems(tmp_path, name, rules={}) == []
-    assert load(tmp_path, name) == [
+    assert problems(name, rules={}) == []
+    assert load(name, rules={}) == [
         {
             "file_name": name,
             "day": date(2018, 1, 2),
@@ -57,24 +63,41 @@ def test_values_arrive_as_declared(tmp_path: Path) -> None:
 
 def test_the_order_of_columns_in_a_file_does_not_matter(tmp_path: Path) -> None:
     name = drop(tmp_path, "pieces,price,code,day\n7,1.5,x,02/01/2018\n")
-    (row,) = load(tmp_path, name)
+    (row,) = load(name)
     assert (row["pieces"], row["code"], row["day"]) == (7, "x", date(2018, 1, 2))
 
 
 @pytest.mark.parametrize(
-    "row",
+    ("written", "meant"),
     [
-        "02/01/2018,#1,1,1",  # no comment
-        '02/01/2018,"two\nlines",1,1',
-        '02/01/2018,"a ""quote"", and a comma",1,1',
-        '02/01/2018,"",1,1',  # an empty text, not a missing one
+        ("#1", "#1"),  # no comment
+        ('"two\nlines"', "two\nlines"),
+        ('"a ""quote"", and a comma"', 'a "quote", and a comma'),
+        ('""', ""),  # an empty text, not a missing one
+        ("NULL", "NULL"),
+        (" x ", " x "),
     ],
 )
-def test_rows_that_readers_guess_wrongly_arrive_whole(tmp_path: Path, row: str) -> None:
-    name = drop(tmp_path, HEADER + row + "\n02/01/2018,last,2,2\n")
-    first, last = load(tmp_path, name)
-    assert first["code"] in {"#1", "two\nlines", 'a "quote", and a comma', ""}
-    assert last["code"] == "last"
+def test_values_that_readers_guess_wrongly_arrive_whole(
+    tmp_path: Path, written: str, meant: str
+) -> None:
+    name = drop(tmp_path, f"{HEADER}02/01/2018,{written},1,1\n02/01/2018,last,2,2\n")
+    assert [row["code"] for row in load(name)] == [meant, "last"]
+
+
+def test_a_folder_s_name_is_no_value(tmp_path: Path) -> None:
+    (tmp_path / "code=folder").mkdir()
+    name = drop(tmp_path, HEADER + "02/01/2018,file,1,1\n", "code=folder/x.csv")
+    assert [row["code"] for row in load(name)] == ["file"]
+
+
+@pytest.mark.parametrize("path", ["./a.csv", "below//a.csv", "below/./a.csv", "a.csv/"])
+def test_a_file_has_one_spelling_only(tmp_path: Path, path: str) -> None:
+    (tmp_path / "below").mkdir()
+    for name in ("a.csv", "below/a.csv"):
+        drop(tmp_path, HEADER, name)
+    with pytest.raises(FileRefusedError, match="no path below"):
+        problems(path)
 
 
 @pytest.mark.parametrize(
@@ -84,21 +107,27 @@ def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
     (tmp_path / "below").mkdir()
     drop(tmp_path, HEADER + "02/01/2018,x,1,1\n", name)
     drop(tmp_path, HEADER + "02/01/2018,other,1,1\n", "a1b.csv")
-    assert problems(tmp_path, name) == []
-    assert [(row["file_name"], row["code"]) for row in load(tmp_path, name)] == [(name, "x")]
+    assert problems(name) == []
+    assert [(row["file_name"], row["code"]) for row in load(name)] == [(name, "x")]
     assert name in DropFolder(str(tmp_path)).list()
 
 
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ("2018-01-02,x,1,1", "row 2, column day: '2018-01-02' does not fit DATE"),
-        ("13/31/2018,x,1,1", "row 2, column day: '13/31/2018' does not fit DATE"),
-        (",x,1,1", "row 2, column day: None is missing"),
-        ("02/01/2018,x,0,1", "row 2, column price: '0' breaks the rule price > 0"),
-        ("02/01/2018,x,cheap,1", "row 2, column price: 'cheap' does not fit DECIMAL(18, 4)"),
-        ("02/01/2018,x,1.23456,1", "row 2, column price: '1.23456' does not fit DECIMAL(18, 4)"),
-        ("02/01/2018,x,1,1.5", "row 2, column pieces: '1.5' does not fit BIGINT"),
+        ("2018-01-02,x,1,1", "data row 2, column day: '2018-01-02' does not fit DATE"),
+        ("13/31/2018,x,1,1", "data row 2, column day: '13/31/2018' does not fit DATE"),
+        (",x,1,1", "data row 2, column day: None is missing"),
+        ("infinity,x,1,1", "data row 2, column day: 'infinity' does not fit DATE"),
+        ("epoch,x,1,1", "data row 2, column day: 'epoch' does not fit DATE"),
+        ("02/01/18,x,1,1", "data row 2, column day: '02/01/18' does not fit DATE"),
+        ("02/01/2018,x,0,1", "data row 2, column price: '0' breaks the rule price > 0"),
+        ("02/01/2018,x,cheap,1", "data row 2, column price: 'cheap' does not fit DECIMAL(18, 4)"),
+        (
+            "02/01/2018,x,1.23456,1",
+            "data row 2, column price: '1.23456' does not fit DECIMAL(18, 4)",
+        ),
+        ("02/01/2018,x,1,1.5", "data row 2, column pieces: '1.5' does not fit BIGINT"),
         ("02/01/2018,x,1,99999999999999999999", "column pieces: '99999999999999999999' does not"),
         ("02/01/2018,x,1", "Line: 3"),
         ("02/01/2018,x,1,1,1", "Line: 3"),
@@ -106,21 +135,21 @@ def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
 )
 def test_a_bad_value_is_named_with_row_and_column(tmp_path: Path, row: str, problem: str) -> None:
     name = drop(tmp_path, HEADER + "02/01/2018,x,1.2300,1\n" + row + "\n")
-    (found,) = problems(tmp_path, name)
+    (found,) = problems(name)
     assert found.startswith("file.csv")
     assert problem in found
 
 
 def test_a_value_that_does_not_fit_stops_the_load_too(tmp_path: Path) -> None:
     name = drop(tmp_path, HEADER + "02/01/2018,x,1,1\n2018-01-02,x,1,1\n")
-    with pytest.raises(Exception, match=r"file\.csv: .*Line: 3.*column \"day\""):
-        load(tmp_path, name)
+    with pytest.raises(Exception, match=r"file\.csv, data row 2, column day"):
+        load(name)
 
 
 def test_a_missing_value_where_one_is_needed_stops_the_load(tmp_path: Path) -> None:
     name = drop(tmp_path, HEADER + ",x,1,1\n")
-    with pytest.raises(Exception, match=r"file\.csv: .*day"):
-        load(tmp_path, name)
+    with pytest.raises(Exception, match=r"file\.csv, data row 1, column day: None is missing"):
+        load(name)
 
 
 @pytest.mark.parametrize(
@@ -136,14 +165,14 @@ def test_a_missing_value_where_one_is_needed_stops_the_load(tmp_path: Path) -> N
 )
 def test_another_header_is_refused(tmp_path: Path, text: str, problem: str) -> None:
     name = drop(tmp_path, text)
-    (found,) = problems(tmp_path, name)
+    (found,) = problems(name)
     assert problem in found
     with pytest.raises(Exception, match="header"):
-        load(tmp_path, name)
+        load(name)
 
 
 def test_a_file_without_rows_is_reported(tmp_path: Path) -> None:
-    assert problems(tmp_path, drop(tmp_path, HEADER)) == ["file.csv has a header and no rows"]
+    assert problems(drop(tmp_path, HEADER)) == ["file.csv has a header and no rows"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +191,7 @@ def test_a_file_without_rows_is_reported(tmp_path: Path) -> None:
     ],
 )
 def test_a_path_that_is_no_file_below_the_folder_is_refused(
-    tmp_path: Path, path: str, why: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, why: str
 ) -> None:
     folder = tmp_path / "drop"
     (folder / "folder").mkdir(parents=True)
@@ -171,8 +200,9 @@ def test_a_path_that_is_no_file_below_the_folder_is_refused(
     (folder / "linked").symlink_to(tmp_path)
     with pytest.raises(FileRefusedError, match=why):
         DropFolder(str(folder)).find(path)
+    monkeypatch.setenv("DROP_FOLDER", str(folder))
     with pytest.raises(FileRefusedError, match=why):
-        problems(folder, path)
+        problems(path)
 
 
 def test_a_listing_has_csv_files_only_and_nothing_from_outside(tmp_path: Path) -> None:
@@ -182,6 +212,9 @@ def test_a_listing_has_csv_files_only_and_nothing_from_outside(tmp_path: Path) -
     (folder / "link.csv").symlink_to(tmp_path / "outside.csv")
     for name in ("good.csv", ".hidden.csv", "half.csv.part", "notes.txt"):
         drop(folder, HEADER, name)
+    (folder / "circle.csv").symlink_to(folder / "circle.csv")
+    (folder / "nowhere.csv").symlink_to(folder / "nothing")
+    os.mkfifo(folder / "pipe.csv")
     assert list(DropFolder(str(folder)).list()) == ["good.csv"]
 
 

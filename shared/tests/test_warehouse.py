@@ -9,12 +9,14 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from shared.sources.simple import simple_source
 
 from shared import warehouse
 
 HOLD = """
 import sys, time
 from shared import warehouse
+from shared.sources.simple import simple_source
 with warehouse.exclusive():
     print("held", flush=True)
     time.sleep(float(sys.argv[1]))
@@ -125,12 +127,12 @@ def test_each_run_has_a_working_folder_of_its_own_and_old_ones_are_swept(
     warehouse_folder: Path,
 ) -> None:
     declared = warehouse.pipeline("a_pipeline", dataset_name="a_dataset")
-    first, second = declared.open("run"), declared.open("run")
+    first, second = declared.open("run", simple_source()), declared.open("run", simple_source())
     assert first.working_dir != second.working_dir
     folders = warehouse_folder / "warehouse.working"
     assert len(list(folders.iterdir())) == 2
     long_ago = time.time() - 8 * 24 * 3600
     os.utime(first.pipelines_dir, (long_ago, long_ago))
-    third = declared.open("run")
+    third = declared.open("run", simple_source())
     left = {folder.name for folder in folders.iterdir()}
     assert left == {Path(second.pipelines_dir).name, Path(third.pipelines_dir).name}

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from csv_etl.definitions import defs
+from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from shared import warehouse
 
@@ -106,8 +107,11 @@ def test_a_path_that_is_no_dropped_file_is_refused_before_anything_loads(
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (HEADER + "2018/09/28,0,1,1,1,1\n", "row 1, column share_price: '0' breaks the rule"),
-        (HEADER + "2018/09/28,1,1,1,1,1\n2018/09/28,-1,1,1,1,1\n", "row 2, column share_price"),
+        (HEADER + "2018/09/28,0,1,1,1,1\n", "data row 1, column share_price: '0' breaks the rule"),
+        (
+            HEADER + "2018/09/28,1,1,1,1,1\n2018/09/28,-1,1,1,1,1\n",
+            "data row 2, column share_price",
+        ),
         (HEADER, "has a header and no rows"),
         ("", "empty"),
         ("a,b\n1,2\n", "the header is a, b; expected date, share_price"),
@@ -125,6 +129,44 @@ def test_a_file_that_fails_its_check_lands_nothing(
     assert check.description.startswith("bad.csv")
     assert why in check.description
     assert not warehouse.path().exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "how"),
+    [
+        ("share_prices", {}),
+        ("share_prices_daily", {"partition_key": "2018-01-22"}),
+        ("share_prices_by_file", {"partition_key": "2018-01-22.csv"}),
+    ],
+)
+def test_a_bad_file_lands_nothing_even_where_its_table_runs_alone(
+    drop: Path, instance: dg.DagsterInstance, table: str, how: dict[str, str]
+) -> None:
+    instance.add_dynamic_partitions("dropped_files", ["2018-01-22.csv"])
+    load_file(instance, "2018-01-22.csv")
+    (drop / "2018-01-22.csv").write_text(HEADER + "2018/09/28,-5,1,1,1,1\n")
+    result = run(instance, table, **how)
+    assert not result.success
+    assert "data row 1, column share_price: '-5' breaks the rule" in failure(result)
+
+
+def test_a_retry_loads_the_file_of_the_run_it_retries(
+    drop: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "wrong")
+    first = load_file(instance, "2018-01-22.csv")
+    assert "WAREHOUSE_WAIT_SECONDS is 'wrong'" in failure(first)
+    monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "60")
+    assert load_file(instance, "2018-01-23.csv").success
+    repository = ReconstructableRepository.for_module("csv_etl.definitions", "defs")
+    with dg.execute_job(
+        repository.get_reconstructable_job("__ASSET_JOB"),
+        instance=instance,
+        reexecution_options=dg.ReexecutionOptions.from_failure(first.run_id, instance),
+    ) as retried:
+        pass
+    assert retried.success
+    assert landed("share_prices") == {"2018-01-22.csv": 8, "2018-01-23.csv": 5}
 
 
 def test_a_changed_file_replaces_what_it_had_loaded(

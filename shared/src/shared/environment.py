@@ -2,7 +2,10 @@
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from dotenv import load_dotenv
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,20 @@ VARIABLES = {
 def value(name: str) -> str:
     """Returns a setting: the environment's value, or its default where that is unset or empty.
 
+    The workspace's .env file counts as environment, from whichever folder a command starts; a
+    variable that is set already wins.
+
     Raises:
         KeyError: the variable is not listed in `VARIABLES`.
     """
     default = VARIABLES[name].default
+    _load_env_file()
     return os.environ.get(name) or default
+
+
+@cache
+def _load_env_file() -> None:
+    load_dotenv(workspace_root() / ".env")
 
 
 def is_default(name: str) -> bool:
@@ -63,6 +75,18 @@ def workspace_root() -> Path:
         if (folder / "workspace.yaml").is_file():
             return folder
     return working_folder
+
+
+def seconds(name: str) -> float:
+    """Returns a setting that is a number of seconds.
+
+    Raises:
+        ValueError: it is none; the message names the variable.
+    """
+    try:
+        return float(value(name))
+    except ValueError:
+        raise ValueError(f"{name} is {value(name)!r}; it must be a number of seconds") from None
 
 
 def path(name: str) -> Path:

@@ -71,7 +71,8 @@ class WarehouseDltResource(DagsterDltResource):
             )
         pipeline = declaration.open(
             run_id=context.run.run_id,
-            replaced_rows=_replaced_rows(source, partitions),
+            source=source,
+            replaced_rows=replaced_rows(source, partitions),
             log=context.log.info,
         )
         translator = dagster_dlt_translator or declared[META_KEY_TRANSLATOR]
@@ -94,7 +95,7 @@ class WarehouseDltResource(DagsterDltResource):
         assert isinstance(dlt_pipeline, warehouse.WarehousePipeline)
         failed = True
         try:
-            with dlt_library.config.values(_DLT_SETTINGS):
+            with dlt_pipeline.turn(), dlt_library.config.values(_DLT_SETTINGS):
                 yield from super()._run(
                     context, dlt_source, dlt_pipeline, dagster_dlt_translator, **kwargs
                 )
@@ -144,30 +145,45 @@ class WarehouseDltResource(DagsterDltResource):
             **super().extract_resource_metadata(context, resource, load_info, dlt_pipeline),
             "rows_loaded": dg.MetadataValue.int(rows),
             "dagster/table_name": f"{warehouse.path().stem}.{dlt_pipeline.dataset_name}.{table}",
-            "dagster/row_count": dg.MetadataValue.int(dlt_pipeline.row_counts[table]),
+            "dagster/row_count": dg.MetadataValue.int(dlt_pipeline.row_counts.get(table, 0)),
         }
 
 
-def _replaced_rows(source: DltSource, partitions: Sequence[str] | None) -> Mapping[str, str]:
-    """Returns the SQL condition of the rows this run replaces, by table."""
+def replaced_rows(
+    source: DltSource, partitions: Sequence[str] | None
+) -> Mapping[str, warehouse.ReplacedRows]:
+    """Returns which rows of each table a run replaces; tables loaded as a whole are left out.
+
+    Raises:
+        ValueError: a resource is loaded by partition and the run names none, or the resource's write
+            disposition would not replace them.
+    """
     conditions = {}
     naming = source.schema.naming
     for resource in source.selected_resources.values():
-        columns = resource.compute_table_schema()["columns"]
+        schema = resource.compute_table_schema()
+        columns = schema["columns"]
         partition_column = next(
             (name for name, hints in columns.items() if hints.get("partition")), None
         )
         if partition_column is None:
             continue
+        disposition = (schema.get("write_disposition"), schema.get("x-merge-strategy"))
+        if disposition != ("merge", "delete-insert"):
+            raise ValueError(
+                f"{resource.name} marks {partition_column} as its partition: its write disposition "
+                'must be {"disposition": "merge", "strategy": "delete-insert"}, or reruns add up.'
+            )
         if not partitions:
             raise ValueError(
                 f"{resource.name} is loaded by {partition_column}: run it for a partition, or pass "
                 "`partitions=[...]` to dlt.run, so that exactly those rows are replaced."
             )
         values = ", ".join(_sql_value(key) for key in partitions)
-        column = escape_postgres_identifier(naming.normalize_identifier(partition_column))
+        column = naming.normalize_identifier(partition_column)
         table = naming.normalize_table_identifier(str(resource.table_name))
-        conditions[table] = f"{column} IN ({values})"
+        condition = f"{escape_postgres_identifier(column)} IN ({values})"
+        conditions[table] = warehouse.ReplacedRows(column, tuple(partitions), condition)
     return conditions
 
 

@@ -5,19 +5,25 @@ time, and dlt reconnects at every step, so a whole load runs inside one exclusiv
 (`exclusive`); extracting and normalising stay outside it and run in parallel.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 import dlt
 import duckdb
 from dlt.common.pipeline import LoadInfo
+from dlt.common.schema import Schema
+from dlt.common.storages.load_package import ParsedLoadJobFileName
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
+from dlt.extract import DltSource
 from filelock import FileLock, Timeout
 
 from shared import environment
@@ -27,6 +33,10 @@ Progress = Literal["tqdm", "enlighten", "log", "alive_progress"]
 
 _POLL_SECONDS = 0.1
 _KEEP_WORKING_FOLDERS_SECONDS = 7 * 24 * 3600
+
+
+class PartitionError(Exception):
+    """Rows were extracted that belong to none of the partitions a run replaces."""
 
 
 class WarehouseBusyError(Exception):
@@ -53,7 +63,7 @@ def _connect(
         except duckdb.IOException as error:
             # DuckDB raises the same class for a missing folder or a damaged file: only a held
             # lock goes away by waiting, and its message names the holder's process.
-            if "lock" not in str(error):
+            if "Could not set lock" not in str(error):
                 raise
             if time.monotonic() > deadline:
                 raise WarehouseBusyError(
@@ -79,7 +89,7 @@ def exclusive(log: Log = _silent) -> Iterator[duckdb.DuckDBPyConnection]:
     """
     file = path()
     file.parent.mkdir(parents=True, exist_ok=True)
-    limit = float(environment.value("WAREHOUSE_WAIT_SECONDS"))
+    limit = environment.seconds("WAREHOUSE_WAIT_SECONDS")
     deadline = time.monotonic() + limit
     lock_file, holder_file = file.with_suffix(".lock"), file.with_suffix(".holder")
     lock = FileLock(lock_file)
@@ -107,7 +117,7 @@ def exclusive(log: Log = _silent) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def reader() -> Iterator[duckdb.DuckDBPyConnection]:
+def reader(log: Log = _silent) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yields a read-only connection to what has been committed; a writer is waited for.
 
     Keep it short: while it is open, loads wait.
@@ -119,8 +129,8 @@ def reader() -> Iterator[duckdb.DuckDBPyConnection]:
     file = path()
     if not file.exists():
         raise FileNotFoundError(f"No warehouse at {file} yet: `uv run etl run` makes it.")
-    deadline = time.monotonic() + float(environment.value("WAREHOUSE_WAIT_SECONDS"))
-    with _connect(read_only=True, deadline=deadline, log=_silent, connected_to=file) as connection:
+    deadline = time.monotonic() + environment.seconds("WAREHOUSE_WAIT_SECONDS")
+    with _connect(read_only=True, deadline=deadline, log=log, connected_to=file) as connection:
         yield connection
 
 
@@ -132,18 +142,36 @@ def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
         return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
 
 
+@dataclass(frozen=True)
+class ReplacedRows:
+    """The rows of a table that a run replaces: a column's values, and the same as a SQL condition."""
+
+    column: str
+    values: tuple[str, ...]
+    condition: str
+
+
 class WarehouseDestination(dlt.destinations.duckdb):
-    """DuckDB, which replaces exactly the partitions a run is about.
+    """DuckDB, which replaces exactly the partitions a run is about, in one transaction.
 
     dlt's delete-insert merge takes a `destination_scope`: the rows to delete before the new ones go
-    in, in the same transaction. Declared on a resource it would be stored in the schema and outlive
-    its day (a later load would delete that day again), so it is set here, at load time only.
+    in. Declared on a resource it would be stored in the schema and outlive its day (a later load
+    would delete that day again), so it is set here, at load time only.
     """
 
-    def __init__(self, replaced_rows: Mapping[str, str] | None = None, **kwargs: Any) -> None:
-        """Takes the SQL condition of the rows to replace, by table name, and dlt's own arguments."""
+    def __init__(
+        self, replaced_rows: Mapping[str, ReplacedRows] | None = None, **kwargs: Any
+    ) -> None:
+        """Takes the rows to replace, by table name, and dlt's own arguments."""
         self.replaced_rows = dict(replaced_rows or {})
         super().__init__(**kwargs)
+
+    def _raw_capabilities(self) -> Any:
+        capabilities = super()._raw_capabilities()
+        # dlt leaves this unset for DuckDB, and then commits a merge statement by statement: a load
+        # that fails between its delete and its insert would lose the rows.
+        capabilities.supports_transactions = True
+        return capabilities
 
     @property
     def destination_type(self) -> str:
@@ -159,7 +187,8 @@ class WarehouseDestination(dlt.destinations.duckdb):
             def prepare_load_table(self, table_name: str) -> Any:
                 table = super().prepare_load_table(table_name)
                 if table_name in replaced_rows:
-                    table["x-merge-destination-scope"] = replaced_rows[table_name]  # type: ignore[typeddict-unknown-key]
+                    scope: Any = {"x-merge-destination-scope": replaced_rows[table_name].condition}
+                    table.update(scope)
                 return table
 
         return PartitionReplacingClient
@@ -169,14 +198,71 @@ class WarehousePipeline(dlt.Pipeline):
     """A dlt pipeline that touches the warehouse only while it holds it."""
 
     log: Log = staticmethod(_silent)
+    schema_name: str = ""
+    replaced_rows: Mapping[str, ReplacedRows]
     row_counts: Mapping[str, int]
+
+    @property
+    def default_schema(self) -> Schema:
+        """The schema of the source that this run loads, once extracted, whatever came before."""
+        extracted = self.schema_name in self.schema_names
+        return self.schemas[self.schema_name] if extracted else super().default_schema
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Holds what this run replaces, from its first request to its last row.
+
+        Runs of the same partition take turns as a whole: else a run that asked upstream earlier
+        could land later and put old rows over new ones. Runs of other partitions go on beside it.
+
+        Raises:
+            WarehouseBusyError: another run of a partition took more than `WAREHOUSE_WAIT_SECONDS`.
+        """
+        units = [f"{self.dataset_name}.{self.schema_name}"]
+        if self.replaced_rows:
+            units = [
+                f"{self.dataset_name}.{table} {value}"
+                for table, rows in self.replaced_rows.items()
+                for value in rows.values
+            ]
+        # A byte of one file for each unit, in order, so that no two runs wait for each other. The
+        # kernel frees them when the process ends, however it ends.
+        places = sorted(
+            {int.from_bytes(blake2b(unit.encode(), digest_size=7).digest()) for unit in units}
+        )
+        limit = environment.seconds("WAREHOUSE_WAIT_SECONDS")
+        deadline = time.monotonic() + limit
+        told = False
+        with path().with_suffix(".turns").open("a") as file:
+            for place in places:
+                while True:
+                    try:
+                        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+                        break
+                    except BlockingIOError:
+                        what = f"another run of the same partition of {self.dataset_name}"
+                        if time.monotonic() > deadline:
+                            raise WarehouseBusyError(
+                                f"Waited more than {limit:g} s for {what}. Let that run end, or "
+                                "raise WAREHOUSE_WAIT_SECONDS."
+                            ) from None
+                        if not told:
+                            self.log(f"Waiting for {what}")
+                            told = True
+                        time.sleep(_POLL_SECONDS)
+            yield
 
     def _sync_destination(self, *args: Any, **kwargs: Any) -> None:
         with exclusive(self.log):
             super()._sync_destination(*args, **kwargs)
 
     def load(self, *args: Any, **kwargs: Any) -> LoadInfo:
-        """Loads as dlt does, and counts each table's rows before others may change them."""
+        """Loads as dlt does, and counts each table's rows before others may change them.
+
+        Raises:
+            PartitionError: a row belongs to none of the partitions that this run replaces.
+        """
+        self._refuse_rows_of_other_partitions()
         with exclusive(self.log) as connection:
             info = super().load(*args, **kwargs)
             self.row_counts = {
@@ -185,8 +271,38 @@ class WarehousePipeline(dlt.Pipeline):
             }
         return info
 
+    def _refuse_rows_of_other_partitions(self) -> None:
+        """Looks at what is about to load; a row that this run does not replace would double."""
+        storage = self._get_load_storage().normalized_packages
+        for load_id in self.list_normalized_load_packages():
+            for job in storage.list_new_jobs(load_id):
+                file = ParsedLoadJobFileName.parse(job)
+                if file.table_name in self.replaced_rows and file.file_format == "parquet":
+                    full = storage.storage.make_full_path(job)
+                    _refuse(full, file.table_name, self.replaced_rows[file.table_name])
+
+
+def _refuse(parquet: str, table: str, rows: ReplacedRows) -> None:
+    with duckdb.connect() as connection:
+        found = connection.execute(
+            f'SELECT "{rows.column}"::VARCHAR, count(*) FROM read_parquet(?) '
+            f"WHERE ({rows.condition}) IS NOT TRUE GROUP BY 1 ORDER BY 2 DESC LIMIT 1",
+            [parquet],
+        ).fetchone()
+    if found:
+        value, count = found
+        raise PartitionError(
+            f"{table}: {count} row{'s' * (count > 1)} with {rows.column} {value}, which is none of the "
+            f"partitions this run replaces ({', '.join(rows.values[:5])}); nothing was loaded. Yield "
+            "their rows only, or name them as well."
+        )
+
 
 def _count(connection: duckdb.DuckDBPyConnection, dataset: str, table: str) -> int:
+    """Returns a table's rows; a table that is declared and not made yet has none."""
+    known = "SELECT 1 FROM information_schema.tables WHERE table_schema = ? AND table_name = ?"
+    if connection.execute(known, [dataset, table]).fetchone() is None:
+        return 0
     row = connection.execute(f'SELECT count(*) FROM "{dataset}"."{table}"').fetchone()
     return int(row[0]) if row else 0
 
@@ -210,7 +326,11 @@ class PipelineDeclaration(dlt.Pipeline):
         return f"pipeline({self.pipeline_name!r}, dataset_name={self.dataset_name!r})"
 
     def open(
-        self, run_id: str, replaced_rows: Mapping[str, str] | None = None, log: Log = _silent
+        self,
+        run_id: str,
+        source: DltSource,
+        replaced_rows: Mapping[str, ReplacedRows] | None = None,
+        log: Log = _silent,
     ) -> WarehousePipeline:
         """Makes the real pipeline, in a working folder that no other run shares.
 
@@ -219,7 +339,8 @@ class PipelineDeclaration(dlt.Pipeline):
 
         Args:
             run_id: names the folder, for people who look into it after a failure.
-            replaced_rows: the SQL condition of the rows to replace, by table name.
+            source: what the run is to load.
+            replaced_rows: the rows to replace, by table; other tables load as a whole.
             log: told about waits.
         """
         folders = path().with_suffix(".working")
@@ -231,7 +352,7 @@ class PipelineDeclaration(dlt.Pipeline):
             dataset_name=self.dataset_name,
             destination=WarehouseDestination(
                 credentials=str(path()),
-                # A plain replace truncates first, and a failed load then leaves no rows at all.
+                # A plain replace empties the table at the start, and is seen empty meanwhile.
                 replace_strategy="insert-from-staging",
                 replaced_rows=replaced_rows,
             ),
@@ -239,6 +360,8 @@ class PipelineDeclaration(dlt.Pipeline):
             _impl_cls=WarehousePipeline,
         )
         pipeline.log = log
+        pipeline.schema_name = source.schema.name
+        pipeline.replaced_rows = dict(replaced_rows or {})
         return pipeline
 
 
@@ -266,5 +389,6 @@ def _sweep(folders: Path) -> None:
     """Removes what killed and failed runs left, a week later."""
     oldest = time.time() - _KEEP_WORKING_FOLDERS_SECONDS
     for folder in folders.iterdir():
-        if folder.stat().st_mtime < oldest:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another run may just have removed its own
+            if folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)

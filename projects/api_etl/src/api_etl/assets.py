@@ -86,7 +86,7 @@ SUMMARY = """
 
 
 @dlt_assets(
-    dlt_source=neows_summary([]),
+    dlt_source=neows_summary(list),
     dlt_pipeline=pipeline,
     dagster_dlt_translator=WarehouseTranslator(
         owner="team:api",
@@ -100,5 +100,7 @@ SUMMARY = """
 )
 def daily_summary(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
     """Sums up the run's days from the warehouse."""
-    rows = warehouse.query(SUMMARY, [list(context.partition_keys)])
-    yield from dlt.run(context=context, dlt_source=neows_summary(rows))
+    days = list(context.partition_keys)
+    yield from dlt.run(
+        context=context, dlt_source=neows_summary(lambda: warehouse.query(SUMMARY, [days]))
+    )

@@ -9,9 +9,9 @@ from shared.resources import WarehouseDltResource
 from shared.sources.csv import csv_source
 from shared.translator import WarehouseTranslator, upstream_asset
 
-from csv_etl.checks import COLUMNS, DATE_FORMAT, check_files, content_of, file_check
+from csv_etl.checks import COLUMNS, DATE_FORMAT, RULES, check_files, content_of, file_check
 from csv_etl.partitions import BUNDLED_DAYS, BUNDLED_FILES, by_file, daily, file_of_day
-from shared import environment, warehouse
+from shared import warehouse
 
 pipeline = warehouse.pipeline(pipeline_name="csv_pipeline", dataset_name="csv_data", progress="log")
 
@@ -20,7 +20,7 @@ OWNER = "team:csv"
 
 def share_prices_from(paths: Sequence[str], table: str) -> DltSource:
     """Returns the source that loads files of the drop folder into a table."""
-    return csv_source(environment.drop_folder(), paths, table, COLUMNS, DATE_FORMAT)
+    return csv_source(paths, table, COLUMNS, DATE_FORMAT, RULES)
 
 
 def dropped_file(name: str, description: str, bundled: Sequence[str] = ()) -> dg.AssetSpec:
@@ -50,7 +50,7 @@ IMPORT_FILE = dropped_file("import_file", "The file that the run's config names,
 @dg.multi_asset(specs=[IMPORT_FILE], check_specs=[file_check(IMPORT_FILE.key)], name="import_file")
 def import_file(config: FilePath) -> Iterator[dg.MaterializeResult[None]]:
     """Checks the file named in the run's config."""
-    yield check_files([config.path])
+    yield check_files({None: config.path})
 
 
 @dlt_assets(
@@ -68,22 +68,26 @@ def share_prices(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -
 
 
 def imported_files(context: dg.AssetExecutionContext) -> list[str]:
-    """Returns the path that `import_file` let through: in this run, or else in its latest.
+    """Returns the path that `import_file` imported for this run.
+
+    That is in this run, or in the one it retries; a table that runs alone takes the latest import.
 
     Raises:
         Failure: nothing was imported yet.
     """
-    in_this_run = context.instance.get_records_for_run(
-        context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
-    ).records
+    for run_id in (context.run.run_id, context.run.parent_run_id, context.run.root_run_id):
+        if run_id is None:
+            continue
+        records = context.instance.get_records_for_run(
+            run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+        ).records
+        for record in records:
+            imported = record.event_log_entry.asset_materialization
+            if imported and imported.asset_key == IMPORT_FILE.key:
+                return list(content_of(imported))
     latest = context.instance.get_latest_materialization_event(IMPORT_FILE.key)
-    for event in [
-        *(record.event_log_entry for record in in_this_run),
-        *([latest] if latest else []),
-    ]:
-        materialization = event.asset_materialization
-        if materialization and materialization.asset_key == IMPORT_FILE.key:
-            return list(content_of(materialization))
+    if latest and latest.asset_materialization:
+        return list(content_of(latest.asset_materialization))
     raise dg.Failure(
         "No file was imported yet: materialise import_file together with share_prices."
     )
@@ -105,7 +109,7 @@ IMPORT_DAILY_FILE = dropped_file(
 )
 def import_daily_file(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     """Checks the files of the run's days."""
-    yield check_files([file_of_day(day) for day in context.partition_keys])
+    yield check_files({day: file_of_day(day) for day in context.partition_keys}, context)
 
 
 @dlt_assets(
@@ -146,7 +150,7 @@ IMPORT_DROPPED_FILE = dropped_file(
 )
 def import_dropped_file(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     """Checks the run's files."""
-    yield check_files(context.partition_keys)
+    yield check_files({path: path for path in context.partition_keys}, context)
 
 
 @dlt_assets(

@@ -64,7 +64,11 @@ def dropped_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
 
     requests = []
     for path in settled:
-        content = drop_folder.content_hash(path)
+        try:
+            content = drop_folder.content_hash(path)
+        except (OSError, FileRefusedError) as error:
+            context.log.warning("%s is left out: %s", path, error)
+            continue
         loaded, event = _latest_import(context.instance, path)
         if content != loaded:
             # The same content asked for after the same event is the same wish: Dagster drops it.
@@ -84,7 +88,9 @@ def dropped_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
 
 def _digest(path: str, state: FileState) -> str:
     text = f"{path}\0{state.size}\0{state.modified}"
-    return b64encode(blake2b(text.encode(), digest_size=6).digest()).decode()
+    return b64encode(
+        blake2b(text.encode(errors="surrogateescape"), digest_size=6).digest()
+    ).decode()
 
 
 def _split(digests: str) -> list[str]:

@@ -1,6 +1,6 @@
 """What a dropped file must look like before any of it loads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import dagster as dg
 from dlt.common.schema.typing import TColumnSchema
@@ -46,23 +46,33 @@ def file_check(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     )
 
 
-def check_files(paths: Sequence[str]) -> dg.MaterializeResult[None]:
+def check_files(
+    paths: Mapping[str | None, str], context: dg.AssetExecutionContext | None = None
+) -> dg.MaterializeResult[None]:
     """Checks files of the drop folder, and reports them as imported.
 
-    The metadata `content` holds each file's SHA-256; it tells the sensor what was asked for already.
+    The metadata `content` holds a file's SHA-256; it tells the sensor what was asked for already.
+
+    Args:
+        paths: the file of each partition, or of None where there are no partitions.
+        context: the partitioned asset's, which gets each partition's metadata.
 
     Raises:
         FileRefusedError: a path leaves the drop folder, is missing or is no file.
     """
-    url = environment.drop_folder()
-    drop_folder = DropFolder(url)
-    problems = [
-        problem
-        for path in paths
-        for problem in find_problems(url, path, COLUMNS, DATE_FORMAT, rules=RULES)
-    ]
+    drop_folder = DropFolder(environment.drop_folder())
+    problems: list[str] = []
+    metadata: dict[str, dict[str, str]] = {}
+    for partition, path in paths.items():
+        # Before the check: should the file change meanwhile, the sensor will see that it did.
+        content = {"content": {path: drop_folder.content_hash(path)}}
+        if context is None:
+            metadata |= content
+        else:
+            context.add_asset_metadata(content, partition_key=partition)
+        problems += find_problems(path, COLUMNS, DATE_FORMAT, RULES)
     return dg.MaterializeResult(
-        metadata={"content": {path: drop_folder.content_hash(path) for path in paths}},
+        metadata=metadata,
         check_results=[
             dg.AssetCheckResult(
                 passed=not problems,

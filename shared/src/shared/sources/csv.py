@@ -3,7 +3,7 @@
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -15,6 +15,8 @@ import fsspec
 import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
+
+from shared import environment
 
 BATCH_ROWS = 100_000
 """Rows handed to dlt at a time; bounds memory."""
@@ -59,9 +61,8 @@ class DropFolder:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.files, self._root = fsspec.url_to_fs(url)
         # A listing must see what was written a moment ago.
-        self.files.use_listings_cache = False
+        self.files, self._root = fsspec.url_to_fs(url, use_listings_cache=False)
         self.is_local = "file" in self.files.protocol
 
     def find(self, path: str) -> str:
@@ -70,16 +71,7 @@ class DropFolder:
         Raises:
             FileRefusedError: the path leaves the folder, is missing or is no file.
         """
-        if (
-            not path
-            or "://" in path
-            or PurePosixPath(path).is_absolute()
-            or ".." in PurePosixPath(path).parts
-        ):
-            raise FileRefusedError(f"{path!r} is no path below the drop folder {self.url}")
-        full = f"{self._root}/{path}"
-        if self.is_local and not Path(full).resolve().is_relative_to(Path(self._root).resolve()):
-            raise FileRefusedError(f"{path!r} leads out of the drop folder {self.url}")
+        full = self._below(path)
         if self.files.isdir(full):
             raise FileRefusedError(
                 f"{path!r} in the drop folder {self.url} is a folder, not a file"
@@ -88,13 +80,29 @@ class DropFolder:
             raise FileRefusedError(f"{path!r} is not in the drop folder {self.url}")
         return full
 
+    def _below(self, path: str) -> str:
+        # Only the plain spelling of a path: with ./ or // one file would load under two names.
+        plain = str(PurePosixPath(path))
+        if path != plain or "://" in path or plain.startswith("/") or ".." in plain.split("/"):
+            raise FileRefusedError(f"{path!r} is no path below the drop folder {self.url}")
+        full = f"{self._root}/{path}"
+        if self.is_local:
+            try:
+                inside = Path(full).resolve().is_relative_to(Path(self._root).resolve())
+            except (OSError, RuntimeError):  # links that lead in a circle
+                inside = False
+            if not inside:
+                raise FileRefusedError(f"{path!r} leads out of the drop folder {self.url}")
+        return full
+
     def list(self) -> dict[str, FileState]:
-        """Returns the CSV files below the folder; hidden ones, and links that lead out, are left out.
+        """Returns the CSV files below the folder.
+
+        Hidden files, links that lead out and what is no regular file are left out.
 
         Raises:
             FileRefusedError: the folder itself does not exist.
         """
-        self.files.invalidate_cache()
         if not self.files.exists(self._root):
             raise FileRefusedError(
                 f"The drop folder {self.url} does not exist; set DROP_FOLDER or make it"
@@ -102,20 +110,14 @@ class DropFolder:
         found = {}
         for full, info in self.files.find(self._root, detail=True).items():
             path = str(PurePosixPath(full).relative_to(self._root))
-            hidden = any(part.startswith(".") for part in PurePosixPath(path).parts)
-            if hidden or not path.endswith(".csv"):
+            if not path.endswith(".csv") or any(p.startswith(".") for p in path.split("/")):
                 continue
-            try:
-                self.find(path)
-            except FileRefusedError:
-                continue
-            modified = (
-                info.get("mtime")
-                or info.get("LastModified")
-                or info.get("updated")
-                or info.get("last_modified")
-            )
-            found[path] = FileState(size=info["size"], modified=str(modified))
+            with suppress(FileRefusedError):
+                if self.is_local and not Path(self._below(path)).is_file():
+                    continue
+                times = ("mtime", "LastModified", "updated", "last_modified")
+                modified = next((info[time] for time in times if info.get(time)), None)
+                found[path] = FileState(size=info["size"], modified=str(modified))
         return found
 
     def content_hash(self, path: str) -> str:
@@ -129,20 +131,20 @@ class DropFolder:
 
 @dlt.source(name="csv")
 def csv_source(
-    folder: str,
     paths: Sequence[str],
     table: str,
     columns: Mapping[str, TColumnSchema],
     date_format: str,
+    rules: Mapping[str, str],
 ) -> DltResource:
-    """Loads CSV files of a drop folder, each replaced as a whole.
+    """Loads CSV files of the drop folder (`DROP_FOLDER`), each replaced as a whole.
 
     Args:
-        folder: the drop folder, as for `DropFolder`.
         paths: files below it.
         table: the table to load into.
         columns: the files' columns with dlt's type; exactly these are expected in the header.
         date_format: how dates are written, in strptime's letters.
+        rules: by column, a SQL condition about it that every row must meet.
     """
 
     @dlt.resource(
@@ -157,15 +159,19 @@ def csv_source(
         Yields Arrow batches with the declared columns and `file_name`.
 
         Raises:
-            FileRefusedError: a path that must not be read, another header than declared, or a value
-                that does not fit its column (the message names line and column).
+            FileRefusedError: a path that must not be read, or a file that `find_problems` objects to
+                (the message names row and column).
         """
         # Without this a file without rows would load nothing, and its old rows would stay.
         yield dlt.mark.materialize_table_schema()
-        drop_folder = DropFolder(folder)
+        drop_folder = DropFolder(environment.drop_folder())
         for path in paths:
+            # A check that ran before may have seen the file as it was before.
+            if problems := find_problems(path, columns, date_format, rules):
+                raise FileRefusedError("; ".join(problems))
             with _open(drop_folder, path, columns) as (connection, relation):
-                select = f"SELECT ?::VARCHAR AS file_name, {', '.join(map(_quoted, columns))} FROM {relation(date_format)}"
+                names = ", ".join(map(_quoted, columns))
+                select = f"SELECT ?::VARCHAR AS file_name, {names} FROM {relation(date_format)}"
                 try:
                     batches = connection.sql(select, params=[path]).to_arrow_reader(BATCH_ROWS)
                     required = _required(batches.schema, {"file_name": FILE_NAME, **columns})
@@ -178,22 +184,19 @@ def csv_source(
 
 
 def find_problems(
-    folder: str,
     path: str,
     columns: Mapping[str, TColumnSchema],
     date_format: str,
-    *,
     rules: Mapping[str, str],
     most: int = 5,
 ) -> list[str]:
     """Returns what is wrong with a file's content, naming row and column; an empty list if nothing is.
 
     Checks the header, that there are rows, that every value fits its declared type without loss, and
-    `rules`. Rows are counted from 1 below the header.
+    `rules`. Data rows are counted from 1 below the header.
 
     Args:
-        folder: the drop folder, as for `DropFolder`.
-        path: a file below it.
+        path: a file below the drop folder.
         columns: the expected columns with dlt's type.
         date_format: how dates are written, in strptime's letters.
         rules: by column, a SQL condition about it that every row must meet.
@@ -202,40 +205,39 @@ def find_problems(
     Raises:
         FileRefusedError: the path leaves the folder, is missing or is no file.
     """
-    drop_folder = DropFolder(folder)
+    drop_folder = DropFolder(environment.drop_folder())
     drop_folder.find(path)
     checks = []
     for name, hints in columns.items():
-        value, kind = _quoted(name), _literal(_duckdb_type(hints))
-        checks.append(
-            f"SELECT row, {_literal(name)}, {value}, 'does not fit ' || {kind} FROM texts WHERE NOT ({_fits(value, hints, date_format)})"
-        )
+        value = f"texts.{_quoted(name)}"
+        misfit = f"does not fit {_duckdb_type(hints)}"
+        checks.append((name, misfit, f"NOT ({_fits(value, hints, date_format)})"))
         if not hints.get("nullable", True):
-            checks.append(
-                f"SELECT row, {_literal(name)}, {value}, 'is missing' FROM texts WHERE {value} IS NULL"
-            )
+            checks.append((name, "is missing", f"{value} IS NULL"))
         if name in rules:
-            checks.append(
-                f"SELECT row, {_literal(name)}, value, {_literal('breaks the rule ' + rules[name])} "
-                f"FROM (SELECT row, {value} AS value, TRY_CAST({value} AS {_duckdb_type(hints)}) AS {value} FROM texts) "
-                f"WHERE NOT ({rules[name]})"
-            )
+            typed = f"SELECT {_typed(value, hints, date_format)} AS {_quoted(name)}"
+            kept = f"SELECT {rules[name]} FROM ({typed})"
+            checks.append((name, f"breaks the rule {rules[name]}", f"NOT ({kept})"))
+    select = " UNION ALL ".join(
+        f'SELECT "data row", {_literal(name)}, {_quoted(name)}, {_literal(problem)} '
+        f"FROM texts WHERE {condition}"
+        for name, problem, condition in checks
+    )
     try:
         with _open(drop_folder, path, columns) as (connection, relation):
             connection.execute(
-                f"CREATE TEMP TABLE texts AS SELECT row_number() OVER () AS row, * FROM {relation(None)}"
+                'CREATE TEMP TABLE texts AS SELECT row_number() OVER () AS "data row", * '
+                f"FROM {relation(None)}"
             )
-            if connection.execute("SELECT row FROM texts LIMIT 1").fetchone() is None:
+            if connection.execute("SELECT 1 FROM texts LIMIT 1").fetchone() is None:
                 return [f"{path} has a header and no rows"]
-            found = connection.execute(
-                f"{' UNION ALL '.join(checks)} ORDER BY 1, 2 LIMIT {most:d}"
-            ).fetchall()
+            found = connection.execute(f"{select} ORDER BY 1, 2 LIMIT {most:d}").fetchall()
     except FileRefusedError as error:
         return [str(error)]
     except duckdb.Error as error:
         return [f"{path}: {_reason(error)}"]
     return [
-        f"{path}, row {row}, column {name}: {value!r} {problem}"
+        f"{path}, data row {row}, column {name}: {value!r} {problem}"
         for row, name, value, problem in found
     ]
 
@@ -277,7 +279,8 @@ def _open(
         return (
             f"read_csv({_literal(name)}, columns = {{{types}}}{dates}, auto_detect = false, "
             "delim = ',', quote = '\"', escape = '\"', header = true, skip = 0, comment = '', "
-            "nullstr = '', allow_quoted_nulls = false)"
+            "nullstr = '', allow_quoted_nulls = false, "
+            "hive_partitioning = false)"
         )
 
     with duckdb.connect() as connection:
@@ -301,17 +304,26 @@ def _duckdb_type(hints: TColumnSchema) -> str:
     return _DUCKDB_TYPES[hints["data_type"]]
 
 
+def _typed(value: str, hints: TColumnSchema, date_format: str) -> str:
+    """Returns the SQL expression of a text as the column's type; NULL where it does not fit."""
+    if hints["data_type"] == "date":
+        return f"try_strptime({value}, {_literal(date_format)})::DATE"
+    return f"TRY_CAST({value} AS {_duckdb_type(hints)})"
+
+
 def _fits(value: str, hints: TColumnSchema, date_format: str) -> str:
     """Returns the SQL condition that a text keeps its whole meaning as the column's type."""
-    kind = hints["data_type"]
-    if kind == "date":
-        return f"{value} IS NULL OR try_strptime({value}, {_literal(date_format)}) IS NOT NULL"
-    cast = f"{value} IS NULL OR TRY_CAST({value} AS {_duckdb_type(hints)}) IS NOT NULL"
-    # DuckDB rounds 1.5 to 2 for a whole number, and further decimals away, without a word.
+    typed, kind = _typed(value, hints, date_format), hints["data_type"]
+    fits = f"{typed} IS NOT NULL"
+    if kind in ("date", "timestamp"):
+        # Keeps out 18 for 2018, and infinity and epoch, which DuckDB takes for dates.
+        fits += f" AND year({typed}) > 999 AND regexp_matches({value}, '^\\s*[0-9]')"
     decimals = 0 if kind == "bigint" else hints.get("scale") if kind == "decimal" else None
     if decimals is not None:
-        cast = f"({cast}) AND ({value} IS NULL OR regexp_full_match({value}, '[+-]?[0-9]*(\\.[0-9]{{0,{decimals}}}0*)?'))"
-    return cast
+        # DuckDB rounds 1.5 to 2 for a whole number, and further decimals away, without a word.
+        number = f"[+-]?[0-9]*(\\.[0-9]{{0,{decimals}}}0*)?"
+        fits += f" AND regexp_full_match({value}, '{number}')"
+    return f"{value} IS NULL OR coalesce({fits}, false)"
 
 
 def _reason(error: Exception) -> str:

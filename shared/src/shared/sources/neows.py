@@ -1,7 +1,7 @@
 """NASA NeoWs: every asteroid that passes near Earth, by day (https://api.nasa.gov)."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from http import HTTPStatus
 from itertools import pairwise
@@ -97,11 +97,12 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
     def near_earth_objects() -> Iterator[Any]:
         """Near-earth objects, a row per object and day of closest approach.
 
-        Yields the columns of `OBJECT_COLUMNS`; times are UTC. A field that NASA does not send for an
-        object (early years lack some) is NULL.
+        Yields the columns of `OBJECT_COLUMNS`; times are UTC. `is_sentry_object`, which NASA did not
+        send before 2018-12, is NULL where it is missing.
 
         Raises:
-            NeowsError: an answer was no feed; the message names window, status and what to do.
+            NeowsError: an answer was no feed, or an object lacks a field; the message names window,
+                status and object, and what to do.
         """
         # Without this an empty day would load nothing, and its old rows would stay.
         yield dlt.mark.materialize_table_schema()
@@ -112,11 +113,12 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
 
 
 @dlt.source(name="neows")
-def neows_summary(rows: Iterable[dict[str, Any]]) -> DltResource:
+def neows_summary(summarise: Callable[[], Iterable[dict[str, Any]]]) -> DltResource:
     """Loads a summary row per day, under the same schema as `neows`.
 
     Args:
-        rows: dictionaries with the columns of `SUMMARY_COLUMNS`.
+        summarise: returns dictionaries with the columns of `SUMMARY_COLUMNS`; asked when the load
+            has its turn, so that no older summary lands after a newer one.
     """
 
     @dlt.resource(
@@ -128,7 +130,7 @@ def neows_summary(rows: Iterable[dict[str, Any]]) -> DltResource:
     def daily_summary() -> Iterator[Any]:
         """A day of near-earth objects in one row: how many, how many hazardous, closest, fastest."""
         yield dlt.mark.materialize_table_schema()
-        yield from rows
+        yield from summarise()
 
     return daily_summary
 
@@ -157,7 +159,9 @@ def fetch_feed(first: date, last: date) -> dict[str, Any]:
         NeowsError: any answer but a feed.
     """
     url = f"{environment.value('NASA_BASE_URL')}/feed"
-    key = environment.value("NASA_API_KEY")
+    key = environment.value("NASA_API_KEY").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise NeowsError("NASA_API_KEY holds characters that no key has; set it again.")
     window = {"start_date": first.isoformat(), "end_date": last.isoformat()}
     client = requests.Client(
         raise_for_status=False,
@@ -173,7 +177,7 @@ def fetch_feed(first: date, last: date) -> dict[str, Any]:
     )
     client.configure()
     try:
-        response = client.get(url, params=window)
+        response = client.get(url, params=window, allow_redirects=False)
     except requests.RequestException as error:
         raise NeowsError(f"NeoWs could not be reached for {first} to {last}: {error}") from None
     place = f"{url} for {first} to {last}"
@@ -203,10 +207,20 @@ def fetch_feed(first: date, last: date) -> dict[str, Any]:
 
 def _objects(days: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Returns the feed's objects as typed rows; the key-bearing `links` are left behind."""
-    return [_row(item) for day in sorted(days) for item in days[day]]
+    return [_row(day, item) for day in sorted(days) for item in days[day]]
 
 
-def _row(item: dict[str, Any]) -> dict[str, Any]:
+def _row(day: str, item: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return _typed(item)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise NeowsError(
+            f"{day}: the object {item.get('neo_reference_id', item)!r} is not as NeoWs describes one: "
+            f"{type(error).__name__} {error}. Nothing of its window was loaded."
+        ) from None
+
+
+def _typed(item: dict[str, Any]) -> dict[str, Any]:
     (approach,) = item["close_approach_data"]
     diameter, velocity, distance = (
         item["estimated_diameter"],

@@ -20,7 +20,7 @@ def warehouse_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DROP_FOLDER", str(tmp_path / "drop"))
     monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "60")
     monkeypatch.setenv("NASA_BASE_URL", "http://127.0.0.1:9")  # nothing listens: no test asks NASA
-    monkeypatch.delenv("NASA_API_KEY", raising=False)
+    monkeypatch.setenv("NASA_API_KEY", "DEMO_KEY")  # whatever a .env file says
     return tmp_path
 
 
