@@ -10,6 +10,10 @@ test: $(UV) ## run every test
 	$(UV) sync --quiet --locked
 	$(UV) run --no-sync pytest
 
+torture: $(UV) ## kill, starve and race the loads, at length; ends with a table
+	$(UV) sync --quiet --locked
+	$(UV) run --no-sync pytest tests/torture --trials 100
+
 dev: $(UV) ## open the UI on http://localhost:3000
 	$(UV) sync --quiet --locked
 	DAGSTER_HOME=$(CURDIR) $(UV) run --no-sync dagster dev -w workspace.yaml
@@ -23,5 +27,6 @@ lint: $(UV) ## ruff, format and types
 .uv/bin/uv:
 	python3 -m venv .uv
 	.uv/bin/pip install --quiet 'uv>=0.7'
+	@echo 'uv is in .uv/bin; for the commands of the README: export PATH="$$PWD/.uv/bin:$$PATH"'
 
-.PHONY: run test dev lint
+.PHONY: run test torture dev lint

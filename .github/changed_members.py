@@ -1,6 +1,6 @@
 """Prints, as JSON, the workspace members that a change can affect: CI's test matrix.
 
-A member is affected when a file of its own changed, or one that all stand on: `shared/`, the lock, the
+A member is affected when a file of its own changed, or one that all stand on: `shared/`, the sample, the lock, the
 workspace's pyproject.toml, or the workflows. Members come from the workspace's own list, so a new one
 needs no edit here.
 
@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COMMON = ("shared/", "uv.lock", "pyproject.toml", ".github/")
+COMMON = ("shared/", "data/", "uv.lock", "pyproject.toml", ".github/")
 
 
 def members() -> dict[str, str]:
@@ -42,13 +42,13 @@ def affected(changed: list[str]) -> list[dict[str, str]]:
 def changed_since(base: str) -> list[str]:
     """Returns the paths that differ from where the branch left `base`; all, if that is unknown."""
     diff = subprocess.run(
-        ["git", "diff", "--name-only", f"{base}...HEAD"],
+        ["git", "diff", "--name-only", "--no-renames", "-z", f"{base}...HEAD"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    return diff.stdout.splitlines() if base and diff.returncode == 0 else ["uv.lock"]
+    return diff.stdout.split("\0") if base and diff.returncode == 0 else ["uv.lock"]
 
 
 if __name__ == "__main__":

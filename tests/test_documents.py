@@ -85,6 +85,18 @@ def test_every_command_of_the_documents_runs(
                 )
                 assert done.returncode == 0, f"{document}: {script}\n{done.stdout}\n{done.stderr}"
                 ran += lines
+    example = re.search(
+        r"```python\n(.*?)```", (root / "docs/add-a-pipeline.md").read_text(), re.DOTALL
+    )
+    assert example
+    (clone / "projects/orders_etl/src/orders_etl/assets.py").write_text(example[1])
+    command = ["uv", "run", "etl", "run", "orders_etl"]
+    for _ in range(2):
+        done = subprocess.run(
+            command, cwd=clone, env=shell, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+    assert re.search(r"orders/orders +1 ", done.stdout)
     assert "make run" in ran
     assert len(ran) >= 15
 

@@ -135,10 +135,10 @@ def test_an_unknown_location_is_one_clear_line(etl_environment: dict[str, str]) 
 
 def test_a_wrong_query_is_an_error_and_not_a_trace(etl_environment: dict[str, str]) -> None:
     assert etl(etl_environment, "run", "simple_etl").returncode == 0
-    for sql in ("SELECT * FROM nowhere", "SELEC", "DROP TABLE simple.load_dict"):
+    for sql in ("SELECT * FROM nowhere", "SELEC", "DROP TABLE simple.load_dict", ""):
         done = etl(etl_environment, "query", sql)
         assert done.returncode == 1
-        assert "Error" in done.stdout
+        assert "Error" in done.stdout or "no query" in done.stdout
         assert "Traceback" not in done.stdout + done.stderr
 
 

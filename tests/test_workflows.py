@@ -43,7 +43,8 @@ def test_actions_are_pinned_by_commit_and_permissions_are_least(
             assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action), action
             assert re.fullmatch(r" # v\d+\.\d+\.\d+", version), action
         assert workflows[file.name]["permissions"] == {"contents": "read"}
-        assert workflows[file.name]["concurrency"]["cancel-in-progress"] is True
+        cancelled = "${{ github.event_name == 'pull_request' }}"
+        assert workflows[file.name]["concurrency"]["cancel-in-progress"] == cancelled
 
 
 def test_each_member_is_tested_on_each_python_it_declares(
@@ -70,7 +71,14 @@ def test_the_matrix_finds_the_workspace_s_members(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "common", ["shared/src/shared/cli.py", "uv.lock", "pyproject.toml", ".github/workflows/ci.yml"]
+    "common",
+    [
+        "shared/src/shared/cli.py",
+        "data/drop/2018-01-22.csv",
+        "uv.lock",
+        "pyproject.toml",
+        ".github/workflows/ci.yml",
+    ],
 )
 def test_what_all_stand_on_tests_all(root: Path, common: str) -> None:
     assert affected(root, common) == MEMBERS
@@ -111,14 +119,18 @@ def test_the_matrix_is_read_from_git(root: Path, tmp_path: Path) -> None:
     git("add", ".github", "projects", "pyproject.toml")
     git("commit", "-qm", "base")
     base = git("rev-parse", "HEAD")
-    (tmp_path / "projects" / "csv_etl" / "README.md").write_text("changed")
-    git("add", "projects/csv_etl/README.md")
-    git("commit", "-qm", "change")
+    (tmp_path / "projects" / "csv_etl" / "é.md").write_text("new")
+    git("add", "projects/csv_etl/é.md")
+    git("commit", "-qm", "add")
+    added = git("rev-parse", "HEAD")
+    git("mv", "projects/csv_etl/é.md", "projects/api_etl/é.md")
+    git("commit", "-qm", "move")
 
     def matrix(*base: str) -> set[str]:
         command = [sys.executable, ".github/changed_members.py", *base]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         return {member["folder"] for member in json.loads(done.stdout)}
 
-    assert matrix(base) == {"projects/csv_etl"}
+    assert matrix(added) == {"projects/csv_etl", "projects/api_etl"}
+    assert matrix(base) == {"projects/api_etl"}
     assert matrix("0" * 40) == matrix() == MEMBERS

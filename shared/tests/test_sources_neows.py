@@ -74,6 +74,43 @@ def test_the_key_travels_in_a_header_only(
     assert KEY not in str(rows)  # the server echoes it in its links, as NASA does
 
 
+@pytest.mark.parametrize("wrong", ["two\nlines", "not-ascii-é"])
+def test_a_key_that_no_header_can_carry_is_refused_without_repeating_it(
+    neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.setenv("NASA_API_KEY", wrong)
+    with pytest.raises(Exception, match="set it again") as caught:
+        fetch_feed(date(2025, 3, 10), date(2025, 3, 10))
+    assert wrong not in str(caught.value)
+    assert not neows_server.requests
+
+
+def test_a_key_read_from_a_file_may_end_with_a_line_break(
+    neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NASA_API_KEY", f" {KEY}\n")
+    objects("2025-03-10")
+    assert neows_server.requests[0][1]["X-Api-Key"] == KEY
+
+
+def test_a_redirect_carries_the_key_nowhere(neows_server: NeowsServer) -> None:
+    neows_server.failure = (302, "text/html", "")
+    with pytest.raises(Exception, match="status 302"):
+        fetch_feed(date(2025, 3, 10), date(2025, 3, 10))
+    assert len(neows_server.requests) == 1
+
+
+def test_an_object_that_lacks_a_field_is_an_error_that_names_it(neows_server: NeowsServer) -> None:
+    (first, *rest) = neows_server.days["2025-03-10"]
+    neows_server.days["2025-03-10"] = [
+        {name: value for name, value in first.items() if name != "absolute_magnitude_h"},
+        *rest,
+    ]
+    told = f"2025-03-10: the object '{first['neo_reference_id']}' .*absolute_magnitude_h"
+    with pytest.raises(Exception, match=told):
+        objects("2025-03-10")
+
+
 def test_without_a_key_the_demo_key_is_sent(neows_server: NeowsServer) -> None:
     objects("2025-03-10")
     assert neows_server.requests[0][1]["X-Api-Key"] == "DEMO_KEY"

@@ -67,8 +67,9 @@ def die_inside_merge() -> None:
     original = DuckDbSqlClient.execute_many
 
     def dying(self: DuckDbSqlClient, statements: list[str], *rest: Any, **named: Any) -> Any:
-        if any(statement.startswith("DELETE FROM") for statement in statements):
-            original(self, statements[:1], *rest, **named)
+        inserts = [n for n, text in enumerate(statements) if text.startswith("INSERT INTO")]
+        if inserts and any(text.startswith("DELETE FROM") for text in statements):
+            original(self, statements[: inserts[0]], *rest, **named)
             die()
         return original(self, statements, *rest, **named)
 

@@ -1,7 +1,12 @@
 """Runs at the same moment, in separate processes, land all of their rows in the one warehouse."""
 
+import threading
+import time
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
+
+import pytest
 
 from torture.harness import OBJECTS, Tally, Workspace, expected_objects, objects_of
 
@@ -43,6 +48,34 @@ def test_overlapping_backfills(workspace: Workspace, tally: Tally) -> None:
         kept = workspace.rows(OBJECTS) == expected_objects(workspace.neows, DAYS)
         summed = workspace.rows("SELECT count(*), sum(objects) FROM nasa_neo.daily_summary")
         tally.trial(codes == [0] * 4 and kept and summed == [(24, 120)], f"{codes} {summed}")
+
+
+def test_slow_answer(workspace: Workspace, tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older answer that arrives late never lands over a newer one of the same day."""
+    day = DAYS[0]
+    answer = workspace.neows.answer
+    first_request = threading.Lock()
+
+    def slow_at_first(address: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], str]:
+        old = answer(address, headers)
+        if first_request.acquire(blocking=False):
+            workspace.neows.days[day] = objects_of(day, 3, version + 1)
+            time.sleep(1)
+        return old
+
+    monkeypatch.setattr(workspace.neows, "answer", slow_at_first)
+    for version in range(0, 2 * max(2, tally.asked // 5), 2):
+        if first_request.locked():
+            first_request.release()
+        workspace.neows.days[day] = objects_of(day, 3, version)
+        command = workspace.command("api_etl", "nasa_neo/near_earth_objects", partition=day)
+        codes = workspace.run(command, command)
+        landed = workspace.rows(OBJECTS)
+        tally.trial(
+            codes == [0, 0] and landed == expected_objects(workspace.neows, [day]),
+            f"{codes} {landed}",
+        )
+    assert "Waiting for another run of the same partition" in workspace.log()
 
 
 def test_three_locations(workspace: Workspace, tally: Tally) -> None:

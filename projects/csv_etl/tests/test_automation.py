@@ -125,6 +125,16 @@ def test_the_cursor_stays_small_and_a_tick_bounded(daemon: Daemon) -> None:
     assert len(daemon.cursor) < 250 * 9
 
 
+def test_one_odd_file_keeps_no_other_from_loading(daemon: Daemon) -> None:
+    folder = daemon.folder
+    (folder / "circle.csv").symlink_to(folder / "circle.csv")
+    os.mkfifo(folder / "pipe.csv")
+    (folder / os.fsdecode(b"latin-\xe9.csv")).write_text(HEADER + ROW)
+    daemon.write("a.csv", 1)
+    daemon.tick()
+    assert "a.csv" in daemon.tick()
+
+
 def test_a_missing_drop_folder_is_told_and_no_crash(
     instance: dg.DagsterInstance, warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

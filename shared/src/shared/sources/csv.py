@@ -72,6 +72,8 @@ class DropFolder:
             FileRefusedError: the path leaves the folder, is missing or is no file.
         """
         full = self._below(path)
+        if any("\ud800" <= letter <= "\udfff" for letter in path):
+            raise FileRefusedError(f"{path!r} has a name that is not UTF-8; rename it")
         if self.files.isdir(full):
             raise FileRefusedError(
                 f"{path!r} in the drop folder {self.url} is a folder, not a file"
