@@ -114,6 +114,8 @@ class Simple(Victim):
 
 def attack(victim: Victim, tally: Tally, deaths: list[dict[str, Any]]) -> None:
     """Kills a run for each death; after each looks at what is there, and runs once more."""
+    victim.change(0)
+    assert victim.workspace.run(victim.command()) == [0], victim.workspace.log()[-3000:]
     landed: Rows = []
     for version, death in enumerate(deaths, 1):
         victim.change(version)
