@@ -138,8 +138,6 @@ def test_named_points(workspace: Workspace, tally: Tally, victim: Callable[..., 
     """Killed at a named point (17 of them), a run leaves old rows or new; the next is exact."""
     others = random.Random(1).sample(WHERE, min(len(WHERE), tally.asked))
     points = ["inside merge", *(point for point in others if point != "inside merge")]
-    if victim is Simple:
-        points = [point for point in points if point != "inside merge"]
     attack(victim(workspace), tally, [{"die": point} for point in points])
 
 
