@@ -237,7 +237,8 @@ def flat(rows: list[dict[str, Any]], partition: bool) -> DltResource:
     )
     def flat_numbers() -> Iterator[Any]:
         """Numbers without nested tables."""
-        yield dlt.mark.materialize_table_schema()
+        if partition:
+            yield dlt.mark.materialize_table_schema()
         yield rows
 
     return flat_numbers
@@ -320,6 +321,38 @@ def test_a_source_may_change_its_name_and_its_tables() -> None:
 
 def test_a_first_replace_without_rows_is_no_error() -> None:
     assert run_flat([], partition=False).success
+    assert flat_rows() == []
+
+
+def numbered(count: int) -> list[dict[str, Any]]:
+    return [{"day": "mon", "n": n} for n in range(count)]
+
+
+@pytest.mark.parametrize("left", [0, 4])
+def test_a_replace_that_would_shrink_a_table_below_half_stops_and_says_how_to_allow_it(
+    left: int,
+) -> None:
+    assert run_flat(numbered(10), partition=False).success
+    result = run_flat(numbered(left), partition=False)
+    assert not result.success
+    (failure,) = (event for event in result.all_events if event.is_step_failure)
+    told = str(failure.step_failure_data.error)
+    assert f"flat_numbers would shrink from 10 rows to {left}" in told
+    assert "etl/allow_shrinking" in told
+    assert flat_rows() == numbered(10)
+    assert run_flat(numbered(left), partition=False, tags={"etl/allow_shrinking": "true"}).success
+    assert flat_rows() == numbered(left)
+
+
+def test_a_replace_may_shrink_a_table_to_half_and_grow_it() -> None:
+    for count in (10, 5, 50):
+        assert run_flat(numbered(count), partition=False).success
+    assert flat_rows() == numbered(50)
+
+
+def test_a_day_may_shrink_to_nothing() -> None:
+    assert run_flat(numbered(10), partition=True).success
+    assert run_flat([], partition=True).success
     assert flat_rows() == []
 
 

@@ -17,6 +17,9 @@ from dlt.pipeline.pipeline import Pipeline
 
 from shared import warehouse
 
+ALLOW_SHRINKING = "etl/allow_shrinking"
+"""The run tag that lets a replace leave a table with far fewer rows than it has."""
+
 _DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
     # Rows that arrive as Arrow know their load as well.
@@ -35,6 +38,7 @@ class WarehouseDltResource(DagsterDltResource):
         dagster_dlt_translator: DagsterDltTranslator | None = None,
         *,
         partitions: Sequence[str] | None = None,
+        keep_at_least: float = 0.5,
         **kwargs: Any,
     ) -> DltEventIterator[DltEventType]:
         """Runs the asset's dlt pipeline and yields a materialisation for each resource.
@@ -50,11 +54,16 @@ class WarehouseDltResource(DagsterDltResource):
             dagster_dlt_translator: the asset's own if left out.
             partitions: values of the partition column that this run replaces; the run's partition
                 keys if left out.
+            keep_at_least: the share of its rows that a table with the write disposition `replace`
+                must keep; less stops the load, for a truncated answer looks just like that. The run
+                tag `etl/allow_shrinking` = `true` allows it once.
             kwargs: passed on to dlt's `Pipeline.run`.
 
         Raises:
             TypeError: the pipeline was not declared with `warehouse.pipeline`.
             ValueError: a resource is loaded by partition and the run names none.
+            PartitionError: a row belongs to none of the run's partitions.
+            ShrinkingError: a replaced table would keep too few rows.
             WarehouseBusyError: another process held the warehouse for too long.
         """
         declared = next(iter(context.assets_def.metadata_by_key.values()))
@@ -75,6 +84,8 @@ class WarehouseDltResource(DagsterDltResource):
             replaced_rows=replaced_rows(source, partitions),
             log=context.log.info,
         )
+        if context.run.tags.get(ALLOW_SHRINKING) != "true":
+            pipeline.keep_at_least = keep_at_least
         translator = dagster_dlt_translator or declared[META_KEY_TRANSLATOR]
         return DltEventIterator(
             self._run(

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from dlt.common.storages.load_package import ParsedLoadJobFileName
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from dlt.extract import DltSource
 from filelock import FileLock, Timeout
+from pyarrow.parquet import ParquetFile
 
 from shared import environment
 
@@ -37,6 +39,10 @@ _KEEP_WORKING_FOLDERS_SECONDS = 7 * 24 * 3600
 
 class PartitionError(Exception):
     """Rows were extracted that belong to none of the partitions a run replaces."""
+
+
+class ShrinkingError(Exception):
+    """A replace would leave a table with far fewer rows than it has."""
 
 
 class WarehouseBusyError(Exception):
@@ -200,6 +206,7 @@ class WarehousePipeline(dlt.Pipeline):
     log: Log = staticmethod(_silent)
     schema_name: str = ""
     replaced_rows: Mapping[str, ReplacedRows]
+    keep_at_least: float = 0.0
     row_counts: Mapping[str, int]
 
     @property
@@ -261,9 +268,11 @@ class WarehousePipeline(dlt.Pipeline):
 
         Raises:
             PartitionError: a row belongs to none of the partitions that this run replaces.
+            ShrinkingError: a replaced table would keep less than `keep_at_least` of its rows.
         """
-        self._refuse_rows_of_other_partitions()
+        new_rows = self._normalised_rows()
         with exclusive(self.log) as connection:
+            self._refuse_shrinking(connection, new_rows)
             info = super().load(*args, **kwargs)
             self.row_counts = {
                 table: _count(connection, self.dataset_name, table)
@@ -271,15 +280,34 @@ class WarehousePipeline(dlt.Pipeline):
             }
         return info
 
-    def _refuse_rows_of_other_partitions(self) -> None:
-        """Looks at what is about to load; a row that this run does not replace would double."""
+    def _normalised_rows(self) -> Counter[str]:
+        """Counts what is about to load, by table; a row that this run does not replace would double."""
+        rows: Counter[str] = Counter()
         storage = self._get_load_storage().normalized_packages
         for load_id in self.list_normalized_load_packages():
             for job in storage.list_new_jobs(load_id):
                 file = ParsedLoadJobFileName.parse(job)
-                if file.table_name in self.replaced_rows and file.file_format == "parquet":
+                if file.file_format == "parquet":
                     full = storage.storage.make_full_path(job)
-                    _refuse(full, file.table_name, self.replaced_rows[file.table_name])
+                    rows[file.table_name] += ParquetFile(full).metadata.num_rows
+                    if file.table_name in self.replaced_rows:
+                        _refuse(full, file.table_name, self.replaced_rows[file.table_name])
+        return rows
+
+    def _refuse_shrinking(
+        self, connection: duckdb.DuckDBPyConnection, new_rows: Mapping[str, int]
+    ) -> None:
+        """Stops a replace that looks like an upstream in trouble rather than one that got smaller."""
+        for table in new_rows:
+            if self.default_schema.tables[table].get("write_disposition") != "replace":
+                continue
+            had = _count(connection, self.dataset_name, table)
+            if new_rows[table] < self.keep_at_least * had:
+                raise ShrinkingError(
+                    f"{self.dataset_name}.{table} would shrink from {had} rows to {new_rows[table]}, "
+                    f"below {self.keep_at_least:.0%} of what it has; nothing was loaded. If upstream "
+                    "is right, run again with the tag etl/allow_shrinking = true."
+                )
 
 
 def _refuse(parquet: str, table: str, rows: ReplacedRows) -> None:

@@ -29,6 +29,8 @@ FILE_NAME: TColumnSchema = {
 }
 """The column added to every row: the unit that a load replaces."""
 
+_MOST_LETTERS = 400  # of a file's own text in a message
+
 _DUCKDB_TYPES: dict[str | None, str] = {
     "text": "VARCHAR",
     "bigint": "BIGINT",
@@ -239,7 +241,7 @@ def find_problems(
     except duckdb.Error as error:
         return [f"{path}: {_reason(error)}"]
     return [
-        f"{path}, data row {row}, column {name}: {value!r} {problem}"
+        f"{path}, data row {row}, column {name}: {_short(repr(value))} {problem}"
         for row, name, value, problem in found
     ]
 
@@ -265,7 +267,7 @@ def _open(
         raise FileRefusedError(f"{path} is empty: not even a header")
     if sorted(header) != sorted(columns):
         raise FileRefusedError(
-            f"{path}: the header is {', '.join(header)}; expected {', '.join(columns)}"
+            f"{path}: the header is {_short(', '.join(header))}; expected {_short(', '.join(columns))}"
         )
     if not drop_folder.is_local:
         full = drop_folder.files.unstrip_protocol(full)
@@ -330,7 +332,12 @@ def _fits(value: str, hints: TColumnSchema, date_format: str) -> str:
 
 def _reason(error: Exception) -> str:
     """Returns DuckDB's own words about line and column, without its advice to load less strictly."""
-    return re.split(r"\nPossible|\n\nColumn|\n\n  file =", str(error))[0].replace("\n", "; ")
+    words = re.split(r"\nPossible|\n\nColumn|\n\n  file =", str(error))[0]
+    return _short(words.replace("\n", "; "))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]}…"
 
 
 def _literal(text: str) -> str:
