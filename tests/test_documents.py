@@ -2,18 +2,14 @@
 
 import os
 import re
-import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import requests
 from shared.cli import code_locations
 from shared.testing.neows_server import NeowsServer
+from torture.harness import DevServer
 
 NOT_RUN_HERE = ("make test", "uv run pytest .")
 """The suite itself: CI runs it, and each project's on its own."""
@@ -101,67 +97,20 @@ def test_every_command_of_the_documents_runs(
     assert len(ran) >= 15
 
 
-def graphql(port: int, query: str) -> Any:
-    answer = requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=30)
-    return answer.json()["data"]
-
-
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        found: int = free.getsockname()[1]
-        return found
-
-
-LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries {
-    name loadStatus locationOrLoadError { __typename } } } } }"""
 MATERIALISED = """{ assetsOrError { ... on AssetConnection { nodes {
     key { path } assetMaterializations(limit: 1) { runId } } } } }"""
 
 
-def wait_for(found: Any, seconds: float = 120) -> Any:
-    """Returns what `found` returns, once it is neither empty nor a refused connection."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if value := found():
-                return value
-        except (requests.ConnectionError, TypeError):
-            pass
-        time.sleep(0.5)
-    raise TimeoutError
-
-
 def test_the_ui_loads_all_locations_from_a_fresh_clone_and_state_survives_a_restart(
-    clone: Path, shell: dict[str, str], port: int
+    clone: Path, shell: dict[str, str]
 ) -> None:
-    command = ["uv", "run", "dagster", "dev", "-w", "workspace.yaml", "-p", str(port)]
     subprocess.run(["make", "run"], cwd=clone, env=shell, check=True, capture_output=True)
-
-    def loaded() -> set[str]:
-        entries = graphql(port, LOCATIONS)["workspaceOrError"]["locationEntries"]
-        if {entry["loadStatus"] for entry in entries} != {"LOADED"}:
-            return set()
-        return {
-            entry["name"]
-            for entry in entries
-            if entry["locationOrLoadError"]["__typename"] == "RepositoryLocation"
-        }
-
     for _ in range(2):
-        with (clone / "dev.log").open("a") as log:
-            server = subprocess.Popen(
-                command, cwd=clone, env=shell, stdout=log, stderr=log, start_new_session=True
-            )
-        try:
-            assert wait_for(loaded) == set(code_locations())
-            nodes = graphql(port, MATERIALISED)["assetsOrError"]["nodes"]
+        with DevServer(["uv", "run", "dagster"], clone, shell, clone / "dev.log") as server:
+            assert server.loaded_locations() == set(code_locations())
+            nodes = server.graphql(MATERIALISED)["assetsOrError"]["nodes"]
             seen = {
                 "/".join(node["key"]["path"]) for node in nodes if node["assetMaterializations"]
             }
             assert len(seen) >= 10
             assert "nasa_neo/daily_summary" in seen
-        finally:
-            os.killpg(server.pid, signal.SIGINT)
-            server.wait(60)

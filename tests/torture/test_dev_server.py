@@ -1,0 +1,44 @@
+"""Runs launched in the UI of `dagster dev`, queued and run by Dagster's own processes, all land."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from torture.harness import OBJECTS, DevServer, Tally, Workspace, expected_objects, objects_of
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = """mutation($day: String!) { launchPipelineExecution(executionParams: {
+    selector: { repositoryLocationName: "api_etl", repositoryName: "__repository__",
+        pipelineName: "__ASSET_JOB", assetSelection: [{ path: ["nasa_neo", "near_earth_objects"] }] }
+    executionMetadata: { tags: [{ key: "dagster/partition", value: $day }] }
+}) { __typename ... on PythonError { message } } }"""
+RUNS = "{ runsOrError { ... on Runs { results { status } } } }"
+
+
+def test_queued_runs(workspace: Workspace, tally: Tally) -> None:
+    """Partitions launched at once over GraphQL in `dagster dev`, and queued, all land exactly."""
+    days = [f"2025-04-{n:02}" for n in range(1, 1 + min(24, max(6, tally.asked)))]
+    for day in days:
+        workspace.neows.days[day] = objects_of(day, 5)
+    folder = workspace.folder / "workspace"
+    folder.mkdir()
+    for name in ("workspace.yaml", "dagster.yaml"):
+        shutil.copy(ROOT / name, folder)
+    environment = {**os.environ, **workspace.environment}
+    environment.pop("DAGSTER_HOME", None)
+    dagster = [sys.executable, "-m", "dagster"]
+    with DevServer(dagster, folder, environment, workspace.folder / "dev.log") as server:
+        assert "api_etl" in server.loaded_locations()
+        for day in days:
+            launched = server.graphql(LAUNCH, day=day)["launchPipelineExecution"]
+            assert launched["__typename"] == "LaunchRunSuccess", launched
+
+        def over() -> list[str]:
+            runs = server.graphql(RUNS)["runsOrError"]["results"]
+            ended = [run["status"] for run in runs if run["status"] in ("SUCCESS", "FAILURE")]
+            return ended if len(ended) == len(days) else []
+
+        for status in server.wait_for(over, seconds=600):
+            tally.trial(status == "SUCCESS", status)
+    assert workspace.rows(OBJECTS) == expected_objects(workspace.neows, days)
