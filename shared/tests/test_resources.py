@@ -323,6 +323,87 @@ def test_a_first_replace_without_rows_is_no_error() -> None:
     assert metadata(run_flat([], partition=False))["dagster/row_count"] == 0
 
 
+def columns_of(table: str) -> list[str]:
+    rows = warehouse.query(
+        "SELECT column_name AS name FROM information_schema.columns WHERE table_schema = 'numbers' "
+        "AND table_name = ? ORDER BY ordinal_position",
+        [table],
+    )
+    return [row["name"] for row in rows if not row["name"].startswith("_dlt")]
+
+
+def told(result: dg.ExecuteInProcessResult) -> str:
+    assert not result.success
+    (failure,) = (event for event in result.all_events if event.is_step_failure)
+    return str(failure.step_failure_data.error)
+
+
+@pytest.mark.parametrize("partition", [True, False])
+@pytest.mark.parametrize(("value", "type_name"), [("abc", "text"), (1.5, "double"), (True, "bool")])
+def test_a_changed_type_stops_with_table_column_types_and_an_example_every_time(
+    partition: bool, value: object, type_name: str
+) -> None:
+    old = [{"day": "mon", "n": 1}]
+    assert run_flat(old, partition=partition).success
+    for _ in range(2):
+        words = told(run_flat([{"day": "mon", "n": value}], partition=partition))
+        assert f"numbers.flat_numbers.n is bigint and upstream sent {type_name}" in words
+        assert repr(value) in words
+        assert ("mon" in words) is partition or not partition
+        assert flat_rows() == old
+    assert columns_of("flat_numbers") == ["day", "n"]
+
+
+def test_a_type_that_changes_within_the_first_load_stops_it() -> None:
+    rows = [{"day": "mon", "n": 1}] * 9_000 + [{"day": "mon", "n": "one"}]
+    words = told(run_flat(rows, partition=True))
+    assert "numbers.flat_numbers.n is bigint and upstream sent text" in words
+    assert "'one'" in words
+
+
+def test_a_number_written_as_text_still_fits() -> None:
+    assert run_flat([{"day": "mon", "n": "7"}], partition=True).success
+    assert flat_rows() == [{"day": "mon", "n": 7}]
+
+
+def test_a_new_column_is_added_and_a_vanished_one_is_null() -> None:
+    assert run_flat([{"day": "mon", "n": 1, "more": "x"}], partition=True).success
+    assert columns_of("flat_numbers") == ["day", "n", "more"]
+    assert run_flat([{"day": "mon"}], partition=True).success
+    rows = warehouse.query("SELECT day, n, more FROM numbers.flat_numbers")
+    assert rows == [{"day": "mon", "n": None, "more": None}]
+
+
+def test_a_new_column_stops_a_resource_that_freezes_its_columns() -> None:
+    @dlt.source(name="frozen")
+    def frozen(row: dict[str, Any]) -> DltResource:
+        return dlt.resource(
+            [row],
+            name="frozen_numbers",
+            write_disposition="replace",
+            schema_contract={"columns": "freeze", "data_type": "freeze"},
+        )
+
+    def run_frozen(row: dict[str, Any]) -> dg.ExecuteInProcessResult:
+        @dlt_assets(
+            dlt_source=frozen(row),
+            dlt_pipeline=warehouse.pipeline("frozen_pipeline", dataset_name="numbers"),
+            dagster_dlt_translator=WarehouseTranslator("team:test"),
+            name="frozen",
+        )
+        def asset(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+            yield from dlt.run(context=context)
+
+        return run(asset, raise_on_error=False)
+
+    assert run_frozen({"n": 1}).success
+    for _ in range(2):
+        words = told(run_frozen({"n": 1, "more": "x"}))
+        assert "numbers.frozen_numbers has no column more" in words
+        assert "'x'" in words
+    assert columns_of("frozen_numbers") == ["n"]
+
+
 def numbered(count: int) -> list[dict[str, Any]]:
     return [{"day": "mon", "n": n} for n in range(count)]
 

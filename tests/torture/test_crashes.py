@@ -112,8 +112,12 @@ class Simple(Victim):
         return self.workspace.command("simple_etl", "simple/load_dict", **more)
 
 
-def attack(victim: Victim, tally: Tally, deaths: list[dict[str, Any]]) -> None:
-    """Kills a run for each death; after each looks at what is there, and runs once more."""
+def attack(victim: Victim, tally: Tally, deaths: list[dict[str, Any]]) -> int:
+    """Kills a run for each death; after each looks at what is there, and runs once more.
+
+    Returns how many deaths left a write-ahead log behind, for the reader to take in.
+    """
+    logs = 0
     victim.change(0)
     assert victim.workspace.run(victim.command()) == [0], victim.workspace.log()[-3000:]
     landed: Rows = []
@@ -121,6 +125,7 @@ def attack(victim: Victim, tally: Tally, deaths: list[dict[str, Any]]) -> None:
         victim.change(version)
         before, others = victim.workspace.rows(victim.rows), victim.workspace.rows(victim.others)
         (code,) = victim.workspace.run(victim.command(**death))
+        logs += victim.workspace.file.with_name("warehouse.duckdb.wal").exists()
         after = victim.workspace.rows(victim.rows)
         assert victim.workspace.run(victim.command()) == [0], victim.workspace.log()[-3000:]
         landed = victim.workspace.rows(victim.rows)
@@ -131,6 +136,7 @@ def attack(victim: Victim, tally: Tally, deaths: list[dict[str, Any]]) -> None:
         tally.trial(killed and whole and untouched and bool(landed), told)
     folders = list((victim.workspace.folder / "warehouse.working").iterdir())
     assert len(folders) <= len(deaths), "runs that ended well left folders behind"
+    return logs
 
 
 @pytest.mark.parametrize("victim", [Api, Csv, Simple])
@@ -138,7 +144,8 @@ def test_named_points(workspace: Workspace, tally: Tally, victim: Callable[..., 
     """Killed at a named point (17 of them), a run leaves old rows or new; the next is exact."""
     others = random.Random(1).sample(WHERE, min(len(WHERE), tally.asked))
     points = ["inside merge", *(point for point in others if point != "inside merge")]
-    attack(victim(workspace), tally, [{"die": point} for point in points])
+    logs = attack(victim(workspace), tally, [{"die": point} for point in points])
+    assert logs, "no death left a write-ahead log"
 
 
 @pytest.mark.parametrize("victim", [Api, Csv, Simple])

@@ -1,6 +1,7 @@
 """The Dagster resource that runs dlt exactly once per intent."""
 
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,20 @@ from dagster_dlt.dlt_event_iterator import DltEventIterator, DltEventType
 from dlt.common.data_writers.escape import escape_postgres_identifier
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
+from dlt.common.schema.exceptions import DataValidationError
+from dlt.common.schema.typing import TSchemaContractDict
 from dlt.extract import DltResource, DltSource
+from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.pipeline import Pipeline
 
 from shared import warehouse
+
+DEFAULT_CONTRACT: TSchemaContractDict = {
+    "tables": "evolve",
+    "columns": "evolve",
+    "data_type": "freeze",
+}
+"""For sources that state none: new columns are added, a value of another type stops the load."""
 
 ALLOW_SHRINKING = "etl/allow_shrinking"
 """The run tag that lets a replace leave a table with far fewer rows than it has."""
@@ -25,6 +36,10 @@ _DLT_SETTINGS = {
     # Rows that arrive as Arrow know their load as well.
     "normalize.parquet_normalizer.add_dlt_load_id": True,
 }
+
+
+class SchemaContractError(Exception):
+    """Upstream sent what a table's schema contract does not take."""
 
 
 class WarehouseDltResource(DagsterDltResource):
@@ -63,6 +78,7 @@ class WarehouseDltResource(DagsterDltResource):
             TypeError: the pipeline was not declared with `warehouse.pipeline`.
             ValueError: a resource is loaded by partition and the run names none.
             PartitionError: a row belongs to none of the run's partitions.
+            SchemaContractError: upstream sent a type, or a column, that the contract freezes out.
             ShrinkingError: a replaced table would keep too few rows.
             WarehouseBusyError: another process held the warehouse for too long.
         """
@@ -70,6 +86,8 @@ class WarehouseDltResource(DagsterDltResource):
         # A fresh copy: extracting alters a source's schema, and a second run would fail on it
         # (Dagster issue 34052).
         source = dlt_source if dlt_source is not None else declared[META_KEY_SOURCE].clone()
+        if source.schema_contract is None:
+            source.schema_contract = DEFAULT_CONTRACT
         if partitions is None and context.assets_def.partitions_def is not None:
             partitions = context.partition_keys
         declaration = dlt_pipeline or declared[META_KEY_PIPELINE]
@@ -111,6 +129,10 @@ class WarehouseDltResource(DagsterDltResource):
                     context, dlt_source, dlt_pipeline, dagster_dlt_translator, **kwargs
                 )
             failed = False
+        except PipelineStepFailed as error:
+            if violation := _violation(error):
+                raise SchemaContractError(_told(violation, dlt_pipeline)) from None
+            raise
         finally:
             warehouse.close(dlt_pipeline, failed)
 
@@ -158,6 +180,35 @@ class WarehouseDltResource(DagsterDltResource):
             "dagster/table_name": f"{warehouse.path().stem}.{dlt_pipeline.dataset_name}.{table}",
             "dagster/row_count": dg.MetadataValue.int(dlt_pipeline.row_counts.get(table, 0)),
         }
+
+
+def _violation(error: BaseException | None) -> DataValidationError | None:
+    """Returns the broken contract among an error's causes."""
+    while error is not None and not isinstance(error, DataValidationError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _told(violation: DataValidationError, pipeline: warehouse.WarehousePipeline) -> str:
+    """Returns what upstream sent against which column, where, and what to do about it."""
+    table = f"{pipeline.dataset_name}.{violation.table_name}"
+    item = violation.data_item if isinstance(violation.data_item, dict) else {}
+    example = f"such as {reprlib.repr(item.get(violation.column_name))}"
+    # dlt would put a value of another type into a column of its own, named <column>__v_<type>.
+    column, variant, sent = str(violation.column_name).partition("__v_")
+    if violation.schema_entity == "columns":
+        what = f"{table} has no column {column} and upstream sent one, {example}"
+    elif variant:
+        declared = violation.table_schema["columns"][column]["data_type"]
+        what = f"{table}.{column} is {declared} and upstream sent {sent}, {example}"
+    else:
+        what = str(violation)
+    partitions = pipeline.replaced_rows.get(violation.table_name)
+    run = f" in the run of {reprlib.repr(partitions.values)}" if partitions else ""
+    return (
+        f"{what}{run}; nothing was loaded. Change the resource's columns or its schema_contract if "
+        "upstream is right."
+    )
 
 
 def replaced_rows(
