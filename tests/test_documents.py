@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from shared.cli import code_locations
 from shared.testing.neows_server import NeowsServer
 from torture.harness import DevServer

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+
 from shared.cli import code_locations
 
 TABLES = {

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from shared.cli import code_locations
 
 MEMBERS = {"shared", *(f"projects/{name}" for name in code_locations())}

@@ -12,9 +12,9 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
-from shared.cli import code_locations
 
 from shared import environment
+from shared.cli import code_locations
 
 LOCATIONS = tuple(code_locations())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from dlt.common.schema.typing import TColumnSchema
+
 from shared.sources.csv import csv_source, find_problems
 
 COLUMNS: dict[str, TColumnSchema] = {

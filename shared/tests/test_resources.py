@@ -10,10 +10,10 @@ import pytest
 from dagster_dlt import dlt_assets
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from dlt.extract import DltResource
-from shared.resources import WarehouseDltResource, replaced_rows
-from shared.translator import WarehouseTranslator
 
 from shared import warehouse
+from shared.resources import WarehouseDltResource, replaced_rows
+from shared.translator import WarehouseTranslator
 
 Rows = dict[str, list[int]]
 upstream: Rows = {}

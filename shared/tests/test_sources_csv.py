@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from dlt.common.schema.typing import TColumnSchema
+
 from shared.sources.csv import DropFolder, FileRefusedError, csv_source, find_problems
 
 COLUMNS: dict[str, TColumnSchema] = {

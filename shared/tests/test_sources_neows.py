@@ -8,6 +8,7 @@ import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+
 from shared.sources.neows import OBJECT_COLUMNS, WIDEST_WINDOW_DAYS, fetch_feed, neows, windows
 from shared.testing.neows_server import INVALID_KEY, NeowsServer, recorded_days
 

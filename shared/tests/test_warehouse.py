@@ -9,9 +9,9 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from shared.sources.simple import simple_source
 
 from shared import warehouse
+from shared.sources.simple import simple_source
 
 HOLD = """
 import sys, time
@@ -78,7 +78,8 @@ def test_a_reader_waits_for_a_writer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "what"), [(HOLD, "held for more than 0.3 s"), (FOREIGN, "still held by another")]
+    ("code", "what"),
+    [(HOLD, "0.3 s for the warehouse, held by pid"), (FOREIGN, "held by another program")],
 )
 def test_waiting_has_a_limit_and_ends_with_a_clear_error(
     file: Path, monkeypatch: pytest.MonkeyPatch, code: str, what: str

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shared.testing.neows_server import NeowsServer
 
+from shared.testing.neows_server import NeowsServer
 from torture.harness import Launcher, Tally, Workspace
 
 

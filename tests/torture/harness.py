@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import duckdb
 import requests
+
 from shared.testing.neows_server import NeowsServer, recorded_days
 
 Rows = list[tuple[Any, ...]]

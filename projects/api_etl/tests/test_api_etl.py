@@ -6,12 +6,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from pydantic import ValidationError
+
 from api_etl.assets import NasaDate
 from api_etl.definitions import defs
-from pydantic import ValidationError
-from shared.testing.neows_server import NeowsServer, recorded_days
-
 from shared import warehouse
+from shared.testing.neows_server import NeowsServer, recorded_days
 
 KEY = "a-key-that-must-stay-secret"
 

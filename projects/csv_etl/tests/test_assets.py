@@ -6,9 +6,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from csv_etl.definitions import defs
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
+from csv_etl.definitions import defs
 from shared import warehouse
 
 HEADER = '"date","share_price","amount","spend","shift","spread"\n'

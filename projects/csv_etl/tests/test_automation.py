@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+
 from csv_etl.automation import MOST_FILES_A_TICK, dropped_files
 from csv_etl.definitions import defs
 

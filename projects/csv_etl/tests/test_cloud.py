@@ -7,12 +7,12 @@ import dagster as dg
 import fsspec
 import pytest
 import requests
+from moto.server import ThreadedMotoServer
+
 from csv_etl.automation import dropped_files
 from csv_etl.definitions import defs
-from moto.server import ThreadedMotoServer
-from shared.sources.csv import DropFolder, FileRefusedError
-
 from shared import warehouse
+from shared.sources.csv import DropFolder, FileRefusedError
 
 SAMPLE = Path(__file__).parents[3] / "data" / "drop" / "2018-01-22.csv"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from simple_etl.definitions import defs
 
 from shared import warehouse
+from simple_etl.definitions import defs
 
 
 def load(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:

@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import dlt
 import duckdb
@@ -31,6 +32,7 @@ from pyarrow.parquet import ParquetFile
 from shared import environment
 
 Log = Callable[[str], None]
+T = TypeVar("T")
 Progress = Literal["tqdm", "enlighten", "log", "alive_progress"]
 
 _POLL_SECONDS = 0.1
@@ -58,28 +60,43 @@ def _silent(_: str) -> None:
     pass
 
 
-def _connect(
-    read_only: bool, deadline: float, log: Log, connected_to: Path
-) -> duckdb.DuckDBPyConnection:
-    """Opens the file, waiting out a process that holds it, be it a run, a notebook or a CLI."""
+class _HeldError(Exception):
+    """Says what is held, and by whom."""
+
+
+def _wait_for(attempt: Callable[[], T], log: Log) -> T:
+    """Tries until nobody holds what is wanted any more, and tells once that it waits.
+
+    Raises:
+        WarehouseBusyError: it was held for more than `WAREHOUSE_WAIT_SECONDS`.
+    """
+    limit = environment.seconds("WAREHOUSE_WAIT_SECONDS")
+    deadline = time.monotonic() + limit
     told = False
     while True:
         try:
-            return duckdb.connect(str(connected_to), read_only=read_only)
-        except duckdb.IOException as error:
-            # DuckDB raises the same class for a missing folder or a damaged file: only a held
-            # lock goes away by waiting, and its message names the holder's process.
-            if "Could not set lock" not in str(error):
-                raise
+            return attempt()
+        except _HeldError as held:
             if time.monotonic() > deadline:
                 raise WarehouseBusyError(
-                    f"The warehouse {connected_to} is still held by another program: {error} "
-                    "Close it, or raise WAREHOUSE_WAIT_SECONDS."
+                    f"Waited more than {limit:g} s for {held}. Let that end, or raise "
+                    "WAREHOUSE_WAIT_SECONDS."
                 ) from None
             if not told:
-                log(f"Waiting for the warehouse: {error}")
+                log(f"Waiting for {held}")
                 told = True
             time.sleep(_POLL_SECONDS)
+
+
+def _connect(file: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(str(file), read_only=read_only)
+    except duckdb.IOException as error:
+        # DuckDB raises the same class for a missing folder or a damaged file: only a held lock goes
+        # away by waiting, and its message names the holder's process.
+        if "Could not set lock" not in str(error):
+            raise
+        raise _HeldError(f"the warehouse, held by another program: {error}") from None
 
 
 @contextmanager
@@ -95,29 +112,20 @@ def exclusive(log: Log = _silent) -> Iterator[duckdb.DuckDBPyConnection]:
     """
     file = path()
     file.parent.mkdir(parents=True, exist_ok=True)
-    limit = environment.seconds("WAREHOUSE_WAIT_SECONDS")
-    deadline = time.monotonic() + limit
-    lock_file, holder_file = file.with_suffix(".lock"), file.with_suffix(".holder")
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        holder = holder_file.read_text() if holder_file.exists() else "an unknown process"
-        log(f"Waiting for the warehouse, held by {holder}")
+    lock, holder = FileLock(file.with_suffix(".lock")), file.with_suffix(".holder")
+
+    def acquire() -> None:
         try:
-            lock.acquire(timeout=limit, poll_interval=_POLL_SECONDS)
+            lock.acquire(blocking=False)
         except Timeout:
-            raise WarehouseBusyError(
-                f"The warehouse {file} was held for more than {limit:g} s, first by {holder}. "
-                "Let that run end, or raise WAREHOUSE_WAIT_SECONDS."
-            ) from None
+            who = holder.read_text() if holder.exists() else "an unknown process"
+            raise _HeldError(f"the warehouse, held by {who}") from None
+
+    _wait_for(acquire, log)
     try:
-        holder_file.write_text(f"pid {os.getpid()}")
-        connection = _connect(read_only=False, deadline=deadline, log=log, connected_to=file)
-        try:
+        holder.write_text(f"pid {os.getpid()}")
+        with _wait_for(lambda: _connect(file, read_only=False), log) as connection:
             yield connection
-        finally:
-            connection.close()
     finally:
         lock.release()
 
@@ -135,8 +143,7 @@ def reader(log: Log = _silent) -> Iterator[duckdb.DuckDBPyConnection]:
     file = path()
     if not file.exists():
         raise FileNotFoundError(f"No warehouse at {file} yet: `uv run etl run` makes it.")
-    deadline = time.monotonic() + environment.seconds("WAREHOUSE_WAIT_SECONDS")
-    with _connect(read_only=True, deadline=deadline, log=log, connected_to=file) as connection:
+    with _wait_for(lambda: _connect(file, read_only=True), log) as connection:
         yield connection
 
 
@@ -225,38 +232,24 @@ class WarehousePipeline(dlt.Pipeline):
         Raises:
             WarehouseBusyError: another run of a partition took more than `WAREHOUSE_WAIT_SECONDS`.
         """
-        units = [f"{self.dataset_name}.{self.schema_name}"]
-        if self.replaced_rows:
-            units = [
-                f"{self.dataset_name}.{table} {value}"
-                for table, rows in self.replaced_rows.items()
-                for value in rows.values
-            ]
-        # A byte of one file for each unit, in order, so that no two runs wait for each other. The
-        # kernel frees them when the process ends, however it ends.
-        places = sorted(
-            {int.from_bytes(blake2b(unit.encode(), digest_size=7).digest()) for unit in units}
-        )
-        limit = environment.seconds("WAREHOUSE_WAIT_SECONDS")
-        deadline = time.monotonic() + limit
-        told = False
+        units = [
+            f"{table} {value}"
+            for table, rows in self.replaced_rows.items()
+            for value in rows.values
+        ] or [self.schema_name]
+        what = f"another run of the same partition of {self.dataset_name}"
         with path().with_suffix(".turns").open("a") as file:
-            for place in places:
-                while True:
-                    try:
-                        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-                        break
-                    except BlockingIOError:
-                        what = f"another run of the same partition of {self.dataset_name}"
-                        if time.monotonic() > deadline:
-                            raise WarehouseBusyError(
-                                f"Waited more than {limit:g} s for {what}. Let that run end, or "
-                                "raise WAREHOUSE_WAIT_SECONDS."
-                            ) from None
-                        if not told:
-                            self.log(f"Waiting for {what}")
-                            told = True
-                        time.sleep(_POLL_SECONDS)
+
+            def acquire(place: int) -> None:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+                except BlockingIOError:
+                    raise _HeldError(what) from None
+
+            # A byte of one file for each unit, in order, so that no two runs wait for each other.
+            # The kernel frees them when the process ends, however it ends.
+            for place in sorted({_place(f"{self.dataset_name} {unit}") for unit in units}):
+                _wait_for(partial(acquire, place), self.log)
             yield
 
     def _sync_destination(self, *args: Any, **kwargs: Any) -> None:
@@ -308,6 +301,10 @@ class WarehousePipeline(dlt.Pipeline):
                     f"below {self.keep_at_least:.0%} of what it has; nothing was loaded. If upstream "
                     "is right, run again with the tag etl/allow_shrinking = true."
                 )
+
+
+def _place(unit: str) -> int:
+    return int.from_bytes(blake2b(unit.encode(), digest_size=7).digest())
 
 
 def _refuse(parquet: str, table: str, rows: ReplacedRows) -> None:

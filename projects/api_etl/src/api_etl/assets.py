@@ -7,12 +7,12 @@ from datetime import date
 import dagster as dg
 from dagster_dlt import DagsterDltResource, dlt_assets
 from pydantic import field_validator
-from shared.resources import WarehouseDltResource
-from shared.sources.neows import neows, neows_summary
-from shared.translator import WarehouseTranslator, asset_key
 
 from api_etl.partitions import BUNDLED, daily
 from shared import warehouse
+from shared.resources import WarehouseDltResource
+from shared.sources.neows import neows, neows_summary
+from shared.translator import WarehouseTranslator, asset_key
 
 pipeline = warehouse.pipeline(
     pipeline_name="nasa_neo_pipeline", dataset_name="nasa_neo", progress="log"

@@ -1,10 +1,10 @@
 """The code location `api_etl`."""
 
 import dagster as dg
-from shared.resources import WarehouseDltResource
 
 from api_etl.assets import asteroids, daily_summary, near_earth_objects
 from api_etl.automation import nasa_neo_job, nasa_neo_schedule
+from shared.resources import WarehouseDltResource
 
 defs = dg.Definitions(
     assets=[asteroids, near_earth_objects, daily_summary],

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 from dagster_dlt import dlt_assets
 from dlt.extract import DltSource
-from shared.resources import WarehouseDltResource
-from shared.sources.csv import csv_source
-from shared.translator import WarehouseTranslator, upstream_asset
 
 from csv_etl.checks import COLUMNS, DATE_FORMAT, RULES, check_files, content_of, file_check
 from csv_etl.partitions import BUNDLED_DAYS, BUNDLED_FILES, by_file, daily, file_of_day
 from shared import warehouse
+from shared.resources import WarehouseDltResource
+from shared.sources.csv import csv_source
+from shared.translator import WarehouseTranslator, upstream_asset
 
 pipeline = warehouse.pipeline(pipeline_name="csv_pipeline", dataset_name="csv_data", progress="log")
 

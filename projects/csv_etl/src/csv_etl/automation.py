@@ -5,7 +5,6 @@ from base64 import b64encode
 from hashlib import blake2b
 
 import dagster as dg
-from shared.sources.csv import DropFolder, FileRefusedError, FileState
 
 from csv_etl.assets import (
     IMPORT_DROPPED_FILE,
@@ -17,6 +16,7 @@ from csv_etl.assets import (
 from csv_etl.checks import content_of
 from csv_etl.partitions import by_file
 from shared import environment
+from shared.sources.csv import DropFolder, FileRefusedError, FileState
 
 daily_file_job = dg.define_asset_job(
     "daily_file_job",

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import dagster as dg
 from dlt.common.schema.typing import TColumnSchema
-from shared.sources.csv import DropFolder, find_problems
 
 from shared import environment
+from shared.sources.csv import DropFolder, find_problems
 
 DATE_FORMAT = "%Y/%m/%d"
 

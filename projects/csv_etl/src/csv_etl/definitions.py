@@ -1,9 +1,9 @@
 """The code location `csv_etl`."""
 
 import dagster as dg
-from shared.resources import WarehouseDltResource
 
 from csv_etl import assets, automation
+from shared.resources import WarehouseDltResource
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([assets]),

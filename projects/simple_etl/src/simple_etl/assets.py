@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 from dagster_dlt import DagsterDltResource, dlt_assets
-from shared.sources.simple import simple_source
-from shared.translator import WarehouseTranslator
 
 from shared import warehouse
+from shared.sources.simple import simple_source
+from shared.translator import WarehouseTranslator
 
 
 @dlt_assets(

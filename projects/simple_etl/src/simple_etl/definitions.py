@@ -1,8 +1,8 @@
 """The code location `simple_etl`."""
 
 import dagster as dg
-from shared.resources import WarehouseDltResource
 
+from shared.resources import WarehouseDltResource
 from simple_etl.assets import simple_assets
 
 defs = dg.Definitions(
