@@ -6,7 +6,9 @@ import io
 import lzma
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import dlt
 import pytest
 from dlt.common.schema.typing import TColumnSchema
 
@@ -104,6 +106,44 @@ REFUSED: dict[str, bytes] = {
     "xz": lzma.compress(GOOD.encode()),
     "zip": zipped(GOOD),
 }
+
+
+@pytest.mark.parametrize(
+    ("data_type", "value", "fits"),
+    [
+        ("timestamp", "2020-01-01 12:00:00", True),
+        ("timestamp", "2020-01-01T12:00:00.123456Z", True),
+        ("timestamp", "2020-01-01 12:00:00+02:00", False),
+        ("timestamp", "2020-01-01 12:00:00 Europe/Berlin", False),
+        ("timestamp", "2020-01-01 12:00:00.1234567", False),
+        ("timestamp", "infinity", False),
+        ("double", "1.5e3", True),
+        ("double", "1e400", False),
+        ("double", "nan", False),
+        ("bool", "true", True),
+        ("bool", "maybe", False),
+    ],
+)
+def test_a_value_that_a_type_would_change_does_not_fit(
+    tmp_path: Path, data_type: Any, value: str, fits: bool
+) -> None:
+    (tmp_path / "x.csv").write_text(f"v\n{value}\n")
+    problems = find_problems("x.csv", {"v": {"data_type": data_type}}, "%Y-%m-%d", {})
+    assert (problems == []) is fits
+
+
+def test_a_column_that_says_nothing_of_missing_values_loads(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(GOOD.encode())
+    pipeline = dlt.pipeline(
+        "hard_files",
+        pipelines_dir=str(tmp_path),
+        destination=dlt.destinations.duckdb(str(tmp_path / "x.duckdb")),
+        dataset_name="hard",
+    )
+    pipeline.run(csv_source(["x.csv"], "rows", COLUMNS, "%Y-%m-%d", {}))
+    with pipeline.sql_client() as client:
+        found = client.execute_sql("SELECT code, n, price::VARCHAR FROM rows")
+    assert found == [("a", 1, "1.50")]
 
 
 @pytest.fixture(autouse=True)

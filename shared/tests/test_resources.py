@@ -323,6 +323,12 @@ def test_a_first_replace_without_rows_is_no_error() -> None:
     assert metadata(run_flat([], partition=False))["dagster/row_count"] == 0
 
 
+def test_a_row_sent_to_a_table_that_the_run_does_not_replace_is_refused() -> None:
+    rows: Any = dlt.mark.with_table_name([{"day": "mon", "n": 1}], "elsewhere")
+    assert run_flat([{"day": "mon", "n": 1}], partition=True).success
+    assert "elsewhere merges without a key" in told(run_flat(rows, partition=True))
+
+
 def columns_of(table: str) -> list[str]:
     rows = warehouse.query(
         "SELECT column_name AS name FROM information_schema.columns WHERE table_schema = 'numbers' "

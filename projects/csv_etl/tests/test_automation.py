@@ -9,6 +9,7 @@ import pytest
 
 from csv_etl.automation import MOST_FILES_A_TICK, dropped_files
 from csv_etl.definitions import defs
+from shared.sources.csv import DropFolder
 
 ROW = "2018/09/28,1,1,1,1,1\n"
 HEADER = '"date","share_price","amount","spend","shift","spread"\n'
@@ -134,6 +135,20 @@ def test_one_odd_file_keeps_no_other_from_loading(daemon: Daemon) -> None:
     daemon.write("a.csv", 1)
     daemon.tick()
     assert "a.csv" in daemon.tick()
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_is_tried_again(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> str:
+        raise PermissionError("for a moment")
+
+    daemon.write("a.csv", 1)
+    daemon.tick()
+    with monkeypatch.context() as moment:
+        moment.setattr(DropFolder, "content_hash", unreadable)
+        assert daemon.tick() == []
+    assert [daemon.tick() for _ in range(3)] == [["a.csv"], [], []]
 
 
 def test_a_missing_drop_folder_is_told_and_no_crash(

@@ -54,7 +54,9 @@ def code_locations() -> dict[str, str]:
     """Returns the module of each code location in workspace.yaml, by the location's name."""
     workspace = yaml.safe_load((environment.workspace_root() / "workspace.yaml").read_text())
     modules = [entry["python_module"] for entry in workspace["load_from"]]
-    return {module["location_name"]: module["module_name"] for module in modules}
+    # Dagster takes a bare module name as well, and names the location after it.
+    entries = [{"module_name": each} if isinstance(each, str) else each for each in modules]
+    return {each.get("location_name", each["module_name"]): each["module_name"] for each in entries}
 
 
 @dataclass(frozen=True)
@@ -174,11 +176,10 @@ def _run_locations(modules: dict[str, str]) -> list[Report]:
             if over:
                 break
     for location, process in processes.items():
-        if process.exitcode != 0:
-            for key, report in reports.items():
-                if report.location == location and report.status in ("waiting", "running"):
-                    words = f"its process ended with exit code {process.exitcode}"
-                    reports[key] = Report(location, report.asset, "failed", error=words)
+        for key, report in reports.items():
+            if report.location == location and report.status in ("waiting", "running"):
+                words = f"its process ended with exit code {process.exitcode}"
+                reports[key] = Report(location, report.asset, "failed", error=words)
     return list(reports.values())
 
 
@@ -303,7 +304,8 @@ def _events(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> "list[dg
 def _error(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> str | None:
     """Returns why an asset did not materialise in a run: the innermost error, or a failed check."""
     for check in result.get_asset_check_evaluations():
-        if check.asset_key == key and not check.passed:
+        failed = not check.passed and check.severity.value == "ERROR"
+        if check.asset_key == key and failed:
             return f"check {check.check_name}: {check.description}"
     if _events(result, key):
         return None

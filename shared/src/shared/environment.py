@@ -91,10 +91,10 @@ def seconds(name: str) -> float:
 
 def path(name: str) -> Path:
     """Returns a setting that is a path; a relative one starts at the workspace root."""
-    return workspace_root() / value(name)
+    return workspace_root() / Path(value(name)).expanduser()
 
 
 def drop_folder() -> str:
     """Returns the drop folder's address; a relative local one starts at the workspace root."""
     address = value("DROP_FOLDER")
-    return address if "://" in address else str(workspace_root() / address)
+    return address if "://" in address else str(path("DROP_FOLDER"))

@@ -72,7 +72,7 @@ class WarehouseDltResource(DagsterDltResource):
             keep_at_least: the share of its rows that a table with the write disposition `replace`
                 must keep; less stops the load, for a truncated answer looks just like that. The run
                 tag `etl/allow_shrinking` = `true` allows it once.
-            kwargs: passed on to dlt's `Pipeline.run`.
+            kwargs: passed on to dlt's `Pipeline.run`; the loader's file format is always parquet.
 
         Raises:
             TypeError: the pipeline was not declared with `warehouse.pipeline`.
@@ -107,7 +107,7 @@ class WarehouseDltResource(DagsterDltResource):
         translator = dagster_dlt_translator or declared[META_KEY_TRANSLATOR]
         return DltEventIterator(
             self._run(
-                context, source, pipeline, translator, **{"loader_file_format": "parquet", **kwargs}
+                context, source, pipeline, translator, loader_file_format="parquet", **kwargs
             ),
             context=context,
             dlt_pipeline=pipeline,

@@ -64,14 +64,19 @@ class _HeldError(Exception):
     """Says what is held, and by whom."""
 
 
-def _wait_for(attempt: Callable[[], T], log: Log) -> T:
+def _wait_for(attempt: Callable[[], T], log: Log, since: float | None = None) -> T:
     """Tries until nobody holds what is wanted any more, and tells once that it waits.
+
+    Args:
+        attempt: raises `_HeldError` while it is held.
+        log: told about the wait.
+        since: when the wait began, if not now; several waits can share one limit.
 
     Raises:
         WarehouseBusyError: it was held for more than `WAREHOUSE_WAIT_SECONDS`.
     """
     limit = environment.seconds("WAREHOUSE_WAIT_SECONDS")
-    deadline = time.monotonic() + limit
+    deadline = (since or time.monotonic()) + limit
     told = False
     while True:
         try:
@@ -213,6 +218,7 @@ class WarehousePipeline(dlt.Pipeline):
     log: Log = staticmethod(_silent)
     schema_name: str = ""
     replaced_rows: Mapping[str, ReplacedRows]
+    loads_whole_tables: bool = True
     keep_at_least: float = 0.0
     row_counts: Mapping[str, int]
 
@@ -236,8 +242,12 @@ class WarehousePipeline(dlt.Pipeline):
             f"{table} {value}"
             for table, rows in self.replaced_rows.items()
             for value in rows.values
-        ] or [self.schema_name]
+        ]
+        if self.loads_whole_tables:
+            # Such a table, and the cursor of an incremental one, belong to the pipeline as a whole.
+            units.append(f"pipeline {self.pipeline_name}")
         what = f"another run of the same partition of {self.dataset_name}"
+        since = time.monotonic()
         with path().with_suffix(".turns").open("a") as file:
 
             def acquire(place: int) -> None:
@@ -249,7 +259,7 @@ class WarehousePipeline(dlt.Pipeline):
             # A byte of one file for each unit, in order, so that no two runs wait for each other.
             # The kernel frees them when the process ends, however it ends.
             for place in sorted({_place(f"{self.dataset_name} {unit}") for unit in units}):
-                _wait_for(partial(acquire, place), self.log)
+                _wait_for(partial(acquire, place), self.log, since)
             yield
 
     def _sync_destination(self, *args: Any, **kwargs: Any) -> None:
@@ -280,6 +290,7 @@ class WarehousePipeline(dlt.Pipeline):
         for load_id in self.list_normalized_load_packages():
             for job in storage.list_new_jobs(load_id):
                 file = ParsedLoadJobFileName.parse(job)
+                self._refuse_adding_up(file.table_name)
                 if file.file_format == "parquet":
                     full = storage.storage.make_full_path(job)
                     rows[file.table_name] += ParquetFile(full).metadata.num_rows
@@ -287,12 +298,31 @@ class WarehousePipeline(dlt.Pipeline):
                         _refuse(full, file.table_name, self.replaced_rows[file.table_name])
         return rows
 
+    def _refuse_adding_up(self, table: str) -> None:
+        """Stops a merge that dlt would turn into an append, because nothing says what it replaces."""
+        hints = self.default_schema.tables.get(table)
+        if hints is None:  # dlt's own state, which may stand under another source's schema
+            return
+        keyed = any(
+            column.get("primary_key") or column.get("merge_key") or column.get("unique")
+            for column in hints["columns"].values()
+            if column["name"] != "_dlt_id"
+        )
+        merges = hints.get("write_disposition") == "merge" and not hints.get("parent")
+        if merges and not keyed and table not in self.replaced_rows:
+            raise PartitionError(
+                f"{table} merges without a key, and this run replaces none of its partitions; nothing "
+                "was loaded, for reruns would add up. Give it a primary key, or a resource of its own "
+                "with a partition column."
+            )
+
     def _refuse_shrinking(
         self, connection: duckdb.DuckDBPyConnection, new_rows: Mapping[str, int]
     ) -> None:
         """Stops a replace that looks like an upstream in trouble rather than one that got smaller."""
         for table in new_rows:
-            if self.default_schema.tables[table].get("write_disposition") != "replace":
+            hints = self.default_schema.tables.get(table)
+            if hints is None or hints.get("write_disposition") != "replace":
                 continue
             had = _count(connection, self.dataset_name, table)
             if new_rows[table] < self.keep_at_least * had:
@@ -387,6 +417,7 @@ class PipelineDeclaration(dlt.Pipeline):
         pipeline.log = log
         pipeline.schema_name = source.schema.name
         pipeline.replaced_rows = dict(replaced_rows or {})
+        pipeline.loads_whole_tables = len(source.selected_resources) > len(pipeline.replaced_rows)
         return pipeline
 
 

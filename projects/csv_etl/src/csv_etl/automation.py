@@ -57,25 +57,29 @@ def dropped_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
         return dg.SkipReason(str(error))
     cursor = json.loads(context.cursor) if context.cursor else {"known": "", "waiting": ""}
     states = {path: _digest(path, state) for path, state in listing.items()}
-    known, waiting = set(_split(cursor["known"])), set(_split(cursor["waiting"]))
-    settled = sorted(path for path, digest in states.items() if digest in waiting)[
-        :MOST_FILES_A_TICK
-    ]
+    known, waiting = set(_split(cursor["known"])), _split(cursor["waiting"])
+    by_digest = {digest: path for path, digest in states.items()}
+    settled = [by_digest[digest] for digest in waiting if digest in by_digest][:MOST_FILES_A_TICK]
 
     requests = []
+    unread: set[str] = set()
     for path in settled:
         try:
             content = drop_folder.content_hash(path)
         except (OSError, FileRefusedError) as error:
-            context.log.warning("%s is left out: %s", path, error)
+            context.log.warning("%s could not be read, and is tried again: %s", path, error)
+            unread.add(path)
             continue
         loaded, event = _latest_import(context.instance, path)
         if content != loaded:
             # The same content asked for after the same event is the same wish: Dagster drops it.
             requests.append(dg.RunRequest(run_key=f"{path}@{content}@{event}", partition_key=path))
     new = [request.partition_key for request in requests if request.partition_key]
-    known_now = [d for path, d in states.items() if d in known or path in settled]
-    waiting_now = [d for path, d in states.items() if d not in known and path not in settled]
+    done = known | {states[path] for path in settled if path not in unread}
+    known_now = [digest for digest in states.values() if digest in done]
+    # What could not be read comes last, so that it keeps nothing else waiting.
+    waiting_now = [d for path, d in states.items() if d not in done and path not in unread]
+    waiting_now += [states[path] for path in sorted(unread)]
     return dg.SensorResult(
         run_requests=requests,
         dynamic_partitions_requests=[by_file.build_add_request(new)],

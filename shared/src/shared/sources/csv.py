@@ -150,10 +150,15 @@ def csv_source(
         date_format: how dates are written, in strptime's letters.
         rules: by column, a SQL condition about it that every row must meet.
     """
+    # Arrow says of every column whether it may be NULL, so dlt must be told as well.
+    declared: dict[str, TColumnSchema] = {
+        name: {**hints, "nullable": hints.get("nullable") is not False}
+        for name, hints in {"file_name": FILE_NAME, **columns}.items()
+    }
 
     @dlt.resource(
         name=table,
-        columns={"file_name": FILE_NAME, **columns},
+        columns=declared,
         write_disposition={"disposition": "merge", "strategy": "delete-insert"},
         schema_contract={"columns": "freeze", "data_type": "freeze"},
     )
@@ -178,7 +183,7 @@ def csv_source(
                 select = f"SELECT ?::VARCHAR AS file_name, {names} FROM {relation(date_format)}"
                 try:
                     batches = connection.sql(select, params=[path]).to_arrow_reader(BATCH_ROWS)
-                    required = _required(batches.schema, {"file_name": FILE_NAME, **columns})
+                    required = _required(batches.schema, declared)
                     for batch in batches:
                         yield batch.cast(required)
                 except (duckdb.Error, ValueError) as error:
@@ -322,6 +327,11 @@ def _fits(value: str, hints: TColumnSchema, date_format: str) -> str:
     if kind in ("date", "timestamp"):
         # Keeps out 18 for 2018, and infinity and epoch, which DuckDB takes for dates.
         fits += f" AND year({typed}) > 999 AND regexp_matches({value}, '^\\s*[0-9]')"
+    if kind == "timestamp":
+        # A time zone would be dropped, and what is finer than a microsecond.
+        fits += f" AND regexp_full_match({value}, '[0-9-]{{10}}([ T][0-9:]{{5,8}}(\\.[0-9]{{1,6}})?)?Z?')"
+    if kind == "double":
+        fits += f" AND isfinite({typed})"
     decimals = 0 if kind == "bigint" else hints.get("scale") if kind == "decimal" else None
     if decimals is not None:
         # DuckDB rounds 1.5 to 2 for a whole number, and further decimals away, without a word.
