@@ -162,12 +162,18 @@ class DevServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                # Where the tests run in the background SIGINT is ignored, and a child inherits that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
             )
         return self
 
     def __exit__(self, *_: object) -> None:
         os.killpg(self.process.pid, signal.SIGINT)
-        self.process.wait(60)
+        try:
+            self.process.wait(60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def graphql(self, query: str, **variables: Any) -> Any:
         address = f"http://127.0.0.1:{self.port}/graphql"
