@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import yaml
-from dotenv import load_dotenv
 from filelock import FileLock
 from rich.console import Console
 from rich.live import Live
@@ -41,7 +40,7 @@ def main_options() -> None:
     root = environment.workspace_root()
     os.chdir(root)
     os.environ["PWD"] = str(root)  # which .env.example names
-    load_dotenv(root / ".env")
+    environment.load_env_file()
     os.environ.setdefault("DAGSTER_HOME", str(root))
 
 

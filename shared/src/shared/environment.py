@@ -51,12 +51,13 @@ def value(name: str) -> str:
         KeyError: the variable is not listed in `VARIABLES`.
     """
     default = VARIABLES[name].default
-    _load_env_file()
+    load_env_file()
     return os.environ.get(name) or default
 
 
 @cache
-def _load_env_file() -> None:
+def load_env_file() -> None:
+    """Takes the workspace's .env file into the environment, once; what is set already wins."""
     load_dotenv(workspace_root() / ".env")
 
 
