@@ -12,7 +12,7 @@ import dlt
 import pytest
 from dlt.common.schema.typing import TColumnSchema
 
-from shared.sources.csv import csv_source, find_problems
+from shared.sources.csv import CsvFormat, csv_source, find_problems
 
 COLUMNS: dict[str, TColumnSchema] = {
     "code": {"data_type": "text"},
@@ -59,16 +59,20 @@ RIGHT: dict[str, tuple[bytes, list[tuple[str | None, str | None, str | None]]]] 
         (HEADER + f"{'x' * 1_000_000},1,1.5\n").encode(),
         [("x" * 1_000_000, "1", "1.50")],
     ),
+    "mixed line breaks": (
+        (HEADER + "a,1,1.5\r\nb,2,2.5\rc,3,3.5\n").encode(),
+        [ROW, ("b", "2", "2.50"), ("c", "3", "3.50")],
+    ),
+    "UTF-16": (GOOD.encode("utf-16"), [ROW]),
+    "UTF-32": (GOOD.encode("utf-32"), [ROW]),
     "apostrophes": ((HEADER + "it's 'x',1,1.5\n").encode(), [("it's 'x'", "1", "1.50")]),
 }
 
 REFUSED: dict[str, bytes] = {
-    "UTF-16": GOOD.encode("utf-16"),
     "UTF-16 without BOM": GOOD.encode("utf-16-le"),
     "Latin-1": (HEADER + "é,1,1.5\n").encode("latin-1"),
     "Shift-JIS": (HEADER + "日本,1,1.5\n").encode("shift-jis"),
     "Latin-1 far below": (HEADER + "a,1,1.5\n" * 30_000 + "é,1,1.5\n").encode("latin-1"),
-    "mixed line breaks": (HEADER + "a,1,1.5\r\nb,2,2.5\rc,3,3.5\n").encode(),
     "no bytes": b"",
     "line breaks only": b"\n\n\n",
     "header only": HEADER.encode(),
@@ -128,7 +132,7 @@ def test_a_value_that_a_type_would_change_does_not_fit(
     tmp_path: Path, data_type: Any, value: str, fits: bool
 ) -> None:
     (tmp_path / "x.csv").write_text(f"v\n{value}\n")
-    problems = find_problems("x.csv", {"v": {"data_type": data_type}}, "%Y-%m-%d", {})
+    problems = find_problems("x.csv", CsvFormat({"v": {"data_type": data_type}}))
     assert (problems == []) is fits
 
 
@@ -140,7 +144,7 @@ def test_a_column_that_says_nothing_of_missing_values_loads(tmp_path: Path) -> N
         destination=dlt.destinations.duckdb(str(tmp_path / "x.duckdb")),
         dataset_name="hard",
     )
-    pipeline.run(csv_source(["x.csv"], "rows", COLUMNS, "%Y-%m-%d", {}))
+    pipeline.run(csv_source(["x.csv"], "rows", CsvFormat(COLUMNS)))
     with pipeline.sql_client() as client:
         found = client.execute_sql("SELECT code, n, price::VARCHAR FROM rows")
     assert found == [("a", 1, "1.50")]
@@ -153,7 +157,7 @@ def _drop_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def load(folder: Path, content: bytes) -> list[tuple[str | None, ...]]:
     (folder / "x.csv").write_bytes(content)
-    source = csv_source(["x.csv"], "rows", COLUMNS, "%Y-%m-%d", {})
+    source = csv_source(["x.csv"], "rows", CsvFormat(COLUMNS))
     rows = [row for batch in source for row in batch.to_pylist()]
     return [
         tuple(None if row[name] is None else str(row[name]) for name in COLUMNS) for row in rows
@@ -170,6 +174,6 @@ def test_it_arrives_as_written(tmp_path: Path, kind: str) -> None:
 def test_it_is_refused_with_the_file_s_name_and_a_reason(tmp_path: Path, kind: str) -> None:
     with pytest.raises(Exception, match=r"x\.csv"):
         load(tmp_path, REFUSED[kind])
-    (first, *_) = find_problems("x.csv", COLUMNS, "%Y-%m-%d", {})
+    (first, *_) = find_problems("x.csv", CsvFormat(COLUMNS))
     assert first.startswith("x.csv")
     assert len(first) < 1_000

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from dlt.common.schema.typing import TColumnSchema
 
-from shared.sources.csv import DropFolder, FileRefusedError, csv_source, find_problems
+from shared.sources.csv import CsvFormat, DropFolder, FileRefusedError, csv_source, find_problems
 
 COLUMNS: dict[str, TColumnSchema] = {
     "day": {"data_type": "date", "nullable": False},
@@ -28,12 +28,12 @@ def drop(folder: Path, text: str, name: str = "file.csv") -> str:
 
 
 def load(*names: str, rules: Mapping[str, str] = RULES) -> list[dict[str, Any]]:
-    source = csv_source(names, "rows", COLUMNS, "%d/%m/%Y", rules)
+    source = csv_source(names, "rows", CsvFormat(COLUMNS, "%d/%m/%Y", rules))
     return [row for batch in source for row in batch.to_pylist()]
 
 
 def problems(name: str, rules: Mapping[str, str] = RULES) -> list[str]:
-    return find_problems(name, COLUMNS, "%d/%m/%Y", rules)
+    return find_problems(name, CsvFormat(COLUMNS, "%d/%m/%Y", rules))
 
 
 @pytest.fixture(autouse=True)
@@ -116,22 +116,22 @@ def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ("2018-01-02,x,1,1", "data row 2, column day: '2018-01-02' does not fit DATE"),
-        ("13/31/2018,x,1,1", "data row 2, column day: '13/31/2018' does not fit DATE"),
-        (",x,1,1", "data row 2, column day: None is missing"),
-        ("infinity,x,1,1", "data row 2, column day: 'infinity' does not fit DATE"),
-        ("epoch,x,1,1", "data row 2, column day: 'epoch' does not fit DATE"),
-        ("02/01/18,x,1,1", "data row 2, column day: '02/01/18' does not fit DATE"),
-        ("02/01/2018,x,0,1", "data row 2, column price: '0' breaks the rule price > 0"),
-        ("02/01/2018,x,cheap,1", "data row 2, column price: 'cheap' does not fit DECIMAL(18, 4)"),
+        ("2018-01-02,x,1,1", "line 3: column day: '2018-01-02' does not fit DATE"),
+        ("13/31/2018,x,1,1", "line 3: column day: '13/31/2018' does not fit DATE"),
+        (",x,1,1", "line 3: column day: the value is missing"),
+        ("infinity,x,1,1", "line 3: column day: 'infinity' does not fit DATE"),
+        ("epoch,x,1,1", "line 3: column day: 'epoch' does not fit DATE"),
+        ("02/01/18,x,1,1", "line 3: column day: '02/01/18' does not fit DATE"),
+        ("02/01/2018,x,0,1", "line 3: column price: '0' breaks the rule price > 0"),
+        ("02/01/2018,x,cheap,1", "line 3: column price: 'cheap' does not fit DECIMAL(18, 4)"),
         (
             "02/01/2018,x,1.23456,1",
-            "data row 2, column price: '1.23456' does not fit DECIMAL(18, 4)",
+            "line 3: column price: '1.23456' does not fit DECIMAL(18, 4)",
         ),
-        ("02/01/2018,x,1,1.5", "data row 2, column pieces: '1.5' does not fit BIGINT"),
+        ("02/01/2018,x,1,1.5", "line 3: column pieces: '1.5' does not fit BIGINT"),
         ("02/01/2018,x,1,99999999999999999999", "column pieces: '99999999999999999999' does not"),
-        ("02/01/2018,x,1", "Line: 3"),
-        ("02/01/2018,x,1,1,1", "Line: 3"),
+        ("02/01/2018,x,1", "line 3: it has 3 values, and the header has 4"),
+        ("02/01/2018,x,1,1,1", "line 3: it has 5 values, and the header has 4"),
     ],
 )
 def test_a_bad_value_is_named_with_row_and_column(tmp_path: Path, row: str, problem: str) -> None:
@@ -143,13 +143,13 @@ def test_a_bad_value_is_named_with_row_and_column(tmp_path: Path, row: str, prob
 
 def test_a_value_that_does_not_fit_stops_the_load_too(tmp_path: Path) -> None:
     name = drop(tmp_path, HEADER + "02/01/2018,x,1,1\n2018-01-02,x,1,1\n")
-    with pytest.raises(Exception, match=r"file\.csv, data row 2, column day"):
+    with pytest.raises(Exception, match=r"file\.csv, line 3: column day"):
         load(name)
 
 
 def test_a_missing_value_where_one_is_needed_stops_the_load(tmp_path: Path) -> None:
     name = drop(tmp_path, HEADER + ",x,1,1\n")
-    with pytest.raises(Exception, match=r"file\.csv, data row 1, column day: None is missing"):
+    with pytest.raises(Exception, match=r"file\.csv, line 2: column day: the value is missing"):
         load(name)
 
 

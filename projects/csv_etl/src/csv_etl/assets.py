@@ -6,7 +6,7 @@ import dagster as dg
 from dagster_dlt import dlt_assets
 from dlt.extract import DltSource
 
-from csv_etl.checks import COLUMNS, DATE_FORMAT, RULES, check_files, content_of, file_check
+from csv_etl.checks import SHARE_PRICES, check_files, content_of, file_check
 from csv_etl.partitions import BUNDLED_DAYS, BUNDLED_FILES, by_file, daily, file_of_day
 from shared import warehouse
 from shared.resources import WarehouseDltResource
@@ -20,7 +20,7 @@ OWNER = "team:csv"
 
 def share_prices_from(paths: Sequence[str], table: str) -> DltSource:
     """Returns the source that loads files of the drop folder into a table."""
-    return csv_source(paths, table, COLUMNS, DATE_FORMAT, RULES)
+    return csv_source(paths, table, SHARE_PRICES)
 
 
 def dropped_file(name: str, description: str, bundled: Sequence[str] = ()) -> dg.AssetSpec:

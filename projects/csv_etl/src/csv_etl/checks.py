@@ -6,9 +6,7 @@ import dagster as dg
 from dlt.common.schema.typing import TColumnSchema
 
 from shared import environment
-from shared.sources.csv import DropFolder, find_problems
-
-DATE_FORMAT = "%Y/%m/%d"
+from shared.sources.csv import CsvFormat, DropFolder, find_problems
 
 
 def _money(description: str, nullable: bool = True) -> TColumnSchema:
@@ -21,7 +19,7 @@ def _money(description: str, nullable: bool = True) -> TColumnSchema:
     }
 
 
-COLUMNS: dict[str, TColumnSchema] = {
+_COLUMNS: dict[str, TColumnSchema] = {
     "date": {"data_type": "date", "nullable": False, "description": "Trading day."},
     "share_price": _money("Closing price of the share, in US dollars.", nullable=False),
     "amount": _money("Shares traded on the day."),
@@ -29,9 +27,11 @@ COLUMNS: dict[str, TColumnSchema] = {
     "shift": _money("Highest price of the day, in US dollars."),
     "spread": _money("Lowest price of the day, in US dollars."),
 }
-"""The columns of a file, by the names in its header."""
 
-RULES = {"share_price": "share_price > 0"}
+SHARE_PRICES = CsvFormat(
+    columns=_COLUMNS, date_format="%Y/%m/%d", rules={"share_price": "share_price > 0"}
+)
+"""What a file must look like."""
 
 
 def file_check(asset: dg.AssetKey) -> dg.AssetCheckSpec:
@@ -41,7 +41,7 @@ def file_check(asset: dg.AssetKey) -> dg.AssetCheckSpec:
         asset=asset,
         blocking=True,
         description="The header is as declared, there are rows, every value fits its type, and "
-        + " and ".join(RULES.values())
+        + " and ".join(SHARE_PRICES.rules.values())
         + ".",
     )
 
@@ -70,7 +70,7 @@ def check_files(
             metadata |= content
         else:
             context.add_asset_metadata(content, partition_key=partition)
-        problems += find_problems(path, COLUMNS, DATE_FORMAT, RULES)
+        problems += find_problems(path, SHARE_PRICES)
     return dg.MaterializeResult(
         metadata=metadata,
         check_results=[

@@ -1,13 +1,20 @@
 """CSV files of a drop folder, local or in a bucket, read by DuckDB with nothing guessed."""
 
+import codecs
 import csv
+import lzma
 import re
+import shutil
+import tempfile
+import zipfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import dlt
 import duckdb
@@ -29,7 +36,33 @@ FILE_NAME: TColumnSchema = {
 }
 """The column added to every row: the unit that a load replaces."""
 
+REJECTED: dict[str, TColumnSchema] = {
+    "file_name": FILE_NAME,
+    "line": {
+        "data_type": "bigint",
+        "nullable": False,
+        "description": "The line of the file that the record begins in; the header is line 1.",
+    },
+    "reason": {
+        "data_type": "text",
+        "nullable": False,
+        "description": "What is wrong with it, by column.",
+    },
+    "raw": {
+        "data_type": "text",
+        "nullable": False,
+        "description": "The record as it stands in the file, without its line break.",
+    },
+}
+"""The columns of a table of rejected records."""
+
+_REPLACED: Any = {"disposition": "merge", "strategy": "delete-insert"}
+_CONTRACT: Any = {"columns": "freeze", "data_type": "freeze"}
 _MOST_LETTERS = 400  # of a file's own text in a message
+_MOST_BYTES = 2_000_000  # of a record; DuckDB's own limit
+_LINE, _REASON, _RAW = "line of the file", "what is wrong", "text of the record"
+_TEXTS = '"texts of the file"'
+_UNDECODED = re.compile("[\ud800-\udfff]")
 
 _DUCKDB_TYPES: dict[str | None, str] = {
     "text": "VARCHAR",
@@ -39,6 +72,32 @@ _DUCKDB_TYPES: dict[str | None, str] = {
     "date": "DATE",
     "timestamp": "TIMESTAMP",
 }
+
+
+def _arrow(codec: str) -> Callable[[BinaryIO], AbstractContextManager[BinaryIO]]:
+    # Arrow tells a stream that is cut, or followed by anything else, from a whole one.
+    return lambda file: pa.CompressedInputStream(pa.PythonFile(file, "r"), codec)
+
+
+@contextmanager
+def _only_member(file: BinaryIO) -> Iterator[BinaryIO]:
+    with zipfile.ZipFile(file) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        if len(members) != 1:
+            raise zipfile.BadZipFile(f"it has {len(members)} files, and must have one")
+        with archive.open(members[0]) as member:
+            yield member  # type: ignore[misc]
+
+
+_DECOMPRESSED: Mapping[str, Callable[[BinaryIO], AbstractContextManager[Any]]] = {
+    ".gz": _arrow("gzip"),
+    ".bz2": _arrow("bz2"),
+    ".zst": _arrow("zstd"),
+    ".xz": lzma.LZMAFile,
+    ".zip": _only_member,
+}
+_SUFFIXES = (".csv", *(f".csv{suffix}" for suffix in _DECOMPRESSED))
+_DAMAGED = (OSError, EOFError, RuntimeError, lzma.LZMAError, zipfile.BadZipFile)
 
 
 class FileRefusedError(Exception):
@@ -100,7 +159,7 @@ class DropFolder:
         return full
 
     def list(self) -> dict[str, FileState]:
-        """Returns the CSV files below the folder.
+        """Returns the CSV files below the folder, compressed ones too.
 
         Hidden files, links that lead out and what is no regular file are left out.
 
@@ -114,15 +173,45 @@ class DropFolder:
         found = {}
         for full, info in self.files.find(self._root, detail=True).items():
             path = str(PurePosixPath(full).relative_to(self._root))
-            if not path.endswith(".csv") or any(p.startswith(".") for p in path.split("/")):
+            if not path.endswith(_SUFFIXES) or any(p.startswith(".") for p in path.split("/")):
                 continue
             with suppress(FileRefusedError):
                 if self.is_local and not Path(self._below(path)).is_file():
                     continue
-                times = ("mtime", "LastModified", "updated", "last_modified")
-                modified = next((info[time] for time in times if info.get(time)), None)
-                found[path] = FileState(size=info["size"], modified=str(modified))
+                found[path] = _state(info)
         return found
+
+    def state(self, path: str) -> FileState:
+        """Returns a file's size and time of change."""
+        return _state(self.files.info(self.find(path)))
+
+    @contextmanager
+    def local(self, path: str) -> Iterator[Path]:
+        """Yields a local file with the file's bytes, uncompressed: the file itself, or a copy.
+
+        Compression goes by the name's ending: .gz, .bz2, .xz, .zst, or .zip with one file in it.
+
+        Raises:
+            FileRefusedError: the path must not be read, or what is compressed is damaged.
+        """
+        full = self.find(path)
+        compression = Path(path).suffix
+        if self.is_local and compression not in _DECOMPRESSED:
+            yield Path(full)
+            return
+        with tempfile.TemporaryDirectory() as folder, self.files.open(full, "rb") as file:
+            copy = Path(folder) / "copy"
+            with copy.open("wb") as target:
+                try:
+                    with _DECOMPRESSED.get(compression, nullcontext)(file) as source:
+                        shutil.copyfileobj(source, target, 1 << 20)
+                except _DAMAGED as error:
+                    if getattr(error, "errno", None):  # the storage's trouble, not the file's
+                        raise
+                    raise FileRefusedError(
+                        f"{path} cannot be uncompressed: {_short(str(error))}"
+                    ) from None
+            yield copy
 
     def content_hash(self, path: str) -> str:
         """Returns the SHA-256 of a file's bytes, in hexadecimal."""
@@ -133,169 +222,398 @@ class DropFolder:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class CsvFormat:
+    """What a CSV file must look like for its records to be loaded.
+
+    Attributes:
+        columns: the files' columns with dlt's type; exactly these are expected in the header, in any
+            order.
+        date_format: how dates are written, in strptime's letters.
+        rules: by column, a SQL condition about it that every record must meet.
+        encoding: of the text, by Python's name for it. A byte order mark at a file's start tells
+            UTF-8, UTF-16 and UTF-32 by itself.
+        may_be_empty: whether a file may have a header alone; if so, what it had loaded goes.
+    """
+
+    columns: Mapping[str, TColumnSchema]
+    date_format: str = "%Y-%m-%d"
+    rules: Mapping[str, str] = field(default_factory=dict)
+    encoding: str = "utf-8"
+    may_be_empty: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses an encoding that Python does not know."""
+        codecs.lookup(self.encoding)
+
+
+BadRecords = Literal["stop", "quarantine"]
+"""What a record that is not as declared does: stop its file, or stand aside."""
+
+
+def rejected_table(table: str) -> str:
+    """Returns the name of the table that keeps what was rejected on the way to a table."""
+    return f"{table}_rejected"
+
+
 @dlt.source(name="csv")
 def csv_source(
     paths: Sequence[str],
     table: str,
-    columns: Mapping[str, TColumnSchema],
-    date_format: str,
-    rules: Mapping[str, str],
+    csv_format: CsvFormat,
+    bad_records: BadRecords = "stop",
 ) -> DltResource:
     """Loads CSV files of the drop folder (`DROP_FOLDER`), each replaced as a whole.
 
     Args:
         paths: files below it.
         table: the table to load into.
-        columns: the files' columns with dlt's type; exactly these are expected in the header.
-        date_format: how dates are written, in strptime's letters.
-        rules: by column, a SQL condition about it that every row must meet.
+        csv_format: what the files must look like.
+        bad_records: what a record that is not like that does. `stop`: its file loads nothing, and the
+            error names line, column and reason. `quarantine`: the others load, and it is kept in
+            `<table>_rejected` (columns `REJECTED`), so that loaded and rejected records together are
+            the file's. The two tables commit one after the other. A file whose header is another, or
+            whose text cannot be read at all, stops the load in any case.
     """
     # Arrow says of every column whether it may be NULL, so dlt must be told as well.
     declared: dict[str, TColumnSchema] = {
         name: {**hints, "nullable": hints.get("nullable") is not False}
-        for name, hints in {"file_name": FILE_NAME, **columns}.items()
+        for name, hints in {"file_name": FILE_NAME, **csv_format.columns}.items()
     }
 
     @dlt.resource(
-        name=table,
-        columns=declared,
-        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
-        schema_contract={"columns": "freeze", "data_type": "freeze"},
+        name=table, columns=declared, write_disposition=_REPLACED, schema_contract=_CONTRACT
     )
     def csv_rows() -> Iterator[Any]:
         """Rows of the dropped CSV files, typed as declared, with the file each came from.
 
-        Yields Arrow batches with the declared columns and `file_name`.
+        Yields Arrow batches with the declared columns and `file_name`; under `quarantine` also
+        batches of `REJECTED`, marked for the table of rejected records.
 
         Raises:
-            FileRefusedError: a path that must not be read, or a file that `find_problems` objects to
-                (the message names row and column).
+            FileRefusedError: a path that must not be read, or a file that `find_problems` objects to.
         """
-        # Without this a file without rows would load nothing, and its old rows would stay.
+        # Without these a file without rows would load nothing, and its old rows would stay.
         yield dlt.mark.materialize_table_schema()
+        if bad_records == "quarantine":
+            rejected = dlt.mark.make_hints(
+                table_name=rejected_table(table),
+                columns=REJECTED,
+                write_disposition=_REPLACED,
+                schema_contract=_CONTRACT,
+            )
+            nothing = dlt.mark.materialize_table_schema()
+            yield dlt.mark.with_hints(nothing, rejected, create_table_variant=True)
         drop_folder = DropFolder(environment.drop_folder())
         for path in paths:
-            # A check that ran before may have seen the file as it was before.
-            if problems := find_problems(path, columns, date_format, rules):
-                raise FileRefusedError("; ".join(problems))
-            with _open(drop_folder, path, columns) as (connection, relation):
-                names = ", ".join(map(_quoted, columns))
-                select = f"SELECT ?::VARCHAR AS file_name, {names} FROM {relation(date_format)}"
-                try:
-                    batches = connection.sql(select, params=[path]).to_arrow_reader(BATCH_ROWS)
-                    required = _required(batches.schema, declared)
-                    for batch in batches:
-                        yield batch.cast(required)
-                except (duckdb.Error, ValueError) as error:
-                    raise FileRefusedError(f"{path}: {_reason(error)}") from None
+            before = drop_folder.state(path)
+            with _open(drop_folder, path, csv_format) as file:
+                # A check that ran before may have seen the file as it was before.
+                if problems := file.problems(bad_records):
+                    raise FileRefusedError("; ".join(problems))
+                for batch in file.rows():
+                    yield batch.cast(_required(batch.schema, declared))
+                if bad_records == "quarantine":
+                    for batch in file.rejected():
+                        kept = batch.cast(_required(batch.schema, REJECTED))
+                        yield dlt.mark.with_table_name(kept, rejected_table(table))
+            if drop_folder.state(path) != before:
+                raise FileRefusedError(f"{path} was written to while it was read; load it again")
 
     return csv_rows
 
 
 def find_problems(
-    path: str,
-    columns: Mapping[str, TColumnSchema],
-    date_format: str,
-    rules: Mapping[str, str],
-    most: int = 5,
+    path: str, csv_format: CsvFormat, bad_records: BadRecords = "stop", most: int = 5
 ) -> list[str]:
-    """Returns what is wrong with a file's content, naming row and column; an empty list if nothing is.
+    """Returns why a file would not load, naming line and column; an empty list if it would.
 
-    Checks the header, that there are rows, that every value fits its declared type without loss, and
-    `rules`. Data rows are counted from 1 below the header.
+    Checks the header and that there are records; under `stop` also that every value fits its declared
+    type without loss, and the format's rules.
 
     Args:
         path: a file below the drop folder.
-        columns: the expected columns with dlt's type.
-        date_format: how dates are written, in strptime's letters.
-        rules: by column, a SQL condition about it that every row must meet.
-        most: stop after this many.
+        csv_format: what the file must look like.
+        bad_records: as for `csv_source`.
+        most: name no more bad records than this.
 
     Raises:
         FileRefusedError: the path leaves the folder, is missing or is no file.
     """
     drop_folder = DropFolder(environment.drop_folder())
     drop_folder.find(path)
-    checks = []
-    for name, hints in columns.items():
-        value = f"texts.{_quoted(name)}"
-        misfit = f"does not fit {_duckdb_type(hints)}"
-        checks.append((name, misfit, f"NOT ({_fits(value, hints, date_format)})"))
-        if not hints.get("nullable", True):
-            checks.append((name, "is missing", f"{value} IS NULL"))
-        if name in rules:
-            typed = f"SELECT {_typed(value, hints, date_format)} AS {_quoted(name)}"
-            kept = f"SELECT {rules[name]} FROM ({typed})"
-            checks.append((name, f"breaks the rule {rules[name]}", f"NOT ({kept})"))
-    select = " UNION ALL ".join(
-        f'SELECT "data row", {_literal(name)}, {_quoted(name)}, {_literal(problem)} '
-        f"FROM texts WHERE {condition}"
-        for name, problem, condition in checks
-    )
     try:
-        with _open(drop_folder, path, columns) as (connection, relation):
-            connection.execute(
-                'CREATE TEMP TABLE texts AS SELECT row_number() OVER () AS "data row", * '
-                f"FROM {relation(None)}"
-            )
-            if connection.execute("SELECT 1 FROM texts LIMIT 1").fetchone() is None:
-                return [f"{path} has a header and no rows"]
-            found = connection.execute(f"{select} ORDER BY 1, 2 LIMIT {most:d}").fetchall()
+        with _open(drop_folder, path, csv_format) as file:
+            return file.problems(bad_records, most)
     except FileRefusedError as error:
         return [str(error)]
-    except duckdb.Error as error:
-        return [f"{path}: {_reason(error)}"]
-    return [
-        f"{path}, data row {row}, column {name}: {_short(repr(value))} {problem}"
-        for row, name, value, problem in found
-    ]
 
 
 @contextmanager
-def _open(
-    drop_folder: DropFolder, path: str, columns: Mapping[str, TColumnSchema]
-) -> Iterator[tuple[duckdb.DuckDBPyConnection, Callable[[str | None], str]]]:
-    """Opens a file for DuckDB, once its header is the declared one.
+def _open(drop_folder: DropFolder, path: str, csv_format: CsvFormat) -> Iterator["_File"]:
+    """Opens a file, once its header is the declared one.
 
-    Yields a connection and a function that returns the table expression to select from: typed, with
-    the date format given, or all text with None. Everything that DuckDB could guess is pinned: left
-    to itself it drops rows that begin with '#', joins ragged files into one column and swaps day
-    and month.
+    Raises:
+        FileRefusedError: the path must not be read, or the header is another.
     """
-    full = drop_folder.find(path)
-    with drop_folder.files.open(full, "rt", encoding="utf-8-sig", newline="") as file:
+    with drop_folder.local(path) as source, tempfile.TemporaryDirectory() as folder:
+        encoding = _encoding(source, csv_format.encoding)
+        with source.open(encoding=encoding, newline="") as text:
+            reader = csv.reader(text, strict=True)
+            try:
+                header = next(reader, [])
+            except (csv.Error, UnicodeError) as error:
+                raise FileRefusedError(f"{path}: the header cannot be read: {error}") from None
+        if not header:
+            raise FileRefusedError(f"{path} is empty: not even a header")
+        if sorted(header) != sorted(csv_format.columns):
+            raise FileRefusedError(
+                f"{path}: the header is {_short(', '.join(header))}; "
+                f"expected {_short(', '.join(csv_format.columns))}"
+            )
+        with duckdb.connect() as connection:
+            yield _File(
+                path=path,
+                source=source,
+                encoding=encoding,
+                header=header,
+                header_lines=reader.line_num,
+                csv_format=csv_format,
+                folder=Path(folder),
+                connection=connection,
+            )
+
+
+def _encoding(source: Path, declared: str) -> str:
+    """Returns the encoding to read a file with: the declared one, or what its first bytes say."""
+    if codecs.lookup(declared).name != "utf-8":
+        return declared
+    with source.open("rb") as file:
+        start = file.read(4)
+    # The mark of UTF-16 is the beginning of UTF-32's.
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig"
+
+
+@dataclass
+class _File:
+    """A file whose header is as declared, and what DuckDB makes of its records.
+
+    Almost every file is sound: DuckDB looks it over and reads it as it is. Only where it is not, its
+    records are written out one by one, each with its line and with what is wrong with its quotes, its
+    letters or its number of values, and DuckDB reads that with the same checks.
+    """
+
+    path: str
+    source: Path
+    encoding: str
+    header: list[str]
+    header_lines: int
+    csv_format: CsvFormat
+    folder: Path
+    connection: duckdb.DuckDBPyConnection
+
+    def problems(self, bad_records: BadRecords, most: int = 5) -> list[str]:
+        """Returns why the file must not be loaded."""
         try:
-            header = next(csv.reader(file, strict=True), [])
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise FileRefusedError(f"{path}: the header cannot be read: {error}") from None
-    if not header:
-        raise FileRefusedError(f"{path} is empty: not even a header")
-    if sorted(header) != sorted(columns):
-        raise FileRefusedError(
-            f"{path}: the header is {_short(', '.join(header))}; expected {_short(', '.join(columns))}"
-        )
-    if not drop_folder.is_local:
-        full = drop_folder.files.unstrip_protocol(full)
+            if not self._has_records():
+                if self.csv_format.may_be_empty:
+                    return []
+                return [f"{self.path} has a header and no rows"]
+            if self._is_sound or bad_records == "quarantine":
+                return []
+            found = self.connection.execute(
+                f"SELECT {_quoted(_LINE)}, {_quoted(_REASON)} FROM {self._records} "
+                f"WHERE {_quoted(_REASON)} <> '' ORDER BY 1 LIMIT {most:d}"
+            ).fetchall()
+        except duckdb.Error as error:
+            return [f"{self.path}: {_reason(error)}"]
+        return [f"{self.path}, line {line}: {reason}" for line, reason in found]
 
-    def relation(date_format: str | None) -> str:
-        types = ", ".join(
-            f"{_literal(name)}: {_literal(_duckdb_type(columns[name]) if date_format else 'VARCHAR')}"
-            for name in header
-        )
-        dates = f", dateformat = {_literal(date_format)}" if date_format else ""
-        # [*] keeps a glob's letters in a file's name literal
-        name = re.sub(r"([*?\[])", r"[\1]", full)
-        return (
-            f"read_csv({_literal(name)}, columns = {{{types}}}{dates}, auto_detect = false, "
-            "delim = ',', quote = '\"', escape = '\"', header = true, skip = 0, comment = '', "
-            "nullstr = '', allow_quoted_nulls = false, "
-            "hive_partitioning = false)"
+    def rows(self) -> Iterator[pa.RecordBatch]:
+        """Yields the records that are as declared, typed, with the file's name."""
+        if self._is_sound:
+            relation = _read_csv(self._text, self._types(), self.csv_format.date_format)
+        else:
+            relation = f"(FROM {self._records} WHERE {_quoted(_REASON)} = '')"
+        names = ", ".join(map(_quoted, self.csv_format.columns))
+        return self._batches(f"SELECT ?::VARCHAR AS file_name, {names} FROM {relation}")
+
+    def rejected(self) -> Iterator[pa.RecordBatch]:
+        """Yields the other records, as `REJECTED` says."""
+        if self._is_sound:
+            return iter(())
+        return self._batches(
+            f"SELECT ?::VARCHAR AS file_name, {_quoted(_LINE)} AS line, {_quoted(_REASON)} AS reason, "
+            f"{_quoted(_RAW)} AS raw FROM {self._records} WHERE {_quoted(_REASON)} <> ''"
         )
 
-    with duckdb.connect() as connection:
-        if not drop_folder.is_local:
-            connection.register_filesystem(drop_folder.files)
-        yield connection, relation
+    def _batches(self, select: str) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self.connection.sql(select, params=[self.path]).to_arrow_reader(BATCH_ROWS)
+        except (duckdb.Error, ValueError) as error:
+            raise FileRefusedError(f"{self.path}: {_reason(error)}") from None
+
+    def _has_records(self) -> bool:
+        relation = _read_csv(self._text, self._texts()) if self._is_sound else self._records
+        return bool(self.connection.execute(f"SELECT 1 FROM {relation} LIMIT 1").fetchall())
+
+    def _texts(self) -> dict[str, str]:
+        return dict.fromkeys(self.header, "VARCHAR")
+
+    def _types(self) -> dict[str, str]:
+        return {name: _duckdb_type(self.csv_format.columns[name]) for name in self.header}
+
+    @cached_property
+    def _text(self) -> Path:
+        """The file as UTF-8, which is all that DuckDB reads."""
+        if self.encoding == "utf-8-sig":
+            return self.source
+        copy = self.folder / "text.csv"
+        with (
+            self.source.open(encoding=self.encoding, newline="") as text,
+            copy.open("w", encoding="utf-8", newline="") as target,
+        ):
+            shutil.copyfileobj(text, target, 1 << 20)
+        return copy
+
+    @cached_property
+    def _is_sound(self) -> bool:
+        try:
+            checked = self._checked(_read_csv(self._text, self._texts()))
+            bad = " OR ".join(condition for condition, _ in self._checks())
+            # Every value is touched, for DuckDB looks only into those it is asked for.
+            touched = " OR ".join(f"strlen({_TEXTS}.{_quoted(name)}) < 0" for name in self.header)
+            found = self.connection.execute(
+                f"SELECT 1 FROM {checked} WHERE {bad} OR {touched} LIMIT 1"
+            )
+            return not found.fetchall()
+        except (duckdb.Error, UnicodeError):
+            return False
+
+    @cached_property
+    def _records(self) -> str:
+        """The table expression of all records, each with its line, its text and what is wrong."""
+        written = self.folder / "records.csv"
+        count = 0
+        with (
+            self.source.open(encoding=self.encoding, errors="surrogateescape", newline="") as text,
+            written.open("w", encoding="utf-8", newline="") as target,
+        ):
+            target.write("line,reason,raw\n")
+            for _ in range(self.header_lines):
+                next(text)
+            for line, raw, reason in _split(text, self.header_lines + 1, len(self.header)):
+                fields = "," * (len(self.header) - 1) if reason else raw
+                shown = raw.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                target.write(f"{line},{_csv(reason)},{_csv(shown)},{fields}\n")
+                count += 1
+        own = {_LINE: "BIGINT", _REASON: "VARCHAR", _RAW: "VARCHAR"}
+        relation = _read_csv(written, own | self._texts())
+        wrong = ", ".join(f"CASE WHEN {bad} THEN {message} END" for bad, message in self._checks())
+        reason = f"coalesce({_quoted(_REASON)}, concat_ws('; ', {wrong}))"
+        records = (
+            f"(SELECT * REPLACE ({reason} AS {_quoted(_REASON)}) FROM {self._checked(relation)})"
+        )
+        found = self.connection.execute(f"SELECT count(*) FROM {records}").fetchall()
+        if found != [(count,)]:
+            raise FileRefusedError(f"{self.path}: its quotes can be read in two ways; mend them")
+        return records
+
+    def _checked(self, relation: str) -> str:
+        """Returns the table expression with each column typed, and its text in `_TEXTS`."""
+        texts = ", ".join(f"{_quoted(name)}: {_quoted(name)}" for name in self.header)
+        typed = ", ".join(
+            f"{_typed(_quoted(name), hints, self.csv_format.date_format)} AS {_quoted(name)}"
+            for name, hints in self.csv_format.columns.items()
+        )
+        return f"(SELECT * REPLACE ({typed}), {{{texts}}} AS {_TEXTS} FROM {relation})"
+
+    def _checks(self) -> Iterator[tuple[str, str]]:
+        """Yields SQL conditions that a record must not meet, each with SQL of what to say then."""
+        for name, hints in self.csv_format.columns.items():
+            text, typed = f"{_TEXTS}.{_quoted(name)}", _quoted(name)
+            column = _literal(f"column {name}: ")
+            shown = f"{column} || chr(39) || left({text}, {_MOST_LETTERS}) || chr(39) || "
+            misfit = _literal(f" does not fit {_duckdb_type(hints)}")
+            yield f"NOT ({_fits(text, typed, hints)})", shown + misfit
+            if not hints.get("nullable", True):
+                yield f"{text} IS NULL", f"{column} || 'the value is missing'"
+            if rule := self.csv_format.rules.get(name):
+                yield f"NOT ({rule})", shown + _literal(f" breaks the rule {rule}")
+
+
+def _split(lines: Iterator[str], number: int, width: int) -> Iterator[tuple[int, str, str]]:
+    """Yields a file's records: the line each begins in, its text, and what is wrong with it, if anything.
+
+    Where the quotes are wrong nobody can tell where a record ends: then the line it begins in is set
+    aside, and reading goes on with the next.
+
+    Args:
+        lines: the file's lines below the header, with their line breaks.
+        number: the first one's.
+        width: how many values a record has.
+    """
+    again: deque[str] = deque()
+    taken: list[str] = []
+
+    def take() -> Iterator[str]:
+        size = 0
+        while (line := again.popleft() if again else next(lines, None)) is not None:
+            taken.append(line)
+            size = size + len(line) if len(taken) > 1 else len(line)
+            if size > _MOST_BYTES:
+                raise csv.Error(f"it is longer than {_MOST_BYTES:,} letters")
+            yield line
+
+    csv.field_size_limit(2 * _MOST_BYTES)  # the limit is take's
+    reader = csv.reader(take(), strict=True, skipinitialspace=True)
+    while True:
+        taken.clear()
+        reason = ""
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fields = [""]
+            reason = f"its quotes or its end are wrong: {error}"
+            again.extendleft(reversed(taken[1:]))
+            del taken[1:]
+            reader = csv.reader(take(), strict=True, skipinitialspace=True)
+        raw = "".join(taken)
+        if not reason and len(fields) != width and (len(fields) != width + 1 or fields[-1]):
+            reason = f"it has {len(fields)} values, and the header has {width}"
+        if _UNDECODED.search(raw):
+            reason = "it has bytes that are no letters in the file's encoding"
+        if fields or width == 1:
+            yield number, raw.removesuffix("\n").removesuffix("\r"), reason
+        number += len(taken)
+
+
+def _csv(text: str) -> str:
+    """Returns a text as a CSV value; nothing for an empty one, which DuckDB reads as NULL."""
+    return '"' + text.replace('"', '""') + '"' if text else ""
+
+
+def _read_csv(file: Path, types: Mapping[str, str], date_format: str = "%Y-%m-%d") -> str:
+    """Returns the table expression of a file with a header.
+
+    Everything that DuckDB could guess is pinned: left to itself it drops rows that begin with '#',
+    joins ragged files into one column and swaps day and month.
+    """
+    columns = ", ".join(f"{_literal(name)}: {_literal(kind)}" for name, kind in types.items())
+    # [*] keeps a glob's letters in a file's name literal
+    name = re.sub(r"([*?\[])", r"[\1]", str(file))
+    return (
+        f"read_csv({_literal(name)}, columns = {{{columns}}}, dateformat = {_literal(date_format)}, "
+        f"max_line_size = {5 * _MOST_BYTES}, auto_detect = false, "
+        "delim = ',', quote = '\"', escape = '\"', header = true, skip = 0, comment = '', "
+        "nullstr = '', allow_quoted_nulls = false, hive_partitioning = false)"
+    )
 
 
 def _required(schema: pa.Schema, columns: Mapping[str, TColumnSchema]) -> pa.Schema:
@@ -320,9 +638,9 @@ def _typed(value: str, hints: TColumnSchema, date_format: str) -> str:
     return f"TRY_CAST({value} AS {_duckdb_type(hints)})"
 
 
-def _fits(value: str, hints: TColumnSchema, date_format: str) -> str:
+def _fits(value: str, typed: str, hints: TColumnSchema) -> str:
     """Returns the SQL condition that a text keeps its whole meaning as the column's type."""
-    typed, kind = _typed(value, hints, date_format), hints["data_type"]
+    kind = hints["data_type"]
     fits = f"{typed} IS NOT NULL"
     if kind in ("date", "timestamp"):
         # Keeps out 18 for 2018, and infinity and epoch, which DuckDB takes for dates.
@@ -356,3 +674,9 @@ def _literal(text: str) -> str:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _state(info: Mapping[str, Any]) -> FileState:
+    times = ("mtime", "LastModified", "updated", "last_modified")
+    modified = next((info[time] for time in times if info.get(time)), None)
+    return FileState(size=info["size"], modified=str(modified))
