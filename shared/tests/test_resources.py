@@ -1,12 +1,15 @@
 """The dlt resource: a partition is replaced exactly, whatever it held before."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus, urlencode
 
 import dagster as dg
 import dlt
 import pytest
+import requests
 from dagster_dlt import dlt_assets
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from dlt.extract import DltResource
@@ -440,6 +443,87 @@ def test_a_day_may_shrink_to_nothing() -> None:
     assert run_flat(numbered(10), partition=True).success
     assert run_flat([], partition=True).success
     assert flat_rows() == []
+
+
+def extracted(day: str, row: dict[str, Any]) -> warehouse.WarehousePipeline:
+    """Returns the pipeline of a run that has extracted a row of a day, and not loaded it yet."""
+    source = flat([{"day": day, **row}], True)
+    pipeline = warehouse.pipeline("flat_pipeline", dataset_name="numbers").open(
+        day, source, replaced_rows(source, [day])
+    )
+    with dlt.config.values({"normalize.parquet_normalizer.add_dlt_load_id": True}):
+        pipeline.sync_destination()
+        pipeline.extract(source, loader_file_format="parquet")
+        pipeline.normalize()
+    return pipeline
+
+
+def test_what_two_runs_at_once_find_new_is_known_to_all_later_runs() -> None:
+    extracted("mon", {"n": 1}).load()
+    finds_a_table = extracted("mon", {"n": 1, "notes": [{"note": "x"}, {"note": "y"}]})
+    finds_a_column = extracted("tue", {"n": 2, "more": 5})
+    finds_a_table.load()
+    finds_a_column.load()
+    assert len(warehouse.query("FROM numbers.flat_numbers__notes")) == 2
+    extracted("mon", {"n": 1, "more": 6}).load()
+    assert warehouse.query("FROM numbers.flat_numbers__notes") == []
+    rows = warehouse.query("SELECT day, n, more FROM numbers.flat_numbers ORDER BY day")
+    assert rows == [{"day": "mon", "n": 1, "more": 6}, {"day": "tue", "n": 2, "more": 5}]
+
+
+def test_a_column_that_two_runs_at_once_give_two_types_stops_the_later_one() -> None:
+    extracted("mon", {"n": 1}).load()
+    says_number = extracted("mon", {"n": 1, "more": 5})
+    says_text = extracted("tue", {"n": 2, "more": "1.5"})
+    says_number.load()
+    with pytest.raises(
+        warehouse.SchemaConflictError, match=r"flat_numbers\.more bigint.* has text"
+    ):
+        says_text.load()
+    assert warehouse.query("SELECT day, more FROM numbers.flat_numbers") == [
+        {"day": "mon", "more": 5}
+    ]
+
+
+@dlt.source(name="leaky")
+def leaky() -> DltResource:
+    """Fails as `requests` does, with the whole address in its words."""
+
+    @dlt.resource(write_disposition="replace")
+    def leaky_numbers() -> Iterator[Any]:
+        key = os.environ["MARKED_API_KEY"]
+        yield {"n": 1}
+        try:
+            requests.get(f"http://127.0.0.1:9/?{urlencode({'api_key': key})}", timeout=1)
+        except requests.ConnectionError as error:
+            raise ValueError(f"no answer with key {key}") from error
+
+    return leaky_numbers
+
+
+@dlt_assets(
+    dlt_source=leaky(),
+    dlt_pipeline=warehouse.pipeline("leaky_pipeline", dataset_name="numbers"),
+    dagster_dlt_translator=WarehouseTranslator("team:test"),
+    name="leaky",
+)
+def leaky_asset(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+    yield from dlt.run(context=context)
+
+
+def test_a_secret_in_what_a_source_raises_reaches_no_file(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "marked key/5f3a9c"
+    monkeypatch.setenv("MARKED_API_KEY", key)
+    result = run(leaky_asset, instance=instance, raise_on_error=False)
+    words = told(result)
+    assert "ValueError: no answer with key ***" in words
+    assert "api_key=***" in words
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    marks = [mark.encode() for mark in (key, quote(key, safe=""), quote_plus(key))]
+    assert len(files) > 10, "nothing was stored to look into"
+    assert not [path for path in files if any(mark in path.read_bytes() for mark in marks)]
 
 
 def test_a_pipeline_made_at_import_is_refused(tmp_path: Path) -> None:

@@ -107,10 +107,10 @@ def test_a_path_that_is_no_dropped_file_is_refused_before_anything_loads(
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (HEADER + "2018/09/28,0,1,1,1,1\n", "data row 1, column share_price: '0' breaks the rule"),
+        (HEADER + "2018/09/28,0,1,1,1,1\n", "line 2: column share_price: '0' breaks the rule"),
         (
             HEADER + "2018/09/28,1,1,1,1,1\n2018/09/28,-1,1,1,1,1\n",
-            "data row 2, column share_price",
+            "line 3: column share_price",
         ),
         (HEADER, "has a header and no rows"),
         ("", "empty"),
@@ -136,18 +136,16 @@ def test_a_file_that_fails_its_check_lands_nothing(
     [
         ("share_prices", {}),
         ("share_prices_daily", {"partition_key": "2018-01-22"}),
-        ("share_prices_by_file", {"partition_key": "2018-01-22.csv"}),
     ],
 )
 def test_a_bad_file_lands_nothing_even_where_its_table_runs_alone(
     drop: Path, instance: dg.DagsterInstance, table: str, how: dict[str, str]
 ) -> None:
-    instance.add_dynamic_partitions("dropped_files", ["2018-01-22.csv"])
     load_file(instance, "2018-01-22.csv")
     (drop / "2018-01-22.csv").write_text(HEADER + "2018/09/28,-5,1,1,1,1\n")
     result = run(instance, table, **how)
     assert not result.success
-    assert "data row 1, column share_price: '-5' breaks the rule" in failure(result)
+    assert "line 2: column share_price: '-5' breaks the rule" in failure(result)
 
 
 def test_a_retry_loads_the_file_of_the_run_it_retries(
@@ -224,3 +222,74 @@ def test_a_table_depends_on_its_file() -> None:
     ]:
         parents = graph.get(dg.AssetKey(["csv_data", table])).parent_keys
         assert parents == {dg.AssetKey(["csv_data", file])}
+
+
+def load_dropped(instance: dg.DagsterInstance, name: str) -> dg.ExecuteInProcessResult:
+    instance.add_dynamic_partitions("dropped_files", [name])
+    job = defs.resolve_job_def("dropped_file_job")
+    return job.execute_in_process(instance=instance, partition_key=name, raise_on_error=False)
+
+
+def rejected() -> list[dict[str, Any]]:
+    return warehouse.query(
+        "SELECT file_name, line, raw, reason FROM csv_data.share_prices_by_file_rejected "
+        "ORDER BY file_name, line"
+    )
+
+
+def test_a_dropped_file_loads_its_good_records_and_keeps_every_bad_one(
+    drop: Path, instance: dg.DagsterInstance
+) -> None:
+    good = "2018/09/28,1,1,1,1,1\n"
+    bad = ["2018/09/28,-1,1,1,1,1", "2018/09/28,1", '"2018/09/28,1,1,1,1,1']
+    (drop / "x.csv").write_text(HEADER + (good * 10 + bad[0] + "\n") + good * 40 + bad[1] + "\n")
+    for _ in range(2):
+        result = load_dropped(instance, "x.csv")
+        assert result.success
+        assert landed("share_prices_by_file") == {"x.csv": 50}
+        assert [(row["line"], row["raw"]) for row in rejected()] == [(12, bad[0]), (53, bad[1])]
+    (check,) = (
+        c for c in result.get_asset_check_evaluations() if c.check_name == "rejected_records"
+    )
+    assert check.passed
+    assert check.description == "x.csv: 2 of 52 records rejected (3.8%)"
+    assert check.metadata["rejected"].value == 2
+
+    (drop / "x.csv").write_text(HEADER + good * 5 + bad[2] + "\n")
+    (check,) = (
+        c
+        for c in load_dropped(instance, "x.csv").get_asset_check_evaluations()
+        if c.check_name == "rejected_records"
+    )
+    assert not check.passed
+    assert landed("share_prices_by_file") == {"x.csv": 5}
+    assert [(row["line"], row["raw"]) for row in rejected()] == [(7, bad[2])]
+
+    (drop / "x.csv").write_text(HEADER + good)
+    assert load_dropped(instance, "x.csv").success
+    assert landed("share_prices_by_file") == {"x.csv": 1}
+    assert rejected() == []
+
+
+def test_a_mended_file_takes_nothing_from_its_neighbours(
+    drop: Path, instance: dg.DagsterInstance
+) -> None:
+    for name in ("a.csv", "b.csv"):
+        (drop / name).write_text(HEADER + "2018/09/28,1,1,1,1,1\n2018/09/28,x,1,1,1,1\n")
+        load_dropped(instance, name)
+    (drop / "a.csv").write_text(HEADER + "2018/09/28,1,1,1,1,1\n")
+    load_dropped(instance, "a.csv")
+    assert [row["file_name"] for row in rejected()] == ["b.csv"]
+    (row,) = warehouse.query(
+        "SELECT count(*) AS n FROM csv_data.share_prices_by_file_rejected AS rejected "
+        "JOIN csv_data._dlt_loads AS loads ON loads.load_id = rejected._dlt_load_id"
+    )
+    assert row["n"] == 1, "a rejected record knows its load"
+
+
+def test_another_header_is_refused_even_under_quarantine(
+    drop: Path, instance: dg.DagsterInstance
+) -> None:
+    (drop / "x.csv").write_text("a,b\n1,2\n")
+    assert not load_dropped(instance, "x.csv").success
+    assert not warehouse.path().exists()

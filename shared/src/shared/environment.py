@@ -1,9 +1,11 @@
 """Every environment variable of the workspace with its default; nothing else reads `os.environ`."""
 
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 from dotenv import load_dotenv
 
@@ -59,6 +61,26 @@ def value(name: str) -> str:
 def load_env_file() -> None:
     """Takes the workspace's .env file into the environment, once; what is set already wins."""
     load_dotenv(workspace_root() / ".env")
+
+
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)$")
+_SHORTEST_SECRET = 8  # a shorter one would be found in texts that have nothing to do with it
+
+
+def redacted(text: str) -> str:
+    """Returns a text with `***` for each secret of the environment.
+
+    A secret is what a variable holds whose name ends with KEY, TOKEN, SECRET, PASSWORD or CREDENTIALS,
+    such as NASA_API_KEY, AWS_SECRET_ACCESS_KEY and dlt's own; plain, or written as in an address.
+    """
+    load_env_file()
+    for name, secret in os.environ.items():
+        if _SECRET.search(name) and len(secret) >= _SHORTEST_SECRET:
+            if name in VARIABLES and secret == VARIABLES[name].default:
+                continue
+            for written in (secret, quote(secret, safe=""), quote_plus(secret)):
+                text = text.replace(written, "***")
+    return text
 
 
 def is_default(name: str) -> bool:

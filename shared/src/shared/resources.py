@@ -19,7 +19,8 @@ from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.pipeline import Pipeline
 
-from shared import warehouse
+from shared import environment, warehouse
+from shared.sources import REPLACED_TOGETHER
 
 DEFAULT_CONTRACT: TSchemaContractDict = {
     "tables": "evolve",
@@ -40,6 +41,10 @@ _DLT_SETTINGS = {
 
 class SchemaContractError(Exception):
     """Upstream sent what a table's schema contract does not take."""
+
+
+class RedactedError(Exception):
+    """Stands in for an error whose text held a secret, with that text less the secret."""
 
 
 class WarehouseDltResource(DagsterDltResource):
@@ -81,6 +86,7 @@ class WarehouseDltResource(DagsterDltResource):
             SchemaContractError: upstream sent a type, or a column, that the contract freezes out.
             ShrinkingError: a replaced table would keep too few rows.
             WarehouseBusyError: another process held the warehouse for too long.
+            RedactedError: anything else, where its text held a secret.
         """
         declared = next(iter(context.assets_def.metadata_by_key.values()))
         # A fresh copy: extracting alters a source's schema, and a second run would fail on it
@@ -129,9 +135,11 @@ class WarehouseDltResource(DagsterDltResource):
                     context, dlt_source, dlt_pipeline, dagster_dlt_translator, **kwargs
                 )
             failed = False
-        except PipelineStepFailed as error:
-            if violation := _violation(error):
+        except Exception as error:
+            if isinstance(error, PipelineStepFailed) and (violation := _violation(error)):
                 raise SchemaContractError(_told(violation, dlt_pipeline)) from None
+            if (text := _text(error)) != environment.redacted(text):
+                raise RedactedError(environment.redacted(text)) from None
             raise
         finally:
             warehouse.close(dlt_pipeline, failed)
@@ -180,6 +188,15 @@ class WarehouseDltResource(DagsterDltResource):
             "dagster/table_name": f"{warehouse.path().stem}.{dlt_pipeline.dataset_name}.{table}",
             "dagster/row_count": dg.MetadataValue.int(dlt_pipeline.row_counts.get(table, 0)),
         }
+
+
+def _text(error: BaseException | None) -> str:
+    """Returns the words of an error and of its causes, as they would end up in event and compute logs."""
+    words = []
+    while error is not None:
+        words.append(f"{type(error).__name__}: {error}")
+        error = error.__cause__ or error.__context__
+    return "\n".join(words)
 
 
 def _violation(error: BaseException | None) -> DataValidationError | None:
@@ -243,9 +260,12 @@ def replaced_rows(
             )
         values = ", ".join(_sql_value(key) for key in partitions)
         column = naming.normalize_identifier(partition_column)
-        table = naming.normalize_table_identifier(str(resource.table_name))
         condition = f"{escape_postgres_identifier(column)} IN ({values})"
-        conditions[table] = warehouse.ReplacedRows(column, tuple(partitions), condition)
+        together: Sequence[str] = schema.get(REPLACED_TOGETHER, [])  # type: ignore[assignment]
+        for table in (str(resource.table_name), *together):
+            conditions[naming.normalize_table_identifier(table)] = warehouse.ReplacedRows(
+                resource.name, column, tuple(partitions), condition
+            )
     return conditions
 
 

@@ -6,6 +6,7 @@ time, and dlt reconnects at every step, so a whole load runs inside one exclusiv
 """
 
 import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -21,8 +22,10 @@ from typing import Any, Literal, TypeVar
 
 import dlt
 import duckdb
+from dlt.common.destination.client import WithStateSync
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
+from dlt.common.schema.typing import TTableSchema
 from dlt.common.storages.load_package import ParsedLoadJobFileName
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from dlt.extract import DltSource
@@ -45,6 +48,10 @@ class PartitionError(Exception):
 
 class ShrinkingError(Exception):
     """A replace would leave a table with far fewer rows than it has."""
+
+
+class SchemaConflictError(Exception):
+    """Two runs at the same moment gave one new column two types."""
 
 
 class WarehouseBusyError(Exception):
@@ -164,6 +171,7 @@ def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
 class ReplacedRows:
     """The rows of a table that a run replaces: a column's values, and the same as a SQL condition."""
 
+    resource: str
     column: str
     values: tuple[str, ...]
     condition: str
@@ -239,8 +247,8 @@ class WarehousePipeline(dlt.Pipeline):
             WarehouseBusyError: another run of a partition took more than `WAREHOUSE_WAIT_SECONDS`.
         """
         units = [
-            f"{table} {value}"
-            for table, rows in self.replaced_rows.items()
+            f"{rows.resource} {value}"
+            for rows in self.replaced_rows.values()
             for value in rows.values
         ]
         if self.loads_whole_tables:
@@ -271,10 +279,12 @@ class WarehousePipeline(dlt.Pipeline):
 
         Raises:
             PartitionError: a row belongs to none of the partitions that this run replaces.
+            SchemaConflictError: another run has just given a new column another type.
             ShrinkingError: a replaced table would keep less than `keep_at_least` of its rows.
         """
         new_rows = self._normalised_rows()
         with exclusive(self.log) as connection:
+            self._take_in_stored_schema()
             self._refuse_shrinking(connection, new_rows)
             info = super().load(*args, **kwargs)
             self.row_counts = {
@@ -282,6 +292,30 @@ class WarehousePipeline(dlt.Pipeline):
                 for table in self.default_schema.data_table_names()
             }
         return info
+
+    def _take_in_stored_schema(self) -> None:
+        """Adds to what is about to load the tables and columns that other runs stored meanwhile.
+
+        dlt stores the schema that a run began with and what that run found. A table that a run of
+        another partition found in between would be missing from the newest version, and from then on
+        nothing would delete from it.
+        """
+        packages = self._get_load_storage().normalized_packages
+        for load_id in self.list_normalized_load_packages():
+            schema = packages.load_schema(load_id)
+            with self.destination_client(schema.name) as client:
+                if not client.is_storage_initialized():
+                    return
+                assert isinstance(client, WithStateSync)
+                stored = client.get_stored_schema(schema.name)
+            known = {schema.stored_version_hash, *schema.previous_hashes}
+            if stored is None or stored.version_hash in known:
+                continue
+            newest = Schema.from_stored_schema(json.loads(stored.schema))
+            for table in newest.data_tables(include_incomplete=True):
+                _add(schema, table)
+            packages.save_schema(load_id, schema)
+            self.schemas.save_schema(schema)
 
     def _normalised_rows(self) -> Counter[str]:
         """Counts what is about to load, by table; a row that this run does not replace would double."""
@@ -331,6 +365,28 @@ class WarehousePipeline(dlt.Pipeline):
                     f"below {self.keep_at_least:.0%} of what it has; nothing was loaded. If upstream "
                     "is right, run again with the tag etl/allow_shrinking = true."
                 )
+
+
+def _add(schema: Schema, stored: TTableSchema) -> None:
+    """Adds a stored table to a schema, or those of its columns that the schema's lacks.
+
+    Raises:
+        SchemaConflictError: a column has another type there.
+    """
+    name = stored["name"]
+    if name not in schema.tables:
+        schema.update_table(stored, normalize_identifiers=False)
+        return
+    columns = schema.tables[name]["columns"]
+    for column, hints in stored["columns"].items():
+        ours, theirs = columns.get(column, {}).get("data_type"), hints.get("data_type")
+        if ours is None:
+            columns[column] = hints
+        elif theirs not in (None, ours):
+            raise SchemaConflictError(
+                f"{schema.name}: another run has just made {name}.{column} {theirs}, and this one has "
+                f"{ours} in it; nothing was loaded. Run it again, and its contract will decide."
+            )
 
 
 def _place(unit: str) -> int:
@@ -417,7 +473,8 @@ class PipelineDeclaration(dlt.Pipeline):
         pipeline.log = log
         pipeline.schema_name = source.schema.name
         pipeline.replaced_rows = dict(replaced_rows or {})
-        pipeline.loads_whole_tables = len(source.selected_resources) > len(pipeline.replaced_rows)
+        by_partition = {rows.resource for rows in pipeline.replaced_rows.values()}
+        pipeline.loads_whole_tables = bool(source.selected_resources.keys() - by_partition)
         return pipeline
 
 

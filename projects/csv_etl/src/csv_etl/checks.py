@@ -6,7 +6,7 @@ import dagster as dg
 from dlt.common.schema.typing import TColumnSchema
 
 from shared import environment
-from shared.sources.csv import CsvFormat, DropFolder, find_problems
+from shared.sources.csv import BadRecords, CsvFormat, DropFolder, find_problems
 
 
 def _money(description: str, nullable: bool = True) -> TColumnSchema:
@@ -34,20 +34,22 @@ SHARE_PRICES = CsvFormat(
 """What a file must look like."""
 
 
-def file_check(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+def file_check(asset: dg.AssetKey, bad_records: BadRecords = "stop") -> dg.AssetCheckSpec:
     """Declares the check; it blocks, so nothing lands when it fails."""
+    values = f", every value fits its type, and {' and '.join(SHARE_PRICES.rules.values())}"
+    told = "" if bad_records == "quarantine" else values
     return dg.AssetCheckSpec(
         name="file_is_loadable",
         asset=asset,
         blocking=True,
-        description="The header is as declared, there are rows, every value fits its type, and "
-        + " and ".join(SHARE_PRICES.rules.values())
-        + ".",
+        description=f"The header is as declared, there are rows{told}.",
     )
 
 
 def check_files(
-    paths: Mapping[str | None, str], context: dg.AssetExecutionContext | None = None
+    paths: Mapping[str | None, str],
+    context: dg.AssetExecutionContext | None = None,
+    bad_records: BadRecords = "stop",
 ) -> dg.MaterializeResult[None]:
     """Checks files of the drop folder, and reports them as imported.
 
@@ -56,6 +58,7 @@ def check_files(
     Args:
         paths: the file of each partition, or of None where there are no partitions.
         context: the partitioned asset's, which gets each partition's metadata.
+        bad_records: what the table does with bad records; under `quarantine` they pass here.
 
     Raises:
         FileRefusedError: a path leaves the drop folder, is missing or is no file.
@@ -70,7 +73,7 @@ def check_files(
             metadata |= content
         else:
             context.add_asset_metadata(content, partition_key=partition)
-        problems += find_problems(path, SHARE_PRICES)
+        problems += find_problems(path, SHARE_PRICES, bad_records)
     return dg.MaterializeResult(
         metadata=metadata,
         check_results=[

@@ -7,6 +7,7 @@ from shared.resources import WarehouseDltResource
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([assets]),
+    asset_checks=dg.load_asset_checks_from_modules([assets]),
     jobs=[automation.daily_file_job, automation.dropped_file_job],
     schedules=[automation.daily_file_schedule],
     sensors=[automation.dropped_files],

@@ -24,6 +24,7 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
 from shared import environment
+from shared.sources import REPLACED_TOGETHER
 
 BATCH_ROWS = 100_000
 """Rows handed to dlt at a time; bounds memory."""
@@ -281,8 +282,13 @@ def csv_source(
         for name, hints in {"file_name": FILE_NAME, **csv_format.columns}.items()
     }
 
+    tables = [rejected_table(table)] if bad_records == "quarantine" else []
+
     @dlt.resource(
-        name=table, columns=declared, write_disposition=_REPLACED, schema_contract=_CONTRACT
+        name=table,
+        columns=declared,
+        write_disposition=_REPLACED,
+        schema_contract=_CONTRACT,
     )
     def csv_rows() -> Iterator[Any]:
         """Rows of the dropped CSV files, typed as declared, with the file each came from.
@@ -296,14 +302,11 @@ def csv_source(
         # Without these a file without rows would load nothing, and its old rows would stay.
         yield dlt.mark.materialize_table_schema()
         if bad_records == "quarantine":
-            rejected = dlt.mark.make_hints(
-                table_name=rejected_table(table),
-                columns=REJECTED,
-                write_disposition=_REPLACED,
-                schema_contract=_CONTRACT,
-            )
-            nothing = dlt.mark.materialize_table_schema()
-            yield dlt.mark.with_hints(nothing, rejected, create_table_variant=True)
+            # A further table begins with all hints of the resource; its columns have to go first.
+            for further in ({}, REJECTED):
+                hints = dlt.mark.make_hints(table_name=rejected_table(table), columns=further)
+                nothing = dlt.mark.materialize_table_schema()
+                yield dlt.mark.with_hints(nothing, hints, create_table_variant=True)
         drop_folder = DropFolder(environment.drop_folder())
         for path in paths:
             before = drop_folder.state(path)
@@ -320,7 +323,7 @@ def csv_source(
             if drop_folder.state(path) != before:
                 raise FileRefusedError(f"{path} was written to while it was read; load it again")
 
-    return csv_rows
+    return csv_rows.apply_hints(additional_table_hints={REPLACED_TOGETHER: tables})
 
 
 def find_problems(

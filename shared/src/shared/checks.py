@@ -1,0 +1,66 @@
+"""Asset checks that any location may put on its tables; they look at what has landed."""
+
+import dagster as dg
+
+from shared import warehouse
+from shared.sources.csv import rejected_table
+
+_SHOWN = 5  # files, and records, in a check's result
+
+
+def rejected_records_check(asset: dg.AssetKey, most: float) -> dg.AssetChecksDefinition:
+    """Makes the check of a table that a CSV source loads with `bad_records="quarantine"`.
+
+    Its result shows how many records stand in `<table>_rejected`, and the first of them; it fails
+    where a file had more than a stated share.
+
+    Args:
+        asset: the table's key, `[dataset, table]`.
+        most: the share of a file's records that may be rejected, from 0 to 1.
+    """
+    dataset, table = asset.path
+    rejected = f'"{dataset}"."{rejected_table(table)}"'
+
+    @dg.asset_check(
+        asset=asset,
+        description=f"No file has more than {most:.1%} of its records rejected; those stand in "
+        f"{dataset}.{rejected_table(table)}.",
+    )
+    def rejected_records() -> dg.AssetCheckResult:
+        files = warehouse.query(f"""
+            WITH landed AS (
+                SELECT file_name, 0 AS bad FROM "{dataset}"."{table}"
+                UNION ALL SELECT file_name, 1 FROM {rejected}
+            )
+            SELECT file_name, sum(bad)::BIGINT AS bad, count(*) AS records, avg(bad) AS share
+            FROM landed GROUP BY 1 HAVING bad > 0 ORDER BY share DESC, file_name
+        """)
+        told = [
+            f"{file['file_name']}: {file['bad']} of {file['records']} records rejected "
+            f"({file['share']:.1%})"
+            for file in files
+        ]
+        first = warehouse.query(f"""
+            SELECT file_name, line, reason, left(raw, 100) AS raw
+            FROM {rejected} ORDER BY file_name, line LIMIT {_SHOWN}
+        """)
+        return dg.AssetCheckResult(
+            passed=all(file["share"] <= most for file in files),
+            description="; ".join(told[:_SHOWN]) or "no record was rejected",
+            metadata={
+                "rejected": sum(file["bad"] for file in files),
+                "largest share": max((file["share"] for file in files), default=0.0),
+                "files with rejected records": len(files),
+                "first rejected": dg.MetadataValue.table(
+                    [
+                        dg.TableRecord({name: str(value) for name, value in row.items()})
+                        for row in first
+                    ],
+                    schema=dg.TableSchema(
+                        [dg.TableColumn(name) for name in ("file_name", "line", "reason", "raw")]
+                    ),
+                ),
+            },
+        )
+
+    return rejected_records
