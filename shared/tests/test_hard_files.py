@@ -1,18 +1,25 @@
 """Files as the world writes them: each arrives right or is refused; none is silently wrong."""
 
 import bz2
+import csv
 import gzip
 import io
 import lzma
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dlt
+import duckdb
+import pyarrow as pa
 import pytest
 from dlt.common.schema.typing import TColumnSchema
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from shared.sources.csv import CsvFormat, csv_source, find_problems
+from shared.sources.csv import CsvFormat, DropFolder, _open, _split, csv_source, find_problems
 
 COLUMNS: dict[str, TColumnSchema] = {
     "code": {"data_type": "text"},
@@ -24,11 +31,19 @@ GOOD = HEADER + "a,1,1.5\n"
 ROW = ("a", "1", "1.50")
 
 
-def zipped(text: str) -> bytes:
+def zipped(*texts: str) -> bytes:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr("x.csv", text)
+        for n, text in enumerate(texts):
+            archive.writestr(f"{n}.csv", text)
     return target.getvalue()
+
+
+def zstd(text: str) -> bytes:
+    target = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(target, "zstd") as stream:
+        stream.write(text.encode())
+    return bytes(target.getvalue())
 
 
 RIGHT: dict[str, tuple[bytes, list[tuple[str | None, str | None, str | None]]]] = {
@@ -105,10 +120,10 @@ REFUSED: dict[str, bytes] = {
     "a type that changes far below": (HEADER + "a,1,1.5\n" * 9_000 + "a,one,1.5\n").encode(),
     "not a number": (HEADER + "a,1,NaN\n").encode(),
     "spaces for a number": (HEADER + "a,1,   \n").encode(),
-    "gz": gzip.compress(GOOD.encode()),
-    "bz2": bz2.compress(GOOD.encode()),
-    "xz": lzma.compress(GOOD.encode()),
-    "zip": zipped(GOOD),
+    "gz under another name": gzip.compress(GOOD.encode()),
+    "bz2 under another name": bz2.compress(GOOD.encode()),
+    "xz under another name": lzma.compress(GOOD.encode()),
+    "zip under another name": zipped(GOOD),
 }
 
 
@@ -177,3 +192,232 @@ def test_it_is_refused_with_the_file_s_name_and_a_reason(tmp_path: Path, kind: s
     (first, *_) = find_problems("x.csv", CsvFormat(COLUMNS))
     assert first.startswith("x.csv")
     assert len(first) < 1_000
+
+
+MANY = HEADER + "a,1,1.5\n" * 30_000
+COMPRESSED: dict[str, Callable[[str], bytes]] = {
+    "gz": lambda text: gzip.compress(text.encode()),
+    "bz2": lambda text: bz2.compress(text.encode()),
+    "xz": lambda text: lzma.compress(text.encode()),
+    "zst": zstd,
+    "zip": zipped,
+}
+
+
+def compressed(folder: Path, kind: str, content: bytes) -> list[Any]:
+    name = f"x.csv.{kind}"
+    (folder / name).write_bytes(content)
+    assert list(DropFolder(str(folder)).list()) == [name]
+    return [
+        row for batch in csv_source([name], "rows", CsvFormat(COLUMNS)) for row in batch["code"]
+    ]
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+def test_a_compressed_file_arrives_as_written(tmp_path: Path, kind: str) -> None:
+    assert len(compressed(tmp_path, kind, COMPRESSED[kind](MANY))) == 30_000
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
+def test_a_file_compressed_in_pieces_arrives_whole(tmp_path: Path, kind: str) -> None:
+    pieces = COMPRESSED[kind](MANY[:100_001]) + COMPRESSED[kind](MANY[100_001:])
+    assert len(compressed(tmp_path, kind, pieces)) == 30_000
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+@pytest.mark.parametrize("left", [0.0, 0.5, 0.95])
+def test_a_compressed_file_that_is_cut_is_refused(tmp_path: Path, kind: str, left: float) -> None:
+    whole = COMPRESSED[kind]("".join(f"{n},{n},{n}\n" for n in range(30_000)))
+    with pytest.raises(Exception, match=rf"x\.csv\.{kind} (cannot be uncompressed|is empty)"):
+        compressed(tmp_path, kind, whole[: int(len(whole) * left)])
+
+
+def test_an_archive_of_two_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"x\.csv\.zip .* has 2 files"):
+        compressed(tmp_path, "zip", zipped(GOOD, GOOD))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("latin-1", "é"),
+        ("cp1252", "€"),
+        ("shift-jis", "日本"),
+        ("utf-16-le", "é日😀"),
+        ("gb18030", "日😀"),
+    ],
+)
+def test_a_declared_encoding_arrives_as_written(tmp_path: Path, encoding: str, text: str) -> None:
+    (tmp_path / "x.csv").write_bytes((HEADER + f"{text},1,1.5\n").encode(encoding))
+    source = csv_source(["x.csv"], "rows", CsvFormat(COLUMNS, encoding=encoding))
+    assert [str(code) for batch in source for code in batch["code"]] == [text]
+
+
+@pytest.mark.parametrize("encoding", ["shift-jis", "ascii", "utf-16-le", "cp1252"])
+def test_bytes_that_are_no_letters_of_the_declared_encoding_are_refused(
+    tmp_path: Path, encoding: str
+) -> None:
+    good = "a,1,1.5\n".encode(encoding)
+    bad = b"\x81\xd8" if encoding == "utf-16-le" else b"\x81\xff"
+    (tmp_path / "x.csv").write_bytes(HEADER.encode(encoding) + good * 9_000 + bad + good)
+    (problem,) = find_problems("x.csv", CsvFormat(COLUMNS, encoding=encoding))
+    assert problem.startswith("x.csv")
+    assert "bytes" in problem
+
+
+def test_an_unknown_encoding_is_refused_where_it_is_declared() -> None:
+    with pytest.raises(LookupError, match="utf-9"):
+        CsvFormat(COLUMNS, encoding="utf-9")
+
+
+def test_a_file_may_be_empty_where_its_format_says_so(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(HEADER)
+    csv_format = CsvFormat(COLUMNS, may_be_empty=True)
+    assert find_problems("x.csv", csv_format) == []
+    assert [row for batch in csv_source(["x.csv"], "rows", csv_format) for row in batch] == []
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(MANY)
+    source = iter(csv_source(["x.csv"], "rows", CsvFormat(COLUMNS)))
+    next(source)
+    with file.open("a") as more:
+        more.write("b,2,2.5\n")
+    with pytest.raises(Exception, match=r"x\.csv was written to while it was read"):
+        list(source)
+
+
+# Under quarantine.
+
+Records = list[tuple[str | None, ...]]
+
+
+def separated(folder: Path, content: bytes) -> tuple[Records, list[dict[str, Any]]]:
+    """Returns what loads of a file, and what is rejected, as they stand in a warehouse."""
+    (folder / "x.csv").write_bytes(content)
+    pipeline = dlt.pipeline(
+        "hard_files",
+        pipelines_dir=str(folder),
+        destination=dlt.destinations.duckdb(str(folder / "x.duckdb")),
+        dataset_name="hard",
+    )
+    source = csv_source(["x.csv"], "rows", CsvFormat(COLUMNS), bad_records="quarantine")
+    pipeline.run(source, refresh="drop_data", loader_file_format="parquet")
+    with duckdb.connect(str(folder / "x.duckdb"), read_only=True) as connection:
+        good = connection.execute(
+            "SELECT code, n::VARCHAR, price::VARCHAR FROM hard.rows"
+        ).fetchall()
+        bad = connection.sql("FROM hard.rows_rejected ORDER BY line").to_arrow_table().to_pylist()
+    return good, bad
+
+
+def test_every_record_is_loaded_or_rejected_with_line_and_reason(tmp_path: Path) -> None:
+    lines = [
+        "a,1,1.5",  # line 2
+        "short,1",
+        "long,1,1.5,x",
+        "one,x,1.5",
+        '"two\nlines",2,2.5',  # lines 6 and 7
+        '"three\nlines\n",3,x',  # lines 8 to 10
+        '"unclosed,1,1.5',  # line 11
+        "b,3,3.5",
+        '"text"after,1,1.5',  # line 13
+        "both,x,y",
+        "",  # says nothing
+        'last "quote",4,4.5',  # line 16
+    ]
+    good, bad = separated(tmp_path, (HEADER + "\n".join(lines)).encode())
+    assert good == [
+        ("a", "1", "1.50"),
+        ("two\nlines", "2", "2.50"),
+        ("b", "3", "3.50"),
+        ('last "quote"', "4", "4.50"),
+    ]
+    assert [(row["line"], row["raw"]) for row in bad] == [
+        (3, lines[1]),
+        (4, lines[2]),
+        (5, lines[3]),
+        (8, lines[5]),
+        (11, lines[6]),
+        (13, lines[8]),
+        (14, lines[9]),
+    ]
+    assert [row["reason"] for row in bad[:3]] == [
+        "it has 2 values, and the header has 3",
+        "it has 4 values, and the header has 3",
+        "column n: 'x' does not fit BIGINT",
+    ]
+    assert bad[-1]["reason"] == (
+        "column n: 'x' does not fit BIGINT; column price: 'y' does not fit DECIMAL(38, 2)"
+    )
+    assert {row["file_name"] for row in bad} == {"x.csv"}
+
+
+def test_bytes_that_are_no_letters_are_kept_as_they_can_be_shown(tmp_path: Path) -> None:
+    good, bad = separated(tmp_path, HEADER.encode() + b"a,1,1.5\ncaf\xe9,2,2.5\n")
+    assert (good, bad[0]["raw"]) == ([ROW], "caf\\xe9,2,2.5")
+
+
+def test_a_record_longer_than_the_engine_takes_is_rejected_alone(tmp_path: Path) -> None:
+    good, bad = separated(tmp_path, f"{GOOD}{'x' * 2_100_000},1,1.5\nb,2,2.5\n".encode())
+    assert ([row[0] for row in good], [row["line"] for row in bad]) == (["a", "b"], [3])
+
+
+texts = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
+values = st.one_of(
+    texts,
+    st.integers().map(str),
+    st.decimals(allow_nan=True, places=3).map(str),
+    st.sampled_from(['"', '""', ",", " ", "\n", "\r\n", 'a"b', '"a', "#", "\\", "NULL", "\x00"]),
+)
+
+
+@given(
+    rows=st.lists(st.tuples(texts, st.integers(-(2**63), 2**63 - 1), st.integers()), max_size=20),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    line_break=st.sampled_from(["\n", "\r\n"]),
+)
+@example(rows=[(",", 1, 1), ("", 2, 2)], quoting=csv.QUOTE_ALL, line_break="\r\n")
+@settings(max_examples=50, deadline=None)
+def test_any_table_arrives_as_written(
+    rows: list[tuple[str, int, int]], quoting: Any, line_break: str
+) -> None:
+    target = io.StringIO()
+    writer = csv.writer(target, quoting=quoting, lineterminator=line_break)
+    writer.writerows([COLUMNS, *((code, n, f"{cents % 10**30}.25") for code, n, cents in rows)])
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DROP_FOLDER", folder)
+        (Path(folder) / "x.csv").write_bytes(target.getvalue().encode())
+        csv_format = CsvFormat(COLUMNS, may_be_empty=True)
+        landed = [
+            (row["code"] or "", row["n"], str(row["price"]))
+            for batch in csv_source(["x.csv"], "rows", csv_format)
+            for row in batch.to_pylist()
+        ]
+    assert landed == [(code, n, f"{cents % 10**30}.25") for code, n, cents in rows]
+
+
+@given(records=st.lists(st.lists(values, min_size=1, max_size=4).map(",".join), max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_every_letter_of_a_file_is_in_a_record_and_every_record_is_loaded_or_rejected(
+    records: list[str],
+) -> None:
+    text = HEADER + "".join(f"{record}\n" for record in records)
+    lines = io.StringIO(text.removeprefix(HEADER), newline="")
+    split = list(_split(lines, 2, 3))
+    letters = "".join(raw for _, raw, _ in split)
+    assert without_breaks(letters) == without_breaks(text.removeprefix(HEADER))
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "x.csv").write_bytes(text.encode())
+        with _open(DropFolder(folder), "x.csv", CsvFormat(COLUMNS, may_be_empty=True)) as file:
+            assert file.problems("quarantine") == []
+            good = sum(batch.num_rows for batch in file.rows())
+            bad = [row for batch in file.rejected() for row in batch.to_pylist()]
+    assert good + len(bad) == len(split)
+    raw_of = {line: raw for line, raw, _ in split}
+    assert all(row["reason"] and row["raw"] == raw_of[row["line"]] for row in bad)
+
+
+def without_breaks(text: str) -> str:
+    return text.replace("\r", "").replace("\n", "")

@@ -361,10 +361,10 @@ def _open(drop_folder: DropFolder, path: str, csv_format: CsvFormat) -> Iterator
     """
     with drop_folder.local(path) as source, tempfile.TemporaryDirectory() as folder:
         encoding = _encoding(source, csv_format.encoding)
-        with source.open(encoding=encoding, newline="") as text:
+        with source.open(encoding=encoding, errors="surrogateescape", newline="") as text:
             reader = csv.reader(text, strict=True)
             try:
-                header = next(reader, [])
+                header = [_shown(name) for name in next(reader, [])]
             except (csv.Error, UnicodeError) as error:
                 raise FileRefusedError(f"{path}: the header cannot be read: {error}") from None
         if not header:
@@ -432,7 +432,7 @@ class _File:
                 f"SELECT {_quoted(_LINE)}, {_quoted(_REASON)} FROM {self._records} "
                 f"WHERE {_quoted(_REASON)} <> '' ORDER BY 1 LIMIT {most:d}"
             ).fetchall()
-        except duckdb.Error as error:
+        except (duckdb.Error, UnicodeError) as error:
             return [f"{self.path}: {_reason(error)}"]
         return [f"{self.path}, line {line}: {reason}" for line, reason in found]
 
@@ -511,11 +511,11 @@ class _File:
                 next(text)
             for line, raw, reason in _split(text, self.header_lines + 1, len(self.header)):
                 fields = "," * (len(self.header) - 1) if reason else raw
-                shown = raw.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                target.write(f"{line},{_csv(reason)},{_csv(shown)},{fields}\n")
+                target.write(f"{line},{_csv(reason)},{_csv(_shown(raw))},{fields}\n")
                 count += 1
         own = {_LINE: "BIGINT", _REASON: "VARCHAR", _RAW: "VARCHAR"}
-        relation = _read_csv(written, own | self._texts())
+        # A record stands there twice, once with its quotes doubled.
+        relation = _read_csv(written, own | self._texts(), most_bytes=5 * _MOST_BYTES)
         wrong = ", ".join(f"CASE WHEN {bad} THEN {message} END" for bad, message in self._checks())
         reason = f"coalesce({_quoted(_REASON)}, concat_ws('; ', {wrong}))"
         records = (
@@ -588,8 +588,10 @@ def _split(lines: Iterator[str], number: int, width: int) -> Iterator[tuple[int,
             del taken[1:]
             reader = csv.reader(take(), strict=True, skipinitialspace=True)
         raw = "".join(taken)
-        if not reason and len(fields) != width and (len(fields) != width + 1 or fields[-1]):
-            reason = f"it has {len(fields)} values, and the header has {width}"
+        # DuckDB passes over a comma at a record's end.
+        values = len(fields) - (len(fields) == width + 1 and raw.rstrip("\r\n").endswith(","))
+        if not reason and values != width:
+            reason = f"it has {values} values, and the header has {width}"
         if _UNDECODED.search(raw):
             reason = "it has bytes that are no letters in the file's encoding"
         if fields or width == 1:
@@ -597,12 +599,22 @@ def _split(lines: Iterator[str], number: int, width: int) -> Iterator[tuple[int,
         number += len(taken)
 
 
+def _shown(text: str) -> str:
+    """Returns a text with each byte that could not be decoded as its number in hexadecimal."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _csv(text: str) -> str:
     """Returns a text as a CSV value; nothing for an empty one, which DuckDB reads as NULL."""
     return '"' + text.replace('"', '""') + '"' if text else ""
 
 
-def _read_csv(file: Path, types: Mapping[str, str], date_format: str = "%Y-%m-%d") -> str:
+def _read_csv(
+    file: Path,
+    types: Mapping[str, str],
+    date_format: str = "%Y-%m-%d",
+    most_bytes: int = _MOST_BYTES,
+) -> str:
     """Returns the table expression of a file with a header.
 
     Everything that DuckDB could guess is pinned: left to itself it drops rows that begin with '#',
@@ -613,7 +625,7 @@ def _read_csv(file: Path, types: Mapping[str, str], date_format: str = "%Y-%m-%d
     name = re.sub(r"([*?\[])", r"[\1]", str(file))
     return (
         f"read_csv({_literal(name)}, columns = {{{columns}}}, dateformat = {_literal(date_format)}, "
-        f"max_line_size = {5 * _MOST_BYTES}, auto_detect = false, "
+        f"max_line_size = {most_bytes}, auto_detect = false, "
         "delim = ',', quote = '\"', escape = '\"', header = true, skip = 0, comment = '', "
         "nullstr = '', allow_quoted_nulls = false, hive_partitioning = false)"
     )
