@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -39,15 +39,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints the torture suite's table, a line for each promise."""
     listed = [entry for entries in terminalreporter.stats.values() for entry in entries]
     reports = [entry for entry in listed if isinstance(entry, pytest.TestReport)]
-    seconds = {report.nodeid: report.duration for report in reports if report.when == "call"}
-    lines: dict[str, tuple[str, int, int, float]] = {}
-    for report in reports:
-        for name, value in report.user_properties:
-            if name == "torture":
-                promise, trials, failures = cast(tuple[str, int, int], value)
-                lines[report.nodeid] = (promise, trials, failures, seconds.get(report.nodeid, 0.0))
+    lines = sorted(
+        {
+            tuple(cast(list[Any], value))
+            for report in reports
+            for name, value in report.user_properties
+            if name == "torture"
+        },
+        key=lambda line: (line[0].startswith("STOCK"), line),
+    )
     if lines:
         terminalreporter.section("torture")
         terminalreporter.write_line(f"{'trials':>7} {'failures':>8} {'seconds':>8}  promise")
-        for promise, trials, failures, took in lines.values():
-            terminalreporter.write_line(f"{trials:>7} {failures:>8} {took:>8.1f}  {promise}")
+        for promise, trials, failures, seconds in lines:
+            terminalreporter.write_line(f"{trials:>7} {failures:>8} {seconds:>8.1f}  {promise}")

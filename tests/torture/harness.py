@@ -25,20 +25,19 @@ Rows = list[tuple[Any, ...]]
 class Launcher:
     """Runs assets in processes of their own; see launcher.py."""
 
-    def __init__(self) -> None:
+    def __init__(self, *modules: str) -> None:
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                str(Path(__file__).parent / "launcher.py"),
-                "simple_etl",
-                "csv_etl",
-                "api_etl",
-            ],
+            [sys.executable, str(Path(__file__).parent / "launcher.py"), *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         self.answer("ready")
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(30)
 
     def answer(self, expected: str = "") -> str:
         assert self.process.stdout
@@ -101,10 +100,16 @@ class Tally:
         self.promise, self.asked = promise, trials
         self.trials = 0
         self.failures: list[str] = []
+        self.began = self.ended = time.monotonic()
+
+    def result(self) -> tuple[str, int, int, float]:
+        """Returns the promise, the trials, the failures, and the seconds they took."""
+        return self.promise, self.trials, len(self.failures), self.ended - self.began
 
     def trial(self, kept: bool, otherwise: str = "") -> None:
         """Counts a trial, and what went wrong where the promise was not kept."""
         self.trials += 1
+        self.ended = time.monotonic()
         if not kept:
             self.failures.append(otherwise)
 

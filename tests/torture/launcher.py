@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -118,6 +119,9 @@ def start(command: dict[str, Any], gate: int) -> int:
         os.environ.update(command["environment"])
         os.read(gate, 1)
         code = 0 if run(command) else 1
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         os._exit(code)
 

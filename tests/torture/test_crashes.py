@@ -118,6 +118,7 @@ def attack(victim: Victim, tally: Tally, deaths: list[dict[str, Any]]) -> int:
     Returns how many deaths left a write-ahead log behind, for the reader to take in.
     """
     logs = 0
+    tally.promise += f" ({type(victim).__name__})"
     victim.change(0)
     assert victim.workspace.run(victim.command()) == [0], victim.workspace.log()[-3000:]
     landed: Rows = []

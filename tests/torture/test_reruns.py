@@ -1,34 +1,93 @@
 """Runs in any order, of any days, however often: each day is what upstream said when it last ran."""
 
-import random
 from typing import Any
 
-from torture.harness import OBJECTS, Tally, Workspace, expected_objects, objects_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from torture.harness import OBJECTS, Rows, Tally, Workspace, expected_objects, objects_of
 
 DAYS = [f"2025-04-0{n}" for n in range(1, 6)]
+FILES = [f"2018-01-2{n}" for n in range(2, 5)]
+HEADER = "date,share_price,amount,spend,shift,spread\n"
+
+spans = st.tuples(st.integers(0, 4), st.integers(0, 4)).map(sorted)
+steps = st.fixed_dictionaries(
+    {
+        "days": st.dictionaries(st.sampled_from(DAYS), st.sampled_from([0, 1, 5, 20]), max_size=2),
+        "files": st.dictionaries(st.sampled_from(FILES), st.integers(1, 9), max_size=2),
+        "at once": st.lists(
+            st.one_of(
+                st.tuples(st.just("api"), spans), st.tuples(st.just("csv"), st.sampled_from(FILES))
+            ),
+            min_size=1,
+            max_size=3,
+        ),
+        "times": st.sampled_from([1, 1, 2, 5]),
+    }
+)
+"""What is edited upstream, what then runs at the same moment, and how often."""
 
 
 def test_any_order(workspace: Workspace, tally: Tally) -> None:
-    """Edits upstream and reruns, in any order: every day is as upstream was at its last run."""
-    choice = random.Random(3)
-    seen: dict[str, list[dict[str, Any]]] = {day: [] for day in DAYS}
-    for day in DAYS:
-        workspace.neows.days[day] = []
-    for version in range(tally.asked):
-        edited = choice.sample(DAYS, choice.randint(0, 2))
-        for day in edited:
-            workspace.neows.days[day] = objects_of(day, choice.choice([0, 1, 5, 20]), version)
-        first, last = sorted(choice.choices(range(len(DAYS)), k=2))
-        times = choice.choice([1, 1, 2, 5])
-        for _ in range(times):
-            command = workspace.command(
-                "api_etl", "nasa_neo/near_earth_objects", first=DAYS[first], last=DAYS[last]
-            )
-            assert workspace.run(command) == [0], workspace.log()[-3000:]
-        for day in DAYS[first : last + 1]:
-            seen[day] = workspace.neows.days[day]
-        expected = sorted((day, item["neo_reference_id"]) for day in DAYS for item in seen[day])
-        tally.trial(workspace.rows(OBJECTS) == expected, f"step {version}: {edited} {first}-{last}")
+    """Edits upstream and reruns, in any order and at once: all is as upstream was at its last run."""
+    plans = 0
+
+    @given(st.lists(steps, min_size=2, max_size=5))
+    @settings(
+        max_examples=max(2, tally.asked // 3),
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    def follow(plan: list[dict[str, Any]]) -> None:
+        nonlocal plans
+        plans += 1
+        workspace.file = workspace.folder / f"plan-{plans}.duckdb"
+        workspace.environment["WAREHOUSE_PATH"] = str(workspace.file)
+        workspace.neows.days.update({day: objects_of(day, 2) for day in DAYS})
+        for name in FILES:
+            write(workspace, name, 1, 0)
+        objects: dict[str, Rows] = {}
+        prices: dict[str, int] = {}
+        for version, step in enumerate(plan, 1):
+            for day, count in step["days"].items():
+                workspace.neows.days[day] = objects_of(day, count, version)
+            for name, count in step["files"].items():
+                write(workspace, name, count, version)
+            for _ in range(step["times"]):
+                codes = workspace.run(*(command(workspace, *which) for which in step["at once"]))
+                assert not any(codes), workspace.log()[-3000:]
+            for kind, which in step["at once"]:
+                if kind == "api":
+                    ran = DAYS[which[0] : which[1] + 1]
+                    objects |= {day: expected_objects(workspace.neows, [day]) for day in ran}
+                else:
+                    lines = (workspace.drop / f"{which}.csv").read_text().splitlines()
+                    prices[f"{which}.csv"] = sum(int(line.split(",")[2]) for line in lines[1:])
+            landed: Any = (workspace.rows(OBJECTS), dict(workspace.rows(PRICES)))
+            expected = sorted(row for rows in objects.values() for row in rows), prices
+            tally.trial(landed == expected, f"step {version} of {plan}")
+            assert landed == expected
+
+    follow()
+
+
+PRICES = "SELECT file_name, sum(amount)::BIGINT FROM csv_data.share_prices_daily GROUP BY 1"
+
+
+def write(workspace: Workspace, name: str, count: int, version: int) -> None:
+    rows = (f"2018/01/02,1,{version * 100 + n},3,4,5\n" for n in range(count))
+    (workspace.drop / f"{name}.csv").write_text(HEADER + "".join(rows))
+
+
+def command(workspace: Workspace, kind: str, which: Any) -> dict[str, Any]:
+    if kind == "api":
+        first, last = DAYS[which[0]], DAYS[which[1]]
+        return workspace.command("api_etl", "nasa_neo/near_earth_objects", first=first, last=last)
+    keys = ("csv_data/import_daily_file", "csv_data/share_prices_daily")
+    return workspace.command("csv_etl", *keys, partition=which)
 
 
 def test_clock(workspace: Workspace, tally: Tally) -> None:
