@@ -26,6 +26,7 @@ COLUMNS: dict[str, TColumnSchema] = {
     "n": {"data_type": "bigint"},
     "price": {"data_type": "decimal", "precision": 38, "scale": 2},
 }
+FORMAT = CsvFormat(COLUMNS)
 HEADER = "code,n,price\n"
 GOOD = HEADER + "a,1,1.5\n"
 ROW = ("a", "1", "1.50")
@@ -159,7 +160,7 @@ def test_a_column_that_says_nothing_of_missing_values_loads(tmp_path: Path) -> N
         destination=dlt.destinations.duckdb(str(tmp_path / "x.duckdb")),
         dataset_name="hard",
     )
-    pipeline.run(csv_source(["x.csv"], "rows", CsvFormat(COLUMNS)))
+    pipeline.run(csv_source(["x.csv"], "rows", FORMAT))
     with pipeline.sql_client() as client:
         found = client.execute_sql("SELECT code, n, price::VARCHAR FROM rows")
     assert found == [("a", 1, "1.50")]
@@ -172,7 +173,7 @@ def _drop_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def load(folder: Path, content: bytes) -> list[tuple[str | None, ...]]:
     (folder / "x.csv").write_bytes(content)
-    source = csv_source(["x.csv"], "rows", CsvFormat(COLUMNS))
+    source = csv_source(["x.csv"], "rows", FORMAT)
     rows = [row for batch in source for row in batch.to_pylist()]
     return [
         tuple(None if row[name] is None else str(row[name]) for name in COLUMNS) for row in rows
@@ -189,7 +190,7 @@ def test_it_arrives_as_written(tmp_path: Path, kind: str) -> None:
 def test_it_is_refused_with_the_file_s_name_and_a_reason(tmp_path: Path, kind: str) -> None:
     with pytest.raises(Exception, match=r"x\.csv"):
         load(tmp_path, REFUSED[kind])
-    (first, *_) = find_problems("x.csv", CsvFormat(COLUMNS))
+    (first, *_) = find_problems("x.csv", FORMAT)
     assert first.startswith("x.csv")
     assert len(first) < 1_000
 
@@ -208,9 +209,7 @@ def compressed(folder: Path, kind: str, content: bytes) -> list[Any]:
     name = f"x.csv.{kind}"
     (folder / name).write_bytes(content)
     assert list(DropFolder(str(folder)).list()) == [name]
-    return [
-        row for batch in csv_source([name], "rows", CsvFormat(COLUMNS)) for row in batch["code"]
-    ]
+    return [row for batch in csv_source([name], "rows", FORMAT) for row in batch["code"]]
 
 
 @pytest.mark.parametrize("kind", COMPRESSED)
@@ -274,14 +273,15 @@ def test_a_file_may_be_empty_where_its_format_says_so(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(HEADER)
     csv_format = CsvFormat(COLUMNS, may_be_empty=True)
     assert find_problems("x.csv", csv_format) == []
-    assert [row for batch in csv_source(["x.csv"], "rows", csv_format) for row in batch] == []
+    for text, codes in [(HEADER, []), (GOOD, ["a"]), (HEADER, [])]:
+        assert [row[0] for row in separated(tmp_path, text.encode(), csv_format)[0]] == codes
 
 
 def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text(MANY)
-    source = iter(csv_source(["x.csv"], "rows", CsvFormat(COLUMNS)))
-    next(source)
+    source = iter(csv_source(["x.csv"], "rows", FORMAT))
+    assert [next(source).num_rows, next(source).num_rows] == [0, 30_000]
     with file.open("a") as more:
         more.write("b,2,2.5\n")
     with pytest.raises(Exception, match=r"x\.csv was written to while it was read"):
@@ -293,7 +293,9 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -
 Records = list[tuple[str | None, ...]]
 
 
-def separated(folder: Path, content: bytes) -> tuple[Records, list[dict[str, Any]]]:
+def separated(
+    folder: Path, content: bytes, csv_format: CsvFormat = FORMAT
+) -> tuple[Records, list[dict[str, Any]]]:
     """Returns what loads of a file, and what is rejected, as they stand in a warehouse."""
     (folder / "x.csv").write_bytes(content)
     pipeline = dlt.pipeline(
@@ -302,7 +304,7 @@ def separated(folder: Path, content: bytes) -> tuple[Records, list[dict[str, Any
         destination=dlt.destinations.duckdb(str(folder / "x.duckdb")),
         dataset_name="hard",
     )
-    source = csv_source(["x.csv"], "rows", CsvFormat(COLUMNS), bad_records="quarantine")
+    source = csv_source(["x.csv"], "rows", csv_format, bad_records="quarantine")
     pipeline.run(source, refresh="drop_data", loader_file_format="parquet")
     with duckdb.connect(str(folder / "x.duckdb"), read_only=True) as connection:
         good = connection.execute(

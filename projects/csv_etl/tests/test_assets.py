@@ -274,6 +274,8 @@ def test_a_dropped_file_loads_its_good_records_and_keeps_every_bad_one(
 def test_a_mended_file_takes_nothing_from_its_neighbours(
     drop: Path, instance: dg.DagsterInstance
 ) -> None:
+    shutil.copy(drop / "2018-01-22.csv", drop / "good.csv")
+    assert load_dropped(instance, "good.csv").success
     for name in ("a.csv", "b.csv"):
         (drop / name).write_text(HEADER + "2018/09/28,1,1,1,1,1\n2018/09/28,x,1,1,1,1\n")
         load_dropped(instance, name)

@@ -299,14 +299,14 @@ def csv_source(
         Raises:
             FileRefusedError: a path that must not be read, or a file that `find_problems` objects to.
         """
-        # Without these a file without rows would load nothing, and its old rows would stay.
-        yield dlt.mark.materialize_table_schema()
+        # Without these a file without rows would load nothing, and its old rows would stay. Arrow
+        # they must be too: dlt gives a table that begins otherwise a column that Arrow rows lack.
+        yield _no_rows(declared)
         if bad_records == "quarantine":
             # A further table begins with all hints of the resource; its columns have to go first.
             for further in ({}, REJECTED):
                 hints = dlt.mark.make_hints(table_name=rejected_table(table), columns=further)
-                nothing = dlt.mark.materialize_table_schema()
-                yield dlt.mark.with_hints(nothing, hints, create_table_variant=True)
+                yield dlt.mark.with_hints(_no_rows(REJECTED), hints, create_table_variant=True)
         drop_folder = DropFolder(environment.drop_folder())
         for path in paths:
             before = drop_folder.state(path)
@@ -629,6 +629,15 @@ def _read_csv(
         "delim = ',', quote = '\"', escape = '\"', header = true, skip = 0, comment = '', "
         "nullstr = '', allow_quoted_nulls = false, hive_partitioning = false)"
     )
+
+
+def _no_rows(columns: Mapping[str, TColumnSchema]) -> pa.Table:
+    nulls = ", ".join(
+        f"NULL::{_duckdb_type(hints)} AS {_quoted(name)}" for name, hints in columns.items()
+    )
+    with duckdb.connect() as connection:
+        table = connection.sql(f"SELECT {nulls} LIMIT 0").to_arrow_table()
+    return table.cast(_required(table.schema, columns))
 
 
 def _required(schema: pa.Schema, columns: Mapping[str, TColumnSchema]) -> pa.Schema:
