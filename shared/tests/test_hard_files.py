@@ -140,6 +140,8 @@ REFUSED: dict[str, bytes] = {
         ("double", "1.5e3", True),
         ("double", "1e400", False),
         ("double", "nan", False),
+        ("double", "1_0", False),
+        ("double", "-.5", True),
         ("bool", "true", True),
         ("bool", "maybe", False),
     ],
@@ -354,6 +356,16 @@ def test_every_record_is_loaded_or_rejected_with_line_and_reason(tmp_path: Path)
         "column n: 'x' does not fit BIGINT; column price: 'y' does not fit DECIMAL(38, 2)"
     )
     assert {row["file_name"] for row in bad} == {"x.csv"}
+
+
+def test_an_empty_line_of_one_column_is_a_missing_value(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('n\n1\n\nx\n""\n')
+    for nullable, good, rejected in [(True, [1, None], ["x", '""']), (False, [1], ["", "x", '""'])]:
+        csv_format = CsvFormat({"n": {"data_type": "bigint", "nullable": nullable}})
+        with _open(DropFolder(str(tmp_path)), "x.csv", csv_format) as file:
+            assert [row["n"] for batch in file.rows() for row in batch.to_pylist()] == good
+            bad = [row["raw"] for batch in file.rejected() for row in batch.to_pylist()]
+        assert bad == rejected
 
 
 def test_bytes_that_are_no_letters_are_kept_as_they_can_be_shown(tmp_path: Path) -> None:

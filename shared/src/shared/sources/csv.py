@@ -511,11 +511,12 @@ class _File:
                 next(text)
             for line, raw, reason in _split(text, self.header_lines + 1, len(self.header)):
                 fields = "," * (len(self.header) - 1) if reason else raw
-                target.write(f"{line},{_csv(reason)},{_csv(_shown(raw))},{fields}\n")
+                own = f"{line},{_csv(reason) if reason else ''},{_csv(_shown(raw))}"
+                target.write(f"{own},{fields}\n")
                 count += 1
-        own = {_LINE: "BIGINT", _REASON: "VARCHAR", _RAW: "VARCHAR"}
+        columns = {_LINE: "BIGINT", _REASON: "VARCHAR", _RAW: "VARCHAR"}
         # A record stands there twice, once with its quotes doubled.
-        relation = _read_csv(written, own | self._texts(), most_bytes=5 * _MOST_BYTES)
+        relation = _read_csv(written, columns | self._texts(), most_bytes=5 * _MOST_BYTES)
         wrong = ", ".join(f"CASE WHEN {bad} THEN {message} END" for bad, message in self._checks())
         reason = f"coalesce({_quoted(_REASON)}, concat_ws('; ', {wrong}))"
         records = (
@@ -578,7 +579,8 @@ def _split(lines: Iterator[str], number: int, width: int) -> Iterator[tuple[int,
         taken.clear()
         reason = ""
         try:
-            fields = next(reader)
+            # An empty line of a file with one column is a missing value.
+            fields = next(reader) or [""] * (width == 1)
         except StopIteration:
             return
         except csv.Error as error:
@@ -594,7 +596,7 @@ def _split(lines: Iterator[str], number: int, width: int) -> Iterator[tuple[int,
             reason = f"it has {values} values, and the header has {width}"
         if _UNDECODED.search(raw):
             reason = "it has bytes that are no letters in the file's encoding"
-        if fields or width == 1:
+        if fields:
             yield number, raw.removesuffix("\n").removesuffix("\r"), reason
         number += len(taken)
 
@@ -605,8 +607,8 @@ def _shown(text: str) -> str:
 
 
 def _csv(text: str) -> str:
-    """Returns a text as a CSV value; nothing for an empty one, which DuckDB reads as NULL."""
-    return '"' + text.replace('"', '""') + '"' if text else ""
+    """Returns a text as a CSV value."""
+    return '"' + text.replace('"', '""') + '"'
 
 
 def _read_csv(
@@ -673,7 +675,9 @@ def _fits(value: str, typed: str, hints: TColumnSchema) -> str:
         # A time zone would be dropped, and what is finer than a microsecond.
         fits += f" AND regexp_full_match({value}, '[0-9-]{{10}}([ T][0-9:]{{5,8}}(\\.[0-9]{{1,6}})?)?Z?')"
     if kind == "double":
-        fits += f" AND isfinite({typed})"
+        # DuckDB takes 1_0 for 10, and infinity.
+        number = "[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?"
+        fits += f" AND isfinite({typed}) AND regexp_full_match({value}, '{number}')"
     decimals = 0 if kind == "bigint" else hints.get("scale") if kind == "decimal" else None
     if decimals is not None:
         # DuckDB rounds 1.5 to 2 for a whole number, and further decimals away, without a word.
