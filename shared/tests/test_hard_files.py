@@ -19,7 +19,15 @@ from dlt.common.schema.typing import TColumnSchema
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.sources.csv import CsvFormat, DropFolder, _open, _split, csv_source, find_problems
+from shared.sources.csv import (
+    CsvFormat,
+    DropFolder,
+    FileRefusedError,
+    _open,
+    _split,
+    csv_source,
+    find_problems,
+)
 
 COLUMNS: dict[str, TColumnSchema] = {
     "code": {"data_type": "text"},
@@ -195,6 +203,75 @@ def test_it_is_refused_with_the_file_s_name_and_a_reason(tmp_path: Path, kind: s
     (first, *_) = find_problems("x.csv", FORMAT)
     assert first.startswith("x.csv")
     assert len(first) < 1_000
+
+
+# Pushed down: the warehouse reads the file itself.
+
+
+def pushed_down(folder: Path, content: bytes, csv_format: CsvFormat) -> list[Any] | None:
+    """Returns the rows as the warehouse reads them; None where it does not take the file."""
+    (folder / "x.csv").write_bytes(content)
+    try:
+        with _open(DropFolder(str(folder)), "x.csv", csv_format) as file:
+            if file.encoding != "utf-8-sig" or not file.begins_with_a_record():
+                return None
+            names = ", ".join(f'"{name}"' for name in csv_format.columns)
+            return file.connection.execute(
+                f"SELECT {names} FROM ({file.select_or_fail()})"
+            ).fetchall()
+    except (FileRefusedError, duckdb.Error):
+        return None
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_pushed_down_it_arrives_as_written_or_goes_the_other_way(tmp_path: Path, kind: str) -> None:
+    content, rows = RIGHT[kind]
+    found = pushed_down(tmp_path, content, FORMAT)
+    other_way = kind in ("mixed line breaks", "UTF-16", "UTF-32")
+    assert (found is None) is other_way
+    for row in found or []:
+        assert tuple(None if value is None else str(value) for value in row) in rows
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_pushed_down_it_is_refused_as_well(tmp_path: Path, kind: str) -> None:
+    assert pushed_down(tmp_path, REFUSED[kind], FORMAT) is None
+
+
+@pytest.mark.parametrize(
+    ("data_type", "values"),
+    [
+        ("date", ["2020-02-29", "0999-01-01", "epoch", "infinity", "-infinity", "1970-01-01", " 2020-01-01", "2020-1-1", "20-01-01", "12020-01-01", ""]),
+        ("bigint", ["1", "+1", "007", "1.", "1.0", "1.5", "1e2", " 5", "1_0", "0x1", "9223372036854775807", "9223372036854775808", "-", ""]),
+        ("double", ["1", ".5", "5.", "1e400", "inf", "nan", "1_0", " 5", "0x1p3", "1e5", ""]),
+        ("decimal", ["1", ".5", "5.", "1.234", "1.230", "1e1", "9999999999999999.99", "99999999999999999", "-", " 1", ""]),
+        ("bool", ["true", "T", "1", "yes", "maybe", "0", ""]),
+        ("timestamp", ["2020-01-01", "2020-01-01 12:00:00.123456", "2020-01-01 12:00:00+02:00", "epoch", "infinity", "2020-01-01T00:00Z", ""]),
+    ],
+)  # fmt: skip
+def test_both_ways_read_a_value_alike(tmp_path: Path, data_type: Any, values: list[str]) -> None:
+    hints: TColumnSchema = {"data_type": data_type, "precision": 18, "scale": 2}
+    csv_format = CsvFormat({"v": hints, "w": {"data_type": "text"}})
+    taken = 0
+    for value in values:
+        content = f"v,w\n{value},x\n".encode()
+        exact = read_record_by_record(tmp_path, content, csv_format)
+        fast = pushed_down(tmp_path, content, csv_format)
+        assert fast in (exact, None), value
+        taken += fast is not None
+    assert taken > 1
+
+
+def read_record_by_record(folder: Path, content: bytes, csv_format: CsvFormat) -> list[Any] | None:
+    (folder / "x.csv").write_bytes(content)
+    if find_problems("x.csv", csv_format):
+        return None
+    source = csv_source(["x.csv"], "rows", csv_format)
+    return [
+        tuple(row[name] for name in csv_format.columns)
+        for batch in source
+        for row in batch.to_pylist()
+    ]
 
 
 MANY = HEADER + "a,1,1.5\n" * 30_000
@@ -409,7 +486,10 @@ def test_any_table_arrives_as_written(
             for batch in csv_source(["x.csv"], "rows", csv_format)
             for row in batch.to_pylist()
         ]
-    assert landed == [(code, n, f"{cents % 10**30}.25") for code, n, cents in rows]
+        fast = pushed_down(Path(folder), target.getvalue().encode(), csv_format)
+    expected = [(code, n, f"{cents % 10**30}.25") for code, n, cents in rows]
+    assert landed == expected
+    assert [(code or "", n, str(price)) for code, n, price in fast or []] == expected
 
 
 @given(records=st.lists(st.lists(values, min_size=1, max_size=4).map(",".join), max_size=8))

@@ -453,7 +453,7 @@ def extracted(day: str, row: dict[str, Any]) -> warehouse.WarehousePipeline:
     )
     with dlt.config.values({"normalize.parquet_normalizer.add_dlt_load_id": True}):
         pipeline.sync_destination()
-        pipeline.extract(source, loader_file_format="parquet")
+        pipeline.extract(source)
         pipeline.normalize()
     return pipeline
 

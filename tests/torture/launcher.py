@@ -6,7 +6,7 @@ of exit codes, negative where a signal ended the run.
 
 A run is {"module", "keys", "log", "environment"} and may have "partition", "first" and "last" (a
 range), "config" (run config), "stored" (keeps the run in the instance of DAGSTER_HOME), "clock" (the
-seconds by which its clock is wrong), "die" (a point of `POINTS` to kill itself at) and "die_after"
+seconds by which its clock is wrong), "pushed_down_from" (bytes, see sources/csv.py), "die" (a point of `POINTS` to kill itself at) and "die_after"
 (seconds).
 """
 
@@ -28,6 +28,7 @@ from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from dlt.destinations.job_client_impl import SqlLoadJob
 
 from shared import warehouse
+from shared.sources import csv
 
 POINTS: dict[str, tuple[type, str]] = {
     "extract": (dlt.Pipeline, "extract"),
@@ -36,6 +37,7 @@ POINTS: dict[str, tuple[type, str]] = {
     "schema": (DuckDbClient, "update_stored_schema"),
     "copy": (DuckDbCopyJob, "run"),
     "merge": (SqlLoadJob, "run"),
+    "pushed down": (warehouse.PushedDownJob, "run"),
     "commit": (DuckDbSqlClient, "commit_transaction"),
     "complete": (DuckDbClient, "complete_load"),
 }
@@ -89,6 +91,8 @@ def run(command: dict[str, Any]) -> bool:
 
     if "die" in command:
         arm(command["die"])
+    if "pushed_down_from" in command:
+        vars(csv)["_PUSHED_DOWN_FROM"] = command["pushed_down_from"]
     if "clock" in command:
         shift_clock(command["clock"])
     tags = {}

@@ -10,10 +10,17 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from csv_etl.definitions import defs
 from shared import warehouse
+from shared.sources import csv
 
 HEADER = '"date","share_price","amount","spend","shift","spread"\n'
 SAMPLE = Path(__file__).parents[3] / "data" / "drop"
 DAYS = ("2018-01-22", "2018-01-23", "2018-01-24")
+
+
+@pytest.fixture(autouse=True, params=["record by record", "pushed down"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files as well are read in both ways that there are."""
+    monkeypatch.setattr(csv, "_PUSHED_DOWN_FROM", 0 if request.param == "pushed down" else 10**9)
 
 
 @pytest.fixture

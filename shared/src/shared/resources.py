@@ -32,11 +32,13 @@ DEFAULT_CONTRACT: TSchemaContractDict = {
 ALLOW_SHRINKING = "etl/allow_shrinking"
 """The run tag that lets a replace leave a table with far fewer rows than it has."""
 
-_DLT_SETTINGS = {
+DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
     # Rows that arrive as Arrow know their load as well.
     "normalize.parquet_normalizer.add_dlt_load_id": True,
+    "normalize.model_normalizer.add_dlt_load_id": True,
 }
+"""dlt's configuration for every run."""
 
 
 class SchemaContractError(Exception):
@@ -77,7 +79,7 @@ class WarehouseDltResource(DagsterDltResource):
             keep_at_least: the share of its rows that a table with the write disposition `replace`
                 must keep; less stops the load, for a truncated answer looks just like that. The run
                 tag `etl/allow_shrinking` = `true` allows it once.
-            kwargs: passed on to dlt's `Pipeline.run`; the loader's file format is always parquet.
+            kwargs: passed on to dlt's `Pipeline.run`.
 
         Raises:
             TypeError: the pipeline was not declared with `warehouse.pipeline`.
@@ -107,14 +109,11 @@ class WarehouseDltResource(DagsterDltResource):
             source=source,
             replaced_rows=replaced_rows(source, partitions),
             log=context.log.info,
+            keep_at_least=0 if context.run.tags.get(ALLOW_SHRINKING) == "true" else keep_at_least,
         )
-        if context.run.tags.get(ALLOW_SHRINKING) != "true":
-            pipeline.keep_at_least = keep_at_least
         translator = dagster_dlt_translator or declared[META_KEY_TRANSLATOR]
         return DltEventIterator(
-            self._run(
-                context, source, pipeline, translator, loader_file_format="parquet", **kwargs
-            ),
+            self._run(context, source, pipeline, translator, **kwargs),
             context=context,
             dlt_pipeline=pipeline,
         )
@@ -128,18 +127,28 @@ class WarehouseDltResource(DagsterDltResource):
         **kwargs: Any,
     ) -> Iterator[DltEventType]:
         assert isinstance(dlt_pipeline, warehouse.WarehousePipeline)
+        again = dlt_source.clone()
         failed = True
         try:
-            with dlt_pipeline.turn(), dlt_library.config.values(_DLT_SETTINGS):
+            with dlt_pipeline.turn(), dlt_library.config.values(DLT_SETTINGS):
                 yield from super()._run(
                     context, dlt_source, dlt_pipeline, dagster_dlt_translator, **kwargs
                 )
             failed = False
-        except Exception as error:
-            if isinstance(error, PipelineStepFailed) and (violation := _violation(error)):
+        except PipelineStepFailed as error:
+            if error.step == "load" and dlt_pipeline.has_pushed_down:
+                context.log.info("Not as the fast way needs it, so read record by record.")
+                failed = False
+                yield from self._run(
+                    context, again, dlt_pipeline.start_over(), dagster_dlt_translator, **kwargs
+                )
+                return
+            if violation := _violation(error):
                 raise SchemaContractError(_told(violation, dlt_pipeline)) from None
-            if (text := _text(error)) != environment.redacted(text):
-                raise RedactedError(environment.redacted(text)) from None
+            _refuse_secrets(error)
+            raise
+        except Exception as error:
+            _refuse_secrets(error)
             raise
         finally:
             warehouse.close(dlt_pipeline, failed)
@@ -181,13 +190,20 @@ class WarehouseDltResource(DagsterDltResource):
         )
         trace = dlt_pipeline.last_trace
         normalised = trace.last_normalize_info if trace else None
-        rows = normalised.row_counts.get(table, 0) if normalised else 0
+        extracted = normalised.row_counts.get(table, 0) if normalised else 0
+        rows = dlt_pipeline.pushed_down_rows.get(table, extracted)
         return {
             **super().extract_resource_metadata(context, resource, load_info, dlt_pipeline),
             "rows_loaded": dg.MetadataValue.int(rows),
             "dagster/table_name": f"{warehouse.path().stem}.{dlt_pipeline.dataset_name}.{table}",
             "dagster/row_count": dg.MetadataValue.int(dlt_pipeline.row_counts.get(table, 0)),
         }
+
+
+def _refuse_secrets(error: Exception) -> None:
+    """Raises a stand-in for an error whose text holds a secret."""
+    if (text := _text(error)) != environment.redacted(text):
+        raise RedactedError(environment.redacted(text)) from None
 
 
 def _text(error: BaseException | None) -> str:

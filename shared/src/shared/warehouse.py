@@ -22,12 +22,14 @@ from typing import Any, Literal, TypeVar
 
 import dlt
 import duckdb
-from dlt.common.destination.client import WithStateSync
+from dlt.common.destination.client import SqlModel, WithStateSync
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema
 from dlt.common.storages.load_package import ParsedLoadJobFileName
+from dlt.destinations.exceptions import DatabaseTerminalException, DatabaseTransientException
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
+from dlt.destinations.job_client_impl import ModelLoadJob
 from dlt.extract import DltSource
 from filelock import FileLock, Timeout
 from pyarrow.parquet import ParquetFile
@@ -190,6 +192,9 @@ class WarehouseDestination(dlt.destinations.duckdb):
     ) -> None:
         """Takes the rows to replace, by table name, and dlt's own arguments."""
         self.replaced_rows = dict(replaced_rows or {})
+        self.pushed_down: set[str] = set()
+        self.confirmations: list[Callable[[], None]] = []
+        self.inserted: Counter[str] = Counter()
         super().__init__(**kwargs)
 
     def _raw_capabilities(self) -> Any:
@@ -197,6 +202,8 @@ class WarehouseDestination(dlt.destinations.duckdb):
         # dlt leaves this unset for DuckDB, and then commits a merge statement by statement: a load
         # that fails between its delete and its insert would lose the rows.
         capabilities.supports_transactions = True
+        # dlt's own choice, a text of INSERTs, is most of a load's time.
+        capabilities.preferred_loader_file_format = "parquet"
         return capabilities
 
     @property
@@ -207,17 +214,70 @@ class WarehouseDestination(dlt.destinations.duckdb):
     @property
     def client_class(self) -> type[DuckDbClient]:
         """The DuckDB client that knows this run's conditions."""
-        replaced_rows = self.replaced_rows
+        destination = self
 
         class PartitionReplacingClient(DuckDbClient):
             def prepare_load_table(self, table_name: str) -> Any:
                 table = super().prepare_load_table(table_name)
-                if table_name in replaced_rows:
-                    scope: Any = {"x-merge-destination-scope": replaced_rows[table_name].condition}
+                if rows := destination.replaced_rows.get(table_name):
+                    scope: Any = {"x-merge-destination-scope": rows.condition}
                     table.update(scope)
                 return table
 
+            def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
+                if table_name in destination.pushed_down:
+                    return False
+                return super().should_load_data_to_staging_dataset(table_name)
+
+            def create_load_job(self, table: Any, file_path: str, *args: Any, **kwargs: Any) -> Any:
+                if table["name"] in destination.pushed_down:
+                    return PushedDownJob(file_path, destination)
+                return super().create_load_job(table, file_path, *args, **kwargs)
+
+            def _create_merge_followup_jobs(self, table_chain: Any) -> Any:
+                if table_chain[0]["name"] in destination.pushed_down:
+                    return []
+                return super()._create_merge_followup_jobs(table_chain)
+
         return PartitionReplacingClient
+
+
+class PushedDownJob(ModelLoadJob):
+    """Replaces a run's rows of a table by those of a query, in one transaction and without staging."""
+
+    def __init__(self, file_path: str, destination: WarehouseDestination) -> None:
+        super().__init__(file_path)
+        self._destination = destination
+
+    def run(self) -> None:
+        """Runs the query.
+
+        Raises:
+            PartitionError: it has a row of another partition.
+        """
+        with Path(self._file_path).open(encoding="utf-8") as file:
+            model = SqlModel.from_file(file, "duckdb")
+        insert = self._insert_statement_from_select_statement("duckdb", model.to_sql())
+        name = str(self._load_table["name"])
+        rows = self._destination.replaced_rows[name]
+        client = self._job_client.sql_client
+        table = client.make_qualified_table_name(name)
+        try:
+            # Rows may land in any order: DuckDB then needs less memory and less time.
+            client.execute_sql("SET preserve_insertion_order = false")
+            with client.begin_transaction():
+                client.execute_sql(f"DELETE FROM {table} WHERE {rows.condition}")
+                ((inserted,),) = client.execute_sql(insert) or ((0,),)
+                ((landed,),) = client.execute_sql(
+                    f"SELECT count(*) FROM {table} WHERE {rows.condition}"
+                ) or ((0,),)
+                if landed != inserted:
+                    raise PartitionError(f"{name}: {inserted - landed} rows of other partitions")
+                for confirm in self._destination.confirmations:
+                    confirm()
+        except DatabaseTransientException as error:  # so dlt calls it, and would try five times
+            raise DatabaseTerminalException(error) from error
+        self._destination.inserted[name] = inserted
 
 
 class WarehousePipeline(dlt.Pipeline):
@@ -228,6 +288,8 @@ class WarehousePipeline(dlt.Pipeline):
     replaced_rows: Mapping[str, ReplacedRows]
     loads_whole_tables: bool = True
     keep_at_least: float = 0.0
+    pushes_down: bool = True
+    start_over: Callable[[], "WarehousePipeline"]
     row_counts: Mapping[str, int]
 
     @property
@@ -269,6 +331,26 @@ class WarehousePipeline(dlt.Pipeline):
             for place in sorted({_place(f"{self.dataset_name} {unit}") for unit in units}):
                 _wait_for(partial(acquire, place), self.log, since)
             yield
+
+    def push_down(self, select: str, confirm: Callable[[], None]) -> dlt.Relation:
+        """Returns the item that makes the warehouse run a query; see `sources.PushesDown`."""
+        self._warehouse.confirmations.append(confirm)
+        return self.dataset().query(select, "duckdb")
+
+    @property
+    def _warehouse(self) -> WarehouseDestination:
+        assert isinstance(self.destination, WarehouseDestination)
+        return self.destination
+
+    @property
+    def has_pushed_down(self) -> bool:
+        """Whether the warehouse was to run a query of this run."""
+        return bool(self._warehouse.pushed_down)
+
+    @property
+    def pushed_down_rows(self) -> Mapping[str, int]:
+        """How many rows such queries brought, by table."""
+        return self._warehouse.inserted
 
     def _sync_destination(self, *args: Any, **kwargs: Any) -> None:
         with exclusive(self.log):
@@ -325,6 +407,8 @@ class WarehousePipeline(dlt.Pipeline):
             for job in storage.list_new_jobs(load_id):
                 file = ParsedLoadJobFileName.parse(job)
                 self._refuse_adding_up(file.table_name)
+                if file.file_format == "model":
+                    self._warehouse.pushed_down.add(file.table_name)
                 if file.file_format == "parquet":
                     full = storage.storage.make_full_path(job)
                     rows[file.table_name] += ParquetFile(full).metadata.num_rows
@@ -441,7 +525,10 @@ class PipelineDeclaration(dlt.Pipeline):
         run_id: str,
         source: DltSource,
         replaced_rows: Mapping[str, ReplacedRows] | None = None,
+        *,
         log: Log = _silent,
+        keep_at_least: float = 0.0,
+        pushes_down: bool = True,
     ) -> WarehousePipeline:
         """Makes the real pipeline, in a working folder that no other run shares.
 
@@ -453,6 +540,8 @@ class PipelineDeclaration(dlt.Pipeline):
             source: what the run is to load.
             replaced_rows: the rows to replace, by table; other tables load as a whole.
             log: told about waits.
+            keep_at_least: the share of its rows that a replaced table must keep.
+            pushes_down: whether a source may have the warehouse read files itself.
         """
         folders = path().with_suffix(".working")
         folders.mkdir(parents=True, exist_ok=True)
@@ -471,6 +560,17 @@ class PipelineDeclaration(dlt.Pipeline):
             _impl_cls=WarehousePipeline,
         )
         pipeline.log = log
+        pipeline.pushes_down = pushes_down
+        pipeline.start_over = partial(
+            self.open,
+            run_id,
+            source,
+            replaced_rows,
+            log=log,
+            keep_at_least=keep_at_least,
+            pushes_down=False,
+        )
+        pipeline.keep_at_least = keep_at_least
         pipeline.schema_name = source.schema.name
         pipeline.replaced_rows = dict(replaced_rows or {})
         by_partition = {rows.resource for rows in pipeline.replaced_rows.values()}

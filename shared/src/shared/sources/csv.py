@@ -20,11 +20,13 @@ import dlt
 import duckdb
 import fsspec
 import pyarrow as pa
+from dlt.common.configuration.container import Container
+from dlt.common.pipeline import PipelineContext
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
 from shared import environment
-from shared.sources import REPLACED_TOGETHER
+from shared.sources import REPLACED_TOGETHER, PushesDown
 
 BATCH_ROWS = 100_000
 """Rows handed to dlt at a time; bounds memory."""
@@ -59,6 +61,8 @@ REJECTED: dict[str, TColumnSchema] = {
 
 _REPLACED: Any = {"disposition": "merge", "strategy": "delete-insert"}
 _CONTRACT: Any = {"columns": "freeze", "data_type": "freeze"}
+_PUSHED_DOWN_FROM = 5_000_000  # bytes in all the files of a run
+_MOST_PUSHED_DOWN = 100  # files in one query
 _MOST_LETTERS = 400  # of a file's own text in a message
 _MOST_BYTES = 2_000_000  # of a record; DuckDB's own limit
 _LINE, _REASON, _RAW = "line of the file", "what is wrong", "text of the record"
@@ -299,16 +303,17 @@ def csv_source(
         Raises:
             FileRefusedError: a path that must not be read, or a file that `find_problems` objects to.
         """
+        drop_folder = DropFolder(environment.drop_folder())
+        pushed_down = _pushed_down(drop_folder, paths, csv_format)
         # Without these a file without rows would load nothing, and its old rows would stay. Arrow
         # they must be too: dlt gives a table that begins otherwise a column that Arrow rows lack.
-        yield _no_rows(declared)
+        yield _no_rows(declared) if pushed_down is None else pushed_down
         if bad_records == "quarantine":
             # A further table begins with all hints of the resource; its columns have to go first.
             for further in ({}, REJECTED):
                 hints = dlt.mark.make_hints(table_name=rejected_table(table), columns=further)
                 yield dlt.mark.with_hints(_no_rows(REJECTED), hints, create_table_variant=True)
-        drop_folder = DropFolder(environment.drop_folder())
-        for path in paths:
+        for path in paths if pushed_down is None else ():
             before = drop_folder.state(path)
             with _open(drop_folder, path, csv_format) as file:
                 # A check that ran before may have seen the file as it was before.
@@ -320,10 +325,50 @@ def csv_source(
                     for batch in file.rejected():
                         kept = batch.cast(_required(batch.schema, REJECTED))
                         yield dlt.mark.with_table_name(kept, rejected_table(table))
-            if drop_folder.state(path) != before:
-                raise FileRefusedError(f"{path} was written to while it was read; load it again")
+            _refuse_change(drop_folder, {path: before})
 
     return csv_rows.apply_hints(additional_table_hints={REPLACED_TOGETHER: tables})
+
+
+def _pushed_down(
+    drop_folder: DropFolder, paths: Sequence[str], csv_format: CsvFormat
+) -> Any | None:
+    """Returns the item that makes the destination read the files itself; None where it cannot.
+
+    That is as fast as DuckDB is. It takes a destination that does so, local files in UTF-8 with
+    records, and enough of them for it to pay: the warehouse is held while they are read.
+    """
+    pipeline = _active_pipeline()
+    if not isinstance(pipeline, PushesDown) or not pipeline.pushes_down or not drop_folder.is_local:
+        return None
+    if any(Path(path).suffix in _DECOMPRESSED for path in paths):
+        return None
+    states = {path: drop_folder.state(path) for path in paths}
+    size = sum(state.size for state in states.values())
+    if size < _PUSHED_DOWN_FROM or len(paths) > _MOST_PUSHED_DOWN:
+        return None
+    selects = []
+    for path in paths:
+        with _open(drop_folder, path, csv_format) as file:
+            if file.encoding != "utf-8-sig" or not file.begins_with_a_record():
+                return None
+            selects.append(file.select_or_fail())
+    names = ", ".join(map(_quoted, ("file_name", *csv_format.columns)))
+    return pipeline.push_down(
+        f"SELECT {names} FROM ({' UNION ALL '.join(selects)}) AS files",
+        confirm=lambda: _refuse_change(drop_folder, states),
+    )
+
+
+def _active_pipeline() -> object:
+    context = Container()[PipelineContext]
+    return context.pipeline() if context.is_active() else None
+
+
+def _refuse_change(drop_folder: DropFolder, states: Mapping[str, FileState]) -> None:
+    for path, before in states.items():
+        if drop_folder.state(path) != before:
+            raise FileRefusedError(f"{path} was written to while it was read; load it again")
 
 
 def find_problems(
@@ -452,6 +497,39 @@ class _File:
         return self._batches(
             f"SELECT ?::VARCHAR AS file_name, {_quoted(_LINE)} AS line, {_quoted(_REASON)} AS reason, "
             f"{_quoted(_RAW)} AS raw FROM {self._records} WHERE {_quoted(_REASON)} <> ''"
+        )
+
+    def begins_with_a_record(self) -> bool:
+        """Tells whether DuckDB finds a record in the file, without reading it all."""
+        relation = _read_csv(self.source, self._texts())
+        try:
+            return bool(self.connection.execute(f"SELECT 1 FROM {relation} LIMIT 1").fetchall())
+        except duckdb.Error:
+            return False
+
+    def select_or_fail(self) -> str:
+        """Returns SQL of all records, typed, with the file's name; it fails where one is bad."""
+        values = []
+        for name, hints in self.csv_format.columns.items():
+            text = _quoted(name)
+            value = _typed(text, hints, self.csv_format.date_format)
+            fits = _fits(text, value, hints)
+            if not hints.get("nullable", True):
+                fits = f"{text} IS NOT NULL AND ({fits})"
+            checked = f"CASE WHEN {fits} THEN {value} ELSE error({_literal(name)}) END"
+            plain = hints["data_type"] == "text" and hints.get("nullable", True)
+            values.append(f"{text if plain else checked} AS {text}")
+        relation = _read_csv(self.source, self._texts())
+        kept = " AND ".join(
+            f"CASE WHEN ({rule}) IS NOT FALSE THEN true ELSE error({_literal(name)}) END"
+            for name, rule in self.csv_format.rules.items()
+        )
+        names = ", ".join(map(_quoted, self.csv_format.columns))
+        return (
+            f"SELECT {_literal(self.path)} AS file_name, {names} FROM "
+            # The columns' names once more: dlt does not know what read_csv returns.
+            f"(SELECT {', '.join(values)} FROM {relation} AS texts({', '.join(map(_quoted, self.header))})) "
+            f"AS typed WHERE {kept or 'true'}"
         )
 
     def _batches(self, select: str) -> Iterator[pa.RecordBatch]:
