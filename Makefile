@@ -14,6 +14,10 @@ torture: $(UV) ## kill, starve and race the loads, at length; ends with a table
 	$(UV) sync --quiet --locked
 	$(UV) run --no-sync pytest tests/torture --trials 100
 
+bench: $(UV) ## time loads against DuckDB alone and against others; takes half an hour
+	$(UV) sync --quiet --locked
+	UV=$(UV) $(UV) run --no-sync python benchmarks/run.py
+
 dev: $(UV) ## open the UI on http://localhost:3000
 	$(UV) sync --quiet --locked
 	DAGSTER_HOME=$(CURDIR) $(UV) run --no-sync dagster dev -w workspace.yaml
@@ -29,4 +33,4 @@ lint: $(UV) ## ruff, format and types
 	.uv/bin/pip install --quiet 'uv>=0.7'
 	@echo 'uv is in .uv/bin; for the commands of the README: export PATH="$$PWD/.uv/bin:$$PATH"'
 
-.PHONY: run test torture dev lint
+.PHONY: run test torture bench dev lint

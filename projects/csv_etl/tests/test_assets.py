@@ -220,6 +220,22 @@ def test_each_dropped_file_is_a_partition(drop: Path, instance: dg.DagsterInstan
     assert landed("share_prices_by_file") == {name: 8}
 
 
+def test_a_file_that_changes_before_it_lands_lands_as_it_is_then(
+    drop: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = warehouse.PushedDownJob.run
+
+    def changed_meanwhile(job: warehouse.PushedDownJob) -> None:
+        with (drop / "2018-01-22.csv").open("a") as file:
+            file.write("2018/10/09,1,2,3,4,5\n")
+        original(job)
+
+    monkeypatch.setattr(warehouse.PushedDownJob, "run", changed_meanwhile)
+    pushed_down = csv._PUSHED_DOWN_FROM == 0
+    assert run(instance, "share_prices_daily", partition_key="2018-01-22").success
+    assert landed("share_prices_daily") == {"2018-01-22.csv": 8 + pushed_down}
+
+
 def test_a_table_depends_on_its_file() -> None:
     graph = defs.resolve_asset_graph()
     for table, file in [

@@ -27,7 +27,7 @@ from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema
 from dlt.common.storages.load_package import ParsedLoadJobFileName
-from dlt.destinations.exceptions import DatabaseTerminalException, DatabaseTransientException
+from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from dlt.destinations.job_client_impl import ModelLoadJob
 from dlt.extract import DltSource
@@ -275,7 +275,7 @@ class PushedDownJob(ModelLoadJob):
                     raise PartitionError(f"{name}: {inserted - landed} rows of other partitions")
                 for confirm in self._destination.confirmations:
                     confirm()
-        except DatabaseTransientException as error:  # so dlt calls it, and would try five times
+        except Exception as error:  # of any other kind dlt would try it five times
             raise DatabaseTerminalException(error) from error
         self._destination.inserted[name] = inserted
 
