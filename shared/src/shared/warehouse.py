@@ -253,8 +253,14 @@ class PushedDownJob(ModelLoadJob):
         """Runs the query.
 
         Raises:
-            PartitionError: it has a row of another partition.
+            DatabaseTerminalException: whatever happened; of any other kind dlt would try it five times.
         """
+        try:
+            self._replace()
+        except Exception as error:
+            raise DatabaseTerminalException(error) from error
+
+    def _replace(self) -> None:
         with Path(self._file_path).open(encoding="utf-8") as file:
             model = SqlModel.from_file(file, "duckdb")
         insert = self._insert_statement_from_select_statement("duckdb", model.to_sql())
@@ -262,21 +268,18 @@ class PushedDownJob(ModelLoadJob):
         rows = self._destination.replaced_rows[name]
         client = self._job_client.sql_client
         table = client.make_qualified_table_name(name)
-        try:
-            # Rows may land in any order: DuckDB then needs less memory and less time.
-            client.execute_sql("SET preserve_insertion_order = false")
-            with client.begin_transaction():
-                client.execute_sql(f"DELETE FROM {table} WHERE {rows.condition}")
-                ((inserted,),) = client.execute_sql(insert) or ((0,),)
-                ((landed,),) = client.execute_sql(
-                    f"SELECT count(*) FROM {table} WHERE {rows.condition}"
-                ) or ((0,),)
-                if landed != inserted:
-                    raise PartitionError(f"{name}: {inserted - landed} rows of other partitions")
-                for confirm in self._destination.confirmations:
-                    confirm()
-        except Exception as error:  # of any other kind dlt would try it five times
-            raise DatabaseTerminalException(error) from error
+        # Rows may land in any order: DuckDB then needs less memory and less time.
+        client.execute_sql("SET preserve_insertion_order = false")
+        with client.begin_transaction():
+            client.execute_sql(f"DELETE FROM {table} WHERE {rows.condition}")
+            ((inserted,),) = client.execute_sql(insert) or ((0,),)
+            ((landed,),) = client.execute_sql(
+                f"SELECT count(*) FROM {table} WHERE {rows.condition}"
+            ) or ((0,),)
+            if landed != inserted:
+                raise PartitionError(f"{name}: {inserted - landed} rows of other partitions")
+            for confirm in self._destination.confirmations:
+                confirm()
         self._destination.inserted[name] = inserted
 
 
