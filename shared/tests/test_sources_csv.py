@@ -1,6 +1,8 @@
 """The CSV source: it never leaves its folder, guesses nothing and loads no file in part."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -222,3 +224,52 @@ def test_a_listing_has_csv_files_only_and_nothing_from_outside(tmp_path: Path) -
 def test_a_drop_folder_that_does_not_exist_says_which_setting_to_look_at(tmp_path: Path) -> None:
     with pytest.raises(FileRefusedError, match="DROP_FOLDER"):
         DropFolder(str(tmp_path / "nowhere")).list()
+
+
+MOMENTS = """
+import sys
+from shared import warehouse
+from shared.resources import DLT_SETTINGS, replaced_rows
+from shared.sources import csv
+import dlt
+
+csv._PUSHED_DOWN_FROM = int(sys.argv[1])
+columns = {"moment": {"data_type": "timestamp"}}
+for _ in range(2):
+    source = csv.csv_source(["file.csv", "file.csv"], "moments", csv.CsvFormat(columns))
+    pipeline = warehouse.pipeline("p", dataset_name="d").open("r", source, replaced_rows(source, ["file.csv"]))
+    with dlt.config.values(DLT_SETTINGS):
+        pipeline.run(source)
+    warehouse.close(pipeline, failed=False)
+print("moments", [row["us"] for row in warehouse.query("SELECT epoch_us(moment) AS us FROM d.moments")])
+"""
+
+
+@pytest.mark.parametrize("pushed_down_from", [0, 10**9])
+def test_moments_are_utc_whatever_the_machine_s_time_zone_and_a_file_named_twice_loads_once(
+    tmp_path: Path, pushed_down_from: int
+) -> None:
+    drop(tmp_path, "moment\n2020-01-02T03:04:05.123456Z\n")
+    run = subprocess.run(
+        [sys.executable, "-c", MOMENTS, str(pushed_down_from)],
+        env={
+            **os.environ,
+            "TZ": "America/New_York",
+            "WAREHOUSE_PATH": str(tmp_path / "warehouse.duckdb"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "moments [1577934245123456]" in run.stdout, run.stderr
+
+
+def test_a_rule_about_no_column_is_refused_where_it_is_declared() -> None:
+    with pytest.raises(ValueError, match="rules about cost"):
+        CsvFormat(COLUMNS, rules={"cost": "cost > 0"})
+
+
+def test_a_rule_may_end_with_a_comment(tmp_path: Path) -> None:
+    name = drop(tmp_path, HEADER + "02/01/2018,x,0,1\n")
+    (problem,) = problems(name, {"price": "price > 0 -- US dollars"})
+    assert "line 2: column price: '0' breaks the rule" in problem

@@ -248,8 +248,10 @@ class CsvFormat:
     may_be_empty: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses an encoding that Python does not know."""
+        """Refuses an encoding that Python does not know, and a rule about no column."""
         codecs.lookup(self.encoding)
+        if unknown := self.rules.keys() - self.columns.keys():
+            raise ValueError(f"There are rules about {', '.join(unknown)}, which is no column")
 
 
 BadRecords = Literal["stop", "quarantine"]
@@ -280,6 +282,7 @@ def csv_source(
             the file's. The two tables commit one after the other. A file whose header is another, or
             whose text cannot be read at all, stops the load in any case.
     """
+    paths = list(dict.fromkeys(paths))  # named twice, a file would load twice
     # Arrow says of every column whether it may be NULL, so dlt must be told as well.
     declared: dict[str, TColumnSchema] = {
         name: {**hints, "nullable": hints.get("nullable") is not False}
@@ -513,6 +516,8 @@ class _File:
         for name, hints in self.csv_format.columns.items():
             text = _quoted(name)
             value = _typed(text, hints, self.csv_format.date_format)
+            if hints["data_type"] == "timestamp" and hints.get("timezone", True):
+                value = f"timezone('UTC', {value})"  # else the session's zone would decide
             fits = _fits(text, value, hints)
             if not hints.get("nullable", True):
                 fits = f"{text} IS NOT NULL AND ({fits})"
@@ -521,7 +526,7 @@ class _File:
             values.append(f"{text if plain else checked} AS {text}")
         relation = _read_csv(self.source, self._texts())
         kept = " AND ".join(
-            f"CASE WHEN ({rule}) IS NOT FALSE THEN true ELSE error({_literal(name)}) END"
+            f"CASE WHEN ({rule}\n) IS NOT FALSE THEN true ELSE error({_literal(name)}) END"
             for name, rule in self.csv_format.rules.items()
         )
         names = ", ".join(map(_quoted, self.csv_format.columns))
@@ -625,7 +630,7 @@ class _File:
             if not hints.get("nullable", True):
                 yield f"{text} IS NULL", f"{column} || 'the value is missing'"
             if rule := self.csv_format.rules.get(name):
-                yield f"NOT ({rule})", shown + _literal(f" breaks the rule {rule}")
+                yield f"NOT ({rule}\n)", shown + _literal(f" breaks the rule {rule}")
 
 
 def _split(lines: Iterator[str], number: int, width: int) -> Iterator[tuple[int, str, str]]:
