@@ -84,7 +84,12 @@ def test_loading_a_location_touches_no_network_no_disk_and_no_secret(
     script.write_text(IMPORT_WATCHED.replace("%s", location))
     before = sorted(tmp_path.rglob("*"))
     loaded = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True
+        # -B: bytecode that Python keeps of what it imports is no doing of the location's.
+        [sys.executable, "-B", str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert json.loads(loaded.stdout) == []
     assert sorted(tmp_path.rglob("*")) == before
