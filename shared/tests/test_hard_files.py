@@ -7,6 +7,7 @@ import io
 import lzma
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -268,10 +269,17 @@ def read_record_by_record(folder: Path, content: bytes, csv_format: CsvFormat) -
         return None
     source = csv_source(["x.csv"], "rows", csv_format)
     return [
-        tuple(row[name] for name in csv_format.columns)
+        tuple(in_utc(row[name]) for name in csv_format.columns)
         for batch in source
         for row in batch.to_pylist()
     ]
+
+
+def in_utc(value: Any) -> Any:
+    """Returns a value as dlt loads it: a moment without a zone is in UTC."""
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
+    return value
 
 
 MANY = HEADER + "a,1,1.5\n" * 30_000

@@ -14,7 +14,7 @@ from dagster_dlt import dlt_assets
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from dlt.extract import DltResource
 
-from shared import warehouse
+from shared import environment, resources, warehouse
 from shared.resources import WarehouseDltResource, replaced_rows
 from shared.translator import WarehouseTranslator
 
@@ -521,6 +521,7 @@ def test_a_secret_in_what_a_source_raises_reaches_no_file(
     assert "ValueError: no answer with key ***" in words
     assert "api_key=***" in words
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert "api_key=marked" not in words
     marks = [mark.encode() for mark in (key, quote(key, safe=""), quote_plus(key))]
     assert len(files) > 10, "nothing was stored to look into"
     assert not [path for path in files if any(mark in path.read_bytes() for mark in marks)]
@@ -540,3 +541,37 @@ def test_a_pipeline_made_at_import_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(TypeError, match=r"shared\.warehouse\.pipeline"):
         run(stock)
+
+
+def test_secrets_are_found_however_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHORT_TOKEN", "abcdefgh")
+    monkeypatch.setenv("LONG_TOKEN", "abcdefgh and more")
+    monkeypatch.setenv("ODD_PASSWORD", 'it\'s\n"odd" 100%')
+    monkeypatch.setenv("HOME_CREDENTIALS", str(Path(__file__)))
+    for text in (
+        "abcdefgh and more",
+        "abcdefgh%20and%20more",
+        "abcdefgh+and+more",
+        str(KeyError('it\'s\n"odd" 100%')),
+        quote('it\'s\n"odd" 100%'),
+    ):
+        assert environment.redacted(f"<{text}>").replace("'", "") == "<***>"
+    assert environment.redacted(f"no file {Path(__file__)}") == f"no file {Path(__file__)}"
+
+
+def test_an_error_that_is_its_own_cause_is_told_all_the_same() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert resources._violation(first) is None
+    resources._refuse_secrets(first)
+
+
+def test_a_secret_in_a_note_or_in_a_group_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARKED_API_KEY", "marked-key")
+    noted = ValueError("no answer")
+    noted.add_note("asked https://example.com?key=marked-key")
+    for error in (noted, ExceptionGroup("all", [ValueError("marked-key")])):
+        with pytest.raises(resources.RedactedError) as told:
+            resources._refuse_secrets(error)
+        assert "***" in str(told.value)
+        assert "marked-key" not in str(told.value)

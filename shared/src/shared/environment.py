@@ -74,12 +74,17 @@ def redacted(text: str) -> str:
     such as NASA_API_KEY, AWS_SECRET_ACCESS_KEY and dlt's own; plain, or written as in an address.
     """
     load_env_file()
-    for name, secret in os.environ.items():
-        if _SECRET.search(name) and len(secret) >= _SHORTEST_SECRET:
-            if name in VARIABLES and secret == VARIABLES[name].default:
-                continue
-            for written in (secret, quote(secret, safe=""), quote_plus(secret)):
-                text = text.replace(written, "***")
+    secrets = {
+        secret
+        for name, secret in os.environ.items()
+        if _SECRET.search(name)
+        and len(secret) >= _SHORTEST_SECRET
+        and not (name in VARIABLES and secret == VARIABLES[name].default)
+        and not Path(secret).exists()  # where a key is kept is no secret
+    }
+    for secret in sorted(secrets, key=len, reverse=True):  # one may be the beginning of another
+        for written in (secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]):
+            text = text.replace(written, "***")
     return text
 
 

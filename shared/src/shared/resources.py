@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -201,25 +202,21 @@ class WarehouseDltResource(DagsterDltResource):
 
 
 def _refuse_secrets(error: Exception) -> None:
-    """Raises a stand-in for an error whose text holds a secret."""
-    if (text := _text(error)) != environment.redacted(text):
-        raise RedactedError(environment.redacted(text)) from None
-
-
-def _text(error: BaseException | None) -> str:
-    """Returns the words of an error and of its causes, as they would end up in event and compute logs."""
-    words = []
-    while error is not None:
-        words.append(f"{type(error).__name__}: {error}")
-        error = error.__cause__ or error.__context__
-    return "\n".join(words)
+    """Raises a stand-in for an error whose text, or a cause's, a note's or a member's, has a secret."""
+    text = "".join(traceback.format_exception(error))
+    if (told := environment.redacted(text)) != text:
+        raise RedactedError(told) from None
 
 
 def _violation(error: BaseException | None) -> DataValidationError | None:
     """Returns the broken contract among an error's causes."""
-    while error is not None and not isinstance(error, DataValidationError):
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, DataValidationError):
+            return error
+        seen.append(error)
         error = error.__cause__ or error.__context__
-    return error
+    return None
 
 
 def _told(violation: DataValidationError, pipeline: warehouse.WarehousePipeline) -> str:
