@@ -17,8 +17,8 @@ SAMPLE = Path(__file__).parents[3] / "data" / "drop"
 DAYS = ("2018-01-22", "2018-01-23", "2018-01-24")
 
 
-@pytest.fixture(autouse=True, params=["record by record", "pushed down"])
-def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["record by record", "pushed down"])
+def _each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small files as well are read in both ways that there are."""
     monkeypatch.setattr(csv, "_PUSHED_DOWN_FROM", 0 if request.param == "pushed down" else 10**9)
 
@@ -39,9 +39,9 @@ def run(instance: dg.DagsterInstance, *assets: str, **how: Any) -> dg.ExecuteInP
     )
 
 
-def load_file(instance: dg.DagsterInstance, path: str) -> dg.ExecuteInProcessResult:
+def load_file(instance: dg.DagsterInstance, path: str, **how: Any) -> dg.ExecuteInProcessResult:
     config = {"ops": {"import_file": {"config": {"path": path}}}}
-    return run(instance, "import_file", "share_prices", run_config=config)
+    return run(instance, "import_file", "share_prices", run_config=config, **how)
 
 
 def load_days(instance: dg.DagsterInstance, first: str, last: str) -> dg.ExecuteInProcessResult:
@@ -63,6 +63,7 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
     )
 
 
+@pytest.mark.usefixtures("_each_way")
 def test_the_file_of_the_config_lands_and_a_rerun_leaves_the_same_rows(
     drop: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -73,6 +74,7 @@ def test_the_file_of_the_config_lands_and_a_rerun_leaves_the_same_rows(
     assert landed("share_prices") == {"2018-01-22.csv": 8, "2018-01-23.csv": 5}
 
 
+@pytest.mark.usefixtures("_each_way")
 def test_money_is_exact(drop: Path, instance: dg.DagsterInstance) -> None:
     load_file(instance, "2018-01-22.csv")
     (row,) = warehouse.query(
@@ -145,6 +147,7 @@ def test_a_file_that_fails_its_check_lands_nothing(
         ("share_prices_daily", {"partition_key": "2018-01-22"}),
     ],
 )
+@pytest.mark.usefixtures("_each_way")
 def test_a_bad_file_lands_nothing_even_where_its_table_runs_alone(
     drop: Path, instance: dg.DagsterInstance, table: str, how: dict[str, str]
 ) -> None:
@@ -174,6 +177,47 @@ def test_a_retry_loads_the_file_of_the_run_it_retries(
     assert landed("share_prices") == {"2018-01-22.csv": 8, "2018-01-23.csv": 5}
 
 
+def test_a_large_file_whose_rows_are_there_is_left_as_it_is(
+    drop: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv, "_PUSHED_DOWN_FROM", 0)
+
+    def load(rows: int = 8, **how: Any) -> str:
+        result = load_file(instance, "2018-01-22.csv", **how)
+        assert result.success
+        (told,) = result.asset_materializations_for_node("share_prices")
+        assert told.metadata["rows_loaded"].value == rows
+        assert landed("share_prices")["2018-01-22.csv"] == rows
+        (row,) = warehouse.query(
+            "SELECT any_value(_dlt_load_id) AS id FROM csv_data.share_prices "
+            "WHERE file_name = '2018-01-22.csv' HAVING count(DISTINCT _dlt_load_id) = 1"
+        )
+        return str(row["id"])
+
+    first = load()
+    assert load() == first
+    load_file(instance, "2018-01-23.csv")
+    assert load() == first, "another file's load changes nothing"
+    again = load(tags={"etl/load_again": "true"})
+    assert again != first
+    with warehouse.exclusive() as connection:
+        connection.execute(
+            "DELETE FROM csv_data.share_prices WHERE rowid = "
+            "(SELECT max(rowid) FROM csv_data.share_prices WHERE file_name = '2018-01-22.csv')"
+        )
+    mended = load()
+    assert mended != again, "rows that are missing come back"
+    monkeypatch.setattr(csv, "_PUSHED_DOWN_FROM", 10**9)
+    other_way = load()
+    assert other_way != mended
+    monkeypatch.setattr(csv, "_PUSHED_DOWN_FROM", 0)
+    assert load() != other_way, "another way's load is none to rely on"
+    text = (drop / "2018-01-22.csv").read_text().splitlines()
+    (drop / "2018-01-22.csv").write_text("\n".join(text[:-1]))
+    load(rows=7)
+
+
+@pytest.mark.usefixtures("_each_way")
 def test_a_changed_file_replaces_what_it_had_loaded(
     drop: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -187,6 +231,7 @@ def test_a_changed_file_replaces_what_it_had_loaded(
     }
 
 
+@pytest.mark.usefixtures("_each_way")
 def test_a_backfill_of_days_is_one_run(drop: Path, instance: dg.DagsterInstance) -> None:
     result = load_days(instance, DAYS[0], DAYS[2])
     assert result.success
@@ -220,6 +265,7 @@ def test_each_dropped_file_is_a_partition(drop: Path, instance: dg.DagsterInstan
     assert landed("share_prices_by_file") == {name: 8}
 
 
+@pytest.mark.usefixtures("_each_way")
 def test_a_file_that_changes_before_it_lands_lands_as_it_is_then(
     drop: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +306,7 @@ def rejected() -> list[dict[str, Any]]:
     )
 
 
+@pytest.mark.usefixtures("_each_way")
 def test_a_dropped_file_loads_its_good_records_and_keeps_every_bad_one(
     drop: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -294,6 +341,7 @@ def test_a_dropped_file_loads_its_good_records_and_keeps_every_bad_one(
     assert rejected() == []
 
 
+@pytest.mark.usefixtures("_each_way")
 def test_a_mended_file_takes_nothing_from_its_neighbours(
     drop: Path, instance: dg.DagsterInstance
 ) -> None:

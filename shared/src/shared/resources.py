@@ -33,6 +33,9 @@ DEFAULT_CONTRACT: TSchemaContractDict = {
 ALLOW_SHRINKING = "etl/allow_shrinking"
 """The run tag that lets a replace leave a table with far fewer rows than it has."""
 
+LOAD_AGAIN = "etl/load_again"
+"""The run tag that loads a large file although its rows are there, unchanged since it was loaded."""
+
 DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
     # Rows that arrive as Arrow know their load as well.
@@ -111,6 +114,7 @@ class WarehouseDltResource(DagsterDltResource):
             replaced_rows=replaced_rows(source, partitions),
             log=context.log.info,
             keep_at_least=0 if context.run.tags.get(ALLOW_SHRINKING) == "true" else keep_at_least,
+            loads_again=context.run.tags.get(LOAD_AGAIN) == "true",
         )
         translator = dagster_dlt_translator or declared[META_KEY_TRANSLATOR]
         return DltEventIterator(

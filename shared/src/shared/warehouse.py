@@ -33,6 +33,7 @@ from dlt.destinations.job_client_impl import ModelLoadJob
 from dlt.extract import DltSource
 from filelock import FileLock, Timeout
 from pyarrow.parquet import ParquetFile
+from xxhash import xxh3_128_hexdigest
 
 from shared import environment
 
@@ -188,13 +189,21 @@ class WarehouseDestination(dlt.destinations.duckdb):
     """
 
     def __init__(
-        self, replaced_rows: Mapping[str, ReplacedRows] | None = None, **kwargs: Any
+        self,
+        replaced_rows: Mapping[str, ReplacedRows] | None = None,
+        *,
+        log: Log = _silent,
+        loads_again: bool = False,
+        **kwargs: Any,
     ) -> None:
-        """Takes the rows to replace, by table name, and dlt's own arguments."""
+        """Takes the rows to replace, by table name, what `open` was given, and dlt's own arguments."""
         self.replaced_rows = dict(replaced_rows or {})
         self.pushed_down: set[str] = set()
+        self.versions: list[str] = []
         self.confirmations: list[Callable[[], None]] = []
         self.inserted: Counter[str] = Counter()
+        self.loads_again = loads_again
+        self.log = log
         super().__init__(**kwargs)
 
     def _raw_capabilities(self) -> Any:
@@ -243,7 +252,11 @@ class WarehouseDestination(dlt.destinations.duckdb):
 
 
 class PushedDownJob(ModelLoadJob):
-    """Replaces a run's rows of a table by those of a query, in one transaction and without staging."""
+    """Replaces a run's rows of a table by those of a query, in one transaction and without staging.
+
+    What it replaced them by is kept in `_pushed_down_loads`, in the same transaction: where the query
+    would bring the rows that are there, it does not run.
+    """
 
     def __init__(self, file_path: str, destination: WarehouseDestination) -> None:
         super().__init__(file_path)
@@ -268,9 +281,31 @@ class PushedDownJob(ModelLoadJob):
         rows = self._destination.replaced_rows[name]
         client = self._job_client.sql_client
         table = client.make_qualified_table_name(name)
+        version = xxh3_128_hexdigest("\n".join(self._destination.versions).encode())
+        loads = client.make_qualified_table_name("_pushed_down_loads")
         # Rows may land in any order: DuckDB then needs less memory and less time.
         client.execute_sql("SET preserve_insertion_order = false")
         with client.begin_transaction():
+            client.execute_sql(
+                f"CREATE TABLE IF NOT EXISTS {loads} "
+                "(table_name TEXT, condition TEXT, version TEXT, load_id TEXT, row_count BIGINT)"
+            )
+            # Rows that came otherwise since have another load's id, and those removed are missing.
+            found = client.execute_sql(
+                f"SELECT load_id, row_count FROM {loads} JOIN (SELECT count(*) AS row_count, "
+                f"min(_dlt_load_id) AS load_id, max(_dlt_load_id) AS last FROM {table} "
+                f"WHERE {rows.condition}) AS there USING (load_id, row_count) WHERE last = load_id "
+                "AND table_name = %s AND condition = %s AND version = %s",
+                name,
+                rows.condition,
+                version,
+            )
+            if found and not self._destination.loads_again:
+                ((load_id, self._destination.inserted[name]),) = found
+                for confirm in self._destination.confirmations:
+                    confirm()
+                self._destination.log(f"{name}: unchanged since load {load_id}, so left as it is")
+                return
             client.execute_sql(f"DELETE FROM {table} WHERE {rows.condition}")
             ((inserted,),) = client.execute_sql(insert) or ((0,),)
             ((landed,),) = client.execute_sql(
@@ -280,6 +315,19 @@ class PushedDownJob(ModelLoadJob):
                 raise PartitionError(f"{name}: {inserted - landed} rows of other partitions")
             for confirm in self._destination.confirmations:
                 confirm()
+            client.execute_sql(
+                f"DELETE FROM {loads} WHERE table_name = %s AND condition = %s",
+                name,
+                rows.condition,
+            )
+            client.execute_sql(
+                f"INSERT INTO {loads} VALUES (%s, %s, %s, %s, %s)",
+                name,
+                rows.condition,
+                version,
+                self._load_id,
+                inserted,
+            )
         self._destination.inserted[name] = inserted
 
 
@@ -335,8 +383,9 @@ class WarehousePipeline(dlt.Pipeline):
                 _wait_for(partial(acquire, place), self.log, since)
             yield
 
-    def push_down(self, select: str, confirm: Callable[[], None]) -> dlt.Relation:
+    def push_down(self, select: str, version: str, confirm: Callable[[], None]) -> dlt.Relation:
         """Returns the item that makes the warehouse run a query; see `sources.PushesDown`."""
+        self._warehouse.versions.append(version)
         self._warehouse.confirmations.append(confirm)
         return self.dataset().query(select, "duckdb")
 
@@ -532,6 +581,7 @@ class PipelineDeclaration(dlt.Pipeline):
         log: Log = _silent,
         keep_at_least: float = 0.0,
         pushes_down: bool = True,
+        loads_again: bool = False,
     ) -> WarehousePipeline:
         """Makes the real pipeline, in a working folder that no other run shares.
 
@@ -545,6 +595,7 @@ class PipelineDeclaration(dlt.Pipeline):
             log: told about waits.
             keep_at_least: the share of its rows that a replaced table must keep.
             pushes_down: whether a source may have the warehouse read files itself.
+            loads_again: whether it then reads files as well whose rows it has.
         """
         folders = path().with_suffix(".working")
         folders.mkdir(parents=True, exist_ok=True)
@@ -558,6 +609,8 @@ class PipelineDeclaration(dlt.Pipeline):
                 # A plain replace empties the table at the start, and is seen empty meanwhile.
                 replace_strategy="insert-from-staging",
                 replaced_rows=replaced_rows,
+                log=log,
+                loads_again=loads_again,
             ),
             progress=self.progress,
             _impl_cls=WarehousePipeline,

@@ -15,11 +15,13 @@ class PushesDown(Protocol):
     pushes_down: bool
     """Whether it does so in this run."""
 
-    def push_down(self, select: str, confirm: Callable[[], None]) -> Any:
+    def push_down(self, select: str, version: str, confirm: Callable[[], None]) -> Any:
         """Returns the item to yield for all rows of a table: a query that runs while loading.
 
         Args:
             select: the query; it raises, with DuckDB's error(), on what must not load. Then nothing
                 has been loaded, and the run starts over without pushing down.
+            version: the same text only if the query would bring the same rows; where the table has
+                them from an earlier load it need not run.
             confirm: called before the rows are committed; raises if they must not be.
         """

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
 
@@ -20,6 +19,7 @@ import dlt
 import duckdb
 import fsspec
 import pyarrow as pa
+import xxhash
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
 from dlt.common.schema.typing import TColumnSchema
@@ -219,8 +219,8 @@ class DropFolder:
             yield copy
 
     def content_hash(self, path: str) -> str:
-        """Returns the SHA-256 of a file's bytes, in hexadecimal."""
-        digest = sha256()
+        """Returns the 128 bits of XXH3 over a file's bytes, in hexadecimal."""
+        digest = xxhash.xxh3_128()
         with self.files.open(self.find(path), "rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
@@ -357,8 +357,11 @@ def _pushed_down(
                 return None
             selects.append(file.select_or_fail())
     names = ", ".join(map(_quoted, ("file_name", *csv_format.columns)))
+    select = f"SELECT {names} FROM ({' UNION ALL '.join(selects)}) AS files"
     return pipeline.push_down(
-        f"SELECT {names} FROM ({' UNION ALL '.join(selects)}) AS files",
+        select,
+        # What is declared of the columns stands in the query, what is in the files does not.
+        version="\n".join([select, *map(drop_folder.content_hash, paths)]),
         confirm=lambda: _refuse_change(drop_folder, states),
     )
 
@@ -516,14 +519,20 @@ class _File:
         for name, hints in self.csv_format.columns.items():
             text = _quoted(name)
             value = _typed(text, hints, self.csv_format.date_format)
-            if hints["data_type"] == "timestamp" and hints.get("timezone", True):
-                value = f"timezone('UTC', {value})"  # else the session's zone would decide
             fits = _fits(text, value, hints)
             if not hints.get("nullable", True):
                 fits = f"{text} IS NOT NULL AND ({fits})"
             checked = f"CASE WHEN {fits} THEN {value} ELSE error({_literal(name)}) END"
-            plain = hints["data_type"] == "text" and hints.get("nullable", True)
-            values.append(f"{text if plain else checked} AS {text}")
+            if hints["data_type"] != "date" or self.csv_format.date_format == "%Y-%m-%d":
+                # Most values are plain; whether another one fits takes far more time to say.
+                plainly = f"TRY_CAST({text} AS {_duckdb_type(hints)})"
+                checked = (
+                    f"CASE WHEN {_is_plain(text, plainly, hints)} THEN {plainly} ELSE {checked} END"
+                )
+            if hints["data_type"] == "timestamp" and hints.get("timezone", True):
+                checked = f"timezone('UTC', {checked})"  # else the session's zone would decide
+            as_it_is = hints["data_type"] == "text" and hints.get("nullable", True)
+            values.append(f"{text if as_it_is else checked} AS {text}")
         relation = _read_csv(self.source, self._texts())
         kept = " AND ".join(
             f"CASE WHEN ({rule}\n) IS NOT FALSE THEN true ELSE error({_literal(name)}) END"
@@ -767,6 +776,16 @@ def _fits(value: str, typed: str, hints: TColumnSchema) -> str:
         number = f"[+-]?[0-9]*(\\.[0-9]{{0,{decimals}}}0*)?"
         fits += f" AND regexp_full_match({value}, '{number}')"
     return f"{value} IS NULL OR coalesce({fits}, false)"
+
+
+def _is_plain(value: str, typed: str, hints: TColumnSchema) -> str:
+    """Returns the SQL condition that a text is just how DuckDB writes its value; then it fits."""
+    plain = f"{value} = {typed}::VARCHAR"
+    if hints["data_type"] in ("date", "timestamp"):
+        plain += f" AND {typed} BETWEEN '1000-01-01' AND '9999-12-31'"
+    if hints["data_type"] == "double":
+        plain += f" AND isfinite({typed})"
+    return plain
 
 
 def _reason(error: Exception) -> str:
