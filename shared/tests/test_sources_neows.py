@@ -16,7 +16,7 @@ KEY = "a-key-that-must-stay-secret"
 
 
 def objects(*days: str) -> list[dict[str, Any]]:
-    return list(neows(days))
+    return [row for table in neows(days) for row in table.to_pylist()]
 
 
 @given(st.lists(st.dates(date(2015, 9, 1), date(2016, 9, 1)), max_size=60))
@@ -44,7 +44,7 @@ def test_every_recorded_object_arrives_typed(neows_server: NeowsServer) -> None:
         assert row.keys() == OBJECT_COLUMNS.keys()
         for name, value in row.items():
             if value is None:
-                assert name == "is_sentry_object"
+                assert name in ("id", "is_sentry_object", "sentry_data", "further_fields")
             else:
                 assert type(value) is types[str(OBJECT_COLUMNS[name]["data_type"])], name
         assert row["close_approach_at"].date() == row["close_approach_date"]
@@ -60,8 +60,21 @@ def test_numbers_and_times_are_those_of_the_feed(neows_server: NeowsServer) -> N
 
 
 def test_years_that_lack_a_field_land_in_the_same_columns(neows_server: NeowsServer) -> None:
-    assert {row["is_sentry_object"] for row in objects("2015-04-01")} == {None}
-    assert None not in {row["is_sentry_object"] for row in objects("2018-12-06")}
+    for name in ("is_sentry_object", "id"):
+        assert {row[name] for row in objects("2015-04-01")} == {None}
+        assert None not in {row[name] for row in objects("2018-12-06")}
+    assert {row["sentry_data"] is None for row in objects("2025-03-10")} <= {True, False}
+
+
+def test_what_no_column_takes_is_kept(neows_server: NeowsServer) -> None:
+    (first, *_) = neows_server.days["2025-03-10"]
+    assert {row["further_fields"] for row in objects(*recorded_days())} == {None}
+    approach = {**first["close_approach_data"][0], "seen_from": "Hilo"}
+    neows_server.days["2025-03-10"] = [
+        {**first, "spin": {"hours": 2.5}, "close_approach_data": [approach]}
+    ]
+    (row,) = objects("2025-03-10")
+    assert json.loads(row["further_fields"]) == {"spin": {"hours": 2.5}, "seen_from": "Hilo"}
 
 
 def test_the_key_travels_in_a_header_only(
@@ -101,14 +114,43 @@ def test_a_redirect_carries_the_key_nowhere(neows_server: NeowsServer) -> None:
     assert len(neows_server.requests) == 1
 
 
-def test_an_object_that_lacks_a_field_is_an_error_that_names_it(neows_server: NeowsServer) -> None:
+def test_a_missing_value_is_null(neows_server: NeowsServer) -> None:
     (first, *rest) = neows_server.days["2025-03-10"]
-    neows_server.days["2025-03-10"] = [
-        {name: value for name, value in first.items() if name != "absolute_magnitude_h"},
-        *rest,
-    ]
-    told = f"2025-03-10: the object '{first['neo_reference_id']}' .*absolute_magnitude_h"
-    with pytest.raises(Exception, match=told):
+    lacking = {name: first[name] for name in first.keys() - {"absolute_magnitude_h"}}
+    neows_server.days["2025-03-10"] = [lacking, *rest]
+    row, *others = objects("2025-03-10")
+    assert row["absolute_magnitude_h"] is None
+    assert None not in {other["absolute_magnitude_h"] for other in others}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"absolute_magnitude_h": "faint"}, "faint"),
+        ({"is_sentry_object": "no"}, "no"),
+        ({"name": 5}, "int"),
+        ({"neo_reference_id": None}, "neo_reference_id is missing"),
+        ({"close_approach_data": []}, "values"),
+        ({"estimated_diameter": 3}, "3"),
+        ({"velocity": "fast"}, "fast"),
+        ({"velocity": "NaN"}, "relative_velocity_miles_per_hour is no number"),
+        ({"close_approach_date": "today"}, "today"),
+    ],
+)
+def test_a_value_of_another_type_is_an_error_that_names_day_and_object(
+    neows_server: NeowsServer, change: dict[str, Any], told: str
+) -> None:
+    (first, *rest) = neows_server.days["2025-03-10"]
+    changed = json.loads(json.dumps(first))
+    (approach,) = changed["close_approach_data"]
+    if "velocity" in change:
+        approach["relative_velocity"]["miles_per_hour"] = change["velocity"]
+    elif "close_approach_date" in change:
+        approach |= change
+    else:
+        changed |= change
+    neows_server.days["2025-03-10"] = [*rest, changed]
+    with pytest.raises(Exception, match=f"2025-03-10: the object .*{told}"):
         objects("2025-03-10")
 
 

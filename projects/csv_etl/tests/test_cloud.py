@@ -1,5 +1,6 @@
 """The same assets read a bucket: only the drop folder's address differs."""
 
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from moto.server import ThreadedMotoServer
 from csv_etl.automation import dropped_files
 from csv_etl.definitions import defs
 from shared import warehouse
+from shared.sources import csv
 from shared.sources.csv import DropFolder, FileRefusedError
 
 SAMPLE = Path(__file__).parents[3] / "data" / "drop" / "2018-01-22.csv"
@@ -33,6 +35,7 @@ def bucket(warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     files.mkdir("landing")
     files.pipe("landing/drop/2018-01-22.csv", SAMPLE.read_bytes())
     files.pipe("landing/drop/below/it's.csv", SAMPLE.read_bytes())
+    files.pipe("landing/drop/packed.csv.gz", gzip.compress(SAMPLE.read_bytes()))
     files.pipe("landing/outside.csv", SAMPLE.read_bytes())
     monkeypatch.setenv("DROP_FOLDER", "s3://landing/drop")
     yield "s3://landing/drop"
@@ -40,10 +43,16 @@ def bucket(warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     server.stop()
 
 
-@pytest.mark.parametrize("path", ["2018-01-22.csv", "below/it's.csv"])
+@pytest.mark.parametrize("pushed_down_from", [0, 10**9])
+@pytest.mark.parametrize("path", ["2018-01-22.csv", "below/it's.csv", "packed.csv.gz"])
 def test_a_file_in_a_bucket_loads_like_a_local_one(
-    bucket: str, instance: dg.DagsterInstance, path: str
+    bucket: str,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    pushed_down_from: int,
 ) -> None:
+    monkeypatch.setattr(csv, "_PUSHED_DOWN_FROM", pushed_down_from)
     job = defs.resolve_implicit_global_asset_job_def()
     for _ in range(2):
         result = job.execute_in_process(
@@ -60,6 +69,14 @@ def test_a_file_in_a_bucket_loads_like_a_local_one(
         "FROM csv_data.share_prices GROUP BY 1"
     )
     assert rows == [{"file_name": path, "n": 8, "total": "2327.8543"}]
+    (loads,) = warehouse.query("SELECT count(DISTINCT load_id) AS n FROM csv_data._dlt_loads")
+    (load,) = warehouse.query(
+        "SELECT count(*) AS n FROM csv_data.share_prices JOIN csv_data._dlt_loads AS loads "
+        "ON _dlt_load_id = load_id WHERE inserted_at = (SELECT min(inserted_at) FROM csv_data._dlt_loads)"
+    )
+    assert loads["n"] == 2
+    assert load["n"] == (8 if pushed_down_from == 0 else 0), "an unchanged file is left as it is"
+    assert not list(warehouse.path().with_suffix(".working").iterdir()), "no copy is left"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +105,7 @@ def test_the_sensor_sees_new_and_changed_files_in_a_bucket(
         assert isinstance(result, dg.SensorResult)
         cursor = result.cursor
         asked.append([request.partition_key for request in result.run_requests or []])
-    assert asked == [[], ["2018-01-22.csv", "below/it's.csv"], [], ["new.csv"]]
+    assert asked == [[], ["2018-01-22.csv", "below/it's.csv", "packed.csv.gz"], [], ["new.csv"]]
 
 
 @pytest.mark.parametrize("scheme", ["gs", "az"])

@@ -12,6 +12,9 @@ replaces its partitions in these as well, so the resource materialises them even
 class PushesDown(Protocol):
     """A pipeline whose destination reads local files itself, with DuckDB's SQL."""
 
+    pipelines_dir: str
+    """A folder of this run alone, where what the destination is to read can be kept until then."""
+
     pushes_down: bool
     """Whether it does so in this run."""
 

@@ -191,10 +191,14 @@ class DropFolder:
         return _state(self.files.info(self.find(path)))
 
     @contextmanager
-    def local(self, path: str) -> Iterator[Path]:
+    def local(self, path: str, folder: Path | None = None) -> Iterator[Path]:
         """Yields a local file with the file's bytes, uncompressed: the file itself, or a copy.
 
         Compression goes by the name's ending: .gz, .bz2, .xz, .zst, or .zip with one file in it.
+
+        Args:
+            path: a file below the drop folder.
+            folder: where a copy is left; of any other nothing remains.
 
         Raises:
             FileRefusedError: the path must not be read, or what is compressed is damaged.
@@ -204,9 +208,10 @@ class DropFolder:
         if self.is_local and compression not in _DECOMPRESSED:
             yield Path(full)
             return
-        with tempfile.TemporaryDirectory() as folder, self.files.open(full, "rb") as file:
-            copy = Path(folder) / "copy"
-            with copy.open("wb") as target:
+        kept = nullcontext(tempfile.mkdtemp(dir=folder)) if folder else None
+        with kept or tempfile.TemporaryDirectory() as own:
+            copy = Path(own) / "copy"
+            with self.files.open(full, "rb") as file, copy.open("wb") as target:
                 try:
                     with _DECOMPRESSED.get(compression, nullcontext)(file) as source:
                         shutil.copyfileobj(source, target, 1 << 20)
@@ -220,11 +225,8 @@ class DropFolder:
 
     def content_hash(self, path: str) -> str:
         """Returns the 128 bits of XXH3 over a file's bytes, in hexadecimal."""
-        digest = xxhash.xxh3_128()
         with self.files.open(self.find(path), "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return _hash(file)
 
 
 @dataclass(frozen=True)
@@ -338,31 +340,32 @@ def _pushed_down(
 ) -> Any | None:
     """Returns the item that makes the destination read the files itself; None where it cannot.
 
-    That is as fast as DuckDB is. It takes a destination that does so, local files in UTF-8 with
-    records, and enough of them for it to pay: the warehouse is held while they are read.
+    That is as fast as DuckDB is. It takes a destination that does so, files in UTF-8 with records, and
+    enough of them for it to pay: the warehouse is held while they are read. What is compressed or in a
+    bucket is copied first.
     """
     pipeline = _active_pipeline()
-    if not isinstance(pipeline, PushesDown) or not pipeline.pushes_down or not drop_folder.is_local:
+    if not isinstance(pipeline, PushesDown) or not pipeline.pushes_down:
         return None
-    if any(Path(path).suffix in _DECOMPRESSED for path in paths):
+    if codecs.lookup(csv_format.encoding).name != "utf-8":
         return None
     states = {path: drop_folder.state(path) for path in paths}
     size = sum(state.size for state in states.values())
     if size < _PUSHED_DOWN_FROM or len(paths) > _MOST_PUSHED_DOWN:
         return None
-    selects = []
+    selects, versions = [], []
     for path in paths:
-        with _open(drop_folder, path, csv_format) as file:
+        with _open(drop_folder, path, csv_format, Path(pipeline.pipelines_dir)) as file:
             if file.encoding != "utf-8-sig" or not file.begins_with_a_record():
                 return None
             selects.append(file.select_or_fail())
+            # What is declared of the columns stands in the query, what is in the file does not.
+            with file.source.open("rb") as content:
+                versions += [selects[-1].replace(str(file.source), ""), _hash(content)]
     names = ", ".join(map(_quoted, ("file_name", *csv_format.columns)))
     select = f"SELECT {names} FROM ({' UNION ALL '.join(selects)}) AS files"
     return pipeline.push_down(
-        select,
-        # What is declared of the columns stands in the query, what is in the files does not.
-        version="\n".join([select, *map(drop_folder.content_hash, paths)]),
-        confirm=lambda: _refuse_change(drop_folder, states),
+        select, "\n".join(versions), confirm=lambda: _refuse_change(drop_folder, states)
     )
 
 
@@ -404,13 +407,21 @@ def find_problems(
 
 
 @contextmanager
-def _open(drop_folder: DropFolder, path: str, csv_format: CsvFormat) -> Iterator["_File"]:
+def _open(
+    drop_folder: DropFolder, path: str, csv_format: CsvFormat, copies: Path | None = None
+) -> Iterator["_File"]:
     """Opens a file, once its header is the declared one.
+
+    Args:
+        drop_folder: where it is.
+        path: the file.
+        csv_format: what it must look like.
+        copies: where a copy is left, if there has to be one.
 
     Raises:
         FileRefusedError: the path must not be read, or the header is another.
     """
-    with drop_folder.local(path) as source, tempfile.TemporaryDirectory() as folder:
+    with drop_folder.local(path, copies) as source, tempfile.TemporaryDirectory() as folder:
         encoding = _encoding(source, csv_format.encoding)
         with source.open(encoding=encoding, errors="surrogateescape", newline="") as text:
             reader = csv.reader(text, strict=True)
@@ -804,6 +815,13 @@ def _literal(text: str) -> str:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _hash(file: BinaryIO) -> str:
+    digest = xxhash.xxh3_128()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return str(digest.hexdigest())
 
 
 def _state(info: Mapping[str, Any]) -> FileState:
