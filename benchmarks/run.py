@@ -1,4 +1,4 @@
-"""Times loads of the same file by this workspace, by others and by DuckDB alone; see README.md."""
+"""Times loads by this workspace, by others and by DuckDB alone; see README.md."""
 
 import argparse
 import json
@@ -9,8 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from rich.console import Console
@@ -18,6 +21,7 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+DATA = HERE / "data"
 GENERATED = """
     COPY (
         SELECT i AS id,
@@ -29,6 +33,7 @@ GENERATED = """
         FROM range({rows}) AS numbers(i)
     ) TO '{file}' (HEADER)
 """
+RECORDED = HERE.parent / "shared/src/shared/testing/neows_days/feed_2025-03-10_2025-03-17.json"
 
 
 @dataclass(frozen=True)
@@ -38,17 +43,131 @@ class System:
     script: str
     arguments: tuple[str, ...] = ()
     most_runs: int = 99
-    most_rows: int = 100_000_000
 
 
-SYSTEMS = {
-    "limit": System("limit.py"),
-    "ours": System("ours.py"),
-    "ours_dagster": System("ours.py", ("dagster",)),
+LIMIT, OURS = System("limit.py"), System("ours.py")
+SLOW = {
     "dlt_filesystem": System("dlt_filesystem.py"),
-    "ingestr": System("ingestr.py", most_runs=1, most_rows=1_000_000),
-    "course": System("course.py", most_runs=1, most_rows=1_000_000),
+    "ingestr": System("ingestr.py", most_runs=1),
+    "singer": System("singer.py", most_runs=1),
+    "course": System("course.py", most_runs=1),
 }
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is loaded, how much of it, and by whom; `whole` times the process, imports included."""
+
+    kind: str
+    size: int
+    systems: Mapping[str, System]
+    whole: bool = False
+    most_runs: int = 99
+
+    def data(self) -> str:
+        """Returns what the systems get: a file, a folder or a number; made if it is not there."""
+        if self.kind == "csv":
+            return str(items(self.size))
+        if self.kind == "neows":
+            return str(feeds(self.size))
+        return str(self.size)
+
+
+WORKLOADS = {
+    "csv_replace_1m": Workload(
+        "csv",
+        1_000_000,
+        {"limit": LIMIT, "ours": OURS, "ours_dagster": System("ours.py", ("dagster",))} | SLOW,
+    ),
+    "csv_replace_3m": Workload("csv", 3_000_000, {"limit": LIMIT, "ours": OURS}, most_runs=3),
+    "csv_replace_10m": Workload(
+        "csv",
+        10_000_000,
+        {
+            "limit": LIMIT,
+            "ours": OURS,
+            "ours_dagster": System("ours.py", ("dagster",)),
+            "ours_changed": System("ours.py", ("changed",), most_runs=3),
+            "ours_unchanged": System("ours.py", ("unchanged",), most_runs=3),
+            "dlt_filesystem": System("dlt_filesystem.py", most_runs=1),
+        },
+    ),
+    "csv_replace_30m": Workload("csv", 30_000_000, {"limit": LIMIT, "ours": OURS}, most_runs=1),
+    "csv_bucket_1m": Workload(
+        "csv",
+        1_000_000,
+        {"limit": LIMIT, "ours": OURS, "ours_bucket": System("ours.py", ("bucket",))},
+        most_runs=3,
+    ),
+    "neows_100k": Workload(
+        "neows",
+        100_000,
+        {
+            "limit": System("limit_neows.py"),
+            "ours": System("ours_neows.py"),
+            "course": System("course_neows.py", most_runs=1),
+        },
+    ),
+    "tiny_run": Workload(
+        "csv",
+        2,
+        {
+            "limit": System("imports.py"),
+            "ours": OURS,
+            "ours_dagster": System("ours.py", ("dagster",)),
+        },
+        whole=True,
+    ),
+    **{
+        f"partitions_{many}": Workload(
+            "number",
+            many,
+            {"limit": System("limit_partitions.py"), "ours": System("ours_partitions.py")},
+            most_runs=1,
+        )
+        for many in (1, 30, 365, 3650)
+    },
+    **{
+        f"locations_{many}": Workload(
+            "number", many, {"ours": System("ours_locations.py")}, most_runs=1
+        )
+        for many in (3, 10, 30)
+    },
+}
+BY_REQUEST = {
+    "csv_replace_100m": Workload("csv", 100_000_000, {"limit": LIMIT, "ours": OURS}, most_runs=1),
+    "locations_100": Workload("number", 100, {"ours": System("ours_locations.py")}, most_runs=1),
+}
+
+
+def items(rows: int) -> Path:
+    """Returns a CSV file with as many rows."""
+    file = DATA / f"items_{rows}.csv"
+    if not file.exists():
+        duckdb.sql(GENERATED.format(rows=rows, file=file))
+    return file
+
+
+def feeds(objects: int) -> Path:
+    """Returns a folder of feeds of eight days with as many objects in all, made of a recorded one."""
+    folder = DATA / f"feeds_{objects}"
+    if folder.exists():
+        return folder
+    folder.mkdir()
+    recorded = json.loads(RECORDED.read_text())["near_earth_objects"]
+    each = [item for day in sorted(recorded) for item in recorded[day]]
+    per_day = 125
+    for window in range(objects // (8 * per_day)):
+        first = date(2000, 1, 1) + timedelta(days=8 * window)
+        days = {}
+        for n in range(8):
+            day = (first + timedelta(days=n)).isoformat()
+            days[day] = [dict(each[(n * per_day + m) % len(each)]) for m in range(per_day)]
+            for item in days[day]:
+                (approach,) = item["close_approach_data"]
+                item["close_approach_data"] = [{**approach, "close_approach_date": day}]
+        (folder / f"{first}.json").write_text(json.dumps({"near_earth_objects": days}))
+    return folder
 
 
 @dataclass
@@ -79,109 +198,106 @@ def interpreter(script: Path) -> str:
     return found.stdout.strip()
 
 
-def run_once(python: str, system: System, file: Path, measured: Measured) -> None:
+def run_once(workload: Workload, system: System, data: str, measured: Measured) -> None:
     """Runs a system once, in a process and a folder of its own."""
+    script = HERE / "systems" / system.script
+    python = interpreter(script)
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
         with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:
+            began = time.perf_counter()
             process = subprocess.Popen(
-                [python, HERE / "systems" / system.script, file, folder, *system.arguments],
+                [python, script, data, folder, *system.arguments],
                 stdout=out,
                 stderr=err,
                 env={**os.environ, "RUNTIME__DLTHUB_TELEMETRY": "false", "DO_NOT_TRACK": "1"},
             )
             _, status, usage = os.wait4(process.pid, 0)
+            took = time.perf_counter() - began
             process.returncode = os.waitstatus_to_exitcode(status)
             out.seek(0)
             err.seek(0)
-            told = [line for line in out.read().splitlines() if line.startswith("{")]
-            if process.returncode or not told:
+            lines = [line for line in out.read().splitlines() if line.startswith("{")]
+            if process.returncode or not lines:
                 measured.error = err.read()[-300:].strip() or f"exit code {process.returncode}"
                 return
         with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as connection:
             (counted,) = connection.execute("SELECT count(*) FROM bench.items").fetchall()
+        told = json.loads(lines[-1])
         measured.rows = counted[0]
-        measured.seconds.append(json.loads(told[0])["seconds"])
+        measured.seconds.append(took if workload.whole else told["seconds"])
         measured.cpu.append(usage.ru_utime + usage.ru_stime)
-        measured.peak_mb.append(usage.ru_maxrss / 1024)
+        measured.peak_mb.append(told.get("peak_mb") or usage.ru_maxrss / 1024)
     finally:
         shutil.rmtree(folder)
 
 
-def measure(rows: int, runs: int, names: list[str], data: Path) -> list[dict[str, object]]:
-    """Runs the systems in turns, and returns a result for each."""
-    file = data / f"items_{rows}.csv"
-    if not file.exists():
-        duckdb.sql(GENERATED.format(rows=rows, file=file))
-    chosen = {name: SYSTEMS[name] for name in names if rows <= SYSTEMS[name].most_rows}
-    pythons = {name: interpreter(HERE / "systems" / each.script) for name, each in chosen.items()}
-    measured = {name: Measured() for name in chosen}
-    for n in range(runs):
-        for name, system in chosen.items():
-            if n < system.most_runs and measured[name].error is None:
-                began = time.perf_counter()
-                run_once(pythons[name], system, file, measured[name])
-                took = time.perf_counter() - began
-                sys.stderr.write(f"{rows:,} rows, {name}, run {n + 1}: {took:.1f} s\n")
-    limit = measured["limit"]
-    results: list[dict[str, object]] = []
-    for name, found in measured.items():
-        done = bool(found.seconds)
-        results.append(
-            {
-                "workload": f"csv_replace_{rows // 1_000_000}m",
-                "system": name,
-                "rows": found.rows,
-                "seconds": statistics.median(found.seconds) if done else None,
-                "ratio_to_limit": statistics.median(found.seconds)
-                / statistics.median(limit.seconds)
-                if done
-                else None,
-                "cpu_seconds": statistics.median(found.cpu) if done else None,
-                "cpu_ratio_to_limit": statistics.median(found.cpu) / statistics.median(limit.cpu)
-                if done
-                else None,
-                "peak_mb": statistics.median(found.peak_mb) if done else None,
-                "runs": len(found.seconds),
-                "error": found.error,
-            }
-        )
-    return results
+def measure(name: str, workload: Workload, runs: int) -> list[dict[str, Any]]:
+    """Runs a workload's systems in turns, and returns a result for each."""
+    data = workload.data()
+    measured = {system: Measured() for system in workload.systems}
+    for n in range(min(runs, workload.most_runs)):
+        for system_name, system in workload.systems.items():
+            found = measured[system_name]
+            if n < system.most_runs and found.error is None:
+                run_once(workload, system, data, found)
+                told = found.error or f"{found.seconds[-1]:.2f} s"
+                sys.stderr.write(f"{name}, {system_name}, run {n + 1}: {told}\n")
+    limit = measured.get("limit")
+
+    def middle(numbers: list[float], of: list[float] | None = None) -> float | None:
+        if not numbers or of == []:
+            return None
+        return round(statistics.median(numbers) / (statistics.median(of) if of else 1), 3)
+
+    return [
+        {
+            "workload": name,
+            "system": system,
+            "rows": found.rows,
+            "seconds": middle(found.seconds),
+            "ratio_to_limit": middle(found.seconds, limit.seconds) if limit else None,
+            "cpu_seconds": middle(found.cpu),
+            "cpu_ratio_to_limit": middle(found.cpu, limit.cpu) if limit else None,
+            "peak_mb": middle(found.peak_mb),
+            "runs": len(found.seconds),
+            "error": found.error,
+        }
+        for system, found in measured.items()
+    ]
 
 
-def show(results: list[dict[str, object]]) -> None:
+def show(results: Iterable[Mapping[str, Any]]) -> None:
     """Prints the table."""
     table = Table("workload", "system", "rows", "seconds", "x limit", "CPU s", "x limit", "peak MB")
+    shown = ("seconds", "ratio_to_limit", "cpu_seconds", "cpu_ratio_to_limit", "peak_mb")
     for each in results:
-        numbers = (
-            f"{value:,.2f}" if isinstance(value, float) else str(value or "")
-            for value in (
-                each["seconds"],
-                each["ratio_to_limit"],
-                each["cpu_seconds"],
-                each["cpu_ratio_to_limit"],
-                each["peak_mb"],
-            )
-        )
-        told = f"{each['rows']:,}" if each["rows"] else str(each["error"])
-        table.add_row(str(each["workload"]), str(each["system"]), told, *numbers)
-    Console().print(table)
+        numbers = ("" if each[name] is None else f"{each[name]:,.2f}" for name in shown)
+        told = str(each["error"]) if each["rows"] is None else f"{each['rows']:,}"
+        table.add_row(each["workload"], each["system"], told, *numbers)
+    Console(width=120).print(table)
 
 
 def main() -> None:
-    """Measures, prints, and writes results/latest.json."""
+    """Measures, prints, and writes results/latest.json and the charts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    known = WORKLOADS | BY_REQUEST
+    parser.add_argument("workloads", nargs="*", choices=[*known, []], default=list(WORKLOADS))
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS))
-    parser.add_argument("--data", type=Path, default=HERE / "data")
     asked = parser.parse_args()
-    asked.data.mkdir(exist_ok=True)
-    names = ["limit", *(name for name in asked.systems if name != "limit")]
-    results = [each for rows in asked.rows for each in measure(rows, asked.runs, names, asked.data)]
+    DATA.mkdir(exist_ok=True)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "latest.json").write_text(json.dumps(results, indent=2) + "\n")
-    show(results)
+    latest = RESULTS / "latest.json"
+    for name in asked.workloads:
+        results = measure(name, known[name], asked.runs)
+        before = json.loads(latest.read_text()) if latest.exists() else []
+        kept = [each for each in before if each["workload"] != name]
+        order = list(known)
+        kept = sorted([*kept, *results], key=lambda each: order.index(each["workload"]))
+        latest.write_text(json.dumps(kept, indent=2) + "\n")
+    show(json.loads(latest.read_text()))
+    plot = HERE / "plot.py"
+    subprocess.run([interpreter(plot), plot, RESULTS], check=True)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,11 @@ def _struct(**fields: pa.DataType) -> pa.StructType:
     return pa.struct(list(fields.items()))
 
 
+_ARROW_COLUMNS: pa.Schema = columns_to_arrow(
+    {name: {**hints, "name": name} for name, hints in OBJECT_COLUMNS.items()},
+    DestinationCapabilitiesContext.generic_capabilities(),
+    "UTC",
+)
 _OBJECT = _struct(
     neo_reference_id=pa.string(),
     id=pa.string(),
@@ -151,9 +156,10 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
                 status and object, and what to do.
         """
         # Without this an empty day would load nothing, and its old rows would stay.
-        yield _arrow_schema().empty_table()
+        yield _ARROW_COLUMNS.empty_table()
+        ask = _client()
         for first, last in windows(days):
-            yield _table(fetch_feed(first, last))
+            yield _table(fetch_feed(first, last, ask))
 
     return near_earth_objects
 
@@ -196,19 +202,14 @@ def windows(days: Iterable[str]) -> Iterator[tuple[date, date]]:
                 first = following
 
 
-def fetch_feed(first: date, last: date) -> dict[str, Any]:
-    """Asks NeoWs for the days from `first` to `last` and returns the feed's `near_earth_objects`.
+def _client() -> requests.Client:
+    """Returns an HTTP client for some requests; dlt takes long to make one.
 
     The key travels in a header: in the address every error message would repeat it.
-
-    Raises:
-        NeowsError: any answer but a feed.
     """
-    url = f"{environment.value('NASA_BASE_URL')}/feed"
     key = environment.value("NASA_API_KEY").strip()
     if not (key.isascii() and key.isprintable()):
         raise NeowsError("NASA_API_KEY holds characters that no key has; set it again.")
-    window = {"start_date": first.isoformat(), "end_date": last.isoformat()}
     client = requests.Client(
         raise_for_status=False,
         # An exhausted limit is refilled in up to an hour; waiting here would block the run.
@@ -222,6 +223,24 @@ def fetch_feed(first: date, last: date) -> dict[str, Any]:
         },
     )
     client.configure()
+    return client
+
+
+def fetch_feed(first: date, last: date, client: requests.Client | None = None) -> dict[str, Any]:
+    """Asks NeoWs for the days from `first` to `last` and returns the feed's `near_earth_objects`.
+
+    Args:
+        first: the window's first day.
+        last: its last day.
+        client: one that other windows are asked for with; a new one if left out.
+
+    Raises:
+        NeowsError: any answer but a feed.
+    """
+    url = f"{environment.value('NASA_BASE_URL')}/feed"
+    window = {"start_date": first.isoformat(), "end_date": last.isoformat()}
+    client = client or _client()
+    key = str(client.session.headers["X-Api-Key"])
     try:
         response = client.get(url, params=window, allow_redirects=False)
     except requests.RequestException as error:
@@ -307,14 +326,13 @@ def _typed(items: list[dict[str, Any]]) -> pa.Table:
         "further_fields": pa.array(further, pa.string()),
     }
     # Numbers that come as texts are read here.
-    schema = _arrow_schema()
-    arrays = [columns[field.name].cast(field.type) for field in schema]
-    for field, array in zip(schema, arrays, strict=True):
+    arrays = [columns[field.name].cast(field.type) for field in _ARROW_COLUMNS]
+    for field, array in zip(_ARROW_COLUMNS, arrays, strict=True):
         if array.null_count and not field.nullable:
             raise ValueError(f"{field.name} is missing")
         if pa.types.is_floating(field.type) and pc.any(pc.invert(pc.is_finite(array))).as_py():
             raise ValueError(f"{field.name} is no number")
-    return pa.Table.from_arrays(arrays, schema=schema)
+    return pa.Table.from_arrays(arrays, schema=_ARROW_COLUMNS)
 
 
 def _further(item: Mapping[str, Any], approach: Mapping[str, Any]) -> str | None:
@@ -323,9 +341,3 @@ def _further(item: Mapping[str, Any], approach: Mapping[str, Any]) -> str | None
     further |= {name: approach[name] for name in approach.keys() - _TAKEN_OF_APPROACH}
     sent = {name: value for name, value in further.items() if value is not None}
     return json.dumps(sent, sort_keys=True) if sent else None
-
-
-def _arrow_schema() -> pa.Schema:
-    return columns_to_arrow(
-        OBJECT_COLUMNS, DestinationCapabilitiesContext.generic_capabilities(), "UTC"
-    )
