@@ -15,19 +15,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import dlt
 import duckdb
+from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.client import SqlModel, WithStateSync
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema
 from dlt.common.storages.load_package import ParsedLoadJobFileName
 from dlt.destinations.exceptions import DatabaseTerminalException
+from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from dlt.destinations.job_client_impl import ModelLoadJob
 from dlt.extract import DltSource
@@ -214,6 +216,16 @@ class WarehouseDestination(dlt.destinations.duckdb):
         # dlt's own choice, a text of INSERTs, is most of a load's time.
         capabilities.preferred_loader_file_format = "parquet"
         return capabilities
+
+    @cached_property
+    def _own_configuration(self) -> DuckDbClientConfiguration:
+        return self.configuration(self.spec(), accept_partial=True)
+
+    def capabilities(
+        self, config: Any = None, naming: Any = None
+    ) -> DestinationCapabilitiesContext:
+        """Dlt's own, for which it need not resolve the configuration some twenty times a run."""
+        return super().capabilities(config or self._own_configuration, naming)
 
     @property
     def destination_type(self) -> str:
@@ -605,7 +617,7 @@ class PipelineDeclaration(dlt.Pipeline):
             pipelines_dir=tempfile.mkdtemp(prefix=f"{run_id}-", dir=folders),
             dataset_name=self.dataset_name,
             destination=WarehouseDestination(
-                credentials=str(path()),
+                credentials={"database": str(path())},
                 # A plain replace empties the table at the start, and is seen empty meanwhile.
                 replace_strategy="insert-from-staging",
                 replaced_rows=replaced_rows,
