@@ -14,7 +14,7 @@ torture: $(UV) ## kill, starve and race the loads, at length; ends with a table
 	$(UV) sync --quiet --locked
 	$(UV) run --no-sync pytest tests/torture --trials 100
 
-bench: $(UV) ## time loads against DuckDB alone and against others; takes half an hour
+bench: $(UV) ## time loads against DuckDB alone and against others; takes an hour
 	$(UV) sync --quiet --locked
 	UV=$(UV) $(UV) run --no-sync python benchmarks/run.py
 

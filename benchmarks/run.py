@@ -267,37 +267,60 @@ def measure(name: str, workload: Workload, runs: int) -> list[dict[str, Any]]:
     ]
 
 
+HEADINGS = ("workload", "system", "rows", "seconds", "x limit", "CPU s", "x limit", "peak MB")
+
+
+def told(result: Mapping[str, Any]) -> list[str]:
+    """Returns a result's row of the table."""
+    numbers = ("seconds", "ratio_to_limit", "cpu_seconds", "cpu_ratio_to_limit", "peak_mb")
+    rows, error = result["rows"], str(result["error"]).replace("\n", " ")
+    return [
+        result["workload"],
+        result["system"],
+        f"failed: {error}" if rows is None else f"{rows:,}",
+        *("" if result[name] is None else f"{result[name]:,.2f}" for name in numbers),
+    ]
+
+
 def show(results: Iterable[Mapping[str, Any]]) -> None:
     """Prints the table."""
-    table = Table("workload", "system", "rows", "seconds", "x limit", "CPU s", "x limit", "peak MB")
-    shown = ("seconds", "ratio_to_limit", "cpu_seconds", "cpu_ratio_to_limit", "peak_mb")
+    table = Table(*HEADINGS)
     for each in results:
-        numbers = ("" if each[name] is None else f"{each[name]:,.2f}" for name in shown)
-        told = str(each["error"]) if each["rows"] is None else f"{each['rows']:,}"
-        table.add_row(each["workload"], each["system"], told, *numbers)
+        table.add_row(*told(each))
     Console(width=120).print(table)
+
+
+def page(results: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the table as Markdown."""
+    lines = [HEADINGS, ["---"] * len(HEADINGS), *map(told, results)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def main() -> None:
     """Measures, prints, and writes results/latest.json and the charts."""
     parser = argparse.ArgumentParser(description=__doc__)
     known = WORKLOADS | BY_REQUEST
-    parser.add_argument("workloads", nargs="*", choices=[*known, []], default=list(WORKLOADS))
+    parser.add_argument("workloads", nargs="*", help=", ".join(known))
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
+    if unknown := set(asked.workloads) - known.keys():
+        parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(known)}")
     DATA.mkdir(exist_ok=True)
-    RESULTS.mkdir(exist_ok=True)
-    latest = RESULTS / "latest.json"
-    for name in asked.workloads:
+    asked.results.mkdir(exist_ok=True)
+    latest = asked.results / "latest.json"
+    for name in asked.workloads or WORKLOADS:
         results = measure(name, known[name], asked.runs)
         before = json.loads(latest.read_text()) if latest.exists() else []
         kept = [each for each in before if each["workload"] != name]
         order = list(known)
         kept = sorted([*kept, *results], key=lambda each: order.index(each["workload"]))
         latest.write_text(json.dumps(kept, indent=2) + "\n")
-    show(json.loads(latest.read_text()))
+    measured = json.loads(latest.read_text())
+    show(measured)
+    (asked.results / "latest.md").write_text(page(measured))
     plot = HERE / "plot.py"
-    subprocess.run([interpreter(plot), plot, RESULTS], check=True)
+    subprocess.run([interpreter(plot), plot, asked.results], check=True)
 
 
 if __name__ == "__main__":

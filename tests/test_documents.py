@@ -12,8 +12,8 @@ from shared.cli import code_locations
 from shared.testing.neows_server import NeowsServer
 from torture.harness import DevServer
 
-NOT_RUN_HERE = ("make test", "uv run pytest .")
-"""The suite itself: CI runs it, and each project's on its own."""
+NOT_RUN_HERE = ("make test", "make bench", "uv run pytest .")
+"""The suite itself: CI runs it, and each project's on its own; and an hour of benchmarks."""
 
 
 def shell_blocks(document: Path) -> Iterator[list[str]]:

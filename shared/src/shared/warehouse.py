@@ -44,6 +44,8 @@ T = TypeVar("T")
 Progress = Literal["tqdm", "enlighten", "log", "alive_progress"]
 
 _POLL_SECONDS = 0.1
+_MEMORY_MB = 256  # for a file that the warehouse reads itself, however long
+_MEMORY_MB_PER_COLUMN = 4
 _KEEP_WORKING_FOLDERS_SECONDS = 7 * 24 * 3600
 
 
@@ -295,8 +297,11 @@ class PushedDownJob(ModelLoadJob):
         table = client.make_qualified_table_name(name)
         version = xxh3_128_hexdigest("\n".join(self._destination.versions).encode())
         loads = client.make_qualified_table_name("_pushed_down_loads")
-        # Rows may land in any order: DuckDB then needs less memory and less time.
+        # Rows may land in any order: DuckDB then needs less memory and less time, however long the
+        # file is.
         client.execute_sql("SET preserve_insertion_order = false")
+        memory = _MEMORY_MB + len(self._load_table["columns"]) * _MEMORY_MB_PER_COLUMN
+        client.execute_sql(f"SET memory_limit = '{memory}MB'")
         with client.begin_transaction():
             client.execute_sql(
                 f"CREATE TABLE IF NOT EXISTS {loads} "

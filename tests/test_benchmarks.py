@@ -1,0 +1,43 @@
+"""The benchmarks run, and say of each system what it landed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_workload_is_measured_drawn_and_told(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "partitions_1", "partitions_30"]
+    done = subprocess.run(
+        [*command, "--runs", "1", "--results", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    results = {
+        (each["workload"], each["system"]): each
+        for each in json.loads((tmp_path / "latest.json").read_text())
+    }
+    assert {key: each["rows"] for key, each in results.items()} == {
+        ("partitions_1", "limit"): 100,
+        ("partitions_1", "ours"): 100,
+        ("partitions_30", "limit"): 3_000,
+        ("partitions_30", "ours"): 3_000,
+    }
+    for each in results.values():
+        assert each["error"] is None
+        assert each["seconds"] > 0
+        assert each["ratio_to_limit"] > 0
+        assert each["peak_mb"] > 0
+    assert "| partitions_30 | ours | 3,000 |" in (tmp_path / "latest.md").read_text()
+    assert (tmp_path / "growth.svg").read_text().startswith("<?xml")
+
+
+def test_a_workload_that_does_not_exist_is_refused() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "csv_replace_7m"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no such workload: csv_replace_7m" in done.stderr
