@@ -66,6 +66,6 @@ for panel, (prefix, label) in zip(
         )
         if points:
             panel.plot(*zip(*points, strict=True), "o-", color=colour, label=NAMES[system])
+            panel.legend(frameon=False)
     panel.set(xlabel=label, ylabel="seconds", ylim=(0, None), xlim=(0, None))
-    panel.legend(frameon=False)
 save(figure, "growth.svg")

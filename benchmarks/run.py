@@ -226,7 +226,7 @@ def run_once(workload: Workload, system: System, data: str, measured: Measured) 
         told = json.loads(lines[-1])
         measured.rows = counted[0]
         measured.seconds.append(took if workload.whole else told["seconds"])
-        measured.cpu.append(usage.ru_utime + usage.ru_stime)
+        measured.cpu.append(told.get("cpu_seconds") or usage.ru_utime + usage.ru_stime)
         measured.peak_mb.append(told.get("peak_mb") or usage.ru_maxrss / 1024)
     finally:
         shutil.rmtree(folder)
