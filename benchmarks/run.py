@@ -166,7 +166,8 @@ def feeds(objects: int) -> Path:
             for item in days[day]:
                 (approach,) = item["close_approach_data"]
                 item["close_approach_data"] = [{**approach, "close_approach_date": day}]
-        (folder / f"{first}.json").write_text(json.dumps({"near_earth_objects": days}))
+        feed = {"element_count": 8 * per_day, "near_earth_objects": days}
+        (folder / f"{first}.json").write_text(json.dumps(feed))
     return folder
 
 

@@ -1,7 +1,12 @@
 """The NeoWs source and the server its tests ask: the API's rules, kept on both sides."""
 
 import json
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,14 +14,39 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.sources.neows import OBJECT_COLUMNS, WIDEST_WINDOW_DAYS, fetch_feed, neows, windows
-from shared.testing.neows_server import INVALID_KEY, NeowsServer, recorded_days
+from shared import environment
+from shared.sources import TryLaterError
+from shared.sources.neows import (
+    DAY_COLUMNS,
+    OBJECT_COLUMNS,
+    SENTRY_APPROACH_COLUMNS,
+    SENTRY_COLUMNS,
+    WIDEST_WINDOW_DAYS,
+    neows,
+    neows_catalogue,
+    neows_sentry_objects,
+    windows,
+)
+from shared.sources.neows_client import NeowsClient, NotFoundError
+from shared.testing.neows_objects import catalogue, looked_up, synthetic_days
+from shared.testing.neows_server import INVALID_KEY, Fault, NeowsServer, recorded_days
 
 KEY = "a-key-that-must-stay-secret"
 
 
 def objects(*days: str) -> list[dict[str, Any]]:
-    return [row for table in neows(days) for row in table.to_pylist()]
+    """Returns the rows of the objects' own table."""
+    return rows(neows(days), OBJECT_COLUMNS)
+
+
+def rows(source: Iterable[Any], columns: Iterable[str]) -> list[dict[str, Any]]:
+    """Returns the rows that a source yields with these columns."""
+    return [row for table in source for row in table.to_pylist() if row.keys() == set(columns)]
+
+
+def first_window(client: NeowsClient) -> int:
+    """Asks for the recorded days of 2025 and returns how many objects came."""
+    return sum(map(len, client.feed(date(2025, 3, 10), date(2025, 3, 17)).values()))
 
 
 @given(st.lists(st.dates(date(2015, 9, 1), date(2016, 9, 1)), max_size=60))
@@ -94,7 +124,7 @@ def test_a_key_that_no_header_can_carry_is_refused_without_repeating_it(
 ) -> None:
     monkeypatch.setenv("NASA_API_KEY", wrong)
     with pytest.raises(Exception, match="set it again") as caught:
-        fetch_feed(date(2025, 3, 10), date(2025, 3, 10))
+        NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 10))
     assert wrong not in str(caught.value)
     assert not neows_server.requests
 
@@ -110,7 +140,7 @@ def test_a_key_read_from_a_file_may_end_with_a_line_break(
 def test_a_redirect_carries_the_key_nowhere(neows_server: NeowsServer) -> None:
     neows_server.failure = (302, "text/html", "")
     with pytest.raises(Exception, match="status 302"):
-        fetch_feed(date(2025, 3, 10), date(2025, 3, 10))
+        NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 10))
     assert len(neows_server.requests) == 1
 
 
@@ -171,10 +201,10 @@ def test_a_day_without_objects_is_no_error(neows_server: NeowsServer) -> None:
     ("failure", "told"),
     [
         ((503, "text/html", "<html>Service unavailable</html>"), "status 503"),
-        ((200, "text/html", "<html>Maintenance</html>"), "not a NeoWs feed"),
-        ((200, "application/json", ""), "not a NeoWs feed"),
-        ((200, "application/json", '{"element_count": 0}'), "not a NeoWs feed"),
-        ((200, "application/json", "[]"), "not a NeoWs feed"),
+        ((200, "text/html", "<html>Maintenance</html>"), "not as NeoWs describes"),
+        ((200, "application/json", ""), "not as NeoWs describes"),
+        ((200, "application/json", '{"element_count": 0}'), "not as NeoWs describes"),
+        ((200, "application/json", "[]"), "not as NeoWs describes"),
     ],
 )
 def test_an_answer_that_is_no_feed_is_an_error_with_window_and_status(
@@ -182,21 +212,21 @@ def test_an_answer_that_is_no_feed_is_an_error_with_window_and_status(
 ) -> None:
     neows_server.failure = failure
     with pytest.raises(Exception, match=told) as caught:
-        fetch_feed(date(2025, 3, 10), date(2025, 3, 11))
+        NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 11))
     assert "2025-03-10 to 2025-03-11" in str(caught.value)
 
 
 def test_an_outage_is_retried_before_it_is_an_error(neows_server: NeowsServer) -> None:
     neows_server.failure = (503, "text/html", "")
     with pytest.raises(Exception, match="503"):
-        fetch_feed(date(2025, 3, 10), date(2025, 3, 10))
+        NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 10))
     assert len(neows_server.requests) == 5
 
 
 def test_a_used_up_limit_names_the_wait_and_is_not_retried(neows_server: NeowsServer) -> None:
     neows_server.limit = 0
-    with pytest.raises(Exception, match=r"run again in 2870 s"):
-        fetch_feed(date(2025, 3, 10), date(2025, 3, 10))
+    with pytest.raises(Exception, match=r"2025-03-10 to 2025-03-10: .*used up for 3600 s more"):
+        NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 10))
     assert len(neows_server.requests) == 1
 
 
@@ -205,7 +235,7 @@ def test_a_refused_key_says_which_variable_to_set_and_does_not_repeat_it(
 ) -> None:
     monkeypatch.setenv("NASA_API_KEY", INVALID_KEY)
     with pytest.raises(Exception, match="set NASA_API_KEY") as caught:
-        fetch_feed(date(2025, 3, 10), date(2025, 3, 10))
+        NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 10))
     assert INVALID_KEY not in str(caught.value)
 
 
@@ -213,8 +243,8 @@ def test_an_unreachable_server_is_an_error_with_the_window(
     warehouse_folder: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNTIME__REQUEST_MAX_ATTEMPTS", "1")
-    with pytest.raises(Exception, match="could not be reached for 2025-03-10 to 2025-03-10"):
-        fetch_feed(date(2025, 3, 10), date(2025, 3, 10))
+    with pytest.raises(Exception, match="for 2025-03-10 to 2025-03-10: NeoWs could not be reached"):
+        NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 10))
 
 
 def ask(server: NeowsServer, **query: str) -> requests.Response:
@@ -258,7 +288,7 @@ def test_the_server_counts_down_its_limit(neows_server: NeowsServer) -> None:
         "0",
     )
     over = ask(neows_server, **window)
-    assert (over.status_code, over.headers["Retry-After"]) == (429, "2870")
+    assert (over.status_code, over.headers["Retry-After"]) == (429, "3600")
     assert over.json()["error"]["code"] == "OVER_RATE_LIMIT"
 
 
@@ -274,3 +304,281 @@ def test_the_server_says_what_is_wrong_with_a_date(neows_server: NeowsServer) ->
     answer = ask(neows_server, start_date="yesterday", api_key=KEY)
     assert answer.status_code == 400
     assert "Expected format (yyyy-mm-dd)" in json.loads(answer.text)["error_message"]
+
+
+HTML = "<html><body>Service unavailable</body></html>"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=503, content_type="text/html", body=HTML),
+        Fault(status=500, body=""),
+        Fault(status=503, body=HTML, headers={"Retry-After": "1"}),
+        Fault(content_type="text/html", body=HTML),
+        Fault(body=""),
+        Fault(body="[]"),
+        Fault(body='{"element_count": 0}'),
+        Fault(cut_at=0),
+        Fault(cut_at=5000),
+        Fault(delay=1.5),
+        Fault(drip=0.2),
+    ],
+    ids=str,
+)
+def test_an_answer_that_went_wrong_is_asked_for_again(
+    neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    monkeypatch.setenv("RUNTIME__REQUEST_TIMEOUT", "1")
+    neows_server.faults.append(fault)
+    assert first_window(NeowsClient()) == 113
+    assert len(neows_server.requests) == 2
+
+
+def test_what_stays_wrong_is_an_error_with_status_window_and_attempt(
+    neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME__REQUEST_MAX_ATTEMPTS", "3")
+    neows_server.failure = (502, "text/html", HTML)
+    told = r"/feed for 2025-03-10 to 2025-03-17: status 502 \(attempt 3 of 3\)"
+    with pytest.raises(Exception, match=told):
+        first_window(NeowsClient())
+    assert len(neows_server.requests) == 3
+
+
+def test_attempts_wait_a_random_part_of_the_backoff(
+    neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME__REQUEST_BACKOFF_FACTOR", "0.2")
+    neows_server.failure = (503, "text/html", HTML)
+    waits = set()
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(Exception, match="attempt 5 of 5"):
+            first_window(NeowsClient())
+        waits.add(round(time.monotonic() - began, 2))
+    assert len(waits) > 1
+    assert max(waits) < 0.2 + 0.4 + 0.8 + 1.6 + 1
+
+
+def test_an_upstream_that_asks_for_an_hour_is_left_until_then(neows_server: NeowsServer) -> None:
+    neows_server.faults.append(Fault(status=503, headers={"Retry-After": "3600"}))
+    with pytest.raises(TryLaterError, match="come back in 3600 s") as caught:
+        first_window(NeowsClient())
+    assert caught.value.seconds == 3600
+    assert len(neows_server.requests) == 1
+
+
+def test_an_answer_that_lost_objects_is_refused(neows_server: NeowsServer) -> None:
+    feed = {"element_count": 2, "near_earth_objects": {"2025-03-10": [{}]}}
+    neows_server.faults.append(Fault(body=json.dumps(feed)))
+    with pytest.raises(Exception, match="has 1 objects and says it has 2"):
+        first_window(NeowsClient())
+
+
+def test_an_answer_about_other_days_is_refused(neows_server: NeowsServer) -> None:
+    feed = {"element_count": 1, "near_earth_objects": {"2025-03-18": [{}]}}
+    neows_server.faults.append(Fault(body=json.dumps(feed)))
+    with pytest.raises(Exception, match="not asked for: 2025-03-18"):
+        first_window(NeowsClient())
+
+
+def test_each_day_tells_how_many_objects_it_had(neows_server: NeowsServer) -> None:
+    neows_server.days["2025-03-11"] = []
+    days = rows(neows(["2025-03-10", "2025-03-11", "2018-12-06"]), DAY_COLUMNS)
+    counts = {str(row["close_approach_date"]): row["element_count"] for row in days}
+    assert counts == {
+        "2018-12-06": len(recorded_days()["2018-12-06"]),
+        "2025-03-10": 15,
+        "2025-03-11": 0,
+    }
+
+
+def test_the_address_of_a_risk_has_no_query(neows_server: NeowsServer) -> None:
+    item = dict(neows_server.days["2025-03-10"][0])
+    address = "http://api.nasa.gov/neo/rest/v1/neo/sentry/2101955"
+    item |= {"is_sentry_object": True, "sentry_data": f"{address}?api_key=somebody-elses"}
+    neows_server.days["2025-03-10"] = [item]
+    (row,) = objects("2025-03-10")
+    assert row["sentry_data"] == address
+
+
+def test_every_shape_of_the_past_lands_in_the_same_columns(neows_server: NeowsServer) -> None:
+    for first in (date(2015, 9, 1), date(2018, 11, 28), date(2024, 4, 28)):
+        made = synthetic_days(first, 60)
+        assert made == {**synthetic_days(first, 30), **synthetic_days(first + timedelta(30), 30)}
+        neows_server.days = made
+        found = objects(*made)
+        assert sorted(row["neo_reference_id"] for row in found) == sorted(catalogue(made.values()))
+        assert {row["further_fields"] for row in found} == {None}
+        sent = [item for items in made.values() for item in items]
+        assert {row["sentry_data"] is None for row in found} == {
+            "sentry_data" not in item for item in sent
+        }
+        assert {row["id"] is None for row in found} <= {"id" not in item for item in sent}
+
+
+def test_a_short_wait_for_the_limit_is_waited(
+    neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NASA_LONGEST_WAIT_SECONDS", "30")
+    neows_server.limit, neows_server.hour = 2, 1.5
+    client = NeowsClient()
+    assert [first_window(client) for _ in range(4)] == [113] * 4
+    assert neows_server.statuses.count(200) == 4
+    assert neows_server.statuses.count(429) <= 4
+
+
+def test_a_limit_that_shrinks_meanwhile_is_noticed(neows_server: NeowsServer) -> None:
+    client = NeowsClient()
+    first_window(client)
+    neows_server.limit = 1
+    for _ in range(3):
+        with pytest.raises(TryLaterError):
+            first_window(client)
+    assert neows_server.statuses == [200, 429]
+
+
+def test_the_demo_key_says_what_it_can_do(neows_server: NeowsServer) -> None:
+    neows_server.limit = 0
+    with pytest.raises(TryLaterError, match="DEMO_KEY allows 30 requests an hour and 50 a day"):
+        first_window(NeowsClient())
+
+
+def test_ten_runs_learn_of_a_used_up_limit_from_one_refusal(neows_server: NeowsServer) -> None:
+    neows_server.limit = 60
+
+    def ask_ten_times(_: int) -> int:
+        client, answers = NeowsClient(), 0
+        try:
+            for _ in range(10):
+                first_window(client)
+                answers += 1
+        except TryLaterError:
+            pass
+        return answers
+
+    with ThreadPoolExecutor(10) as runs:
+        assert sum(runs.map(ask_ten_times, range(10))) == 60
+    assert neows_server.statuses.count(200) == 60
+    assert neows_server.statuses.count(429) <= 3
+
+
+def test_what_is_known_of_a_limit_may_be_lost(
+    neows_server: NeowsServer, warehouse_folder: Path
+) -> None:
+    first_window(NeowsClient())
+    (state,) = warehouse_folder.glob("warehouse.limits/*.json")
+    ahead = time.time() + 9999
+    for text in ("", "[]", '{"remaining"', json.dumps({"until": ahead, "told_at": ahead})):
+        state.write_text(text)
+        assert first_window(NeowsClient()) == 113
+
+
+def test_keys_have_limits_of_their_own(
+    neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch, warehouse_folder: Path
+) -> None:
+    neows_server.limit = 0
+    for key, requests_made in (("DEMO_KEY", 1), (KEY, 2), (KEY, 2)):
+        monkeypatch.setenv("NASA_API_KEY", key)
+        with pytest.raises(TryLaterError):
+            first_window(NeowsClient())
+        assert len(neows_server.requests) == requests_made
+    states = list(warehouse_folder.glob("warehouse.limits/*.json"))
+    assert len(states) == 2
+    assert not any(KEY in f"{state} {state.read_text()}" for state in states)
+
+
+def test_the_longest_wait_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NASA_LONGEST_WAIT_SECONDS", "soon")
+    with pytest.raises(ValueError, match="NASA_LONGEST_WAIT_SECONDS is 'soon'"):
+        environment.seconds("NASA_LONGEST_WAIT_SECONDS")
+
+
+def sentry(server: NeowsServer) -> dict[str, list[str]]:
+    """Returns the SPK-IDs of the recorded days' Sentry objects."""
+    return {
+        day: [item["neo_reference_id"] for item in items if item.get("is_sentry_object")]
+        for day, items in server.days.items()
+        if day >= "2025"
+    }
+
+
+def test_a_sentry_object_is_looked_up_with_its_orbit_and_its_passes(
+    neows_server: NeowsServer,
+) -> None:
+    passing = sentry(neows_server)
+    days = sorted(passing)
+    source = neows_sentry_objects(days, lambda _: passing)
+    found = list(source)
+    looked = rows(found, SENTRY_COLUMNS)
+    assert sorted((str(row["day"]), row["neo_reference_id"]) for row in looked) == sorted(
+        (day, spk_id) for day in days for spk_id in passing[day]
+    )
+    assert looked
+    row, item = looked[0], catalogue(neows_server.days.values())[looked[0]["neo_reference_id"]]
+    orbit = looked_up(item)["orbital_data"]
+    assert row["eccentricity"] == float(orbit["eccentricity"])
+    assert row["first_observation_date"] == date(2015, 1, 19)
+    assert row["orbit_class_type"] == "APO"
+    assert json.loads(row["further_fields"]) == {"designation": row["name"].strip("()")}
+    passes = rows(found, SENTRY_APPROACH_COLUMNS)
+    assert len(passes) == 2 * len(looked)
+    assert {one["orbiting_body"] for one in passes} == {"Earth", "Venus"}
+
+
+def test_an_object_that_passes_twice_is_asked_for_once_and_a_vanished_one_is_left_out(
+    neows_server: NeowsServer,
+) -> None:
+    (known, *_) = (spk_id for ids in sentry(neows_server).values() for spk_id in ids)
+    passing = {"2025-03-10": [known, "1"], "2025-03-11": [known]}
+    found = rows(neows_sentry_objects(list(passing), lambda _: passing), SENTRY_COLUMNS)
+    assert [row["neo_reference_id"] for row in found] == [known, known]
+    assert len(neows_server.requests) == 2
+    with pytest.raises(NotFoundError, match="object 1"):
+        NeowsClient().object("1")
+
+
+def test_a_page_of_the_catalogue_is_typed(neows_server: NeowsServer) -> None:
+    (answer, pages) = NeowsClient().browse(0)
+    assert (len(answer), pages) == (20, 12)
+    neows_server.faults.append(Fault(body='{"near_earth_objects": []}'))
+    with pytest.raises(Exception, match="page 3: the answer does not say how many pages"):
+        NeowsClient().browse(3)
+    assert neows_catalogue().resources["catalogue"].name == "catalogue"
+
+
+LIVE_KEY = os.environ.get("NASA_LIVE_API_KEY", "")
+
+
+@pytest.mark.skipif(not LIVE_KEY, reason="asks NASA itself, with the key in NASA_LIVE_API_KEY")
+def test_nasa_still_answers_in_the_recorded_shape(
+    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NASA_API_KEY", LIVE_KEY)
+    monkeypatch.setenv("NASA_BASE_URL", environment.VARIABLES["NASA_BASE_URL"].default)
+    live = NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 17))
+    recorded = {day: items for day, items in recorded_days().items() if day >= "2025"}
+    assert live.keys() == recorded.keys()
+    found = shape([item for items in live.values() for item in items])
+    assert found == shape([item for items in recorded.values() for item in items])
+    assert {row["further_fields"] for row in objects(*recorded)} == {None}
+
+
+def shape(value: Any) -> Any:
+    """Returns the types that stand in a JSON value, of a list those of all its members together."""
+    if isinstance(value, dict):
+        return {name: shape(member) for name, member in value.items() if name != "links"}
+    if isinstance(value, list):
+        members = [shape(member) for member in value]
+        if all(isinstance(member, dict) for member in members):
+            return {name: found for member in members for name, found in member.items()}
+        return members
+    return "number" if type(value) in (int, float) else type(value).__name__
+
+
+def test_the_recorded_shape_is_told() -> None:
+    (item, *_) = recorded_days()["2025-03-10"]
+    assert shape([item])["close_approach_data"]["epoch_date_close_approach"] == "number"
+    assert shape([item])["estimated_diameter"]["feet"]["estimated_diameter_max"] == "number"
+    assert "links" not in shape([item])

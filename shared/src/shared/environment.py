@@ -36,6 +36,10 @@ VARIABLES = {
     "NASA_API_KEY": Variable(
         "DEMO_KEY", "Key for api.nasa.gov, sent as a header. DEMO_KEY allows 30 requests an hour."
     ),
+    "NASA_LONGEST_WAIT_SECONDS": Variable(
+        "60",
+        "How long a request may wait for NASA's limit; above that the rest is left for a retry.",
+    ),
     "NASA_BASE_URL": Variable(
         "https://api.nasa.gov/neo/rest/v1",
         "Where api_etl asks; `etl run` sets it to its own server without a key.",

@@ -1,17 +1,18 @@
 """The Dagster resource that runs dlt exactly once per intent."""
 
-import re
 import reprlib
+import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import dagster as dg
 import dlt as dlt_library
 from dagster_dlt import DagsterDltResource, DagsterDltTranslator
 from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
 from dagster_dlt.dlt_event_iterator import DltEventIterator, DltEventType
-from dlt.common.data_writers.escape import escape_postgres_identifier
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
 from dlt.common.schema.exceptions import DataValidationError
@@ -21,7 +22,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.pipeline import Pipeline
 
 from shared import environment, warehouse
-from shared.sources import REPLACED_TOGETHER
+from shared.sources import REPLACED_TOGETHER, TryLaterError
 
 DEFAULT_CONTRACT: TSchemaContractDict = {
     "tables": "evolve",
@@ -36,6 +37,12 @@ ALLOW_SHRINKING = "etl/allow_shrinking"
 LOAD_AGAIN = "etl/load_again"
 """The run tag that loads a large file although its rows are there, unchanged since it was loaded."""
 
+ONLY_MISSING = "etl/only_missing"
+"""The run tag that leaves out partitions which have landed before; see `run_in_batches`."""
+
+MOST_RETRIES = 100
+"""How often a run comes back to an upstream that asks it to try later."""
+
 DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
     # Rows that arrive as Arrow know their load as well.
@@ -43,6 +50,8 @@ DLT_SETTINGS = {
     "normalize.model_normalizer.add_dlt_load_id": True,
 }
 """dlt's configuration for every run."""
+
+E = TypeVar("E", bound=BaseException)
 
 
 class SchemaContractError(Exception):
@@ -92,8 +101,85 @@ class WarehouseDltResource(DagsterDltResource):
             SchemaContractError: upstream sent a type, or a column, that the contract freezes out.
             ShrinkingError: a replaced table would keep too few rows.
             WarehouseBusyError: another process held the warehouse for too long.
+            TryLaterError: upstream takes no more requests for now.
             RedactedError: anything else, where its text held a secret.
         """
+        load = self._open(
+            context,
+            dlt_source,
+            dlt_pipeline,
+            dagster_dlt_translator,
+            partitions=partitions,
+            keep_at_least=keep_at_least,
+        )
+        return DltEventIterator(
+            self._run(context, *load, **kwargs), context=context, dlt_pipeline=load[1]
+        )
+
+    def run_in_batches(
+        self,
+        context: dg.AssetExecutionContext,
+        source: Callable[[Sequence[str]], DltSource],
+        partitions_per_batch: int,
+        **kwargs: Any,
+    ) -> Iterator[DltEventType]:
+        """Runs the asset's dlt pipeline as `run` does, some of the run's partitions after the other.
+
+        Each batch is a load of its own, so memory stays flat and a crash costs one batch; its
+        partitions are materialised as soon as they have landed, and the log says how far the run is.
+        Where upstream asks to try later, Dagster retries the step then, for what has not landed yet.
+
+        The run tag `etl/only_missing` = `true` leaves out partitions that were materialised before, by
+        whichever run: so an interrupted backfill goes on.
+
+        Args:
+            context: the asset's execution context.
+            source: returns what to extract for some partitions.
+            partitions_per_batch: how many of them a load takes.
+            kwargs: passed on to dlt's `Pipeline.run`.
+
+        Raises:
+            RetryRequested: upstream takes no more requests for now; what came until then has landed.
+            Exception: what `run` raises.
+        """
+        wanted = _wanted(context)
+        if not wanted:
+            context.log.info("All of the run's partitions have landed before; nothing was asked.")
+            yield from (dg.MaterializeResult(asset_key=key) for key in context.selected_asset_keys)
+            return
+        progress = _Progress(len(wanted))
+        for first in range(0, len(wanted), partitions_per_batch):
+            batch = wanted[first : first + partitions_per_batch]
+            load = self._open(context, source(batch), partitions=batch, loads_in_parts=True)
+            pipeline = load[1]
+            try:
+                results = list(self._run(context, *load, **kwargs))
+            except TryLaterError as why:
+                raise _retry(context, why, progress) from why
+            landed = [partition for partition in batch if partition not in pipeline.left]
+            progress.count(landed, results)
+            if landed != wanted[first:]:  # the last ones are told by the step's own result
+                _tell_landed(context, landed, results, progress)
+            for later in pipeline.left.values():
+                raise _retry(context, later, progress) from later
+            context.log.info(progress.told())
+        for result in results:
+            # Dagster writes a result's metadata once for each of the run's partitions.
+            context.add_asset_metadata(result.metadata or {}, result.asset_key, wanted[-1])
+            yield result._replace(metadata=progress.metadata())
+
+    def _open(
+        self,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        dlt_source: DltSource | None = None,
+        dlt_pipeline: Pipeline | None = None,
+        dagster_dlt_translator: DagsterDltTranslator | None = None,
+        *,
+        partitions: Sequence[str] | None,
+        keep_at_least: float = 0.0,
+        loads_in_parts: bool = False,
+    ) -> tuple[DltSource, warehouse.WarehousePipeline, DagsterDltTranslator]:
+        """Returns source, pipeline and translator of one load; see `run`."""
         declared = next(iter(context.assets_def.metadata_by_key.values()))
         # A fresh copy: extracting alters a source's schema, and a second run would fail on it
         # (Dagster issue 34052).
@@ -115,13 +201,9 @@ class WarehouseDltResource(DagsterDltResource):
             log=context.log.info,
             keep_at_least=0 if context.run.tags.get(ALLOW_SHRINKING) == "true" else keep_at_least,
             loads_again=context.run.tags.get(LOAD_AGAIN) == "true",
+            loads_in_parts=loads_in_parts,
         )
-        translator = dagster_dlt_translator or declared[META_KEY_TRANSLATOR]
-        return DltEventIterator(
-            self._run(context, source, pipeline, translator, **kwargs),
-            context=context,
-            dlt_pipeline=pipeline,
-        )
+        return source, pipeline, dagster_dlt_translator or declared[META_KEY_TRANSLATOR]
 
     def _run(
         self,
@@ -148,7 +230,10 @@ class WarehouseDltResource(DagsterDltResource):
                     context, again, dlt_pipeline.start_over(), dagster_dlt_translator, **kwargs
                 )
                 return
-            if violation := _violation(error):
+            if later := _cause(error, TryLaterError):
+                failed = False
+                raise later from None
+            if violation := _cause(error, DataValidationError):
                 raise SchemaContractError(_told(violation, dlt_pipeline)) from None
             _refuse_secrets(error)
             raise
@@ -198,10 +283,111 @@ class WarehouseDltResource(DagsterDltResource):
         extracted = normalised.row_counts.get(table, 0) if normalised else 0
         rows = dlt_pipeline.pushed_down_rows.get(table, extracted)
         return {
+            **resource.custom_metrics,
             **super().extract_resource_metadata(context, resource, load_info, dlt_pipeline),
             "rows_loaded": dg.MetadataValue.int(rows),
             "dagster/table_name": f"{warehouse.path().stem}.{dlt_pipeline.dataset_name}.{table}",
             "dagster/row_count": dg.MetadataValue.int(dlt_pipeline.row_counts.get(table, 0)),
+        }
+
+
+def _wanted(context: dg.AssetExecutionContext) -> list[str]:
+    """Returns the run's partitions, less those that it need not load any more."""
+    landed: set[str] = set()
+    if context.run.tags.get(ONLY_MISSING) == "true":
+        landed |= set.intersection(
+            *(
+                context.instance.get_materialized_partitions(key)
+                for key in context.selected_asset_keys
+            )
+        )
+    if context.retry_number:
+        landed |= _landed_in_this_run(context)
+    return [partition for partition in context.partition_keys if partition not in landed]
+
+
+def _landed_in_this_run(context: dg.AssetExecutionContext) -> set[str]:
+    """Returns the partitions that an earlier try of the step has landed, of all of its assets."""
+    landed: dict[dg.AssetKey, set[str]] = {key: set() for key in context.selected_asset_keys}
+    cursor, more = None, True
+    while more:
+        found = context.instance.get_records_for_run(
+            context.run.run_id, cursor, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+        )
+        cursor, more = found.cursor, found.has_more
+        for record in found.records:
+            if record.asset_key in landed and record.partition_key is not None:
+                landed[record.asset_key].add(record.partition_key)
+    return set.intersection(*landed.values())
+
+
+def _retry(
+    context: dg.AssetExecutionContext, why: TryLaterError, progress: "_Progress"
+) -> dg.RetryRequested:
+    """Returns what makes Dagster come back later, and says so."""
+    context.log.warning("%s %s Dagster tries again in %.0f s.", why, progress.told(), why.seconds)
+    return dg.RetryRequested(max_retries=MOST_RETRIES, seconds_to_wait=why.seconds)
+
+
+def _tell_landed(
+    context: dg.AssetExecutionContext,
+    partitions: Sequence[str],
+    results: Sequence[Any],
+    progress: "_Progress",
+) -> None:
+    """Materialises partitions that have landed while the step goes on."""
+    for result in results:
+        for partition in partitions:
+            context.log_event(
+                dg.AssetMaterialization(
+                    asset_key=result.asset_key, partition=partition, metadata=progress.metadata()
+                )
+            )
+
+
+@dataclass
+class _Progress:
+    """How far a run in batches is.
+
+    Attributes:
+        wanted: the partitions it is to load.
+        done: those that have landed.
+        rows: the rows they brought, of all resources.
+        requests: the requests they took, where the source counts them.
+    """
+
+    wanted: int
+    done: int = 0
+    rows: int = 0
+    requests: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def count(self, landed: Sequence[str], results: Sequence[Any]) -> None:
+        """Adds a batch."""
+        self.done += len(landed)
+        for result in results:
+            metadata = result.metadata or {}
+            self.rows += metadata["rows_loaded"].value
+            self.requests += metadata.get("requests", 0)
+
+    def told(self) -> str:
+        """Returns how far the run is, and what is to come at this pace."""
+        left = self.wanted - self.done
+        told = f"{self.done:,} of {self.wanted:,} partitions, {self.rows:,} rows"
+        if not self.done or not left:
+            return f"{told}."
+        seconds = (time.monotonic() - self.began) / self.done * left
+        if self.requests:
+            told += f"; about {max(1, round(self.requests / self.done * left)):,} requests to go"
+        return f"{told}; about {timedelta(seconds=round(seconds))} to go."
+
+    def metadata(self) -> dict[str, Any]:
+        """Returns the same for Dagster."""
+        return {
+            "run_partitions": self.done,
+            "run_partitions_left": self.wanted - self.done,
+            "run_rows_loaded": self.rows,
+            **({"run_requests": self.requests} if self.requests else {}),
         }
 
 
@@ -212,11 +398,11 @@ def _refuse_secrets(error: Exception) -> None:
         raise RedactedError(told) from None
 
 
-def _violation(error: BaseException | None) -> DataValidationError | None:
-    """Returns the broken contract among an error's causes."""
+def _cause(error: BaseException | None, kind: type[E]) -> E | None:
+    """Returns the error of a kind among an error and its causes."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
-        if isinstance(error, DataValidationError):
+        if isinstance(error, kind):
             return error
         seen.append(error)
         error = error.__cause__ or error.__context__
@@ -275,23 +461,10 @@ def replaced_rows(
                 f"{resource.name} is loaded by {partition_column}: run it for a partition, or pass "
                 "`partitions=[...]` to dlt.run, so that exactly those rows are replaced."
             )
-        values = ", ".join(_sql_value(key) for key in partitions)
         column = naming.normalize_identifier(partition_column)
-        condition = f"{escape_postgres_identifier(column)} IN ({values})"
         together: Sequence[str] = schema.get(REPLACED_TOGETHER, [])  # type: ignore[assignment]
         for table in (str(resource.table_name), *together):
             conditions[naming.normalize_table_identifier(table)] = warehouse.ReplacedRows(
-                resource.name, column, tuple(partitions), condition
+                resource.name, column, tuple(partitions)
             )
     return conditions
-
-
-def _sql_value(key: str) -> str:
-    """Returns SQL for a partition key that survives what dlt does to a merge's text.
-
-    dlt splits that text at every semicolon, joins its lines, fills its braces and leaves the
-    transaction out where it reads ALTER SCHEMA; a file may be named like any of these.
-    """
-    if re.fullmatch(r"[\w.:/-]*", key, re.ASCII):
-        return f"'{key}'"
-    return f"decode(from_hex('{key.encode().hex()}'))"

@@ -8,13 +8,14 @@ time, and dlt reconnects at every step, so a whole load runs inside one exclusiv
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any, Literal, TypeVar
 
 import dlt
 import duckdb
+from dlt.common.data_writers.escape import escape_postgres_identifier
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.client import SqlModel, WithStateSync
 from dlt.common.pipeline import LoadInfo
@@ -38,6 +40,7 @@ from pyarrow.parquet import ParquetFile
 from xxhash import xxh3_128_hexdigest
 
 from shared import environment
+from shared.sources import TryLaterError
 
 Log = Callable[[str], None]
 T = TypeVar("T")
@@ -176,12 +179,32 @@ def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class ReplacedRows:
-    """The rows of a table that a run replaces: a column's values, and the same as a SQL condition."""
+    """The rows of a table that a run replaces: those with some values in its partition column."""
 
     resource: str
     column: str
     values: tuple[str, ...]
-    condition: str
+
+    @property
+    def condition(self) -> str:
+        """The same in SQL."""
+        values = ", ".join(map(_sql_value, self.values))
+        return f"{escape_postgres_identifier(self.column)} IN ({values})"
+
+    def without(self, values: Sequence[str]) -> "ReplacedRows":
+        """Returns those of the rows that have none of these values."""
+        return replace(self, values=tuple(each for each in self.values if each not in values))
+
+
+def _sql_value(key: str) -> str:
+    """Returns SQL for a partition key that survives what dlt does to a merge's text.
+
+    dlt splits that text at every semicolon, joins its lines, fills its braces and leaves the
+    transaction out where it reads ALTER SCHEMA; a file may be named like any of these.
+    """
+    if re.fullmatch(r"[\w.:/-]*", key, re.ASCII):
+        return f"'{key}'"
+    return f"decode(from_hex('{key.encode().hex()}'))"
 
 
 class WarehouseDestination(dlt.destinations.duckdb):
@@ -357,6 +380,8 @@ class WarehousePipeline(dlt.Pipeline):
     loads_whole_tables: bool = True
     keep_at_least: float = 0.0
     pushes_down: bool = True
+    loads_in_parts: bool = False
+    left: Mapping[str, TryLaterError]
     start_over: Callable[[], "WarehousePipeline"]
     row_counts: Mapping[str, int]
 
@@ -405,6 +430,14 @@ class WarehousePipeline(dlt.Pipeline):
         self._warehouse.versions.append(version)
         self._warehouse.confirmations.append(confirm)
         return self.dataset().query(select, "duckdb")
+
+    def leave(self, partitions: Sequence[str], why: TryLaterError) -> None:
+        """Leaves partitions as they are in this load; see `sources.LoadsInParts`."""
+        rows = {table: rows.without(partitions) for table, rows in self.replaced_rows.items()}
+        if not self.loads_in_parts or not all(each.values for each in rows.values()):
+            raise why
+        self.left = {**self.left, **dict.fromkeys(partitions, why)}
+        self.replaced_rows = self._warehouse.replaced_rows = rows
 
     @property
     def _warehouse(self) -> WarehouseDestination:
@@ -599,6 +632,7 @@ class PipelineDeclaration(dlt.Pipeline):
         keep_at_least: float = 0.0,
         pushes_down: bool = True,
         loads_again: bool = False,
+        loads_in_parts: bool = False,
     ) -> WarehousePipeline:
         """Makes the real pipeline, in a working folder that no other run shares.
 
@@ -613,6 +647,7 @@ class PipelineDeclaration(dlt.Pipeline):
             keep_at_least: the share of its rows that a replaced table must keep.
             pushes_down: whether a source may have the warehouse read files itself.
             loads_again: whether it then reads files as well whose rows it has.
+            loads_in_parts: whether a source may leave partitions for a later run.
         """
         folders = path().with_suffix(".working")
         folders.mkdir(parents=True, exist_ok=True)
@@ -642,7 +677,9 @@ class PipelineDeclaration(dlt.Pipeline):
             log=log,
             keep_at_least=keep_at_least,
             pushes_down=False,
+            loads_in_parts=loads_in_parts,
         )
+        pipeline.loads_in_parts, pipeline.left = loads_in_parts, {}
         pipeline.keep_at_least = keep_at_least
         pipeline.schema_name = source.schema.name
         pipeline.replaced_rows = dict(replaced_rows or {})

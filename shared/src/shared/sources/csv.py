@@ -20,13 +20,11 @@ import duckdb
 import fsspec
 import pyarrow as pa
 import xxhash
-from dlt.common.configuration.container import Container
-from dlt.common.pipeline import PipelineContext
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
 from shared import environment
-from shared.sources import REPLACED_TOGETHER, PushesDown
+from shared.sources import REPLACED_TOGETHER, PushesDown, active_pipeline
 
 BATCH_ROWS = 100_000
 """Rows handed to dlt at a time; bounds memory."""
@@ -344,7 +342,7 @@ def _pushed_down(
     enough of them for it to pay: the warehouse is held while they are read. What is compressed or in a
     bucket is copied first.
     """
-    pipeline = _active_pipeline()
+    pipeline = active_pipeline()
     if not isinstance(pipeline, PushesDown) or not pipeline.pushes_down:
         return None
     if codecs.lookup(csv_format.encoding).name != "utf-8":
@@ -367,11 +365,6 @@ def _pushed_down(
     return pipeline.push_down(
         select, "\n".join(versions), confirm=lambda: _refuse_change(drop_folder, states)
     )
-
-
-def _active_pipeline() -> object:
-    context = Container()[PipelineContext]
-    return context.pipeline() if context.is_active() else None
 
 
 def _refuse_change(drop_folder: DropFolder, states: Mapping[str, FileState]) -> None:

@@ -1,23 +1,25 @@
-"""NASA NeoWs: every asteroid that passes near Earth, by day (https://api.nasa.gov)."""
+"""NASA NeoWs: every asteroid that passes near Earth, by day (https://api.nasa.gov).
+
+The three ways to load an API: `neows` by windows of days, `neows_catalogue` by pages,
+`neows_sentry_objects` by one look-up for each object.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, timedelta
-from http import HTTPStatus
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import dlt
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.libs.pyarrow import columns_to_arrow
-from dlt.common.schema.typing import TColumnSchema
+from dlt.common.schema.typing import TColumnSchema, TSchemaContractDict
 from dlt.extract import DltResource
-from dlt.sources.helpers import requests
 
-from shared import environment
+from shared.sources import REPLACED_TOGETHER, TryLaterError, leave
+from shared.sources.neows_client import NeowsClient, NeowsError, NotFoundError
 
 WIDEST_WINDOW_DAYS = 8
 """Calendar dates one /feed request may cover: the API accepts `end_date - start_date <= 7`."""
@@ -26,18 +28,18 @@ _UNITS_OF_DIAMETER = ("kilometers", "meters", "miles", "feet")
 _UNITS_OF_VELOCITY = ("kilometers_per_second", "kilometers_per_hour", "miles_per_hour")
 _UNITS_OF_DISTANCE = ("astronomical", "lunar", "kilometers", "miles")
 
+_FROZEN: TSchemaContractDict = {"columns": "freeze", "data_type": "freeze"}
+_REPLACED: Any = {"disposition": "merge", "strategy": "delete-insert"}
+
 
 def _column(data_type: str, description: str, **hints: Any) -> TColumnSchema:
     return {"data_type": data_type, "description": description, "nullable": True, **hints}  # type: ignore[typeddict-item]
 
 
-OBJECT_COLUMNS: dict[str, TColumnSchema] = {
-    "close_approach_date": _column(
-        "date", "Day of the closest approach, UTC.", nullable=False, partition=True
-    ),
+_OBJECT_COLUMNS: dict[str, TColumnSchema] = {
     "neo_reference_id": _column("text", "JPL's SPK-ID of the object.", nullable=False),
     "name": _column("text", "Designation, such as (2015 BY512)."),
-    "id": _column("text", "The same, as NASA sends it since 2018-12."),
+    "id": _column("text", "The SPK-ID once more, as NASA sends it since 2018-12."),
     "nasa_jpl_url": _column("text", "The object's page at JPL."),
     "absolute_magnitude_h": _column("double", "Absolute magnitude H."),
     **{
@@ -54,23 +56,73 @@ OBJECT_COLUMNS: dict[str, TColumnSchema] = {
         "bool", "Whether JPL's impact monitoring lists it; unknown before 2018-12."
     ),
     "sentry_data": _column("text", "The address of its impact risk; sent for Sentry objects only."),
+}
+_APPROACH_COLUMNS: dict[str, TColumnSchema] = {
     "close_approach_at": _column("timestamp", "Moment of the closest approach, UTC."),
     **{
         f"relative_velocity_{unit}": _column("double", f"Velocity relative to the body, in {unit}.")
         for unit in _UNITS_OF_VELOCITY
     },
-    **{
-        f"miss_distance_{unit}": _column("double", f"Distance from the body, in {unit} units.")
-        if unit in ("astronomical", "lunar")
-        else _column("double", f"Distance from the body, in {unit}.")
-        for unit in _UNITS_OF_DISTANCE
-    },
+    "miss_distance_astronomical": _column("double", "Distance from the body, in au."),
+    "miss_distance_lunar": _column(
+        "double", "Distance from the body in lunar distances, which NASA takes as 1/389 au."
+    ),
+    "miss_distance_kilometers": _column("double", "Distance from the body, in kilometers."),
+    "miss_distance_miles": _column("double", "Distance from the body, in miles."),
     "orbiting_body": _column("text", "The body passed; Earth in the feed."),
+}
+_FURTHER_FIELDS = {
     "further_fields": _column(
         "text", "JSON of what NASA sends and no other column takes; NULL if nothing."
+    )
+}
+_ORBIT_NUMBERS = {
+    "data_arc_in_days": "Days between the first and the last observation.",
+    "observations_used": "Observations the orbit was computed from.",
+    "orbit_uncertainty": "Uncertainty of the orbit, from 0 (good) to 9.",
+    "minimum_orbit_intersection": "Least distance between the orbits of object and Earth, in au.",
+    "jupiter_tisserand_invariant": "Tisserand's parameter with respect to Jupiter.",
+    "epoch_osculation": "Epoch of the orbit, as a Julian date (TDB).",
+    "eccentricity": "Eccentricity of the orbit.",
+    "semi_major_axis": "Semi-major axis, in au.",
+    "inclination": "Inclination, in degrees.",
+    "ascending_node_longitude": "Longitude of the ascending node, in degrees.",
+    "orbital_period": "Orbital period, in days.",
+    "perihelion_distance": "Least distance from the Sun, in au.",
+    "perihelion_argument": "Argument of perihelion, in degrees.",
+    "aphelion_distance": "Greatest distance from the Sun, in au.",
+    "perihelion_time": "Time of perihelion, as a Julian date (TDB).",
+    "mean_anomaly": "Mean anomaly, in degrees.",
+    "mean_motion": "Mean motion, in degrees a day.",
+}
+_ORBIT_COLUMNS: dict[str, TColumnSchema] = {
+    "orbit_id": _column("text", "JPL's name of the orbit's solution."),
+    "orbit_determination_date": _column(
+        "text", "When the orbit was computed, as NASA writes it: without a time zone."
     ),
+    "first_observation_date": _column("date", "Day of the first observation."),
+    "last_observation_date": _column("date", "Day of the last observation."),
+    **{name: _column("double", told) for name, told in _ORBIT_NUMBERS.items()},
+    "equinox": _column("text", "Equinox of the elements, such as J2000."),
+    "orbit_class_type": _column("text", "Class of the orbit, such as APO for Apollo."),
+}
+
+OBJECT_COLUMNS: dict[str, TColumnSchema] = {
+    "close_approach_date": _column(
+        "date", "Day of the closest approach, UTC.", nullable=False, partition=True
+    ),
+    **_OBJECT_COLUMNS,
+    **_APPROACH_COLUMNS,
+    **_FURTHER_FIELDS,
 }
 """The columns of a table of near-earth objects, with dlt's type and a description each."""
+
+DAY_COLUMNS: dict[str, TColumnSchema] = {
+    "close_approach_date": _column("date", "The day, UTC.", nullable=False, partition=True),
+    "element_count": _column("bigint", "Objects that NASA sent for the day.", nullable=False),
+    "asked_at": _column("timestamp", "When NASA was asked, UTC.", nullable=False),
+}
+"""The columns of `<table>_days`, a row for each day that was loaded, those without objects too."""
 
 SUMMARY_COLUMNS: dict[str, TColumnSchema] = {
     "close_approach_date": _column("date", "The day, UTC.", nullable=False, partition=True),
@@ -83,31 +135,61 @@ SUMMARY_COLUMNS: dict[str, TColumnSchema] = {
 }
 """The columns of the daily summary."""
 
+CATALOGUE_COLUMNS: dict[str, TColumnSchema] = {
+    **_OBJECT_COLUMNS,
+    "neo_reference_id": _column(
+        "text", "JPL's SPK-ID of the object.", nullable=False, primary_key=True
+    ),
+    **_ORBIT_COLUMNS,
+    "catalogue_pass": _column(
+        "bigint",
+        "The walk through all pages that last met the object. One that a later, finished walk did "
+        "not meet has left the catalogue.",
+        nullable=False,
+    ),
+    **_FURTHER_FIELDS,
+}
+"""The columns of the catalogue, a row for each object."""
+
+SENTRY_COLUMNS: dict[str, TColumnSchema] = {
+    "day": _column("date", "The day on which it passed, UTC.", nullable=False, partition=True),
+    **_OBJECT_COLUMNS,
+    **_ORBIT_COLUMNS,
+    **_FURTHER_FIELDS,
+}
+"""The columns of the Sentry objects, a row for each day and object that passed on it."""
+
+SENTRY_APPROACH_COLUMNS: dict[str, TColumnSchema] = {
+    "day": _column(
+        "date", "The day whose load looked the object up, UTC.", nullable=False, partition=True
+    ),
+    "neo_reference_id": _column("text", "JPL's SPK-ID of the object.", nullable=False),
+    "close_approach_date": _column("date", "Day of the approach, UTC."),
+    **_APPROACH_COLUMNS,
+}
+"""The columns of `sentry_approaches`: the passes that are known, past and to come, by any planet."""
+
+
+def _arrow(columns: Mapping[str, TColumnSchema]) -> pa.Schema:
+    return columns_to_arrow(
+        {name: {**hints, "name": name} for name, hints in columns.items()},
+        DestinationCapabilitiesContext.generic_capabilities(),
+        "UTC",
+    )
+
 
 def _struct(**fields: pa.DataType) -> pa.StructType:
     return pa.struct(list(fields.items()))
 
 
-_ARROW_COLUMNS: pa.Schema = columns_to_arrow(
-    {name: {**hints, "name": name} for name, hints in OBJECT_COLUMNS.items()},
-    DestinationCapabilitiesContext.generic_capabilities(),
-    "UTC",
-)
+_DIAMETER = _struct(estimated_diameter_min=pa.float64(), estimated_diameter_max=pa.float64())
 _OBJECT = _struct(
     neo_reference_id=pa.string(),
     id=pa.string(),
     name=pa.string(),
     nasa_jpl_url=pa.string(),
     absolute_magnitude_h=pa.float64(),
-    estimated_diameter=pa.struct(
-        [
-            (
-                unit,
-                _struct(estimated_diameter_min=pa.float64(), estimated_diameter_max=pa.float64()),
-            )
-            for unit in _UNITS_OF_DIAMETER
-        ]
-    ),
+    estimated_diameter=_struct(**dict.fromkeys(_UNITS_OF_DIAMETER, _DIAMETER)),
     is_potentially_hazardous_asteroid=pa.bool_(),
     is_sentry_object=pa.bool_(),
     sentry_data=pa.string(),
@@ -119,13 +201,13 @@ _APPROACH = _struct(
     miss_distance=_struct(**dict.fromkeys(_UNITS_OF_DISTANCE, pa.string())),
     orbiting_body=pa.string(),
 )
+_ORBIT_TEXTS = ("orbit_id", "orbit_determination_date", "equinox")
+_ORBIT_DATES = ("first_observation_date", "last_observation_date")
 # Links repeat the key; the full date is the epoch once more, as a text.
 _TAKEN = {*_OBJECT.names, "close_approach_data", "links"}
 _TAKEN_OF_APPROACH = {*_APPROACH.names, "close_approach_date_full"}
-
-
-class NeowsError(Exception):
-    """NeoWs did not answer a request with a feed."""
+_TAKEN_OF_ORBIT = {*_ORBIT_TEXTS, *_ORBIT_DATES, *_ORBIT_NUMBERS, "orbit_class"}
+_WRONG = (AttributeError, KeyError, TypeError, ValueError)
 
 
 @dlt.source
@@ -135,33 +217,60 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
     Args:
         days: calendar days as YYYY-MM-DD, in any order. Each is replaced as a whole: NASA revises
             the past, objects move and vanish.
-        table: the table to load into.
+        table: the table to load into; `<table>_days` says of each day how many objects it had.
     """
+    days_table = f"{table}_days"
 
     @dlt.resource(
         name=table,
         columns=OBJECT_COLUMNS,
-        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
-        schema_contract={"columns": "freeze", "data_type": "freeze"},
+        write_disposition=_REPLACED,
+        schema_contract=_FROZEN,
     )
     def near_earth_objects() -> Iterator[Any]:
         """Near-earth objects, a row per object and day of closest approach.
 
-        Yields Arrow tables with the columns of `OBJECT_COLUMNS`, one for a request; times are UTC.
-        What NASA does not send is NULL, such as `is_sentry_object` before 2018-12; what it sends and
-        no column takes is kept in `further_fields`.
+        Yields Arrow tables with the columns of `OBJECT_COLUMNS`, one for a request, and of
+        `DAY_COLUMNS`; times are UTC. What NASA does not send is NULL, such as `is_sentry_object`
+        before 2018-12; what it sends and no column takes is kept in `further_fields`.
+
+        Where the request limit is used up midway, the days left are for a later run if the pipeline
+        loads in parts.
 
         Raises:
             NeowsError: an answer was no feed, or a value has another type; the message names window,
                 status and object, and what to do.
+            TryLaterError: the request limit is used up.
         """
-        # Without this an empty day would load nothing, and its old rows would stay.
-        yield _ARROW_COLUMNS.empty_table()
-        ask = _client()
+        # Without these an empty day would load nothing, and its old rows would stay.
+        yield _arrow(OBJECT_COLUMNS).empty_table()
+        yield from _further_table(days_table, DAY_COLUMNS)
+        client = NeowsClient(dlt.current.resource_metrics())
         for first, last in windows(days):
-            yield _table(fetch_feed(first, last, ask))
+            asked_at = datetime.now(UTC)
+            try:
+                feed = client.feed(first, last)
+            except TryLaterError as why:
+                leave([day for day in days if day >= first.isoformat()], why)
+                return
+            found = [(day, item) for day in sorted(feed) for item in feed[day]]
+            yield _read(found, _passes)
+            window = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+            yield dlt.mark.with_table_name(
+                _rows(
+                    {
+                        "close_approach_date": pa.array(window),
+                        "element_count": pa.array(
+                            [len(feed.get(day.isoformat(), ())) for day in window]
+                        ),
+                        "asked_at": pa.array([asked_at] * len(window)),
+                    },
+                    DAY_COLUMNS,
+                ),
+                days_table,
+            )
 
-    return near_earth_objects
+    return near_earth_objects.apply_hints(additional_table_hints={REPLACED_TOGETHER: [days_table]})
 
 
 @dlt.source(name="neows")
@@ -176,8 +285,8 @@ def neows_summary(summarise: Callable[[], Iterable[dict[str, Any]]]) -> DltResou
     @dlt.resource(
         name="daily_summary",
         columns=SUMMARY_COLUMNS,
-        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
-        schema_contract={"columns": "freeze", "data_type": "freeze"},
+        write_disposition=_REPLACED,
+        schema_contract=_FROZEN,
     )
     def daily_summary() -> Iterator[Any]:
         """A day of near-earth objects in one row: how many, how many hazardous, closest, fastest."""
@@ -185,6 +294,128 @@ def neows_summary(summarise: Callable[[], Iterable[dict[str, Any]]]) -> DltResou
         yield from summarise()
 
     return daily_summary
+
+
+@dlt.source(name="neows")
+def neows_catalogue(pages: int = 50) -> DltResource:
+    """Loads the catalogue of all near-earth objects, some pages further with each run.
+
+    The API tells nothing of what changed, so the catalogue is walked page by page, without end: dlt's
+    state keeps the next page, and a run that fails or is killed goes on where the last one landed.
+
+    Args:
+        pages: how many, of 20 objects each, that a run asks for. There are about 2,000.
+    """
+
+    @dlt.resource(
+        name="catalogue",
+        columns=CATALOGUE_COLUMNS,
+        write_disposition=_REPLACED,
+        schema_contract=_FROZEN,
+    )
+    def catalogue() -> Iterator[Any]:
+        """All near-earth objects that NASA knows, with their orbits, a row each.
+
+        Yields an Arrow table with the columns of `CATALOGUE_COLUMNS` for each page. Where the
+        request limit is used up after a page, what came until then lands.
+
+        Raises:
+            NeowsError: an answer was no page, or a value has another type.
+            TryLaterError: the request limit is used up at the first page.
+        """
+        yield _arrow(CATALOGUE_COLUMNS).empty_table()
+        state = dlt.current.resource_state()
+        first, walk = state.get("next_page", 0), state.get("pass", 1)
+        client = NeowsClient(dlt.current.resource_metrics())
+        for page in range(first, first + pages):
+            try:
+                objects, in_all = client.browse(page)
+            except TryLaterError:
+                if page == first:
+                    raise
+                return
+            found = [(f"page {page}", item) for item in objects]
+            yield _read(found, lambda items: _catalogued(items, walk))
+            state["next_page"] = page + 1
+            if page + 1 >= in_all:
+                state |= {"next_page": 0, "pass": walk + 1}
+                return
+
+    return catalogue
+
+
+@dlt.source(name="neows")
+def neows_sentry_objects(
+    days: Sequence[str], passing: Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
+) -> Any:
+    """Looks up each Sentry object that passes on some days: those with a chance to hit Earth.
+
+    Args:
+        days: calendar days as YYYY-MM-DD; each is replaced as a whole.
+        passing: returns the SPK-IDs of the Sentry objects by day; asked when the load has its turn.
+    """
+
+    @dlt.resource(selected=False)
+    def days_with_objects() -> Iterator[dict[str, Any]]:
+        passes = passing(days)
+        for day in sorted(days):
+            yield {"day": day, "spk_ids": passes.get(day, [])}
+
+    found: dict[str, dict[str, Any] | None] = {}
+    later: list[TryLaterError] = []
+
+    @dlt.transformer(
+        data_from=days_with_objects,
+        name="sentry_objects",
+        columns=SENTRY_COLUMNS,
+        write_disposition=_REPLACED,
+        schema_contract=_FROZEN,
+    )
+    def sentry_objects(passed: Mapping[str, Any]) -> Iterator[Any]:
+        """Sentry objects with their orbits, a row per object and day on which it passed.
+
+        Yields Arrow tables with the columns of `SENTRY_COLUMNS` and of `SENTRY_APPROACH_COLUMNS`, one
+        for each object; times are UTC. An object that NASA no longer has is left out.
+
+        Raises:
+            NeowsError: an answer was no object, or a value has another type.
+            TryLaterError: the request limit is used up.
+        """
+        day = passed["day"]
+        if day == min(days):
+            yield _arrow(SENTRY_COLUMNS).empty_table()
+            yield from _further_table("sentry_approaches", SENTRY_APPROACH_COLUMNS)
+        try:
+            if not later:
+                unknown = [spk_id for spk_id in passed["spk_ids"] if spk_id not in found]
+                found.update(_look_up(unknown) if unknown else {})
+        except TryLaterError as why:
+            later.append(why)
+        if later:
+            leave([day], later[0])
+            return
+        items = [item for spk_id in passed["spk_ids"] if (item := found[spk_id])]
+        for item in items:
+            yield _read([(day, item)], lambda items: _looked_up(items, day))
+            yield dlt.mark.with_table_name(
+                _read([(day, item)], lambda items: _approaches(items, day)), "sentry_approaches"
+            )
+
+    return sentry_objects.apply_hints(
+        additional_table_hints={REPLACED_TOGETHER: ["sentry_approaches"]}
+    )
+
+
+def _look_up(spk_ids: Iterable[str]) -> dict[str, dict[str, Any] | None]:
+    """Returns objects by their SPK-ID; None for one that NASA does not have."""
+    client = NeowsClient(dlt.current.resource_metrics())
+    found: dict[str, dict[str, Any] | None] = {}
+    for spk_id in spk_ids:
+        try:
+            found[spk_id] = client.object(spk_id)
+        except NotFoundError:
+            found[spk_id] = None
+    return found
 
 
 def windows(days: Iterable[str]) -> Iterator[tuple[date, date]]:
@@ -202,107 +433,94 @@ def windows(days: Iterable[str]) -> Iterator[tuple[date, date]]:
                 first = following
 
 
-def _client() -> requests.Client:
-    """Returns an HTTP client for some requests; dlt takes long to make one.
+def _further_table(name: str, columns: dict[str, TColumnSchema]) -> Iterator[Any]:
+    """Yields what makes a further table of the running resource, with these columns alone.
 
-    The key travels in a header: in the address every error message would repeat it.
+    It begins with all hints of the resource, so its columns have to go first.
     """
-    key = environment.value("NASA_API_KEY").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise NeowsError("NASA_API_KEY holds characters that no key has; set it again.")
-    client = requests.Client(
-        raise_for_status=False,
-        # An exhausted limit is refilled in up to an hour; waiting here would block the run.
-        status_codes=range(500, 600),
-        session_attrs={
-            "headers": {
-                "X-Api-Key": key,
-                # Else the gateway's errors follow the address, and can be HTML.
-                "Accept": "application/json",
-            }
-        },
-    )
-    client.configure()
-    return client
+    for further in ({}, columns):
+        hints = dlt.mark.make_hints(table_name=name, columns=further)
+        yield dlt.mark.with_hints(_arrow(columns).empty_table(), hints, create_table_variant=True)
 
 
-def fetch_feed(first: date, last: date, client: requests.Client | None = None) -> dict[str, Any]:
-    """Asks NeoWs for the days from `first` to `last` and returns the feed's `near_earth_objects`.
+def _read(found: list[tuple[str, Any]], rows: Callable[[list[Any]], pa.Table]) -> pa.Table:
+    """Returns the objects of an answer, each with the place where it stood, as typed rows.
 
-    Args:
-        first: the window's first day.
-        last: its last day.
-        client: one that other windows are asked for with; a new one if left out.
-
-    Raises:
-        NeowsError: any answer but a feed.
+    Arrow takes them over as a whole: a hundred times faster than a dictionary for each row. Only
+    where it cannot are they tried one by one, to name the one that is wrong.
     """
-    url = f"{environment.value('NASA_BASE_URL')}/feed"
-    window = {"start_date": first.isoformat(), "end_date": last.isoformat()}
-    client = client or _client()
-    key = str(client.session.headers["X-Api-Key"])
     try:
-        response = client.get(url, params=window, allow_redirects=False)
-    except requests.RequestException as error:
-        raise NeowsError(f"NeoWs could not be reached for {first} to {last}: {error}") from None
-    place = f"{url} for {first} to {last}"
-    if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-        raise NeowsError(
-            f"{place}: the request limit is used up; run again in "
-            f"{response.headers.get('Retry-After', 'about 3600')} s, or set NASA_API_KEY to a key of "
-            "your own (1,000 requests an hour, DEMO_KEY has 30)."
-        )
-    if response.status_code == HTTPStatus.FORBIDDEN:
-        raise NeowsError(
-            f"{place}: the key was refused; set NASA_API_KEY (free at https://api.nasa.gov)."
-        )
-    try:
-        # Links and error messages repeat the key; nothing that is stored or raised may.
-        feed = orjson.loads(response.content.replace(key.encode(), b"REDACTED"))
-    except orjson.JSONDecodeError:
-        feed = None
-    if response.status_code != HTTPStatus.OK:
-        reason = feed.get("error_message", "") if isinstance(feed, dict) else ""
-        raise NeowsError(f"{place}: status {response.status_code}. {reason}".rstrip())
-    if not isinstance(feed, dict) or "near_earth_objects" not in feed:
-        raise NeowsError(f"{place}: the answer is not a NeoWs feed; run again later.")
-    objects: dict[str, Any] = feed["near_earth_objects"]
-    return objects
-
-
-def _table(days: dict[str, list[dict[str, Any]]]) -> pa.Table:
-    """Returns the feed's objects as typed rows; the key-bearing `links` are left behind.
-
-    Arrow takes the objects over as a whole: a hundred times faster than a dictionary for each row.
-    """
-    items = [item for day in sorted(days) for item in days[day]]
-    try:
-        return _typed(items)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        for day in sorted(days):
-            for item in days[day]:
-                _refuse(day, item)
+        return rows([item for _, item in found])
+    except _WRONG:
+        for place, item in found:
+            _refuse(place, item, rows)
         raise
 
 
-def _refuse(day: str, item: Any) -> None:
+def _refuse(place: str, item: Any, rows: Callable[[list[Any]], pa.Table]) -> None:
     """Raises if an object is not as NeoWs describes one."""
     try:
-        _typed([item])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        rows([item])
+    except _WRONG as error:
         which = item.get("neo_reference_id", item) if isinstance(item, dict) else item
         raise NeowsError(
-            f"{day}: the object {which!r} is not as NeoWs describes one: "
-            f"{type(error).__name__} {error}. Nothing of its window was loaded."
+            f"{place}: the object {which!r} is not as NeoWs describes one: "
+            f"{type(error).__name__} {error}. Nothing of its answer was loaded."
         ) from None
 
 
-def _typed(items: list[dict[str, Any]]) -> pa.Table:
+def _passes(items: list[dict[str, Any]]) -> pa.Table:
+    """Returns the objects of a feed, each with the one approach it has there."""
     approaches = [approach for item in items for (approach,) in [item["close_approach_data"]]]
-    known, passed = pa.array(items, _OBJECT), pa.array(approaches, _APPROACH)
     further = [_further(item, approach) for item, approach in zip(items, approaches, strict=True)]
     columns = {
-        **{name: known.field(name) for name in _OBJECT.names if name in OBJECT_COLUMNS},
+        **_object_values(items),
+        **_approach_values(approaches),
+        "further_fields": pa.array(further, pa.string()),
+    }
+    return _rows(columns, OBJECT_COLUMNS)
+
+
+def _catalogued(items: list[dict[str, Any]], walk: int) -> pa.Table:
+    """Returns a page of the catalogue."""
+    columns = {
+        **_object_values(items),
+        **_orbit_values(items),
+        "catalogue_pass": pa.array([walk] * len(items), pa.int64()),
+        "further_fields": pa.array([_further(item) for item in items], pa.string()),
+    }
+    return _rows(columns, CATALOGUE_COLUMNS)
+
+
+def _looked_up(items: list[dict[str, Any]], day: str) -> pa.Table:
+    """Returns objects that were looked up, under the day for which they were."""
+    columns = {
+        "day": pa.array([day] * len(items)),
+        **_object_values(items),
+        **_orbit_values(items),
+        "further_fields": pa.array([_further(item) for item in items], pa.string()),
+    }
+    return _rows(columns, SENTRY_COLUMNS)
+
+
+def _approaches(items: list[dict[str, Any]], day: str) -> pa.Table:
+    """Returns all approaches of objects that were looked up."""
+    pairs = [(item, approach) for item in items for approach in item["close_approach_data"]]
+    columns = {
+        "day": pa.array([day] * len(pairs)),
+        "neo_reference_id": pa.array([item["neo_reference_id"] for item, _ in pairs], pa.string()),
+        **_approach_values([approach for _, approach in pairs]),
+    }
+    return _rows(columns, SENTRY_APPROACH_COLUMNS)
+
+
+def _object_values(items: list[dict[str, Any]]) -> dict[str, pa.Array]:
+    known = pa.array(items, _OBJECT)
+    # Its query is the key.
+    address = pc.split_pattern(known.field("sentry_data"), "?", max_splits=1)
+    return {
+        **{name: known.field(name) for name in _OBJECT.names if name in _OBJECT_COLUMNS},
+        "sentry_data": pc.list_element(address, 0),
         **{
             f"estimated_diameter_{unit}_{bound}": known.field("estimated_diameter")
             .field(unit)
@@ -310,10 +528,16 @@ def _typed(items: list[dict[str, Any]]) -> pa.Table:
             for unit in _UNITS_OF_DIAMETER
             for bound in ("min", "max")
         },
-        "close_approach_date": passed.field("close_approach_date").cast(pa.date32()),
-        "close_approach_at": passed.field("epoch_date_close_approach")
-        .cast(pa.timestamp("ms", "UTC"))
-        .cast(pa.timestamp("us", "UTC")),
+    }
+
+
+def _approach_values(approaches: list[dict[str, Any]]) -> dict[str, pa.Array]:
+    passed = pa.array(approaches, _APPROACH)
+    return {
+        "close_approach_date": passed.field("close_approach_date"),
+        "close_approach_at": passed.field("epoch_date_close_approach").cast(
+            pa.timestamp("ms", "UTC")
+        ),
         **{
             f"relative_velocity_{unit}": passed.field("relative_velocity").field(unit)
             for unit in _UNITS_OF_VELOCITY
@@ -323,21 +547,45 @@ def _typed(items: list[dict[str, Any]]) -> pa.Table:
             for unit in _UNITS_OF_DISTANCE
         },
         "orbiting_body": passed.field("orbiting_body"),
-        "further_fields": pa.array(further, pa.string()),
     }
-    # Numbers that come as texts are read here.
-    arrays = [columns[field.name].cast(field.type) for field in _ARROW_COLUMNS]
-    for field, array in zip(_ARROW_COLUMNS, arrays, strict=True):
+
+
+def _orbit_values(items: list[dict[str, Any]]) -> dict[str, pa.Array]:
+    orbits = [item.get("orbital_data") or {} for item in items]
+
+    def texts(name: str) -> pa.Array:
+        # NASA sends numbers as texts, and some of them as numbers.
+        return pa.array(
+            [None if (v := o.get(name)) is None else str(v) for o in orbits], pa.string()
+        )
+
+    return {
+        **{name: texts(name) for name in (*_ORBIT_TEXTS, *_ORBIT_DATES, *_ORBIT_NUMBERS)},
+        "orbit_class_type": pa.array(
+            [(orbit.get("orbit_class") or {}).get("orbit_class_type") for orbit in orbits],
+            pa.string(),
+        ),
+    }
+
+
+def _rows(values: Mapping[str, pa.Array], columns: Mapping[str, TColumnSchema]) -> pa.Table:
+    """Returns a table with the columns' types; numbers and dates that come as texts are read here."""
+    schema = _arrow(columns)
+    arrays = [values[field.name].cast(field.type) for field in schema]
+    for field, array in zip(schema, arrays, strict=True):
         if array.null_count and not field.nullable:
             raise ValueError(f"{field.name} is missing")
         if pa.types.is_floating(field.type) and pc.any(pc.invert(pc.is_finite(array))).as_py():
             raise ValueError(f"{field.name} is no number")
-    return pa.Table.from_arrays(arrays, schema=_ARROW_COLUMNS)
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _further(item: Mapping[str, Any], approach: Mapping[str, Any]) -> str | None:
+def _further(item: Mapping[str, Any], approach: Mapping[str, Any] | None = None) -> str | None:
     """Returns as JSON what NASA sends of an object and no column takes."""
-    further = {name: item[name] for name in item.keys() - _TAKEN}
-    further |= {name: approach[name] for name in approach.keys() - _TAKEN_OF_APPROACH}
+    further = {name: item[name] for name in item.keys() - _TAKEN - {"orbital_data"}}
+    orbit = item.get("orbital_data") or {}
+    further |= {name: orbit[name] for name in orbit.keys() - _TAKEN_OF_ORBIT}
+    if approach:
+        further |= {name: approach[name] for name in approach.keys() - _TAKEN_OF_APPROACH}
     sent = {name: value for name, value in further.items() if value is not None}
     return json.dumps(sent, sort_keys=True) if sent else None
