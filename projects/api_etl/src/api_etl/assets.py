@@ -1,18 +1,24 @@
-"""NASA's near-earth objects: one day by run config, every day by partition, and a daily summary."""
+"""NASA's near-earth objects: by day, by page, by look-up, and a daily summary with a chart."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 
 import dagster as dg
 from dagster_dlt import DagsterDltResource, dlt_assets
 from pydantic import field_validator
 
+from api_etl.chart import show_chart
 from api_etl.partitions import BUNDLED, daily
 from shared import warehouse
 from shared.resources import WarehouseDltResource
-from shared.sources.neows import neows, neows_summary
+from shared.sources.neows import neows, neows_catalogue, neows_sentry_objects, neows_summary
 from shared.translator import WarehouseTranslator, asset_key
+
+DAYS_PER_LOAD = 160
+"""Days that one load of a backfill takes: twenty requests, some 2,500 objects."""
+PAGES_PER_LOAD = 50
+"""Pages of the catalogue, of twenty objects each, that a run walks further."""
 
 pipeline = warehouse.pipeline(
     pipeline_name="nasa_neo_pipeline", dataset_name="nasa_neo", progress="log"
@@ -40,7 +46,7 @@ class NasaDate(dg.Config):
     name="asteroids",
 )
 def asteroids(
-    context: dg.AssetExecutionContext, dlt: WarehouseDltResource, config: NasaDate
+    context: dg.AssetExecutionContext, dlt: DagsterDltResource, config: NasaDate
 ) -> Iterator[object]:
     """Loads the day named in the run's config."""
     yield from dlt.run(
@@ -63,10 +69,10 @@ def asteroids(
     name="near_earth_objects",
 )
 def near_earth_objects(
-    context: dg.AssetExecutionContext, dlt: DagsterDltResource
+    context: dg.AssetExecutionContext, dlt: WarehouseDltResource
 ) -> Iterator[object]:
     """Loads the run's days, however many."""
-    yield from dlt.run(context=context, dlt_source=neows(context.partition_keys))
+    yield from dlt.run_in_batches(context, neows, partitions_per_batch=DAYS_PER_LOAD)
 
 
 SUMMARY = """
@@ -99,8 +105,56 @@ SUMMARY = """
     name="daily_summary",
 )
 def daily_summary(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
-    """Sums up the run's days from the warehouse."""
+    """Sums up the run's days from the warehouse, and draws the last weeks."""
     days = list(context.partition_keys)
-    yield from dlt.run(
-        context=context, dlt_source=neows_summary(lambda: warehouse.query(SUMMARY, [days]))
+    summary = neows_summary(lambda: warehouse.query(SUMMARY, [days]))
+    loaded = list(dlt.run(context=context, dlt_source=summary))
+    show_chart(context, last_day=max(days))
+    yield from loaded
+
+
+PASSING = """
+    SELECT close_approach_date::VARCHAR AS day, list(DISTINCT neo_reference_id) AS spk_ids
+    FROM nasa_neo.near_earth_objects
+    WHERE is_sentry_object AND close_approach_date::VARCHAR IN (SELECT unnest(?))
+    GROUP BY ALL
+"""
+
+
+def passing(days: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Returns the SPK-IDs of the Sentry objects that pass on some days, by day."""
+    return {row["day"]: sorted(row["spk_ids"]) for row in warehouse.query(PASSING, [list(days)])}
+
+
+@dlt_assets(
+    dlt_source=neows_sentry_objects([], passing),
+    dlt_pipeline=pipeline,
+    dagster_dlt_translator=WarehouseTranslator(
+        owner="team:api",
+        deps={"sentry_objects": [asset_key("nasa_neo", "near_earth_objects")]},
+        bundled_partitions=BUNDLED,
+    ),
+    partitions_def=daily,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    name="sentry_objects",
+)
+def sentry_objects(
+    context: dg.AssetExecutionContext, dlt: WarehouseDltResource
+) -> Iterator[object]:
+    """Looks up the Sentry objects of the run's days."""
+    yield from dlt.run_in_batches(
+        context, lambda days: neows_sentry_objects(days, passing), partitions_per_batch=30
     )
+
+
+@dlt_assets(
+    dlt_source=neows_catalogue(),
+    dlt_pipeline=pipeline,
+    dagster_dlt_translator=WarehouseTranslator(
+        owner="team:api", automation_condition=dg.AutomationCondition.on_cron("@hourly")
+    ),
+    name="catalogue",
+)
+def catalogue(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
+    """Walks some pages further through the catalogue."""
+    yield from dlt.run(context=context, dlt_source=neows_catalogue(PAGES_PER_LOAD))

@@ -1,8 +1,9 @@
-"""When the daily tables load by themselves: a job, and a schedule for yesterday."""
+"""When the daily tables load by themselves: a job with a schedule for yesterday, and a look at seven."""
 
 import dagster as dg
 
 from api_etl.assets import daily_summary, near_earth_objects
+from api_etl.checks import near_earth_objects_checks
 
 nasa_neo_job = dg.define_asset_job(
     "nasa_neo_job",
@@ -15,4 +16,18 @@ nasa_neo_schedule = dg.build_schedule_from_partitioned_job(
     name="nasa_neo_at_six",
     description="Loads yesterday, every day at 06:00 UTC.",
     hour_of_day=6,
+)
+
+nasa_neo_checks_job = dg.define_asset_job(
+    "nasa_neo_checks_job",
+    selection=dg.AssetSelection.checks(near_earth_objects_checks),
+    description="Checks the loaded days, whether or not a load has come.",
+)
+
+nasa_neo_checks_schedule = dg.ScheduleDefinition(
+    "nasa_neo_due_at_seven",
+    job=nasa_neo_checks_job,
+    description="Looks whether yesterday is there, every day at 07:00 UTC.",
+    cron_schedule="0 7 * * *",
+    execution_timezone="UTC",
 )

@@ -2,14 +2,14 @@
 
 import dagster as dg
 
-from api_etl.assets import asteroids, daily_summary, near_earth_objects
-from api_etl.automation import nasa_neo_job, nasa_neo_schedule
+from api_etl import assets, automation, checks
 from shared.resources import WarehouseDltResource
 
 defs = dg.Definitions(
-    assets=[asteroids, near_earth_objects, daily_summary],
-    jobs=[nasa_neo_job],
-    schedules=[nasa_neo_schedule],
+    assets=dg.load_assets_from_modules([assets]),
+    asset_checks=[checks.near_earth_objects_checks],
+    jobs=[automation.nasa_neo_job, automation.nasa_neo_checks_job],
+    schedules=[automation.nasa_neo_schedule, automation.nasa_neo_checks_schedule],
     resources={"dlt": WarehouseDltResource()},
     executor=dg.in_process_executor,
 )

@@ -1,0 +1,220 @@
+"""The checks of the loaded days: green on what NASA sent, and each red for its own reason."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from api_etl import chart, checks
+from api_etl.definitions import defs
+from shared import warehouse
+from shared.testing.neows_objects import synthetic_days
+from shared.testing.neows_server import NeowsServer
+
+Results = dict[str, tuple[bool, str, str]]
+
+
+def load(instance: dg.DagsterInstance, *days: str) -> dg.ExecuteInProcessResult:
+    return defs.resolve_job_def("nasa_neo_job").execute_in_process(
+        instance=instance,
+        raise_on_error=False,
+        tags={
+            "dagster/asset_partition_range_start": days[0],
+            "dagster/asset_partition_range_end": days[-1],
+        },
+    )
+
+
+def look(instance: dg.DagsterInstance) -> Results:
+    """Runs the checks alone."""
+    result = defs.resolve_job_def("nasa_neo_checks_job").execute_in_process(instance=instance)
+    return told(result)
+
+
+def told(result: dg.ExecuteInProcessResult) -> Results:
+    return {
+        check.check_name: (check.passed, check.severity.value, check.description or "")
+        for check in result.get_asset_check_evaluations()
+    }
+
+
+def change(sql: str) -> None:
+    with duckdb.connect(str(warehouse.path())) as connection:
+        connection.execute(sql)
+
+
+def test_what_nasa_sent_passes_all_checks_but_that_it_is_yesterday(
+    neows_server: NeowsServer, instance: dg.DagsterInstance
+) -> None:
+    neows_server.days["2025-03-12"] = []
+    for days in (("2018-12-06", "2018-12-12"), ("2025-03-10", "2025-03-17")):
+        result = load(instance, *days)
+        assert result.success
+    seen = told(result)
+    assert seen.keys() == checks.PROMISES.keys()
+    assert {name for name, (passed, *_) in seen.items() if not passed} == {"yesterday_is_there"}
+
+
+def test_the_old_shape_and_made_up_days_pass_as_well(
+    neows_server: NeowsServer, instance: dg.DagsterInstance
+) -> None:
+    neows_server.days |= synthetic_days(date(2018, 9, 1), 60)
+    old = neows_server.days["2015-04-01"]
+    neows_server.days["2018-10-30"] = [
+        {
+            **item,
+            "close_approach_data": [
+                {
+                    **item["close_approach_data"][0],
+                    "close_approach_date": "2018-10-30",
+                    "epoch_date_close_approach": 1540900800000,
+                }
+            ],
+        }
+        for item in old
+    ]
+    assert load(instance, "2018-09-01", "2018-10-30").success
+    red = {name for name, (passed, *_) in look(instance).items() if not passed}
+    assert red == {"yesterday_is_there"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "check", "severity", "reason"),
+    [
+        (
+            "DELETE FROM nasa_neo.near_earth_objects WHERE name = '(2015 BY512)'",
+            "element_count_equals_rows",
+            "ERROR",
+            "2025-03-10: 14 rows, NASA sent 15",
+        ),
+        (
+            (
+                "UPDATE nasa_neo.near_earth_objects_days SET close_approach_date = '2025-03-09' "
+                "WHERE close_approach_date = '2025-03-10'"
+            ),
+            "element_count_equals_rows",
+            "ERROR",
+            "2025-03-10: 15 rows, NASA sent no such day",
+        ),
+        (
+            (
+                "UPDATE nasa_neo.near_earth_objects SET miss_distance_miles = miss_distance_kilometers "
+                "WHERE name = '(2015 BY512)'"
+            ),
+            "units_agree",
+            "ERROR",
+            "2025-03-10 (2015 BY512): miss_distance_kilometers 66336716",
+        ),
+        (
+            (
+                "UPDATE nasa_neo.near_earth_objects SET relative_velocity_kilometers_per_hour = 17 "
+                "WHERE name = '(2015 BY512)'"
+            ),
+            "units_agree",
+            "ERROR",
+            "relative_velocity_kilometers_per_second 17.3",
+        ),
+        (
+            (
+                "UPDATE nasa_neo.near_earth_objects SET close_approach_at = '2025-03-11 00:00:00+00' "
+                "WHERE name = '(2015 BY512)'"
+            ),
+            "epoch_agrees_with_date",
+            "WARN",
+            "2025-03-10 (2015 BY512): 2025-03-11",
+        ),
+        (
+            (
+                """UPDATE nasa_neo.near_earth_objects SET further_fields = '{"spin": 2}' """
+                "WHERE name = '(2015 BY512)'"
+            ),
+            "no_further_fields",
+            "WARN",
+            "spin, since 2025-03-10",
+        ),
+    ],
+)
+def test_each_check_is_red_for_its_own_reason(
+    neows_server: NeowsServer,
+    instance: dg.DagsterInstance,
+    wrong: str,
+    check: str,
+    severity: str,
+    reason: str,
+) -> None:
+    assert load(instance, "2025-03-10", "2025-03-11").success
+    change(wrong)
+    seen = look(instance)
+    assert {name for name, (passed, *_) in seen.items() if not passed} == {
+        check,
+        "yesterday_is_there",
+    }
+    assert seen[check][1] == severity
+    assert reason in seen[check][2]
+
+
+def test_a_share_of_hazardous_objects_unlike_the_past_is_told(
+    neows_server: NeowsServer, instance: dg.DagsterInstance
+) -> None:
+    neows_server.days = synthetic_days(date(2025, 1, 1), 88)
+    assert load(instance, *sorted(neows_server.days)).success
+    assert look(instance)["hazardous_share"][0]
+    change(
+        "UPDATE nasa_neo.near_earth_objects SET is_potentially_hazardous_asteroid = true "
+        "WHERE close_approach_date > '2025-03-20'"
+    )
+    passed, severity, reason = look(instance)["hazardous_share"]
+    assert (passed, severity) == (False, "WARN")
+    assert "of the last 28 days' objects, and 10." in reason or "9." in reason
+
+
+@pytest.mark.parametrize(
+    ("hour", "due"), [(0, date(2026, 11, 22)), (6, date(2026, 11, 22)), (7, date(2026, 11, 23))]
+)
+def test_yesterday_is_due_at_seven(hour: int, due: date) -> None:
+    assert checks.due_day(datetime(2026, 11, 24, hour, 30, tzinfo=UTC)) == due
+
+
+def test_yesterday_without_objects_is_there(
+    neows_server: NeowsServer, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "due_day", lambda _: date(2025, 3, 11))
+    neows_server.days["2025-03-11"] = []
+    assert load(instance, "2025-03-10", "2025-03-10").success
+    passed, severity, reason = look(instance)["yesterday_is_there"]
+    assert (passed, severity, reason) == (False, "WARN", "2025-03-11 is not there; load it")
+    assert load(instance, "2025-03-11", "2025-03-11").success
+    assert look(instance)["yesterday_is_there"][0]
+
+
+def test_the_chart_is_a_file_and_stands_with_its_day_alone(
+    neows_server: NeowsServer, instance: dg.DagsterInstance, warehouse_folder: Path
+) -> None:
+    result = load(instance, "2025-03-10", "2025-03-17")
+    assert result.success
+    assert chart.path() == warehouse_folder / "closest_approaches.png"
+    assert chart.path().read_bytes().startswith(b"\x89PNG")
+    charts = {
+        event.partition: event.materialization.metadata["chart"].value
+        for event in result.get_asset_materialization_events()
+        if "chart" in event.materialization.metadata
+    }
+    assert charts.keys() == {"2025-03-17"}
+    assert str(charts["2025-03-17"]).startswith("![closest approaches](data:image/png;base64,iVBOR")
+
+
+def test_weeks_without_objects_are_drawn_too(
+    neows_server: NeowsServer, instance: dg.DagsterInstance
+) -> None:
+    neows_server.days["2025-03-10"] = []
+    assert load(instance, "2025-03-10", "2025-03-10").success
+    assert chart.path().read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_look_at_seven_asks_for_the_checks_alone() -> None:
+    schedule = defs.get_repository_def().get_schedule_def("nasa_neo_due_at_seven")
+    assert (schedule.cron_schedule, schedule.job_name) == ("0 7 * * *", "nasa_neo_checks_job")
+    job = defs.resolve_job_def("nasa_neo_checks_job")
+    assert not job.asset_layer.selected_asset_keys
