@@ -5,8 +5,9 @@ run. Commands come as JSON lines on stdin, a list of runs each; the answer is a 
 of exit codes, negative where a signal ended the run.
 
 A run is {"module", "keys", "log", "environment"} and may have "partition", "first" and "last" (a
-range), "config" (run config), "stored" (keeps the run in the instance of DAGSTER_HOME), "clock" (the
-seconds by which its clock is wrong), "pushed_down_from" (bytes, see sources/csv.py), "die" (a point of `POINTS` to kill itself at) and "die_after"
+range), "tags", "config" (run config), "stored" (keeps the run in the instance of DAGSTER_HOME), "clock" (the
+seconds by which its clock is wrong), "pushed_down_from" (bytes, see sources/csv.py), "days_per_load"
+(of api_etl), "die" (a point of `POINTS` to kill itself at) and "die_after"
 (seconds).
 """
 
@@ -95,7 +96,9 @@ def run(command: dict[str, Any]) -> bool:
         vars(csv)["_PUSHED_DOWN_FROM"] = command["pushed_down_from"]
     if "clock" in command:
         shift_clock(command["clock"])
-    tags = {}
+    if command.get("days_per_load"):
+        vars(importlib.import_module("api_etl.assets"))["DAYS_PER_LOAD"] = command["days_per_load"]
+    tags = command.get("tags", {})
     if "first" in command:
         tags["dagster/asset_partition_range_start"] = command["first"]
         tags["dagster/asset_partition_range_end"] = command["last"]
