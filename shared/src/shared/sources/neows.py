@@ -246,29 +246,27 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
         yield _arrow(OBJECT_COLUMNS).empty_table()
         yield from _further_table(days_table, DAY_COLUMNS)
         client = NeowsClient(dlt.current.resource_metrics())
+        counts: list[dict[str, Any]] = []
         for first, last in windows(days):
             asked_at = datetime.now(UTC)
             try:
                 feed = client.feed(first, last)
             except TryLaterError as why:
                 leave([day for day in days if day >= first.isoformat()], why)
-                return
+                break
             found = [(day, item) for day in sorted(feed) for item in feed[day]]
             yield _read(found, _passes)
-            window = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-            yield dlt.mark.with_table_name(
-                _rows(
-                    {
-                        "close_approach_date": pa.array(window),
-                        "element_count": pa.array(
-                            [len(feed.get(day.isoformat(), ())) for day in window]
-                        ),
-                        "asked_at": pa.array([asked_at] * len(window)),
-                    },
-                    DAY_COLUMNS,
-                ),
-                days_table,
-            )
+            counts += [
+                {
+                    "close_approach_date": day,
+                    "element_count": len(feed.get(day.isoformat(), ())),
+                    "asked_at": asked_at,
+                }
+                for day in (first + timedelta(days=n) for n in range((last - first).days + 1))
+            ]
+        yield dlt.mark.with_table_name(
+            pa.Table.from_pylist(counts, _arrow(DAY_COLUMNS)), days_table
+        )
 
     return near_earth_objects.apply_hints(additional_table_hints={REPLACED_TOGETHER: [days_table]})
 
@@ -582,6 +580,8 @@ def _rows(values: Mapping[str, pa.Array], columns: Mapping[str, TColumnSchema]) 
 
 def _further(item: Mapping[str, Any], approach: Mapping[str, Any] | None = None) -> str | None:
     """Returns as JSON what NASA sends of an object and no column takes."""
+    if item.keys() <= _TAKEN and (approach is None or approach.keys() <= _TAKEN_OF_APPROACH):
+        return None
     further = {name: item[name] for name in item.keys() - _TAKEN - {"orbital_data"}}
     orbit = item.get("orbital_data") or {}
     further |= {name: orbit[name] for name in orbit.keys() - _TAKEN_OF_ORBIT}
