@@ -104,7 +104,53 @@ def test_what_no_column_takes_is_kept(neows_server: NeowsServer) -> None:
         {**first, "spin": {"hours": 2.5}, "close_approach_data": [approach]}
     ]
     (row,) = objects("2025-03-10")
-    assert json.loads(row["further_fields"]) == {"spin": {"hours": 2.5}, "seen_from": "Hilo"}
+    assert json.loads(row["further_fields"]) == {
+        "spin": {"hours": 2.5},
+        "close_approach_data.seen_from": "Hilo",
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("estimated_diameter", "parsecs"),
+        ("estimated_diameter", "feet", "estimated_diameter_mean"),
+        ("close_approach_data", "miss_distance", "parsecs"),
+        ("close_approach_data", "relative_velocity", "knots"),
+        ("orbital_data", "eccentricity"),
+    ],
+)
+def test_what_no_column_takes_is_kept_however_deep_it_stands(
+    neows_server: NeowsServer, path: tuple[str, ...]
+) -> None:
+    item = json.loads(json.dumps(neows_server.days["2025-03-10"][0]))
+    place = item
+    for name in path[:-1]:
+        place = place.setdefault(name, {})
+        place = place[0] if isinstance(place, list) else place
+    place[path[-1]] = "1"
+    neows_server.days["2025-03-10"] = [item]
+    (row,) = objects("2025-03-10")
+    kept = json.loads(row["further_fields"])
+    assert kept == {".".join(path): "1"} or kept == {path[0]: {path[1]: "1"}}
+
+
+@pytest.mark.parametrize("missing", [None, {}])
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("estimated_diameter", "estimated_diameter_feet_max"),
+        ("relative_velocity", "relative_velocity_miles_per_hour"),
+        ("miss_distance", "miss_distance_lunar"),
+    ],
+)
+def test_a_group_of_values_that_is_missing_is_null(
+    neows_server: NeowsServer, name: str, column: str, missing: object
+) -> None:
+    (first, second, *_) = json.loads(json.dumps(neows_server.days["2025-03-10"]))
+    (first if name in first else first["close_approach_data"][0])[name] = missing
+    neows_server.days["2025-03-10"] = [first, second]
+    assert [row[column] is None for row in objects("2025-03-10")] == [True, False]
 
 
 def test_the_key_travels_in_a_header_only(
@@ -165,6 +211,8 @@ def test_a_missing_value_is_null(neows_server: NeowsServer) -> None:
         ({"velocity": "fast"}, "fast"),
         ({"velocity": "NaN"}, "relative_velocity_miles_per_hour is no number"),
         ({"close_approach_date": "today"}, "today"),
+        ({"epoch_date_close_approach": 1.5}, "truncated"),
+        ({"epoch_date_close_approach": 2**70}, "1180591620717411303424|out of|overflow"),
     ],
 )
 def test_a_value_of_another_type_is_an_error_that_names_day_and_object(
@@ -175,7 +223,7 @@ def test_a_value_of_another_type_is_an_error_that_names_day_and_object(
     (approach,) = changed["close_approach_data"]
     if "velocity" in change:
         approach["relative_velocity"]["miles_per_hour"] = change["velocity"]
-    elif "close_approach_date" in change:
+    elif any("approach" in name and name in approach for name in change):
         approach |= change
     else:
         changed |= change
@@ -376,6 +424,13 @@ def test_an_answer_that_lost_objects_is_refused(neows_server: NeowsServer) -> No
         first_window(NeowsClient())
 
 
+def test_an_answer_without_a_list_of_objects_is_refused(neows_server: NeowsServer) -> None:
+    feed = {"element_count": 1, "near_earth_objects": {"2025-03-10": {"id": "1"}}}
+    neows_server.faults.append(Fault(body=json.dumps(feed)))
+    with pytest.raises(Exception, match="no list of objects for 2025-03-10"):
+        first_window(NeowsClient())
+
+
 def test_an_answer_about_other_days_is_refused(neows_server: NeowsServer) -> None:
     feed = {"element_count": 1, "near_earth_objects": {"2025-03-18": [{}]}}
     neows_server.faults.append(Fault(body=json.dumps(feed)))
@@ -464,6 +519,24 @@ def test_ten_runs_learn_of_a_used_up_limit_from_one_refusal(neows_server: NeowsS
     assert neows_server.statuses.count(429) <= 3
 
 
+def test_a_limit_that_tells_no_wait_is_left_for_ten_minutes(neows_server: NeowsServer) -> None:
+    neows_server.faults.append(Fault(status=429))
+    with pytest.raises(TryLaterError) as caught:
+        first_window(NeowsClient())
+    assert 590 < caught.value.seconds <= 600
+
+
+def test_a_request_that_hangs_holds_the_others_up_no_longer_than_its_timeout(
+    neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME__REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("RUNTIME__REQUEST_MAX_ATTEMPTS", "2")
+    neows_server.faults.extend([Fault(delay=5)] * 3)
+    clients = [NeowsClient() for _ in range(3)]
+    with ThreadPoolExecutor(3) as runs:
+        assert list(runs.map(first_window, clients)) == [113] * 3
+
+
 def test_what_is_known_of_a_limit_may_be_lost(
     neows_server: NeowsServer, warehouse_folder: Path
 ) -> None:
@@ -521,6 +594,7 @@ def test_a_sentry_object_is_looked_up_with_its_orbit_and_its_passes(
     assert row["eccentricity"] == float(orbit["eccentricity"])
     assert row["first_observation_date"] == date(2015, 1, 19)
     assert row["orbit_class_type"] == "APO"
+    assert row["orbit_class_range"] == orbit["orbit_class"]["orbit_class_range"]
     assert json.loads(row["further_fields"]) == {"designation": row["name"].strip("()")}
     passes = rows(found, SENTRY_APPROACH_COLUMNS)
     assert len(passes) == 2 * len(looked)

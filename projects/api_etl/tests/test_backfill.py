@@ -1,9 +1,11 @@
 """A backfill asks as little as it can, lands as it goes, and goes on where it was interrupted."""
 
 from datetime import date, timedelta
+from itertools import pairwise
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pytest
 
 from api_etl import assets
@@ -14,6 +16,7 @@ from shared.testing.neows_server import NeowsServer
 
 FIRST = date(2018, 9, 10)
 OBJECTS = dg.AssetKey(["nasa_neo", "near_earth_objects"])
+SUMMARY = dg.AssetKey(["nasa_neo", "daily_summary"])
 SENTRY = dg.AssetKey(["nasa_neo", "sentry_objects"])
 
 
@@ -131,6 +134,39 @@ def test_a_used_up_limit_is_left_and_come_back_to(
     ]
     assert retries
     assert neows_server.statuses.count(429) <= 1 + 2 * len(retries)
+    # What the run tells at its end is of all of its tries.
+    last = metadata(instance, OBJECTS, days[-1])
+    assert last["run_rows_loaded"] == last["dagster/row_count"]
+    assert (last["run_partitions"], last["run_partitions_left"]) == (56, 0)
+
+
+def test_objects_and_the_days_they_were_counted_on_land_together(
+    neows_server: NeowsServer, instance: dg.DagsterInstance, days: list[str]
+) -> None:
+    one, other = next(pair for pair in pairwise(days) if len(neows_server.days[pair[0]]) > 1)
+    neows_server.days[other] = neows_server.days[other][:1]
+    kept = sent(neows_server, [one])
+    assert backfill(instance, [one]).success
+    with duckdb.connect(str(warehouse.path())) as connection:  # two days with a count fail now
+        connection.execute(
+            "CREATE UNIQUE INDEX i ON nasa_neo.near_earth_objects_days(element_count)"
+        )
+    neows_server.days[one] = neows_server.days[one][:1]
+    assert not backfill(instance, [one, other]).success
+    assert landed() == kept
+
+
+def test_days_whose_objects_are_not_loaded_are_no_days_without_objects(
+    neows_server: NeowsServer, instance: dg.DagsterInstance, days: list[str]
+) -> None:
+    assert backfill(instance, days[21:23]).success
+    for key in (SENTRY, SUMMARY):
+        result = backfill(instance, days[22:25], key)
+        assert not result.success
+        assert instance.get_materialized_partitions(key) == set()
+        (failure,) = (event for event in result.all_events if event.is_step_failure)
+        assert f"no {days[23]} (2 of 3 days are missing)" in str(failure.step_failure_data.error)
+        assert backfill(instance, days[21:23], key).success
 
 
 def test_what_came_before_the_limit_was_used_up_has_landed(

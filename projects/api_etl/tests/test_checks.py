@@ -205,6 +205,16 @@ def test_the_chart_is_a_file_and_stands_with_its_day_alone(
     assert str(charts["2025-03-17"]).startswith("![closest approaches](data:image/png;base64,iVBOR")
 
 
+def test_an_approach_without_a_moment_is_not_drawn(
+    neows_server: NeowsServer, instance: dg.DagsterInstance
+) -> None:
+    (approach,) = neows_server.days["2025-03-10"][0]["close_approach_data"]
+    item = {**neows_server.days["2025-03-10"][0], "name": None}
+    item["close_approach_data"] = [{**approach, "epoch_date_close_approach": None}]
+    neows_server.days["2025-03-10"] = [item]
+    assert load(instance, "2025-03-10", "2025-03-10").success
+
+
 def test_weeks_without_objects_are_drawn_too(
     neows_server: NeowsServer, instance: dg.DagsterInstance
 ) -> None:

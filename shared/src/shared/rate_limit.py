@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from http import HTTPStatus
 
 from dlt.sources.helpers.requests import Response
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
@@ -17,7 +17,7 @@ from shared import environment
 from shared.sources import TryLaterError
 
 _ONE_AT_A_TIME_BELOW = 20
-_UNTOLD_WAIT_SECONDS = 60.0
+_UNTOLD_WAIT_SECONDS = 600.0
 
 
 @dataclass
@@ -44,15 +44,18 @@ class RateLimit:
     runs learn of a used up limit from one refused request rather than ten.
     """
 
-    def __init__(self, upstream: str, credential: str, longest_wait: float) -> None:
+    def __init__(
+        self, upstream: str, credential: str, longest_wait: float, patience: float = 60.0
+    ) -> None:
         """Touches nothing yet.
 
         Args:
             upstream: the address that the limit belongs to, for messages.
             credential: whom upstream counts; it is not stored.
             longest_wait: seconds that may be waited for a request.
+            patience: seconds after which a request that another process makes is waited for no more.
         """
-        self.upstream, self.longest_wait = upstream, longest_wait
+        self.upstream, self.longest_wait, self.patience = upstream, longest_wait, patience
         folder = environment.path("WAREHOUSE_PATH").with_suffix(".limits")
         whose = blake2b(f"{upstream} {credential}".encode(), digest_size=8).hexdigest()
         self._file = folder / f"{whose}.json"
@@ -66,7 +69,7 @@ class RateLimit:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         while True:
-            with FileLock(self._file.with_suffix(".lock")):
+            with self._turn():
                 known = self._read()
                 wait = known.until - time.time()
                 alone = known.remaining is None or known.remaining < _ONE_AT_A_TIME_BELOW
@@ -96,9 +99,20 @@ class RateLimit:
         if alone:
             self._note(response, alone=True)
         else:
-            with FileLock(self._file.with_suffix(".lock")):
+            with self._turn():
                 self._note(response, alone=False)
         return response
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Waits for the others; one that hangs holds nobody up for long, for what is kept is a hint."""
+        lock = FileLock(self._file.with_suffix(".lock"))
+        with suppress(Timeout):
+            lock.acquire(timeout=self.patience)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _note(self, response: Response, *, alone: bool) -> None:
         known = self._read()

@@ -130,7 +130,8 @@ class WarehouseDltResource(DagsterDltResource):
         Where upstream asks to try later, Dagster retries the step then, for what has not landed yet.
 
         The run tag `etl/only_missing` = `true` leaves out partitions that were materialised before, by
-        whichever run: so an interrupted backfill goes on.
+        whichever run: so an interrupted backfill goes on. At the run's end Dagster materialises all of
+        its partitions, those left out as well.
 
         Args:
             context: the asset's execution context.
@@ -147,7 +148,7 @@ class WarehouseDltResource(DagsterDltResource):
             context.log.info("All of the run's partitions have landed before; nothing was asked.")
             yield from (dg.MaterializeResult(asset_key=key) for key in context.selected_asset_keys)
             return
-        progress = _Progress(len(wanted))
+        progress = _Progress.of(context, wanted)
         for first in range(0, len(wanted), partitions_per_batch):
             batch = wanted[first : first + partitions_per_batch]
             load = self._open(context, source(batch), partitions=batch, loads_in_parts=True)
@@ -155,13 +156,13 @@ class WarehouseDltResource(DagsterDltResource):
             try:
                 results = list(self._run(context, *load, **kwargs))
             except TryLaterError as why:
-                raise _retry(context, why, progress) from why
+                raise _retry(context, why, progress, bool(first)) from why
             landed = [partition for partition in batch if partition not in pipeline.left]
             progress.count(landed, results)
             if landed != wanted[first:]:  # the last ones are told by the step's own result
                 _tell_landed(context, landed, results, progress)
             for later in pipeline.left.values():
-                raise _retry(context, later, progress) from later
+                raise _retry(context, later, progress, landed=True) from later
             context.log.info(progress.told())
         for result in results:
             # Dagster writes a result's metadata once for each of the run's partitions.
@@ -301,32 +302,43 @@ def _wanted(context: dg.AssetExecutionContext) -> list[str]:
                 for key in context.selected_asset_keys
             )
         )
-    if context.retry_number:
-        landed |= _landed_in_this_run(context)
+    landed |= _landed_in_this_run(context).keys()
     return [partition for partition in context.partition_keys if partition not in landed]
 
 
-def _landed_in_this_run(context: dg.AssetExecutionContext) -> set[str]:
-    """Returns the partitions that an earlier try of the step has landed, of all of its assets."""
-    landed: dict[dg.AssetKey, set[str]] = {key: set() for key in context.selected_asset_keys}
-    cursor, more = None, True
+def _landed_in_this_run(context: dg.AssetExecutionContext) -> dict[str, Mapping[str, Any]]:
+    """Returns the partitions that an earlier try of the step has landed, of all of its assets.
+
+    Each has what its materialisation told of the run's progress.
+    """
+    landed: dict[dg.AssetKey, dict[str, Mapping[str, Any]]] = {
+        key: {} for key in context.selected_asset_keys
+    }
+    cursor, more = None, context.retry_number > 0
     while more:
         found = context.instance.get_records_for_run(
             context.run.run_id, cursor, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
         )
         cursor, more = found.cursor, found.has_more
         for record in found.records:
-            if record.asset_key in landed and record.partition_key is not None:
-                landed[record.asset_key].add(record.partition_key)
-    return set.intersection(*landed.values())
+            told = record.asset_materialization
+            if told and told.asset_key in landed and told.partition is not None:
+                metadata = {name: value.value for name, value in told.metadata.items()}
+                landed[told.asset_key][told.partition] = metadata
+    everywhere = set.intersection(*(set(partitions) for partitions in landed.values()))
+    return {name: told for name, told in next(iter(landed.values())).items() if name in everywhere}
 
 
 def _retry(
-    context: dg.AssetExecutionContext, why: TryLaterError, progress: "_Progress"
+    context: dg.AssetExecutionContext, why: TryLaterError, progress: "_Progress", landed: bool
 ) -> dg.RetryRequested:
-    """Returns what makes Dagster come back later, and says so."""
+    """Returns what makes Dagster come back later, and says so.
+
+    A try that has landed something costs none of the `MOST_RETRIES`.
+    """
     context.log.warning("%s %s Dagster tries again in %.0f s.", why, progress.told(), why.seconds)
-    return dg.RetryRequested(max_retries=MOST_RETRIES, seconds_to_wait=why.seconds)
+    free = context.retry_number if landed else 0
+    return dg.RetryRequested(max_retries=free + MOST_RETRIES, seconds_to_wait=why.seconds)
 
 
 def _tell_landed(
@@ -354,13 +366,28 @@ class _Progress:
         done: those that have landed.
         rows: the rows they brought, of all resources.
         requests: the requests they took, where the source counts them.
+        before: those of `done` that landed in an earlier try.
     """
 
     wanted: int
     done: int = 0
     rows: int = 0
     requests: int = 0
+    before: int = 0
     began: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, context: dg.AssetExecutionContext, wanted: Sequence[str]) -> "_Progress":
+        """Returns the progress at a try's begin."""
+        landed = _landed_in_this_run(context)
+        told = max(landed.values(), key=lambda each: each.get("run_partitions", 0), default={})
+        return cls(
+            wanted=len(landed) + len(wanted),
+            done=len(landed),
+            rows=told.get("run_rows_loaded", 0),
+            requests=told.get("run_requests", 0),
+            before=len(landed),
+        )
 
     def count(self, landed: Sequence[str], results: Sequence[Any]) -> None:
         """Adds a batch."""
@@ -374,9 +401,9 @@ class _Progress:
         """Returns how far the run is, and what is to come at this pace."""
         left = self.wanted - self.done
         told = f"{self.done:,} of {self.wanted:,} partitions, {self.rows:,} rows"
-        if not self.done or not left:
+        if self.done == self.before or not left:
             return f"{told}."
-        seconds = (time.monotonic() - self.began) / self.done * left
+        seconds = (time.monotonic() - self.began) / (self.done - self.before) * left
         if self.requests:
             told += f"; about {max(1, round(self.requests / self.done * left)):,} requests to go"
         return f"{told}; about {timedelta(seconds=round(seconds))} to go."

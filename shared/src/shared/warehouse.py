@@ -25,7 +25,7 @@ import dlt
 import duckdb
 from dlt.common.data_writers.escape import escape_postgres_identifier
 from dlt.common.destination import DestinationCapabilitiesContext
-from dlt.common.destination.client import SqlModel, WithStateSync
+from dlt.common.destination.client import FollowupJobRequest, SqlModel, WithStateSync
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema
@@ -34,6 +34,8 @@ from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from dlt.destinations.job_client_impl import ModelLoadJob
+from dlt.destinations.sql_client import SqlClientBase
+from dlt.destinations.sql_jobs import SqlMergeFollowupJob
 from dlt.extract import DltSource
 from filelock import FileLock, Timeout
 from pyarrow.parquet import ParquetFile
@@ -229,6 +231,8 @@ class WarehouseDestination(dlt.destinations.duckdb):
         self.versions: list[str] = []
         self.confirmations: list[Callable[[], None]] = []
         self.inserted: Counter[str] = Counter()
+        self.loading: set[str] = set()
+        self.merging: dict[str, Sequence[Any]] = {}
         self.loads_again = loads_again
         self.log = log
         super().__init__(**kwargs)
@@ -251,6 +255,16 @@ class WarehouseDestination(dlt.destinations.duckdb):
     ) -> DestinationCapabilitiesContext:
         """Dlt's own, for which it need not resolve the configuration some twenty times a run."""
         return super().capabilities(config or self._own_configuration, naming)
+
+    def replaced_together(self, table: str) -> set[str]:
+        """Returns the tables that this load merges in one transaction with a table, itself included."""
+        rows = self.replaced_rows.get(table)
+        return {table} | {
+            name
+            for name in self.loading - self.pushed_down
+            if rows and name in self.replaced_rows
+            if self.replaced_rows[name].resource == rows.resource
+        }
 
     @property
     def destination_type(self) -> str:
@@ -281,11 +295,32 @@ class WarehouseDestination(dlt.destinations.duckdb):
                 return super().create_load_job(table, file_path, *args, **kwargs)
 
             def _create_merge_followup_jobs(self, table_chain: Any) -> Any:
-                if table_chain[0]["name"] in destination.pushed_down:
+                root = table_chain[0]["name"]
+                if root in destination.pushed_down:
                     return []
-                return super()._create_merge_followup_jobs(table_chain)
+                destination.merging[root] = table_chain
+                together = destination.replaced_together(root)
+                if not together <= destination.merging.keys():
+                    return []  # the last of them merges all
+                chains = [destination.merging[name] for name in sorted(together)]
+                return [_merge_together(chains, self.sql_client)]
 
         return PartitionReplacingClient
+
+
+def _merge_together(
+    chains: Sequence[Sequence[Any]], sql_client: SqlClientBase[Any]
+) -> FollowupJobRequest:
+    """Returns one job, hence one transaction, that merges several tables and what is nested in them."""
+
+    class MergeTogether(SqlMergeFollowupJob):
+        @classmethod
+        def generate_sql(cls, table_chain: Any, sql_client: SqlClientBase[Any]) -> list[str]:
+            del table_chain  # the first of them, which names the job
+            merge = super().generate_sql
+            return [statement for chain in chains for statement in merge(chain, sql_client)]
+
+    return MergeTogether.from_table_chain(chains[0], sql_client)
 
 
 class PushedDownJob(ModelLoadJob):
@@ -508,6 +543,7 @@ class WarehousePipeline(dlt.Pipeline):
         for load_id in self.list_normalized_load_packages():
             for job in storage.list_new_jobs(load_id):
                 file = ParsedLoadJobFileName.parse(job)
+                self._warehouse.loading.add(file.table_name)
                 self._refuse_adding_up(file.table_name)
                 if file.file_format == "model":
                     self._warehouse.pushed_down.add(file.table_name)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from typing import Any
 
 import dagster as dg
 from dagster_dlt import DagsterDltResource, dlt_assets
@@ -75,6 +76,32 @@ def near_earth_objects(
     yield from dlt.run_in_batches(context, neows, partitions_per_batch=DAYS_PER_LOAD)
 
 
+LACKING = """
+    SELECT day FROM (SELECT unnest(?) AS day)
+    WHERE day NOT IN (SELECT close_approach_date::VARCHAR FROM nasa_neo.near_earth_objects_days)
+    ORDER BY day
+"""
+
+
+class NotLoadedError(Exception):
+    """Days are asked about whose objects have not been loaded: they only look as if they had none."""
+
+
+def loaded(days: Sequence[str]) -> list[str]:
+    """Returns the days.
+
+    Raises:
+        NotLoadedError: the objects of some have not been loaded.
+    """
+    lacking = [row["day"] for row in warehouse.query(LACKING, [list(days)])]
+    if lacking:
+        raise NotLoadedError(
+            f"nasa_neo.near_earth_objects has no {lacking[0]} ({len(lacking)} of {len(days)} days are "
+            "missing); load these days first."
+        )
+    return list(days)
+
+
 SUMMARY = """
     SELECT
         day.day AS close_approach_date,
@@ -89,6 +116,11 @@ SUMMARY = """
     GROUP BY day.day
     ORDER BY day.day
 """
+
+
+def summarise(days: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns a row for each day, with the columns of the source's `SUMMARY_COLUMNS`."""
+    return warehouse.query(SUMMARY, [loaded(days)])
 
 
 @dlt_assets(
@@ -107,7 +139,7 @@ SUMMARY = """
 def daily_summary(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
     """Sums up the run's days from the warehouse, and draws the last weeks."""
     days = list(context.partition_keys)
-    summary = neows_summary(lambda: warehouse.query(SUMMARY, [days]))
+    summary = neows_summary(lambda: summarise(days))
     loaded = list(dlt.run(context=context, dlt_source=summary))
     show_chart(context, last_day=max(days))
     yield from loaded
@@ -123,7 +155,7 @@ PASSING = """
 
 def passing(days: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """Returns the SPK-IDs of the Sentry objects that pass on some days, by day."""
-    return {row["day"]: sorted(row["spk_ids"]) for row in warehouse.query(PASSING, [list(days)])}
+    return {row["day"]: sorted(row["spk_ids"]) for row in warehouse.query(PASSING, [loaded(days)])}
 
 
 @dlt_assets(

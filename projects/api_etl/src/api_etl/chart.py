@@ -19,7 +19,8 @@ APPROACHES = """
         estimated_diameter_meters_max AS meters,
         coalesce(is_potentially_hazardous_asteroid, false) AS hazardous
     FROM nasa_neo.near_earth_objects
-    WHERE close_approach_date BETWEEN ? AND ? AND miss_distance_lunar IS NOT NULL
+    WHERE close_approach_date BETWEEN ? AND ? AND name IS NOT NULL
+        AND close_approach_at IS NOT NULL AND miss_distance_lunar IS NOT NULL
         AND estimated_diameter_meters_max IS NOT NULL
     ORDER BY miss_distance_lunar LIMIT ?
 """

@@ -279,7 +279,8 @@ def csv_source(
         bad_records: what a record that is not like that does. `stop`: its file loads nothing, and the
             error names line, column and reason. `quarantine`: the others load, and it is kept in
             `<table>_rejected` (columns `REJECTED`), so that loaded and rejected records together are
-            the file's. The two tables commit one after the other. A file whose header is another, or
+            the file's. The two tables commit together, but for a large file that the warehouse reads
+            itself. A file whose header is another, or
             whose text cannot be read at all, stops the load in any case.
     """
     paths = list(dict.fromkeys(paths))  # named twice, a file would load twice

@@ -105,6 +105,8 @@ _ORBIT_COLUMNS: dict[str, TColumnSchema] = {
     **{name: _column("double", told) for name, told in _ORBIT_NUMBERS.items()},
     "equinox": _column("text", "Equinox of the elements, such as J2000."),
     "orbit_class_type": _column("text", "Class of the orbit, such as APO for Apollo."),
+    "orbit_class_description": _column("text", "What the class means."),
+    "orbit_class_range": _column("text", "The orbits that the class takes, as formulas."),
 }
 
 OBJECT_COLUMNS: dict[str, TColumnSchema] = {
@@ -143,8 +145,8 @@ CATALOGUE_COLUMNS: dict[str, TColumnSchema] = {
     **_ORBIT_COLUMNS,
     "catalogue_pass": _column(
         "bigint",
-        "The walk through all pages that last met the object. One that a later, finished walk did "
-        "not meet has left the catalogue.",
+        "The walk through all pages that last met the object. One that two later, finished walks did "
+        "not meet has left the catalogue; one alone may miss an object that moved to another page.",
         nullable=False,
     ),
     **_FURTHER_FIELDS,
@@ -166,6 +168,7 @@ SENTRY_APPROACH_COLUMNS: dict[str, TColumnSchema] = {
     "neo_reference_id": _column("text", "JPL's SPK-ID of the object.", nullable=False),
     "close_approach_date": _column("date", "Day of the approach, UTC."),
     **_APPROACH_COLUMNS,
+    **_FURTHER_FIELDS,
 }
 """The columns of `sentry_approaches`: the passes that are known, past and to come, by any planet."""
 
@@ -196,18 +199,38 @@ _OBJECT = _struct(
 )
 _APPROACH = _struct(
     close_approach_date=pa.string(),
-    epoch_date_close_approach=pa.int64(),
+    epoch_date_close_approach=pa.float64(),  # else Arrow cuts a fraction off
     relative_velocity=_struct(**dict.fromkeys(_UNITS_OF_VELOCITY, pa.string())),
     miss_distance=_struct(**dict.fromkeys(_UNITS_OF_DISTANCE, pa.string())),
     orbiting_body=pa.string(),
 )
-_ORBIT_TEXTS = ("orbit_id", "orbit_determination_date", "equinox")
-_ORBIT_DATES = ("first_observation_date", "last_observation_date")
-# Links repeat the key; the full date is the epoch once more, as a text.
-_TAKEN = {*_OBJECT.names, "close_approach_data", "links"}
-_TAKEN_OF_APPROACH = {*_APPROACH.names, "close_approach_date_full"}
-_TAKEN_OF_ORBIT = {*_ORBIT_TEXTS, *_ORBIT_DATES, *_ORBIT_NUMBERS, "orbit_class"}
-_WRONG = (AttributeError, KeyError, TypeError, ValueError)
+_ORBIT_CLASS = ("orbit_class_type", "orbit_class_description", "orbit_class_range")
+_ORBIT_VALUES = [name for name in _ORBIT_COLUMNS if name not in _ORBIT_CLASS]
+_WRONG = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
+
+_Fields = dict[str, "_Fields | None"]
+
+
+def _fields(struct: pa.StructType) -> _Fields:
+    """Returns the names of a struct's fields, each with its own where it is a struct as well."""
+    return {
+        field.name: _fields(field.type) if pa.types.is_struct(field.type) else None
+        for field in struct
+    }
+
+
+# What columns take, and what none need take: links repeat the key, the full date is the epoch again.
+_TAKEN_OF_APPROACH: _Fields = {**_fields(_APPROACH), "close_approach_date_full": None}
+_TAKEN: _Fields = {**_fields(_OBJECT), "links": None, "close_approach_data": None}
+_TAKEN_WITH_ORBIT: _Fields = {
+    **_TAKEN,
+    "orbital_data": {
+        **dict.fromkeys(_ORBIT_VALUES),
+        "orbit_class": dict.fromkeys(_ORBIT_CLASS),
+    },
+}
+_UNITS, _BOUNDS = set(_UNITS_OF_DIAMETER), set(_DIAMETER.names)
+_VELOCITIES, _DISTANCES = set(_UNITS_OF_VELOCITY), set(_UNITS_OF_DISTANCE)
 
 
 @dlt.source
@@ -470,11 +493,16 @@ def _refuse(place: str, item: Any, rows: Callable[[list[Any]], pa.Table]) -> Non
 def _passes(items: list[dict[str, Any]]) -> pa.Table:
     """Returns the objects of a feed, each with the one approach it has there."""
     approaches = [approach for item in items for (approach,) in [item["close_approach_data"]]]
-    further = [_further(item, approach) for item, approach in zip(items, approaches, strict=True)]
     columns = {
         **_object_values(items),
         **_approach_values(approaches),
-        "further_fields": pa.array(further, pa.string()),
+        "further_fields": _further(
+            {}
+            if _nothing_further(item, approach)
+            else _untaken(item, _TAKEN)
+            | _untaken(approach, _TAKEN_OF_APPROACH, "close_approach_data.")
+            for item, approach in zip(items, approaches, strict=True)
+        ),
     }
     return _rows(columns, OBJECT_COLUMNS)
 
@@ -485,7 +513,7 @@ def _catalogued(items: list[dict[str, Any]], walk: int) -> pa.Table:
         **_object_values(items),
         **_orbit_values(items),
         "catalogue_pass": pa.array([walk] * len(items), pa.int64()),
-        "further_fields": pa.array([_further(item) for item in items], pa.string()),
+        "further_fields": _further(_untaken(item, _TAKEN_WITH_ORBIT) for item in items),
     }
     return _rows(columns, CATALOGUE_COLUMNS)
 
@@ -496,7 +524,7 @@ def _looked_up(items: list[dict[str, Any]], day: str) -> pa.Table:
         "day": pa.array([day] * len(items)),
         **_object_values(items),
         **_orbit_values(items),
-        "further_fields": pa.array([_further(item) for item in items], pa.string()),
+        "further_fields": _further(_untaken(item, _TAKEN_WITH_ORBIT) for item in items),
     }
     return _rows(columns, SENTRY_COLUMNS)
 
@@ -508,6 +536,7 @@ def _approaches(items: list[dict[str, Any]], day: str) -> pa.Table:
         "day": pa.array([day] * len(pairs)),
         "neo_reference_id": pa.array([item["neo_reference_id"] for item, _ in pairs], pa.string()),
         **_approach_values([approach for _, approach in pairs]),
+        "further_fields": _further(_untaken(approach, _TAKEN_OF_APPROACH) for _, approach in pairs),
     }
     return _rows(columns, SENTRY_APPROACH_COLUMNS)
 
@@ -520,9 +549,9 @@ def _object_values(items: list[dict[str, Any]]) -> dict[str, pa.Array]:
         **{name: known.field(name) for name in _OBJECT.names if name in _OBJECT_COLUMNS},
         "sentry_data": pc.list_element(address, 0),
         **{
-            f"estimated_diameter_{unit}_{bound}": known.field("estimated_diameter")
-            .field(unit)
-            .field(f"estimated_diameter_{bound}")
+            f"estimated_diameter_{unit}_{bound}": _member(
+                known, "estimated_diameter", unit, f"estimated_diameter_{bound}"
+            )
             for unit in _UNITS_OF_DIAMETER
             for bound in ("min", "max")
         },
@@ -533,37 +562,42 @@ def _approach_values(approaches: list[dict[str, Any]]) -> dict[str, pa.Array]:
     passed = pa.array(approaches, _APPROACH)
     return {
         "close_approach_date": passed.field("close_approach_date"),
-        "close_approach_at": passed.field("epoch_date_close_approach").cast(
-            pa.timestamp("ms", "UTC")
-        ),
+        "close_approach_at": passed.field("epoch_date_close_approach")
+        .cast(pa.int64())
+        .cast(pa.timestamp("ms", "UTC")),
         **{
-            f"relative_velocity_{unit}": passed.field("relative_velocity").field(unit)
+            f"relative_velocity_{unit}": _member(passed, "relative_velocity", unit)
             for unit in _UNITS_OF_VELOCITY
         },
         **{
-            f"miss_distance_{unit}": passed.field("miss_distance").field(unit)
+            f"miss_distance_{unit}": _member(passed, "miss_distance", unit)
             for unit in _UNITS_OF_DISTANCE
         },
         "orbiting_body": passed.field("orbiting_body"),
     }
 
 
+def _member(values: pa.StructArray, *names: str) -> pa.Array:
+    """Returns a field of a struct in a struct; NULL where a struct is missing."""
+    return pc.struct_field(values, list(names))
+
+
 def _orbit_values(items: list[dict[str, Any]]) -> dict[str, pa.Array]:
     orbits = [item.get("orbital_data") or {} for item in items]
-
-    def texts(name: str) -> pa.Array:
-        # NASA sends numbers as texts, and some of them as numbers.
-        return pa.array(
-            [None if (v := o.get(name)) is None else str(v) for o in orbits], pa.string()
-        )
-
+    classes = [orbit.get("orbit_class") or {} for orbit in orbits]
     return {
-        **{name: texts(name) for name in (*_ORBIT_TEXTS, *_ORBIT_DATES, *_ORBIT_NUMBERS)},
-        "orbit_class_type": pa.array(
-            [(orbit.get("orbit_class") or {}).get("orbit_class_type") for orbit in orbits],
-            pa.string(),
-        ),
+        **{name: _texts(name, orbits) for name in _ORBIT_VALUES},
+        **{name: _texts(name, classes) for name in _ORBIT_CLASS},
     }
+
+
+def _texts(name: str, values: list[dict[str, Any]]) -> pa.Array:
+    """Returns a field as texts: NASA sends numbers as texts, and some of them as numbers."""
+    found = [value.get(name) for value in values]
+    for each in found:
+        if type(each) not in (str, int, float, type(None)):
+            raise TypeError(f"{name} is {each!r}")
+    return pa.array([None if each is None else str(each) for each in found], pa.string())
 
 
 def _rows(values: Mapping[str, pa.Array], columns: Mapping[str, TColumnSchema]) -> pa.Table:
@@ -578,14 +612,37 @@ def _rows(values: Mapping[str, pa.Array], columns: Mapping[str, TColumnSchema]) 
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _further(item: Mapping[str, Any], approach: Mapping[str, Any] | None = None) -> str | None:
-    """Returns as JSON what NASA sends of an object and no column takes."""
-    if item.keys() <= _TAKEN and (approach is None or approach.keys() <= _TAKEN_OF_APPROACH):
-        return None
-    further = {name: item[name] for name in item.keys() - _TAKEN - {"orbital_data"}}
-    orbit = item.get("orbital_data") or {}
-    further |= {name: orbit[name] for name in orbit.keys() - _TAKEN_OF_ORBIT}
-    if approach:
-        further |= {name: approach[name] for name in approach.keys() - _TAKEN_OF_APPROACH}
-    sent = {name: value for name, value in further.items() if value is not None}
-    return json.dumps(sent, sort_keys=True) if sent else None
+def _nothing_further(item: Mapping[str, Any], approach: Mapping[str, Any]) -> bool:
+    """Tells of an object like almost all others, quickly, that columns take all of it."""
+    try:
+        sizes = item["estimated_diameter"]
+        return (
+            item.keys() <= _TAKEN.keys()
+            and approach.keys() <= _TAKEN_OF_APPROACH.keys()
+            and approach["relative_velocity"].keys() <= _VELOCITIES
+            and approach["miss_distance"].keys() <= _DISTANCES
+            and sizes.keys() <= _UNITS
+            and all(size.keys() <= _BOUNDS for size in sizes.values())
+        )
+    except (AttributeError, KeyError):
+        return False
+
+
+def _untaken(value: Mapping[str, Any], taken: _Fields, place: str = "") -> dict[str, Any]:
+    """Returns what no column takes, each by the path where it stood; empty values are left out."""
+    found: dict[str, Any] = {}
+    for name, member in value.items():
+        path, inside = f"{place}{name}", taken.get(name)
+        if name not in taken:
+            if member not in (None, {}, []):
+                found[path] = member
+        elif inside and isinstance(member, dict):
+            found |= _untaken(member, inside, f"{path}.")
+    return found
+
+
+def _further(found: Iterable[Mapping[str, Any]]) -> pa.Array:
+    """Returns as JSON what no column takes; NULL where that is nothing."""
+    return pa.array(
+        [json.dumps(each, sort_keys=True) if each else None for each in found], pa.string()
+    )

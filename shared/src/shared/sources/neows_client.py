@@ -74,7 +74,12 @@ class NeowsClient:
         self.address = environment.value("NASA_BASE_URL").rstrip("/")
         self._longest_wait = environment.seconds("NASA_LONGEST_WAIT_SECONDS")
         self._settings = resolve_configuration(RuntimeConfiguration())
-        self._limit = RateLimit(self.address, self.key, self._longest_wait)
+        self._limit = RateLimit(
+            self.address,
+            self.key,
+            self._longest_wait,
+            patience=float(self._settings.request_timeout),
+        )
         self._session = requests.Session(
             timeout=self._settings.request_timeout, raise_for_status=False
         )
@@ -99,6 +104,8 @@ class NeowsClient:
         query = {"start_date": first.isoformat(), "end_date": last.isoformat()}
         feed = self._ask("/feed", query, what, near_earth_objects=dict)
         days: dict[str, list[Any]] = feed["near_earth_objects"]
+        if strange := [day for day, items in days.items() if not isinstance(items, list)]:
+            raise NeowsError(f"{what}: the answer has no list of objects for {', '.join(strange)}.")
         found = sum(map(len, days.values()))
         if found != feed.get("element_count"):
             raise NeowsError(

@@ -58,7 +58,7 @@ class NeowsServer:
         days: objects by day; a test may revise or empty a day. A day that is not in it at all is
             answered with 404, so that a missing recording never looks like a day without objects.
         limit: requests allowed in an hour; it may shrink meanwhile.
-        hour: seconds of that hour, which begins anew with each request, so that tests need not wait.
+        hour: seconds of that hour, any that ends now, so that tests need not wait for a long one.
         failure: status, content type and body to answer every request with, instead of a feed.
         faults: what happens to the next answers, one each; None to an answer that stays as it is.
         requests: the address and the headers of each request so far.
