@@ -1,10 +1,13 @@
 """What tests across packages share: the workspace's root and a process environment of their own."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+
+from shared.testing.postgres_server import PostgresServer
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +31,23 @@ def process_environment(tmp_path: Path) -> dict[str, str]:
         "WAREHOUSE_PATH": str(tmp_path / "warehouse.duckdb"),
         "COLUMNS": "120",
     }
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[PostgresServer]:
+    """A server of the test's own, which it may stop."""
+    with PostgresServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def server_environment(
+    root: Path, postgres: PostgresServer, process_environment: dict[str, str]
+) -> dict[str, str]:
+    """The environment of a server: the shipped instance file, and a database for it."""
+    home = Path(process_environment["DAGSTER_HOME"])
+    (home / "dagster.yaml").write_text((root / "deploy" / "dagster.yaml").read_text())
+    return {**process_environment, "DAGSTER_POSTGRES_URL": postgres.database()}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
