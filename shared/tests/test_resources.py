@@ -12,6 +12,8 @@ import pytest
 import requests
 from dagster_dlt import dlt_assets
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
+from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
+from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
 from shared import environment, resources, warehouse
@@ -89,8 +91,11 @@ def by_config(
     yield from dlt.run(context=context, dlt_source=source, partitions=config.partitions)
 
 
-@pytest.fixture(autouse=True)
-def _own_upstream(warehouse_folder: Path) -> None:
+@pytest.fixture(autouse=True, params=["duckdb", "postgres"])
+def _own_upstream(request: pytest.FixtureRequest, warehouse_folder: Path) -> None:
+    """Every promise holds on each of them."""
+    if request.param == "postgres":
+        request.getfixturevalue("on_postgres")
     upstream.clear()
     upstream.update({"mon": [1, 2, 3], "tue": [4, 5]})
 
@@ -211,7 +216,11 @@ def test_a_run_leaves_no_working_folder_and_a_failed_one_no_trace(warehouse_fold
 
 def test_a_materialisation_tells_where_and_what() -> None:
     shown = metadata(run(by_day, partition_key="mon"))
-    assert shown["dagster/table_name"] == "warehouse.numbers.daily_numbers"
+    database = os.environ.get("DESTINATION__WAREHOUSE__CREDENTIALS", "/warehouse").rpartition("/")[
+        2
+    ]
+    assert shown["dagster/table_name"] == f"{database}.numbers.daily_numbers"
+    assert shown["dagster/storage_kind"] == warehouse.kind()
     assert (shown["rows_loaded"], shown["dagster/row_count"]) == (3, 3)
     columns = {column.name: column for column in shown["dagster/column_schema"].columns}
     assert (columns["day"].type, columns["day"].constraints.nullable) == ("text", False)
@@ -263,7 +272,7 @@ def run_flat(
 
 
 def flat_rows() -> list[dict[str, Any]]:
-    return warehouse.query("SELECT day, n FROM numbers.flat_numbers ORDER BY ALL")
+    return warehouse.query("SELECT day, n FROM numbers.flat_numbers ORDER BY 1, 2")
 
 
 @pytest.mark.parametrize("partition", [True, False])
@@ -272,14 +281,17 @@ def test_a_load_that_fails_between_delete_and_insert_keeps_the_old_rows(
 ) -> None:
     old = [{"day": "mon", "n": 1}]
     assert run_flat(old, partition=partition).success
-    original = DuckDbSqlClient.execute_many
+    client = DuckDbSqlClient if warehouse.kind() == "duckdb" else Psycopg2SqlClient
+    original = client.execute_many
 
-    def failing(self: DuckDbSqlClient, statements: Sequence[str], *rest: Any, **named: Any) -> Any:
+    def failing(
+        self: SqlClientBase[Any], statements: Sequence[str], *rest: Any, **named: Any
+    ) -> Any:
         broken = [s.replace("INSERT INTO", "INSERT INTO nowhere.x --") for s in statements]
         is_load = any("DELETE FROM" in s for s in statements) and len(statements) > 1
         return original(self, broken if is_load else statements, *rest, **named)
 
-    monkeypatch.setattr(DuckDbSqlClient, "execute_many", failing)
+    monkeypatch.setattr(client, "execute_many", failing)
     assert not run_flat([{"day": "mon", "n": 2}], partition=partition).success
     assert flat_rows() == old
 

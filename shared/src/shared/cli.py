@@ -119,17 +119,17 @@ def query(sql: Annotated[str, typer.Argument(help="SQL in DuckDB's dialect.")]) 
     from shared import warehouse
 
     try:
-        with warehouse.reader(log=Console(stderr=True).print) as connection:
-            found = connection.sql(sql)
-            if found is not None:
-                found.show(max_width=console.width)
-            else:
-                console.print("That is no query: it returns no rows.", style="red")
-    except (duckdb.Error, FileNotFoundError, ValueError, warehouse.WarehouseBusyError) as error:
+        warehouse.show(sql, console.width, log=Console(stderr=True).print)
+    except (
+        duckdb.Error,
+        FileNotFoundError,
+        ValueError,
+        warehouse.QueryError,
+        warehouse.WarehouseBusyError,
+        warehouse.WarehouseSettingError,
+    ) as error:
         console.print(str(error), markup=False, style="red")
-        found = None
-    if found is None:
-        raise typer.Exit(1)
+        raise typer.Exit(1) from None
 
 
 @contextmanager

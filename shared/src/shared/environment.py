@@ -23,9 +23,13 @@ VARIABLES = {
         "${PWD}",
         "Folder whose dagster.yaml configures the instance (absolute); its state goes to .dagster/.",
     ),
+    "WAREHOUSE_TYPE": Variable(
+        "duckdb",
+        "What all pipelines load into; any but the file takes dlt's DESTINATION__WAREHOUSE__ variables.",
+    ),
     "WAREHOUSE_PATH": Variable(
         "data/warehouse.duckdb",
-        "The one DuckDB file all pipelines load into, relative to the workspace.",
+        "The DuckDB file, relative to the workspace; beside it stand the working folders of runs.",
     ),
     "WAREHOUSE_WAIT_SECONDS": Variable(
         "600", "How long a load or a reader waits for whoever holds the warehouse before it fails."

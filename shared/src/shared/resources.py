@@ -287,7 +287,10 @@ class WarehouseDltResource(DagsterDltResource):
             **resource.custom_metrics,
             **super().extract_resource_metadata(context, resource, load_info, dlt_pipeline),
             "rows_loaded": dg.MetadataValue.int(rows),
-            "dagster/table_name": f"{warehouse.path().stem}.{dlt_pipeline.dataset_name}.{table}",
+            "dagster/table_name": ".".join(
+                (dlt_pipeline.warehouse_name, str(dlt_pipeline.dataset_name), table)
+            ),
+            "dagster/storage_kind": warehouse.kind(),
             "dagster/row_count": dg.MetadataValue.int(dlt_pipeline.row_counts.get(table, 0)),
         }
 

@@ -9,6 +9,8 @@ import dagster as dg
 from dagster_dlt import DagsterDltTranslator
 from dagster_dlt.translator import DltResourceTranslatorData
 
+from shared import warehouse
+
 BUNDLED_PARTITIONS = "bundled_partitions"
 """Metadata of a partitioned asset: the partitions that the bundled sample input has, each a key or a
 range `first...last`. `etl run` materialises these."""
@@ -76,6 +78,7 @@ class WarehouseTranslator(DagsterDltTranslator):
             group_name=dataset,
             deps=self.deps.get(data.resource.name, []),
             owners=[self.owner],
+            kinds={"dlt", warehouse.kind()},
             automation_condition=self.automation_condition,
             metadata={**spec.metadata, **bundled(self.bundled_partitions)},
         )

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from shared.testing.neows_server import NeowsServer
+from shared.testing.postgres_server import PostgresServer
 
 
 @pytest.fixture
@@ -16,12 +17,33 @@ def warehouse_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     The warehouse is warehouse.duckdb in it, the drop folder an empty drop/.
     """
     (tmp_path / "drop").mkdir()
+    monkeypatch.setenv("WAREHOUSE_TYPE", "duckdb")
     monkeypatch.setenv("WAREHOUSE_PATH", str(tmp_path / "warehouse.duckdb"))
     monkeypatch.setenv("DROP_FOLDER", str(tmp_path / "drop"))
     monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "60")
     monkeypatch.setenv("NASA_BASE_URL", "http://127.0.0.1:9")  # nothing listens: no test asks NASA
     monkeypatch.setenv("NASA_API_KEY", "DEMO_KEY")  # whatever a .env file says
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def warehouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A Postgres server for the warehouses of all tests, each in a database of its own."""
+    with PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture
+def on_postgres(
+    warehouse_folder: Path, warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Makes the warehouse an empty Postgres database, and returns its address."""
+    del warehouse_folder  # its settings come first
+    # dlt asks for a password, whether or not the server does.
+    address = warehouse_server.database().replace("+psycopg2", "").replace("@", ":postgres@")
+    monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
+    monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
+    return address
 
 
 @pytest.fixture

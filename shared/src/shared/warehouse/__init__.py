@@ -1,0 +1,55 @@
+"""The one place that knows where data lands: destination, credentials, working folders and locking.
+
+| room | what it decides |
+|---|---|
+| destination | which destination of dlt's, by the environment alone, and what it can do |
+| clients, parquet_files, push_down | how it replaces exactly the partitions of a run |
+| locks | who may write when |
+| pipeline | a run's pipeline, from its folder to its row counts |
+| query | reading what has landed |
+"""
+
+from shared.warehouse.destination import (
+    PartitionError,
+    ReplacedRows,
+    WarehouseSettingError,
+    kind,
+)
+from shared.warehouse.locks import (
+    WarehouseBusyError,
+    WarehouseUnreachableError,
+    exclusive,
+    path,
+)
+from shared.warehouse.pipeline import (
+    PipelineDeclaration,
+    SchemaConflictError,
+    ShrinkingError,
+    WarehousePipeline,
+    close,
+    pipeline,
+)
+from shared.warehouse.push_down import PushedDownJob
+from shared.warehouse.query import QueryError, query, reader, show
+
+__all__ = [
+    "PartitionError",
+    "PipelineDeclaration",
+    "PushedDownJob",
+    "QueryError",
+    "ReplacedRows",
+    "SchemaConflictError",
+    "ShrinkingError",
+    "WarehouseBusyError",
+    "WarehousePipeline",
+    "WarehouseSettingError",
+    "WarehouseUnreachableError",
+    "close",
+    "exclusive",
+    "kind",
+    "path",
+    "pipeline",
+    "query",
+    "reader",
+    "show",
+]

@@ -1,0 +1,67 @@
+"""dlt's clients of the destinations, which replace exactly the partitions of a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from shared.warehouse.destination import Warehouse
+from shared.warehouse.parquet_files import ParquetFiles
+from shared.warehouse.push_down import PushedDownJob
+
+
+def client_class(base: Any, destination: Warehouse) -> Any:
+    """Returns dlt's client class of a destination with what this run's loads need added."""
+    replaces: type = ParquetFiles if destination.kind == "filesystem" else ReplacesInSql
+    return type(f"Warehouse{base.__name__}", (replaces, base), {"destination": destination})
+
+
+class ReplacesInSql:
+    """A client of a database: one transaction deletes a run's rows of a table and inserts the new."""
+
+    destination: Warehouse
+
+    def prepare_load_table(self, table_name: str) -> Any:
+        """Returns the table with the rows that the merge is to delete."""
+        this: Any = self
+        table = super().prepare_load_table(table_name)  # type: ignore[misc]
+        if rows := self.destination.replaced_rows.get(table_name):
+            condition = rows.condition(
+                this.capabilities.sqlglot_dialect, this.sql_client.escape_column_name
+            )
+            table["x-merge-destination-scope"] = condition
+        if self.destination.kind == "postgres":
+            # Parquet cannot be copied into jsonb, and dlt chooses json where the table asks for it.
+            table["file_format"] = "parquet"
+        return table
+
+    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
+        """Tells whether a table goes through staging: not where the warehouse runs a query for it."""
+        if table_name in self.destination.pushed_down:
+            return False
+        staged: bool = super().should_load_data_to_staging_dataset(table_name)  # type: ignore[misc]
+        return staged
+
+    def create_load_job(self, table: Any, file_path: str, *args: Any, **kwargs: Any) -> Any:
+        """Returns the job that loads a file, or runs a query."""
+        if table["name"] in self.destination.pushed_down:
+            return PushedDownJob(file_path, self.destination)
+        if self.destination.kind == "postgres" and file_path.endswith(".parquet"):
+            from shared.warehouse.postgres_copy import StreamedCopyJob  # needs its driver
+
+            return StreamedCopyJob(file_path)
+        return super().create_load_job(table, file_path, *args, **kwargs)  # type: ignore[misc]
+
+    def _create_merge_followup_jobs(self, table_chain: Sequence[Any]) -> Any:
+        """Returns one job, hence one transaction, that merges all the tables that belong together."""
+        merging, root = self.destination.merging, table_chain[0]["name"]
+        if root in self.destination.pushed_down:
+            return []
+        merging[root] = table_chain
+        together = self.destination.replaced_together(root)
+        if not together <= merging.keys():
+            return []  # the last of them merges all
+        merge = super()._create_merge_followup_jobs  # type: ignore[misc]
+        jobs = [job for name in sorted(together) for job in merge(merging[name])]
+        statements = [Path(job.new_file_path()).read_text(encoding="utf-8") for job in jobs]
+        jobs[0]._save_text_file("\n".join(statements))  # noqa: SLF001 - dlt has no public way
+        return jobs[:1]

@@ -1,0 +1,302 @@
+"""Where data lands: the one place that knows the destinations, their credentials and what they can do.
+
+`WAREHOUSE_TYPE` names dlt's destination; all but the DuckDB file take its address and credentials from
+dlt's own variables, `DESTINATION__WAREHOUSE__…`.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import cache, cached_property
+from typing import Any
+
+import dlt
+from dlt.common.configuration.exceptions import (
+    ConfigFieldMissingException,
+    ConfigurationException,
+    LookupTraces,
+)
+from dlt.common.data_writers.escape import escape_postgres_identifier
+from dlt.common.destination import DestinationCapabilitiesContext
+from dlt.common.destination.client import DestinationClientDwhConfiguration
+from dlt.common.exceptions import MissingDependencyException
+from dlt.common.storages.configuration import FilesystemConfiguration
+
+from shared import environment
+from shared.warehouse.locks import DuckDbLocks, FileLocks, Locks, Log, PostgresLocks, path, silent
+
+NAME = "warehouse"
+"""The destination's name, hence the middle part of dlt's variables."""
+
+_SETTINGS = f"DESTINATION__{NAME.upper()}__"
+
+TEXT_OF_HEXADECIMAL = {
+    "duckdb": "decode(from_hex('{}'))",
+    "postgres": "convert_from(decode('{}', 'hex'), 'UTF8')",
+    "snowflake": "hex_decode_string('{}')",
+    "bigquery": "safe_convert_bytes_to_string(from_hex('{}'))",
+    "clickhouse": "unhex('{}')",
+    "databricks": "decode(unhex('{}'), 'UTF-8')",
+}
+"""SQL for a text that is written in hexadecimal, by dialect."""
+
+TYPES = (
+    "duckdb",
+    "postgres",
+    "ducklake",
+    "filesystem",
+    "motherduck",
+    "snowflake",
+    "bigquery",
+    "clickhouse",
+    "databricks",
+)
+"""dlt's destinations that the warehouse can be."""
+
+
+class PartitionError(Exception):
+    """Rows were extracted that belong to none of the partitions a run replaces."""
+
+
+class WarehouseSettingError(Exception):
+    """A variable that says where the warehouse is has a wrong value, or none; the message names it."""
+
+
+def kind() -> str:
+    """Returns the warehouse's type, `WAREHOUSE_TYPE`.
+
+    Raises:
+        WarehouseSettingError: dlt has no such destination, or the project does not know it.
+    """
+    named = environment.value("WAREHOUSE_TYPE")
+    if named not in TYPES:
+        like = "".join(f" Did you mean {each}?" for each in get_close_matches(named, TYPES, 1))
+        raise WarehouseSettingError(
+            f"WAREHOUSE_TYPE is {named!r}; it must be one of {', '.join(TYPES)}.{like}"
+        )
+    return named
+
+
+@dataclass(frozen=True)
+class ReplacedRows:
+    """The rows of a table that a run replaces: those with some values in its partition column."""
+
+    resource: str
+    column: str
+    values: tuple[str, ...]
+
+    def condition(
+        self,
+        dialect: str = "duckdb",
+        escape: Callable[[str], str] = escape_postgres_identifier,
+    ) -> str:
+        """Returns the same in SQL."""
+        values = ", ".join(_sql_value(value, dialect) for value in self.values)
+        return f"{escape(self.column)} IN ({values})"
+
+    def without(self, values: Sequence[str]) -> "ReplacedRows":
+        """Returns those of the rows that have none of these values."""
+        return replace(self, values=tuple(each for each in self.values if each not in values))
+
+
+def _sql_value(key: str, dialect: str) -> str:
+    """Returns SQL for a partition key that survives what dlt does to a merge's text.
+
+    dlt splits that text at every semicolon, joins its lines, fills its braces and leaves the
+    transaction out where it reads ALTER SCHEMA; a file may be named like any of these.
+    """
+    if re.fullmatch(r"[\w.:/-]*", key, re.ASCII):
+        return f"'{key}'"
+    return TEXT_OF_HEXADECIMAL[dialect].format(key.encode().hex())
+
+
+class Warehouse:
+    """What every destination of the warehouse adds to dlt's: it replaces exactly a run's partitions.
+
+    dlt's delete-insert merge takes a `destination_scope`: the rows to delete before the new ones go
+    in. Declared on a resource it would be stored in the schema and outlive its day (a later load
+    would delete that day again), so it is set here, at load time only.
+    """
+
+    kind: str
+
+    def __init__(
+        self,
+        replaced_rows: Mapping[str, ReplacedRows] | None = None,
+        *,
+        log: Log = silent,
+        loads_again: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Takes the rows to replace, by table name, what `open` was given, and dlt's own arguments."""
+        self.replaced_rows = dict(replaced_rows or {})
+        self.pushed_down: set[str] = set()
+        self.versions: list[str] = []
+        self.confirmations: list[Callable[[], None]] = []
+        self.inserted: Counter[str] = Counter()
+        self.loading: set[str] = set()
+        self.merging: dict[str, Sequence[Any]] = {}
+        self.loads_again = loads_again
+        self.log = log
+        super().__init__(destination_name=NAME, **kwargs)  # type: ignore[call-arg]
+
+    def _raw_capabilities(self) -> Any:
+        capabilities = super()._raw_capabilities()  # type: ignore[misc]
+        # dlt's own choice, a text of INSERTs, is most of a load's time.
+        capabilities.preferred_loader_file_format = "parquet"
+        if self.kind in ("duckdb", "motherduck", "ducklake", "postgres"):
+            # dlt leaves this unset for them, and then commits a merge statement by statement: a load
+            # that fails between its delete and its insert would lose the rows.
+            capabilities.supports_transactions = True
+        if self.kind == "postgres":
+            # A reader whose snapshot is older than a TRUNCATE finds the table empty.
+            capabilities.supports_truncate_command = False
+        return capabilities
+
+    @cached_property
+    def _own_configuration(self) -> Any:
+        this: Any = self
+        return this.configuration(this.spec(), accept_partial=True)
+
+    def capabilities(
+        self, config: Any = None, naming: Any = None
+    ) -> DestinationCapabilitiesContext:
+        """Dlt's own, for which it need not resolve the configuration some twenty times a run."""
+        found: DestinationCapabilitiesContext = super().capabilities(  # type: ignore[misc]
+            config or self._own_configuration, naming
+        )
+        return found
+
+    @property
+    def destination_type(self) -> str:
+        """Dlt's own type, so that a pipeline's stored state opens with plain dlt as well."""
+        return f"dlt.destinations.{self.kind}"
+
+    @property
+    def client_class(self) -> Any:
+        """Dlt's client for the destination, which knows this run's partitions."""
+        # Each needs packages of its own, and the choice is made here.
+        from shared.warehouse.clients import client_class
+
+        return client_class(super().client_class, self)  # type: ignore[misc]
+
+    def replaced_together(self, table: str) -> set[str]:
+        """Returns the tables that this load merges in one transaction with a table, itself included."""
+        rows = self.replaced_rows.get(table)
+        return {table} | {
+            name
+            for name in self.loading - self.pushed_down
+            if rows and name in self.replaced_rows
+            if self.replaced_rows[name].resource == rows.resource
+        }
+
+
+@cache
+def _destination_class(of: str) -> Any:
+    base = getattr(dlt.destinations, of)
+    # By __orig_base__ dlt knows whose arguments, hence whose defaults, are meant.
+    return type("WarehouseDestination", (Warehouse, base), {"kind": of, "__orig_base__": base})
+
+
+def destination(
+    replaced_rows: Mapping[str, ReplacedRows] | None = None, **kwargs: Any
+) -> Warehouse:
+    """Returns the warehouse as a destination of dlt; what `Warehouse` takes is passed on.
+
+    Raises:
+        WarehouseSettingError: a variable is missing or wrong.
+    """
+    chosen = kind()
+    if chosen == "duckdb":
+        # A server whose type was forgotten must not become a file without a word.
+        if ignored := sorted(name for name in os.environ if name.startswith(_SETTINGS)):
+            raise WarehouseSettingError(
+                f"{ignored[0]} is set, and WAREHOUSE_TYPE is duckdb, a file (WAREHOUSE_PATH) that "
+                "takes none of it. Set WAREHOUSE_TYPE, or unset the other."
+            )
+        kwargs["credentials"] = {"database": str(path())}
+    if chosen != "filesystem":
+        # A plain replace empties the table at the start, and is seen empty meanwhile.
+        kwargs["replace_strategy"] = "insert-from-staging"
+    made: Warehouse = _destination_class(chosen)(replaced_rows, **kwargs)
+    return made
+
+
+def configured(made: Warehouse, dataset: str) -> Any:
+    """Returns the destination's whole configuration, for a dataset.
+
+    Raises:
+        WarehouseSettingError: a variable is missing or wrong, or packages are.
+    """
+    this: Any = made
+    try:
+        named = this.spec()._bind_dataset_name(dataset)  # noqa: SLF001 - dlt has no public way
+        configuration = this.configuration(named)
+        this.client_class  # noqa: B018 - imports what the destination needs
+    except ConfigFieldMissingException as error:
+        missing = sorted(_variables(error.traces), key=len)
+        named = next((each for each in missing if each.startswith(_SETTINGS)), _SETTINGS + "…")
+        raise WarehouseSettingError(
+            f"WAREHOUSE_TYPE is {made.kind}, and {named} is not set; nothing was asked or loaded. "
+            f"dlt's documentation of the destination {made.kind} says what it takes."
+        ) from None
+    except (ImportError, MissingDependencyException) as error:
+        raise WarehouseSettingError(
+            f"WAREHOUSE_TYPE is {made.kind}, whose packages are missing: "
+            f"{str(error).strip().splitlines()[0]}. Add them: uv add --package shared "
+            f"'dlt[{made.kind}]'"
+        ) from None
+    except (ConfigurationException, ValueError) as error:
+        told = environment.redacted(str(error).strip())
+        raise WarehouseSettingError(
+            f"WAREHOUSE_TYPE is {made.kind}, and one of the variables {_SETTINGS}… is wrong: {told}"
+        ) from None
+    if made.kind == "ducklake":
+        _refuse_file_catalog(configuration)
+    return configuration
+
+
+def _variables(traces: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """Yields the environment variables that dlt has looked for, those of nested settings as well."""
+    for found in traces.values():
+        for each in found:
+            if isinstance(each, LookupTraces):
+                yield from _variables(each.traces)
+            elif each.provider == "Environment Variables":
+                yield each.key
+
+
+def _refuse_file_catalog(configuration: Any) -> None:
+    driver = configuration.credentials.catalog.drivername
+    if driver not in ("postgres", "postgresql"):
+        raise WarehouseSettingError(
+            f"DuckLake's catalog is {driver}, which loses loads of several writers; it must be a "
+            f"Postgres database. Set {_SETTINGS}CREDENTIALS__CATALOG to postgresql://…"
+        )
+
+
+def locks(made: Warehouse, configuration: DestinationClientDwhConfiguration, log: Log) -> Locks:
+    """Returns what orders the runs of the configuration's dataset."""
+    dataset, credentials = str(configuration.dataset_name), configuration.credentials
+    this: Any = credentials
+    who = f"pid {os.getpid()} of {os.uname().nodename}"
+    if made.kind == "duckdb":
+        return DuckDbLocks(dataset, log)
+    if made.kind == "postgres":
+        return PostgresLocks(dataset, log, this.to_native_representation(), who)
+    if made.kind == "ducklake":
+        address = str(this.catalog.to_native_representation()).partition("://")[2]
+        return PostgresLocks(dataset, log, f"postgresql://{address}", who)
+    return FileLocks(dataset, log)
+
+
+def name(made: Warehouse, configuration: Any) -> str:
+    """Returns what people call the warehouse: the file's stem, the database, or the folder."""
+    if made.kind == "duckdb":
+        return path().stem
+    if isinstance(configuration, FilesystemConfiguration):
+        return str(configuration.bucket_url)
+    return str(getattr(configuration.credentials, "database", None) or made.kind)

@@ -1,0 +1,121 @@
+"""Parquet files in a folder or a bucket, where a partition is a folder of its own.
+
+A load's rows of a partition are files in `<dataset>/<table>/<partition>/`; once all have landed, those
+that earlier loads left there go. Files know no transaction: between the two a reader finds old and new
+rows, and a run killed there leaves both until the partition loads again.
+"""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from dlt.common.schema.utils import is_nested_table
+from dlt.destinations.impl.filesystem.filesystem import FilesystemLoadJob
+
+from shared.warehouse.destination import ReplacedRows, Warehouse, WarehouseSettingError
+
+_BATCH_ROWS = 100_000
+
+
+def folder_of(partition: str) -> str:
+    """Returns a partition's folder: its value, with what a path cannot hold as in an address."""
+    written = quote(partition, safe="")
+    return written.replace(".", "%2E") if not written.strip(".") else written or "%00"
+
+
+class PartitionFilesJob(FilesystemLoadJob):
+    """Writes each partition's rows of a file into the partition's folder."""
+
+    def __init__(self, file_path: str, rows: ReplacedRows) -> None:
+        super().__init__(file_path)
+        self._rows = rows
+
+    def run(self) -> None:
+        """Writes the files; of a load without rows one remains, that tells the table's columns."""
+        client: Any = self._job_client
+        written = PurePosixPath(self.make_remote_path())
+        source = pq.ParquetFile(self._file_path)
+        writers: dict[str, pq.ParquetWriter] = {}
+        try:
+            for batch in source.iter_batches(_BATCH_ROWS):
+                values = pc.cast(batch.column(self._rows.column), "string")
+                for value in pc.unique(values).to_pylist():
+                    if value not in writers:
+                        folder = written.parent / folder_of(value)
+                        client.fs_client.makedirs(str(folder), exist_ok=True)
+                        writers[value] = pq.ParquetWriter(
+                            str(folder / written.name), batch.schema, filesystem=client.fs_client
+                        )
+                    writers[value].write_batch(batch.filter(pc.equal(values, value)))
+        finally:
+            for writer in writers.values():
+                writer.close()
+        if not writers:
+            super().run()
+
+
+class ParquetFiles:
+    """dlt's client of files, which replaces partitions and whole tables after the new have landed."""
+
+    destination: Warehouse
+
+    def verify_schema(self, only_tables: Any = None, new_jobs: Any = None) -> Any:
+        """Refuses what files cannot replace exactly.
+
+        Raises:
+            WarehouseSettingError: a table merges by key, or has nested rows of a partition.
+        """
+        this: Any = self
+        for job in new_jobs or ():
+            table = this.schema.tables[job.table_name]
+            if job.table_name in self.destination.replaced_rows or job.table_name.startswith(
+                "_dlt"
+            ):
+                continue
+            root = this.schema.tables[job.table_name]
+            while is_nested_table(root):
+                root = this.schema.tables[root["parent"]]
+            if root.get("write_disposition") == "merge":
+                what = "is nested" if table is not root else "merges by key"
+                raise WarehouseSettingError(
+                    f"{job.table_name} {what}, which WAREHOUSE_TYPE=filesystem cannot load exactly: "
+                    "rows would stand there twice. Nothing was loaded; ducklake keeps the same files "
+                    "and can."
+                )
+        return super().verify_schema(only_tables, new_jobs)  # type: ignore[misc]
+
+    def should_truncate_table_before_load(self, table_name: str) -> bool:
+        """Tells dlt to leave the old files of a replaced table until the new ones are there."""
+        del table_name
+        return False
+
+    def create_load_job(self, table: Any, file_path: str, *args: Any, **kwargs: Any) -> Any:
+        """Returns the job that writes a file's rows."""
+        if rows := self.destination.replaced_rows.get(table["name"]):
+            return PartitionFilesJob(file_path, rows)
+        return super().create_load_job(table, file_path, *args, **kwargs)  # type: ignore[misc]
+
+    def complete_load(self, load_id: str) -> None:
+        """Removes what the load replaces, then says that it is complete."""
+        for file in self._replaced():
+            if not PurePosixPath(file).name.startswith(f"{load_id}."):
+                this: Any = self
+                this.fs_client.rm_file(file)
+        super().complete_load(load_id)  # type: ignore[misc]
+
+    def _replaced(self) -> Iterator[str]:
+        """Yields the files of the partitions, and of the tables, that the load replaces."""
+        this: Any = self
+        for name in this.schema.tables:
+            if name not in self.destination.loading or name.startswith("_dlt"):
+                continue
+            if rows := self.destination.replaced_rows.get(name):
+                folder = this.get_table_dir(name)
+                # What an earlier load without rows left.
+                for each in ("", *map(folder_of, rows.values)):
+                    yield from this.fs_client.find(f"{folder}{each}", maxdepth=1)
+            elif this.prepare_load_table(name)["write_disposition"] == "replace":
+                yield from this.list_table_files(name)

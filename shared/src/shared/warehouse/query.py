@@ -1,0 +1,159 @@
+"""Reading the warehouse: one SQL, DuckDB's, whatever the warehouse is."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import sqlglot
+from dlt.common.destination.exceptions import DestinationException
+from dlt.common.schema import Schema
+from sqlglot import exp
+from sqlglot.errors import ErrorLevel, SqlglotError
+
+from shared import environment
+from shared.warehouse.destination import configured, destination, kind
+from shared.warehouse.locks import Log, connect, path, silent, wait_for
+
+_NO_QUERY = "That is no query: it returns no rows."
+_MOST_SHOWN = 10_000
+
+
+class QueryError(Exception):
+    """A query is none, or the warehouse refuses it; the message says why."""
+
+
+@contextmanager
+def reader(log: Log = silent) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yields a read-only connection to what has been committed in the DuckDB file.
+
+    A writer is waited for. Keep it short: while it is open, loads wait.
+
+    Raises:
+        FileNotFoundError: nothing has been loaded yet.
+        WarehouseBusyError: a writer held it for more than `WAREHOUSE_WAIT_SECONDS`.
+    """
+    file = path()
+    if not file.exists():
+        raise FileNotFoundError(f"No warehouse at {file} yet: `uv run etl run` makes it.")
+    with wait_for(lambda: connect(file, read_only=True), log) as connection:
+        yield connection
+
+
+def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+    """Runs a query on what has been committed in the warehouse, and returns its rows.
+
+    Args:
+        sql: a query in DuckDB's dialect, its tables named `dataset.table`. Where the warehouse is
+            another database it is translated by sqlglot; what must work everywhere keeps to what
+            both have, without `GROUP BY ALL` and the like.
+        parameters: what stands for its question marks, in order.
+
+    Raises:
+        QueryError: the text is no query, it cannot be translated, or the server refuses it.
+        FileNotFoundError: the warehouse is a file, and nothing has been loaded yet.
+        WarehouseBusyError: a writer held that file for more than `WAREHOUSE_WAIT_SECONDS`.
+        duckdb.Error: DuckDB refuses it.
+    """
+    if kind() == "duckdb":
+        with reader() as connection:
+            return _rows(connection.execute(sql, parameters))
+    asked = _parsed(sql, parameters)
+    if kind() == "filesystem":
+        with _files(asked) as connection:
+            return _rows(connection.execute(asked.sql("duckdb")))
+    return _translated(asked)
+
+
+def show(sql: str, width: int, log: Log = silent) -> None:
+    """Prints the rows of a query, the first of very many.
+
+    Args:
+        sql: as for `query`, which says what is raised as well.
+        width: letters in a line.
+        log: told about waits.
+    """
+    if kind() == "duckdb":
+        with reader(log) as connection:
+            found = connection.sql(sql)
+            if found is None:
+                raise QueryError(_NO_QUERY)
+            found.show(max_width=width)
+        return
+    asked = _parsed(sql, ())
+    if kind() == "filesystem":
+        with _files(asked) as connection:
+            connection.sql(asked.sql("duckdb")).show(max_width=width)
+        return
+    rows = _translated(exp.select("*").from_(asked.subquery("asked")).limit(_MOST_SHOWN))
+    if rows:
+        duckdb.from_arrow(pa.Table.from_pylist(rows)).show(max_width=width)
+    else:
+        print("no rows")
+
+
+def _rows(result: Any) -> list[dict[str, Any]]:
+    columns = [column[0] for column in result.description or []]
+    return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+
+
+def _parsed(sql: str, parameters: Sequence[object]) -> exp.Query:
+    """Returns the query with its parameters as literals, which every dialect writes its own way."""
+    try:
+        parsed = sqlglot.parse_one(sql, dialect="duckdb")
+    except SqlglotError as error:
+        raise QueryError(str(error)) from None
+    if not isinstance(parsed, exp.Query):
+        raise QueryError(_NO_QUERY)
+    for place, value in zip(
+        list(parsed.find_all(exp.Placeholder, bfs=False)), parameters, strict=True
+    ):
+        literal = exp.convert(value)
+        # An empty list says nothing of what it would hold.
+        place.replace(literal if value != [] else exp.cast(literal, "TEXT[]"))
+    return parsed
+
+
+def _translated(asked: exp.Query) -> list[dict[str, Any]]:
+    """Runs a query on a server, which takes nothing but reading from this connection."""
+    made: Any = destination()
+    tables = [table.db for table in asked.find_all(exp.Table) if table.db]
+    configuration = configured(made, tables[0] if tables else "public")
+    client = made.client(Schema("reader"), configuration)
+    try:
+        sql = asked.sql(client.capabilities.sqlglot_dialect, unsupported_level=ErrorLevel.RAISE)
+        with client.sql_client as session:
+            if made.kind == "postgres":
+                session.execute_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+            with session.execute_query(sql) as result:
+                return _rows(result)
+    except (DestinationException, SqlglotError) as error:
+        raise QueryError(environment.redacted(str(error))) from None
+
+
+@contextmanager
+def _files(asked: exp.Query) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yields a connection in which the query's tables are views of their files."""
+    made: Any = destination()
+    common = {each.alias for each in asked.find_all(exp.CTE)}
+    with duckdb.connect() as connection:
+        for table in {(each.db, each.name) for each in asked.find_all(exp.Table)}:
+            dataset, name = table
+            if not dataset or name in common:
+                continue
+            client = made.client(Schema("reader"), configured(made, dataset))
+            if not client.is_local_filesystem:
+                # Through the client's own connection: DuckDB's extension would have to be downloaded.
+                connection.register_filesystem(client.fs_client)
+            files = [
+                file if client.is_local_filesystem else client.make_remote_url(file)
+                for file in client.list_table_files(name)
+                if file.endswith(".parquet")
+            ]
+            if not files:
+                raise QueryError(f"No table {dataset}.{name} in {client.config.bucket_url} yet.")
+            connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{dataset}"')
+            source = connection.read_parquet(files, union_by_name=True, hive_partitioning=False)
+            source.create_view(f"{dataset}.{name}")
+        yield connection
