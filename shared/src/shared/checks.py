@@ -32,8 +32,8 @@ def rejected_records_check(asset: dg.AssetKey, most: float) -> dg.AssetChecksDef
                 SELECT file_name, 0 AS bad FROM "{dataset}"."{table}"
                 UNION ALL SELECT file_name, 1 FROM {rejected}
             )
-            SELECT file_name, sum(bad)::BIGINT AS bad, count(*) AS records, avg(bad) AS share
-            FROM landed GROUP BY 1 HAVING bad > 0 ORDER BY share DESC, file_name
+            SELECT file_name, sum(bad)::BIGINT AS bad, count(*) AS records, avg(bad)::DOUBLE AS share
+            FROM landed GROUP BY file_name HAVING sum(bad) > 0 ORDER BY 4 DESC, 1
         """)
         told = [
             f"{file['file_name']}: {file['bad']} of {file['records']} records rejected "

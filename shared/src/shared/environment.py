@@ -2,10 +2,11 @@
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from dotenv import load_dotenv
 
@@ -82,11 +83,17 @@ def redacted(text: str) -> str:
     such as NASA_API_KEY, AWS_SECRET_ACCESS_KEY and dlt's own; plain, or written as in an address.
     """
     load_env_file()
+    named = [(name, secret) for name, secret in os.environ.items() if _SECRET.search(name)]
+    # An address holds a password, which stands alone elsewhere.
+    named += [
+        (name, unquote(password))
+        for name, secret in named
+        if (password := _password(secret)) is not None
+    ]
     secrets = {
         secret
-        for name, secret in os.environ.items()
-        if _SECRET.search(name)
-        and len(secret) >= _SHORTEST_SECRET
+        for name, secret in named
+        if len(secret) >= _SHORTEST_SECRET
         and not (name in VARIABLES and secret == VARIABLES[name].default)
         and not Path(secret).exists()  # where a key is kept is no secret
     }
@@ -94,6 +101,12 @@ def redacted(text: str) -> str:
         for written in (secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]):
             text = text.replace(written, "***")
     return text
+
+
+def _password(address: str) -> str | None:
+    with suppress(ValueError):  # no address at all
+        return urlsplit(address).password
+    return None
 
 
 def is_default(name: str) -> bool:

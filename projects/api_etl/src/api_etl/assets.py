@@ -107,9 +107,11 @@ SUMMARY = """
         day.day AS close_approach_date,
         count(neo_reference_id) AS objects,
         count(*) FILTER (WHERE is_potentially_hazardous_asteroid) AS hazardous_objects,
-        arg_min(name, miss_distance_lunar) AS closest_name,
+        (array_agg(name ORDER BY miss_distance_lunar)
+            FILTER (WHERE miss_distance_lunar IS NOT NULL))[1] AS closest_name,
         min(miss_distance_lunar) AS closest_lunar_distance,
-        arg_max(name, relative_velocity_kilometers_per_second) AS fastest_name,
+        (array_agg(name ORDER BY relative_velocity_kilometers_per_second DESC)
+            FILTER (WHERE relative_velocity_kilometers_per_second IS NOT NULL))[1] AS fastest_name,
         max(relative_velocity_kilometers_per_second) AS fastest_kilometers_per_second
     FROM (SELECT unnest(?)::DATE AS day) AS day
     LEFT JOIN nasa_neo.near_earth_objects ON close_approach_date = day.day
@@ -146,10 +148,10 @@ def daily_summary(context: dg.AssetExecutionContext, dlt: DagsterDltResource) ->
 
 
 PASSING = """
-    SELECT close_approach_date::VARCHAR AS day, list(DISTINCT neo_reference_id) AS spk_ids
+    SELECT close_approach_date::VARCHAR AS day, array_agg(DISTINCT neo_reference_id) AS spk_ids
     FROM nasa_neo.near_earth_objects
     WHERE is_sentry_object AND close_approach_date::VARCHAR IN (SELECT unnest(?))
-    GROUP BY ALL
+    GROUP BY 1
 """
 
 

@@ -3,6 +3,7 @@
 They look at the whole table: a later load may have broken an earlier day.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -47,12 +48,12 @@ def _found(sql: str) -> Callable[[], list[str]]:
 
 
 COUNTS = """
-    SELECT close_approach_date || ': ' || coalesce(landed, 0) || ' rows, NASA sent '
+    SELECT close_approach_date::VARCHAR || ': ' || coalesce(landed, 0)::VARCHAR || ' rows, NASA sent '
         || coalesce(element_count::VARCHAR, 'no such day') AS wrong
     FROM nasa_neo.near_earth_objects_days
     FULL JOIN (
-        SELECT close_approach_date, count(*) AS landed FROM nasa_neo.near_earth_objects GROUP BY ALL
-    ) USING (close_approach_date)
+        SELECT close_approach_date, count(*) AS landed FROM nasa_neo.near_earth_objects GROUP BY 1
+    ) AS objects USING (close_approach_date)
     WHERE coalesce(landed, 0) IS DISTINCT FROM element_count
 """
 
@@ -72,8 +73,8 @@ much of the first's unit rounding may put them apart."""
 
 UNITS = " UNION ALL ".join(
     f"""
-    SELECT close_approach_date || ' ' || name || ': {one} ' || {one} || ', {other} ' || {other}
-        AS wrong
+    SELECT close_approach_date::VARCHAR || ' ' || name || ': {one} ' || {one}::VARCHAR
+        || ', {other} ' || {other}::VARCHAR AS wrong
     FROM nasa_neo.near_earth_objects
     WHERE abs({one} - {other} * {factor}) > {rounding} + 1e-4 * abs({one})
     """
@@ -81,18 +82,15 @@ UNITS = " UNION ALL ".join(
 )
 
 EPOCH = """
-    SELECT close_approach_date || ' ' || name || ': ' || (close_approach_at AT TIME ZONE 'UTC') AS wrong
+    SELECT close_approach_date::VARCHAR || ' ' || name || ': '
+        || (close_approach_at AT TIME ZONE 'UTC')::VARCHAR AS wrong
     FROM nasa_neo.near_earth_objects
     WHERE (close_approach_at AT TIME ZONE 'UTC')::DATE <> close_approach_date
 """
 
 FURTHER = """
-    SELECT field || ', since ' || min(close_approach_date) AS wrong
-    FROM (
-        SELECT unnest(json_keys(further_fields)) AS field, close_approach_date
-        FROM nasa_neo.near_earth_objects WHERE further_fields IS NOT NULL
-    )
-    GROUP BY field
+    SELECT further_fields, min(close_approach_date)::VARCHAR AS since
+    FROM nasa_neo.near_earth_objects WHERE further_fields IS NOT NULL GROUP BY 1
 """
 
 SHARES = """
@@ -101,11 +99,20 @@ SHARES = """
         avg(hazardous) FILTER (WHERE recent) AS share,
         avg(hazardous) FILTER (WHERE NOT recent) AS history
     FROM (
-        SELECT is_potentially_hazardous_asteroid::INTEGER AS hazardous,
-            close_approach_date > max(close_approach_date) OVER () - ?::INTEGER AS recent
+        SELECT is_potentially_hazardous_asteroid::INTEGER::DOUBLE AS hazardous,
+            close_approach_date > max(close_approach_date) OVER () - CAST(? AS INTEGER) AS recent
         FROM nasa_neo.near_earth_objects
-    )
+    ) AS objects
 """
+
+
+def _further() -> list[str]:
+    """Names the fields that NASA sends and no column takes, with the first day of each."""
+    since: dict[str, str] = {}
+    for row in warehouse.query(FURTHER):
+        for field in json.loads(row["further_fields"]):
+            since[field] = min(since.get(field, row["since"]), row["since"])
+    return [f"{field}, since {day}" for field, day in sorted(since.items())][:_SHOWN]
 
 
 def _strange_share() -> list[str]:
@@ -155,7 +162,7 @@ PROMISES: dict[str, Promise] = {
     "no_further_fields": Promise(
         "NASA sends no field without a column; one that it does is kept in further_fields.",
         _WARN,
-        _found(FURTHER),
+        _further,
     ),
     "yesterday_is_there": Promise(
         "Yesterday is loaded by 07:00 UTC; else a run is missing or late.",

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+
 from shared.warehouse.destination import Warehouse
 from shared.warehouse.parquet_files import ParquetFiles
 from shared.warehouse.push_down import PushedDownJob
@@ -50,6 +52,16 @@ class ReplacesInSql:
 
             return StreamedCopyJob(file_path)
         return super().create_load_job(table, file_path, *args, **kwargs)  # type: ignore[misc]
+
+    def row_count(self, table: str) -> int:
+        """Returns a table's rows; a table that is declared and not made yet has none."""
+        this: Any = self
+        name = this.sql_client.make_qualified_table_name(table)
+        try:
+            ((rows,),) = this.sql_client.execute_sql(f"SELECT count(*) FROM {name}")
+        except DestinationUndefinedEntity:
+            return 0
+        return int(rows)
 
     def _create_merge_followup_jobs(self, table_chain: Sequence[Any]) -> Any:
         """Returns one job, hence one transaction, that merges all the tables that belong together."""

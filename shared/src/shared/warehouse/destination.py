@@ -212,7 +212,9 @@ def destination(
     chosen = kind()
     if chosen == "duckdb":
         # A server whose type was forgotten must not become a file without a word.
-        if ignored := sorted(name for name in os.environ if name.startswith(_SETTINGS)):
+        if ignored := sorted(
+            name for name, value in os.environ.items() if name.startswith(_SETTINGS) and value
+        ):
             raise WarehouseSettingError(
                 f"{ignored[0]} is set, and WAREHOUSE_TYPE is duckdb, a file (WAREHOUSE_PATH) that "
                 "takes none of it. Set WAREHOUSE_TYPE, or unset the other."
@@ -237,8 +239,10 @@ def configured(made: Warehouse, dataset: str) -> Any:
         configuration = this.configuration(named)
         this.client_class  # noqa: B018 - imports what the destination needs
     except ConfigFieldMissingException as error:
-        missing = sorted(_variables(error.traces), key=len)
-        named = next((each for each in missing if each.startswith(_SETTINGS)), _SETTINGS + "…")
+        missing = [each for each in _variables(error.traces) if each.startswith(_SETTINGS)]
+        # Of an address that is missing as a whole, dlt names every part.
+        first = missing[0] if missing else f"{_SETTINGS}…"
+        named = first if len(set(missing)) <= 1 else first.rpartition("__")[0]
         raise WarehouseSettingError(
             f"WAREHOUSE_TYPE is {made.kind}, and {named} is not set; nothing was asked or loaded. "
             f"dlt's documentation of the destination {made.kind} says what it takes."

@@ -14,12 +14,10 @@ from typing import Any, Literal
 import dlt
 import duckdb
 from dlt.common.destination.client import WithStateSync
-from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema
 from dlt.common.storages.load_package import ParsedLoadJobFileName
-from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltSource
 from pyarrow.parquet import ParquetFile
 
@@ -138,11 +136,15 @@ class WarehousePipeline(dlt.Pipeline):
             self._take_in_stored_schema()
             self._refuse_shrinking(new_rows)
             info = super().load(*args, **kwargs)
-            with self.sql_client() as client:
+            with self._client() as client:
                 self.row_counts = {
-                    table: _count(client, table) for table in self.default_schema.data_table_names()
+                    table: client.row_count(table)
+                    for table in self.default_schema.data_table_names()
                 }
         return info
+
+    def _client(self) -> Any:
+        return self.destination_client(self.default_schema.name)
 
     def _take_in_stored_schema(self) -> None:
         """Adds to what is about to load the tables and columns that other runs stored meanwhile.
@@ -210,8 +212,8 @@ class WarehousePipeline(dlt.Pipeline):
             hints = self.default_schema.tables.get(table)
             if hints is None or hints.get("write_disposition") != "replace":
                 continue
-            with self.sql_client() as client:
-                had = _count(client, table)
+            with self._client() as client:
+                had = client.row_count(table)
             if new_rows[table] < self.keep_at_least * had:
                 raise ShrinkingError(
                     f"{self.dataset_name}.{table} would shrink from {had} rows to {new_rows[table]}, "
@@ -256,17 +258,6 @@ def _refuse(parquet: str, table: str, rows: ReplacedRows) -> None:
             f"partitions this run replaces ({', '.join(rows.values[:5])}); nothing was loaded. Yield "
             "their rows only, or name them as well."
         )
-
-
-def _count(client: SqlClientBase[Any], table: str) -> int:
-    """Returns a table's rows; a table that is declared and not made yet has none."""
-    try:
-        found = client.execute_sql(
-            f"SELECT count(*) FROM {client.make_qualified_table_name(table)}"
-        )
-    except DestinationUndefinedEntity:
-        return 0
-    return int(found[0][0]) if found else 0
 
 
 class PipelineDeclaration(dlt.Pipeline):

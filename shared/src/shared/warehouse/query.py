@@ -11,6 +11,7 @@ from dlt.common.destination.exceptions import DestinationException
 from dlt.common.schema import Schema
 from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
+from sqlglot.tokens import TokenType  # type: ignore[attr-defined]
 
 from shared import environment
 from shared.warehouse.destination import configured, destination, kind
@@ -94,6 +95,8 @@ def show(sql: str, width: int, log: Log = silent) -> None:
 
 
 def _rows(result: Any) -> list[dict[str, Any]]:
+    if result is None:
+        raise QueryError(_NO_QUERY)
     columns = [column[0] for column in result.description or []]
     return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
 
@@ -101,14 +104,24 @@ def _rows(result: Any) -> list[dict[str, Any]]:
 def _parsed(sql: str, parameters: Sequence[object]) -> exp.Query:
     """Returns the query with its parameters as literals, which every dialect writes its own way."""
     try:
+        marks = [
+            token.start
+            for token in sqlglot.tokenize(sql, read="duckdb")
+            if token.token_type is TokenType.PLACEHOLDER
+        ]
+        for number, start in reversed(list(enumerate(marks))):  # sqlglot keeps no order of them
+            sql = f"{sql[:start]}${number}{sql[start + 1 :]}"
         parsed = sqlglot.parse_one(sql, dialect="duckdb")
     except SqlglotError as error:
         raise QueryError(str(error)) from None
     if not isinstance(parsed, exp.Query):
         raise QueryError(_NO_QUERY)
-    for place, value in zip(
-        list(parsed.find_all(exp.Placeholder, bfs=False)), parameters, strict=True
-    ):
+    if len(marks) != len(parameters):
+        raise QueryError(
+            f"The query has {len(marks)} question marks, for {len(parameters)} values."
+        )
+    for place in list(parsed.find_all(exp.Placeholder)):
+        value = parameters[int(place.this)]
         literal = exp.convert(value)
         # An empty list says nothing of what it would hold.
         place.replace(literal if value != [] else exp.cast(literal, "TEXT[]"))
@@ -143,7 +156,7 @@ def _files(asked: exp.Query) -> Iterator[duckdb.DuckDBPyConnection]:
             if not dataset or name in common:
                 continue
             client = made.client(Schema("reader"), configured(made, dataset))
-            if not client.is_local_filesystem:
+            if not (client.is_local_filesystem or connection.list_filesystems()):
                 # Through the client's own connection: DuckDB's extension would have to be downloaded.
                 connection.register_filesystem(client.fs_client)
             files = [
@@ -154,6 +167,9 @@ def _files(asked: exp.Query) -> Iterator[duckdb.DuckDBPyConnection]:
             if not files:
                 raise QueryError(f"No table {dataset}.{name} in {client.config.bucket_url} yet.")
             connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{dataset}"')
-            source = connection.read_parquet(files, union_by_name=True, hive_partitioning=False)
-            source.create_view(f"{dataset}.{name}")
+            listed = ", ".join(exp.Literal.string(file).sql("duckdb") for file in files)
+            connection.execute(
+                f'CREATE VIEW "{dataset}"."{name}" AS SELECT * FROM '
+                f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+            )
         yield connection

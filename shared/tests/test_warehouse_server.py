@@ -1,0 +1,295 @@
+"""A warehouse that is a server: chosen by the environment, ordered by its locks, never by accident."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg2
+import pytest
+
+from shared import environment, warehouse
+from shared.sources.simple import simple_source
+from shared.testing.postgres_server import PostgresServer
+from shared.warehouse.destination import TYPES, configured, destination
+from shared.warehouse.locks import PostgresLocks
+
+HOLD = """
+import sys
+from shared.warehouse.locks import PostgresLocks
+locks = PostgresLocks("numbers", print, sys.argv[1], "the other run")
+with locks.turn({"daily": ["mon"]}), locks.load():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def holder(address: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds Monday's turn and the load, until it is killed or told to end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def locks_of(address: str, told: list[str] | None = None) -> PostgresLocks:
+    return PostgresLocks("numbers", (told if told is not None else []).append, address, "this run")
+
+
+def test_a_run_waits_for_another_of_its_partition_and_says_for_whom(on_postgres: str) -> None:
+    told: list[str] = []
+    with holder(on_postgres) as other:
+        release = threading.Timer(1, other.kill)  # as if its machine were gone
+        release.start()
+        with locks_of(on_postgres, told).turn({"daily": ["mon"]}):
+            assert other.wait(5) == -signal.SIGKILL
+    assert told == [
+        "Waiting for another run of the same partition of numbers: the other run on 127.0.0.1"
+    ]
+
+
+def test_runs_of_other_partitions_and_other_tables_go_on_beside_it(on_postgres: str) -> None:
+    told: list[str] = []
+    with holder(on_postgres):
+        with locks_of(on_postgres, told).turn({"daily": ["tue", "wed"], "hourly": ["mon"]}):
+            pass
+        with locks_of(on_postgres, told).turn({"pipeline numbers": []}):
+            pass
+    assert told == []
+
+
+@pytest.mark.parametrize("values", [[], ["mon"], [str(number) for number in range(5_000)]])
+def test_waiting_has_a_limit_however_much_a_run_replaces(
+    on_postgres: str, values: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "0.2")
+    with (
+        holder(on_postgres),
+        pytest.raises(warehouse.WarehouseBusyError, match="the other run on 127"),
+        locks_of(on_postgres).turn({"daily": values}),
+    ):
+        pytest.fail("it was held")
+
+
+def test_loads_of_a_dataset_take_turns_and_those_of_others_do_not_wait(
+    on_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "0.2")
+    with holder(on_postgres):
+        with PostgresLocks("words", print, on_postgres, "this run").load():
+            pass
+        with (
+            pytest.raises(warehouse.WarehouseBusyError, match="numbers, which another run loads"),
+            locks_of(on_postgres).load(),
+        ):
+            pytest.fail("it was held")
+
+
+def test_a_run_whose_connection_ended_has_lost_its_turn_and_loads_nothing(
+    on_postgres: str, warehouse_server: PostgresServer
+) -> None:
+    held = locks_of(on_postgres)
+    with held.turn({"daily": ["mon"]}):
+        with psycopg2.connect(on_postgres) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'this run'"
+            )
+        with pytest.raises(warehouse.WarehouseUnreachableError, match="lost its turn"), held.load():
+            pytest.fail("it has no turn")
+    assert warehouse_server.port
+
+
+def run_alone(environment_of_run: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Loads the simple source in a process of its own, as a run does."""
+    code = """
+from shared import warehouse
+from shared.sources.simple import simple_source
+declared = warehouse.pipeline("simple_pipeline", dataset_name="simple")
+source = simple_source()
+pipeline = declared.open("run", source)
+with pipeline.turn():
+    pipeline.run(source)
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment_of_run},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_mistyped_type_is_an_error_that_names_the_variable_and_what_was_meant(
+    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_TYPE", "postgress")
+    with pytest.raises(warehouse.WarehouseSettingError) as told:
+        warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
+    assert "WAREHOUSE_TYPE is 'postgress'" in str(told.value)
+    assert "Did you mean postgres?" in str(told.value)
+    assert not list(warehouse_folder.glob("warehouse*"))
+
+
+NEEDED = {
+    "postgres": "DESTINATION__WAREHOUSE__CREDENTIALS",
+    "filesystem": "DESTINATION__WAREHOUSE__BUCKET_URL",
+}
+
+
+@pytest.mark.parametrize("kind", NEEDED)
+def test_a_missing_credential_is_named_before_anything_is_asked(
+    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_TYPE", kind)
+    with pytest.raises(warehouse.WarehouseSettingError) as told:
+        warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
+    assert f"WAREHOUSE_TYPE is {kind}, and {NEEDED[kind]} is not set" in str(told.value)
+    assert not list(warehouse_folder.glob("warehouse*"))
+
+
+def test_a_part_that_is_missing_of_credentials_is_named(
+    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert warehouse_folder
+    monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
+    monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", "postgresql://me@127.0.0.1/x")
+    with pytest.raises(warehouse.WarehouseSettingError, match="CREDENTIALS__PASSWORD is not set"):
+        warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
+
+
+def test_a_server_that_does_not_answer_is_an_error_without_the_password(
+    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert warehouse_folder
+    monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
+    address = "postgresql://me:s3cret-of-mine@127.0.0.1:9/x"
+    monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
+    opened = warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
+    with pytest.raises(warehouse.WarehouseUnreachableError) as told, opened.turn():
+        pytest.fail("nothing listens there")
+    assert "port 9" in str(told.value)
+    assert "DESTINATION__WAREHOUSE__CREDENTIALS" in str(told.value)
+    assert "s3cret-of-mine" not in str(told.value)
+    assert environment.redacted("password s3cret-of-mine") == "password ***"
+
+
+def test_a_forgotten_type_makes_no_file_of_a_server(
+    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", "postgresql://me:secret@127.0.0.1/x")
+    with pytest.raises(warehouse.WarehouseSettingError, match="WAREHOUSE_TYPE is duckdb"):
+        warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
+    assert not list(warehouse_folder.glob("warehouse*"))
+
+
+def test_a_warehouse_that_moves_is_the_environment_s_and_not_the_one_in_the_state(
+    on_postgres: str, warehouse_folder: Path
+) -> None:
+    file = {"WAREHOUSE_TYPE": "duckdb", "DESTINATION__WAREHOUSE__CREDENTIALS": ""}
+    # The state that dlt stored names a file; the environment names a server, and the other way round.
+    for settings in (file, {}, file):
+        done = run_alone({name: value for name, value in settings.items() if value or name})
+        assert done.returncode == 0, done.stderr
+    with psycopg2.connect(on_postgres) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM simple._dlt_loads")
+        assert cursor.fetchone() == (1,)
+    assert (warehouse_folder / "warehouse.duckdb").exists()
+
+
+def test_a_replaced_table_is_never_empty_for_a_reader(on_postgres: str) -> None:
+    """A snapshot that is older than a load still sees the old rows."""
+    assert run_alone({}).returncode == 0
+    reader = psycopg2.connect(on_postgres)
+    try:
+        reader.set_session(isolation_level="REPEATABLE READ")
+        with reader.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM simple._dlt_loads")
+            assert run_alone({}).returncode == 0
+            cursor.execute("SELECT count(*) FROM simple.load_dict")
+            assert cursor.fetchone() == (2,)
+    finally:
+        reader.close()
+
+
+CREDENTIALS: dict[str, dict[str, str]] = {
+    "motherduck": {"CREDENTIALS": "md:lake?motherduck_token=token"},
+    "snowflake": {"CREDENTIALS": "snowflake://me:secret@account/database?warehouse=small&role=r"},
+    "bigquery": {
+        "CREDENTIALS__PROJECT_ID": "p",
+        "CREDENTIALS__PRIVATE_KEY": "k",
+        "CREDENTIALS__CLIENT_EMAIL": "me@example.com",
+    },
+    "clickhouse": {"CREDENTIALS": "clickhouse://me:secret@127.0.0.1:9000/lake"},
+    "databricks": {
+        "CREDENTIALS__SERVER_HOSTNAME": "host",
+        "CREDENTIALS__HTTP_PATH": "/sql",
+        "CREDENTIALS__ACCESS_TOKEN": "token",
+        "CREDENTIALS__CATALOG": "lake",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", CREDENTIALS)
+def test_destinations_in_the_cloud_can_do_what_exact_loads_need(
+    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Constructed and their capabilities checked; none of them is reached."""
+    assert warehouse_folder
+    monkeypatch.setenv("WAREHOUSE_TYPE", kind)
+    for name, value in CREDENTIALS[kind].items():
+        monkeypatch.setenv(f"DESTINATION__WAREHOUSE__{name}", value)
+    made: Any = destination()
+    assert made.destination_name == "warehouse"
+    assert made.destination_type == f"dlt.destinations.{kind}"
+    made.configuration(made.spec()._bind_dataset_name("a_dataset"))
+    capabilities = made.capabilities()
+    assert "delete-insert" in capabilities.supported_merge_strategies
+    assert "insert-from-staging" in capabilities.supported_replace_strategies
+    assert "parquet" in capabilities.supported_loader_file_formats
+    rows = warehouse.ReplacedRows("r", "day", ("mon", "a;b'"))
+    condition = rows.condition(capabilities.sqlglot_dialect, capabilities.escape_identifier)
+    assert ";" not in condition
+
+
+def test_a_destination_whose_packages_are_missing_says_how_to_add_them(
+    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert warehouse_folder
+    monkeypatch.setenv("WAREHOUSE_TYPE", "clickhouse")
+    monkeypatch.setenv(
+        "DESTINATION__WAREHOUSE__CREDENTIALS", CREDENTIALS["clickhouse"]["CREDENTIALS"]
+    )
+    with pytest.raises(warehouse.WarehouseSettingError, match=r"uv add .*'dlt\[clickhouse\]'"):
+        configured(destination(), "a_dataset")
+
+
+def test_every_type_is_a_destination_of_dlt_s() -> None:
+    import dlt
+
+    assert all(hasattr(dlt.destinations, kind) for kind in TYPES)
+
+
+def test_a_password_of_an_address_is_found_wherever_it_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = "postgresql://me:p%40ssword-1@127.0.0.1/x"
+    monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
+    assert urlsplit(address).password == "p%40ssword-1"
+    for text in (address, "p%40ssword-1", "p@ssword-1"):
+        assert environment.redacted(f"<{text}>") == "<***>"
+    assert time.monotonic()
