@@ -1,6 +1,6 @@
 """This workspace: `csv_source` through its own pipeline.
 
-With `dagster` as an asset's run; with `bucket` from S3; with `changed` or `unchanged` what is timed is
+With `dagster` as an asset's run; with `bucket` from S3; with `postgres` into a server; with `changed` or `unchanged` what is timed is
 a second load of the file.
 """
 
@@ -41,6 +41,13 @@ if "bucket" in how:
     bucket.mkdir("bench")
     bucket.put(file, f"bench/{name}")
     os.environ["DROP_FOLDER"] = "s3://bench"
+if "postgres" in how:
+    from shared.testing.postgres_server import PostgresServer
+
+    database = started.enter_context(PostgresServer(Path(folder))).database()
+    os.environ["WAREHOUSE_TYPE"] = "postgres"
+    address = database.replace("+psycopg2", "").replace("@", ":postgres@")
+    os.environ["DESTINATION__WAREHOUSE__CREDENTIALS"] = address
 if "changed" in how:
     os.environ["DROP_FOLDER"] = folder
     with Path(file).open() as lines, (Path(folder) / name).open("w") as copy:
@@ -103,7 +110,9 @@ if "changed" in how:
 began, spent_before = time.perf_counter(), time.process_time() if ready else 0
 as_asset() if "dagster" in how else as_pipeline()
 spent = time.process_time() - spent_before
-print(json.dumps({"seconds": time.perf_counter() - began, "cpu_seconds": spent}))
+took = time.perf_counter() - began
+((counted,),) = (row.values() for row in warehouse.query("SELECT count(*) AS n FROM bench.items"))
+print(json.dumps({"seconds": took, "cpu_seconds": spent, "rows": counted}))
 if "bucket" in how:
     server.kill()
 started.close()

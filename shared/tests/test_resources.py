@@ -10,6 +10,7 @@ import dagster as dg
 import dlt
 import pytest
 import requests
+from adbc_driver_manager.dbapi import Cursor
 from dagster_dlt import dlt_assets
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
@@ -282,7 +283,7 @@ def test_a_load_that_fails_between_delete_and_insert_keeps_the_old_rows(
     old = [{"day": "mon", "n": 1}]
     assert run_flat(old, partition=partition).success
     client = DuckDbSqlClient if warehouse.kind() == "duckdb" else Psycopg2SqlClient
-    original = client.execute_many
+    original, copy = client.execute_many, Cursor.adbc_ingest
 
     def failing(
         self: SqlClientBase[Any], statements: Sequence[str], *rest: Any, **named: Any
@@ -291,7 +292,13 @@ def test_a_load_that_fails_between_delete_and_insert_keeps_the_old_rows(
         is_load = any("DELETE FROM" in s for s in statements) and len(statements) > 1
         return original(self, broken if is_load else statements, *rest, **named)
 
+    def failing_copy(self: Cursor, table: str, *rest: Any, **named: Any) -> int:
+        if table == "flat_numbers" and partition:
+            raise ConnectionError("the server went away")
+        return copy(self, table, *rest, **named)
+
     monkeypatch.setattr(client, "execute_many", failing)
+    monkeypatch.setattr(Cursor, "adbc_ingest", failing_copy)
     assert not run_flat([{"day": "mon", "n": 2}], partition=partition).success
     assert flat_rows() == old
 

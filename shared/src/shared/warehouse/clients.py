@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.schema.utils import get_nested_tables
 
 from shared.warehouse.destination import Warehouse
 from shared.warehouse.parquet_files import ParquetFiles
@@ -38,7 +39,7 @@ class ReplacesInSql:
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
         """Tells whether a table goes through staging: not where the warehouse runs a query for it."""
-        if table_name in self.destination.pushed_down:
+        if table_name in self.destination.pushed_down or self._is_copied(table_name):
             return False
         staged: bool = super().should_load_data_to_staging_dataset(table_name)  # type: ignore[misc]
         return staged
@@ -48,10 +49,22 @@ class ReplacesInSql:
         if table["name"] in self.destination.pushed_down:
             return PushedDownJob(file_path, self.destination)
         if self.destination.kind == "postgres" and file_path.endswith(".parquet"):
-            from shared.warehouse.postgres_copy import StreamedCopyJob  # needs its driver
+            from shared.warehouse import postgres_copy  # needs its driver
 
-            return StreamedCopyJob(file_path)
+            if self._is_copied(table["name"]):
+                return postgres_copy.ReplacingCopyJob(file_path, self.destination)
+            return postgres_copy.StreamedCopyJob(file_path)
         return super().create_load_job(table, file_path, *args, **kwargs)  # type: ignore[misc]
+
+    def _is_copied(self, table: str) -> bool:
+        """Tells whether Postgres takes a table's rows without staging, and those it goes with."""
+        this: Any = self
+        together = self.destination.replaced_together(table)
+        return (
+            self.destination.kind == "postgres"
+            and table in self.destination.replaced_rows
+            and all(len(get_nested_tables(this.schema.tables, each)) == 1 for each in together)
+        )
 
     def row_count(self, table: str) -> int:
         """Returns a table's rows; a table that is declared and not made yet has none."""
@@ -66,7 +79,7 @@ class ReplacesInSql:
     def _create_merge_followup_jobs(self, table_chain: Sequence[Any]) -> Any:
         """Returns one job, hence one transaction, that merges all the tables that belong together."""
         merging, root = self.destination.merging, table_chain[0]["name"]
-        if root in self.destination.pushed_down:
+        if root in self.destination.pushed_down or self._is_copied(root):
             return []
         merging[root] = table_chain
         together = self.destination.replaced_together(root)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache, cached_property
+from threading import Lock
 from typing import Any
 
 import dlt
@@ -137,7 +138,9 @@ class Warehouse:
         self.versions: list[str] = []
         self.confirmations: list[Callable[[], None]] = []
         self.inserted: Counter[str] = Counter()
-        self.loading: set[str] = set()
+        self.loading: Counter[str] = Counter()
+        self.handed_over: dict[tuple[str, str], Any] = {}
+        self.handing_over = Lock()
         self.merging: dict[str, Sequence[Any]] = {}
         self.loads_again = loads_again
         self.log = log
@@ -188,7 +191,7 @@ class Warehouse:
         rows = self.replaced_rows.get(table)
         return {table} | {
             name
-            for name in self.loading - self.pushed_down
+            for name in self.loading.keys() - self.pushed_down
             if rows and name in self.replaced_rows
             if self.replaced_rows[name].resource == rows.resource
         }
