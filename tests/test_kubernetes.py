@@ -234,6 +234,7 @@ def test_each_location_has_a_server_under_its_name(root: Path, values: dict[str,
         deployment = deployments[server["host"]]
         assert re.fullmatch("[a-z][a-z0-9-]*", server["host"])  # a service is called so
         assert deployment["port"] == server["port"]
+        assert deployment["includeConfigInLaunchedRuns"] == {"enabled": False}
         # What the chart starts: `dagster api grpc` with these arguments.
         asked = grpc_command.make_context("grpc", [*deployment["dagsterApiGrpcArgs"], "-p", "1"])
         assert asked.params["module_name"] == code_locations()[server["name"]]
@@ -449,7 +450,7 @@ def test_the_jobs_of_a_run_are_of_kubernetes_schemas_and_their_commands_load(
     assert len(cluster.jobs) == (2 if executor == "k8s_job_executor" else 1)
     for sent in cluster.jobs:
         valid(sent)
-        # It has what a run is to have, and not what its location's server has.
+        # It has what the launcher gives a run, and a step has what its run has.
         pod = sent["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         launcher = values["runLauncher"]["config"]["k8sRunLauncher"]
