@@ -169,7 +169,7 @@ def test_a_load_between_the_two_backups_is_loaded_again_and_stands_once(
     assert server.loaded() == exact
 
 
-# Before Dagster 1.10: the last version whose storage is of another form than today's.
+# A version whose storage is of another form than today's.
 OLD = ["dagster==1.9.6", "dagster-postgres==0.25.6", "six"]  # six is used, and not declared
 PROGRAM = """
 import json, sys
