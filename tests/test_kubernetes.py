@@ -272,9 +272,7 @@ def test_a_secret_stands_in_no_file(
     assert "the value of" not in "".join(generator["files"]().values())
 
 
-def test_no_volume_is_asked_for_where_nothing_is_kept_on_one(
-    generator: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_volume_is_asked_for_where_nothing_is_kept_on_one(generator: dict[str, Any]) -> None:
     files = generator["files"]
     with pytest.raises(ValueError, match=r"WAREHOUSE_PATH is 'data/warehouse.duckdb'"):
         files({"DROP_FOLDER": "s3://bucket/drop"})
@@ -282,12 +280,11 @@ def test_no_volume_is_asked_for_where_nothing_is_kept_on_one(
         files({"WAREHOUSE_PATH": "/data/warehouse.duckdb"})
     with pytest.raises(ValueError, match="has no DROP_FOLDERS"):
         files({"DROP_FOLDERS": "s3://bucket/drop"})
-    one_file = environment.Variable("duckdb", "Which database is the warehouse.")
-    monkeypatch.setitem(environment.VARIABLES, "WAREHOUSE_TYPE", one_file)
     written = files({"WAREHOUSE_TYPE": "postgres", "DROP_FOLDER": "s3://bucket/drop"})
     assert "PersistentVolumeClaim" not in written["manifests.yaml"]
     assert "olume" not in written["values.yaml"]
     assert "nodeSelector" not in written["values.yaml"]
+    assert "DESTINATION__WAREHOUSE__CREDENTIALS" in written["secrets.example.yaml"]
 
 
 def test_the_executor_takes_its_run_config(root: Path) -> None:

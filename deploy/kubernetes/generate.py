@@ -79,12 +79,13 @@ def files(settings: Mapping[str, str] = SETTINGS) -> dict[str, str]:
     defaults = {name: variable.default for name, variable in environment.VARIABLES.items()}
     every = {**defaults, **settings}
     del every["DAGSTER_HOME"]  # the chart sets it
-    if every.get("WAREHOUSE_TYPE", "duckdb") != "duckdb":
-        del every["WAREHOUSE_PATH"]
+    secrets = {name for name in every if _SECRET.search(name)}
+    if every["WAREHOUSE_TYPE"] != "duckdb":
+        del every["WAREHOUSE_PATH"]  # a run's own disk is enough for its working folder
+        secrets.add("DESTINATION__WAREHOUSE__CREDENTIALS")
     for name in {"WAREHOUSE_PATH", "DROP_FOLDER"} & every.keys():
         if not (_on_volume(every[name]) or "://" in every[name]):
             raise ValueError(f"{name} is {every[name]!r}, which is a pod's own disk")
-    secrets = {name for name in every if _SECRET.search(name)}
     volume = any(map(_on_volume, every.values()))
     manifests = [
         _settings({name: every[name] for name in every if name not in secrets}),
