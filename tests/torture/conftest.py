@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from shared.testing.neows_server import NeowsServer
-from torture.harness import Launcher, Tally, Workspace
+from shared.testing.postgres_server import PostgresServer
+from torture.harness import Launcher, ServerWorkspace, Tally, Workspace
 
 
 @pytest.fixture(scope="session")
@@ -18,16 +19,27 @@ def launcher() -> Iterator[Launcher]:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, launcher: Launcher) -> Iterator[Workspace]:
-    """A workspace of the test's own."""
+def workspace(
+    request: pytest.FixtureRequest, tmp_path: Path, launcher: Launcher
+) -> Iterator[Workspace]:
+    """A workspace of the test's own; with the parameter `postgres` its warehouse is a server."""
     with NeowsServer(limit=1_000_000) as neows:
-        yield Workspace(tmp_path, launcher, neows)
+        if getattr(request, "param", "duckdb") == "postgres":
+            server: PostgresServer = request.getfixturevalue("warehouse_server")
+            address = server.database().replace("+psycopg2", "").replace("@", ":postgres@")
+            yield ServerWorkspace(tmp_path, launcher, neows, address)
+        else:
+            yield Workspace(tmp_path, launcher, neows)
 
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
     """Counts the trials of the test's promise (its docstring), for the table at the end."""
     promise = (request.function.__doc__ or request.function.__name__).splitlines()[0]
+    if "workspace" in request.fixturenames and isinstance(
+        request.getfixturevalue("workspace"), ServerWorkspace
+    ):
+        promise += " (Postgres)"
     counted = Tally(promise, int(request.config.getoption("--trials")))
     yield counted
     request.node.user_properties.append(("torture", counted.result()))

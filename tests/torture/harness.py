@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import duckdb
+import psycopg2
+import psycopg2.errors
 import requests
+import sqlglot
 
 from shared.testing.neows_server import NeowsServer, recorded_days
 
@@ -93,6 +96,30 @@ class Workspace:
                 return []
 
 
+class ServerWorkspace(Workspace):
+    """The same with a Postgres database as its warehouse."""
+
+    def __init__(self, folder: Path, launcher: Launcher, neows: NeowsServer, address: str) -> None:
+        super().__init__(folder, launcher, neows)
+        self.address = address
+        self.environment |= {
+            "WAREHOUSE_TYPE": "postgres",
+            "DESTINATION__WAREHOUSE__CREDENTIALS": address,
+        }
+
+    def rows(self, sql: str) -> Rows:
+        """Reads as a stranger does, in Postgres' words for the same."""
+        connection = psycopg2.connect(self.address)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sqlglot.transpile(sql, read="duckdb", write="postgres")[0])
+                return cursor.fetchall()
+        except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName):
+            return []
+        finally:
+            connection.close()
+
+
 class Tally:
     """Counts a promise's trials; `--trials` says how many a long test makes."""
 
@@ -133,7 +160,7 @@ def objects_of(day: str, count: int, version: int = 0) -> list[dict[str, Any]]:
 
 OBJECTS = """
     SELECT close_approach_date::VARCHAR, neo_reference_id
-    FROM nasa_neo.near_earth_objects ORDER BY ALL
+    FROM nasa_neo.near_earth_objects ORDER BY 1, 2
 """
 
 

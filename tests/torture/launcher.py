@@ -26,23 +26,37 @@ from typing import Any
 import dlt
 from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
+from dlt.destinations.impl.postgres.postgres import PostgresClient
 from dlt.destinations.job_client_impl import SqlLoadJob
 
 from shared import warehouse
 from shared.sources import csv
+from shared.warehouse.postgres_copy import ReplacingCopyJob, StreamedCopyJob
 
-POINTS: dict[str, tuple[type, str]] = {
+_EVERYWHERE: dict[str, tuple[type, str]] = {
     "extract": (dlt.Pipeline, "extract"),
     "normalize": (dlt.Pipeline, "normalize"),
     "load": (warehouse.WarehousePipeline, "load"),
-    "schema": (DuckDbClient, "update_stored_schema"),
-    "copy": (DuckDbCopyJob, "run"),
     "merge": (SqlLoadJob, "run"),
-    "pushed down": (warehouse.PushedDownJob, "run"),
-    "commit": (DuckDbSqlClient, "commit_transaction"),
-    "complete": (DuckDbClient, "complete_load"),
 }
-"""Methods of a load, in their order; a run dies "before" or "after" one: "before merge"."""
+POINTS: dict[str, dict[str, tuple[type, str]]] = {
+    "duckdb": {
+        **_EVERYWHERE,
+        "schema": (DuckDbClient, "update_stored_schema"),
+        "copy": (DuckDbCopyJob, "run"),
+        "pushed down": (warehouse.PushedDownJob, "run"),
+        "commit": (DuckDbSqlClient, "commit_transaction"),
+        "complete": (DuckDbClient, "complete_load"),
+    },
+    "postgres": {
+        **_EVERYWHERE,
+        "schema": (PostgresClient, "update_stored_schema"),
+        "copy": (ReplacingCopyJob, "run"),
+        "insert": (StreamedCopyJob, "_copy"),  # the old rows are deleted, in this transaction
+        "complete": (PostgresClient, "complete_load"),
+    },
+}
+"""Methods of a load, by the warehouse's type; a run dies "before" or "after" one: "before merge"."""
 
 
 def die(*_: object) -> None:
@@ -55,7 +69,7 @@ def arm(point: str) -> None:
     if when == "inside":
         die_inside_merge()
         return
-    owner, method = POINTS[name]
+    owner, method = POINTS[warehouse.kind()][name]
     original: Callable[..., Any] = getattr(owner, method)
 
     def dying(*arguments: Any, **named: Any) -> Any:
