@@ -10,6 +10,7 @@ import pytest
 
 from shared.cli import code_locations
 from shared.testing.neows_server import NeowsServer
+from shared.testing.postgres_server import PostgresServer
 from torture.harness import DevServer
 
 NOT_RUN_HERE = ("make test", "make bench", "uv run pytest .")
@@ -48,14 +49,23 @@ def clone(root: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def shell() -> dict[str, str]:
     """The environment of a user's shell: uv is there, and nothing of this test run."""
-    ours = ("NASA_", "WAREHOUSE_", "DROP_FOLDER", "DAGSTER", "VIRTUAL_ENV", "PYTEST", "UV_PROJECT")
+    ours = (
+        "NASA_",
+        "WAREHOUSE_",
+        "DESTINATION__",
+        "DROP_FOLDER",
+        "DAGSTER",
+        "VIRTUAL_ENV",
+        "PYTEST",
+        "UV_PROJECT",
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     uv = Path(os.environ["UV"]).parent  # uv run sets it
     return {**kept, "PATH": f"{uv}{os.pathsep}{os.environ['PATH']}"}
 
 
 def test_every_command_of_the_documents_runs(
-    root: Path, clone: Path, shell: dict[str, str]
+    root: Path, clone: Path, shell: dict[str, str], warehouse_server: PostgresServer
 ) -> None:
     ran = []
     with NeowsServer() as server:
@@ -72,6 +82,10 @@ def test_every_command_of_the_documents_runs(
                 if document.name == "backfill.md" or document.parent.name == "api_etl":
                     environment["NASA_BASE_URL"] = server.url
                 script = "set -eo pipefail\n" + "\n".join(lines)
+                if "postgresql://" in script:  # the page's address is an example
+                    address = warehouse_server.database().replace("+psycopg2", "")
+                    address = address.replace("@", ":secret@")
+                    script = re.sub(r"postgresql://\S+", address, script)
                 done = subprocess.run(
                     ["bash", "-c", script],
                     cwd=here,

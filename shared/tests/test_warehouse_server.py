@@ -256,7 +256,9 @@ def test_destinations_in_the_cloud_can_do_what_exact_loads_need(
     made: Any = destination()
     assert made.destination_name == "warehouse"
     assert made.destination_type == f"dlt.destinations.{kind}"
-    made.configuration(made.spec()._bind_dataset_name("a_dataset"))
+    configuration = made.configuration(made.spec()._bind_dataset_name("a_dataset"))
+    # Staging is a machine's own, for its runs take turns, and those of others do not wait for them.
+    assert configuration.staging_dataset_name_layout.startswith("%s_staging_")
     capabilities = made.capabilities()
     assert "delete-insert" in capabilities.supported_merge_strategies
     assert "insert-from-staging" in capabilities.supported_replace_strategies

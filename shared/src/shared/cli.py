@@ -92,7 +92,9 @@ def run(
         reports = _run_locations(chosen)
     failed = [report for report in reports if report.status == "failed"]
     console.print(_table(reports, live=False))
-    console.print(f"in {environment.value('WAREHOUSE_PATH')}", style="dim", highlight=False)
+    kind = environment.value("WAREHOUSE_TYPE")
+    where = environment.value("WAREHOUSE_PATH") if kind == "duckdb" else kind
+    console.print(f"in {where}", style="dim", highlight=False)
     for report in failed:
         console.print(f"[red]failed[/] {report.asset or report.location}: ", end="")
         console.print(report.error, markup=False, highlight=False)

@@ -226,6 +226,11 @@ def destination(
     if chosen != "filesystem":
         # A plain replace empties the table at the start, and is seen empty meanwhile.
         kwargs["replace_strategy"] = "insert-from-staging"
+    if chosen not in ("duckdb", "postgres", "ducklake", "filesystem"):
+        # Their runs take turns on one machine only, and dlt truncates the staging tables at each load:
+        # another machine's rows would be lost from them without a word.
+        host = re.sub(r"\W", "_", os.uname().nodename.lower())
+        kwargs["staging_dataset_name_layout"] = f"%s_staging_{host}"
     made: Warehouse = _destination_class(chosen)(replaced_rows, **kwargs)
     return made
 
