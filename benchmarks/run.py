@@ -108,6 +108,15 @@ WORKLOADS = {
             "dlt_postgres": System("dlt_postgres.py", most_runs=1),
         },
     ),
+    "writers_8": Workload(
+        "number",
+        8,
+        {
+            "ours": System("ours_writers.py"),
+            "ours_postgres": System("ours_writers.py", ("postgres",)),
+        },
+        most_runs=3,
+    ),
     "neows_100k": Workload(
         "neows",
         100_000,

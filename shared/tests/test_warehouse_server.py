@@ -185,6 +185,8 @@ def test_a_server_that_does_not_answer_is_an_error_without_the_password(
     assert "port 9" in str(told.value)
     assert "DESTINATION__WAREHOUSE__CREDENTIALS" in str(told.value)
     assert "s3cret-of-mine" not in str(told.value)
+    with pytest.raises(warehouse.WarehouseUnreachableError, match="port 9"):
+        warehouse.query("FROM a_dataset.a_table")
     assert environment.redacted("password s3cret-of-mine") == "password ***"
 
 

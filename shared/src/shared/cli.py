@@ -129,6 +129,7 @@ def query(sql: Annotated[str, typer.Argument(help="SQL in DuckDB's dialect.")]) 
         warehouse.QueryError,
         warehouse.WarehouseBusyError,
         warehouse.WarehouseSettingError,
+        warehouse.WarehouseUnreachableError,
     ) as error:
         console.print(str(error), markup=False, style="red")
         raise typer.Exit(1) from None

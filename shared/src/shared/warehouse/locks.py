@@ -264,7 +264,7 @@ class PostgresLocks:
             )
         except psycopg2.OperationalError as error:
             raise WarehouseUnreachableError(
-                f"{str(error).strip()}. Nothing was asked or loaded; look at "
+                f"{str(error).strip().rstrip('?.')}; nothing was asked or loaded. Look at "
                 "DESTINATION__WAREHOUSE__CREDENTIALS."
             ) from None
         self._session.autocommit = True

@@ -1,7 +1,7 @@
 """Reading the warehouse: one SQL, DuckDB's, whatever the warehouse is."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import duckdb
@@ -15,7 +15,14 @@ from sqlglot.tokens import TokenType  # type: ignore[attr-defined]
 
 from shared import environment
 from shared.warehouse.destination import configured, destination, kind
-from shared.warehouse.locks import Log, connect, path, silent, wait_for
+from shared.warehouse.locks import (
+    Log,
+    WarehouseUnreachableError,
+    connect,
+    path,
+    silent,
+    wait_for,
+)
 
 _NO_QUERY = "That is no query: it returns no rows."
 _MOST_SHOWN = 10_000
@@ -53,6 +60,7 @@ def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
 
     Raises:
         QueryError: the text is no query, it cannot be translated, or the server refuses it.
+        WarehouseUnreachableError: the server does not answer.
         FileNotFoundError: the warehouse is a file, and nothing has been loaded yet.
         WarehouseBusyError: a writer held that file for more than `WAREHOUSE_WAIT_SECONDS`.
         duckdb.Error: DuckDB refuses it.
@@ -87,7 +95,7 @@ def show(sql: str, width: int, log: Log = silent) -> None:
         with _files(asked) as connection:
             connection.sql(asked.sql("duckdb")).show(max_width=width)
         return
-    rows = _translated(exp.select("*").from_(asked.subquery("asked")).limit(_MOST_SHOWN))
+    rows = _translated(asked if asked.args.get("limit") else asked.limit(_MOST_SHOWN))
     if rows:
         duckdb.from_arrow(pa.Table.from_pylist(rows)).show(max_width=width)
     else:
@@ -136,7 +144,14 @@ def _translated(asked: exp.Query) -> list[dict[str, Any]]:
     client = made.client(Schema("reader"), configuration)
     try:
         sql = asked.sql(client.capabilities.sqlglot_dialect, unsupported_level=ErrorLevel.RAISE)
-        with client.sql_client as session:
+        with ExitStack() as opened:
+            try:
+                session = opened.enter_context(client.sql_client)
+            except Exception as error:  # noqa: BLE001 - of whichever driver
+                told = environment.redacted(str(error).strip().rstrip("?."))
+                raise WarehouseUnreachableError(
+                    f"{told}; look at DESTINATION__WAREHOUSE__CREDENTIALS."
+                ) from None
             if made.kind == "postgres":
                 session.execute_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
             with session.execute_query(sql) as result:
