@@ -175,6 +175,7 @@ def test_a_backfill_runs_on_several_machines_and_outlives_whatever_is_killed(
     machines.wait_for(lambda: machines.statuses().count("SUCCESS") == 2)
 
     machines.redis.kill()
+    machines.wait_for(lambda: machines.log.read_text().count("Cannot connect to redis") >= 4)
     machines.redis.start()
 
     machines.kill(machines.worker_of(second))  # a worker, with all that it executes
