@@ -18,19 +18,19 @@ if not _ADDRESS:
 _LONGEST_STEP = environment.seconds("WORKERS_LONGEST_STEP_SECONDS")
 
 SETTINGS: dict[str, Any] = {
-    # Redis forgets a step once it is done, not when it begins: so it outlives a killed worker.
+    # Redis forgets a step when it is done, not when it begins: so it outlives a killed worker.
     "task_acks_late": True,
-    # One whose process was killed runs again at once; thrice at most, for it may be what kills it.
-    "task_reject_on_worker_lost": True,
+    # One whose process was killed runs again at once, twice at most: it may be what kills.
     "task_retry_on_worker_lost": True,
     "task_annotations": {"execute_plan": {"max_retries": 2, "default_retry_delay": 0}},
-    # One whose whole worker was killed runs again as soon as it cannot be running any more.
+    "task_reject_on_worker_lost": True,  # and stays in Redis, should that fail
+    # One whose worker was killed as a whole runs again when it cannot be running any more.
     "task_time_limit": _LONGEST_STEP,
     "broker_transport_options": {
         "visibility_timeout": _LONGEST_STEP + 60,
-        "unacked_restore_throttle": 1,  # look for such steps every 10 seconds, not every 100
+        "unacked_restore_throttle": 1,  # looks every 10 seconds, not every 100
     },
-    # One that was done when its worker was killed does not.
+    # One that was done by then does not.
     "worker_deduplicate_successful_tasks": True,
     # No worker keeps a step waiting that another one could execute.
     "worker_prefetch_multiplier": 1,
