@@ -49,6 +49,14 @@ VARIABLES = {
         "https://api.nasa.gov/neo/rest/v1",
         "Where api_etl asks; `etl run` sets it to its own server without a key.",
     ),
+    "WORKERS_REDIS_URL": Variable(
+        "",
+        "The Redis through which workers get steps: redis://host:6379. Without it a run executes its own.",
+    ),
+    "WORKERS_LONGEST_STEP_SECONDS": Variable(
+        "3600",
+        "How long a step may take on a worker; after that, one whose machine died runs on another.",
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from api_etl import assets, automation, checks
+from shared.executor import executor
 from shared.resources import WarehouseDltResource
 
 defs = dg.Definitions(
@@ -11,5 +12,5 @@ defs = dg.Definitions(
     jobs=[automation.nasa_neo_job, automation.nasa_neo_checks_job],
     schedules=[automation.nasa_neo_schedule, automation.nasa_neo_checks_schedule],
     resources={"dlt": WarehouseDltResource()},
-    executor=dg.in_process_executor,
+    executor=executor(),
 )

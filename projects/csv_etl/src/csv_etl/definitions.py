@@ -3,6 +3,7 @@
 import dagster as dg
 
 from csv_etl import assets, automation
+from shared.executor import executor
 from shared.resources import WarehouseDltResource
 
 defs = dg.Definitions(
@@ -12,5 +13,5 @@ defs = dg.Definitions(
     schedules=[automation.daily_file_schedule],
     sensors=[automation.dropped_files],
     resources={"dlt": WarehouseDltResource()},
-    executor=dg.in_process_executor,
+    executor=executor(),
 )

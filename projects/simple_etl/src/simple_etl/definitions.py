@@ -2,11 +2,12 @@
 
 import dagster as dg
 
+from shared.executor import executor
 from shared.resources import WarehouseDltResource
 from simple_etl.assets import simple_assets
 
 defs = dg.Definitions(
     assets=[simple_assets],
     resources={"dlt": WarehouseDltResource()},
-    executor=dg.in_process_executor,
+    executor=executor(),
 )
