@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,8 +19,10 @@ STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 RELOAD = "mutation($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }"
 
 
-def rows(environment: dict[str, str], sql: str) -> list[tuple[Any, ...]]:
-    address = environment["DAGSTER_POSTGRES_URL"].replace("+psycopg2", "")
+def rows(
+    environment: Mapping[str, str], sql: str, of: str = "DAGSTER_POSTGRES_URL"
+) -> list[tuple[Any, ...]]:
+    address = environment[of].replace("+psycopg2", "")
     connection = psycopg2.connect(address)
     try:
         with connection.cursor() as cursor:

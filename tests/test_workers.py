@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import duckdb
 import pytest
 
 from deployment import rows
@@ -22,6 +21,7 @@ from held_steps import ROWS
 from redis_server import RedisServer
 from shared.cli import code_locations
 from shared.environment import VARIABLES
+from shared.testing.postgres_server import PostgresServer
 
 T = TypeVar("T")
 
@@ -35,11 +35,11 @@ VISIBILITY_TIMEOUT = float(VARIABLES["WORKERS_LONGEST_STEP_SECONDS"].default) + 
 
 def landed(environment: Mapping[str, str]) -> list[tuple[Any, ...]]:
     """Reads the warehouse, as a stranger does: each letter, its rows, and how many differ."""
-    with duckdb.connect(environment["WAREHOUSE_PATH"], read_only=True) as connection:
-        return connection.execute(
-            "SELECT letter, count(*), count(DISTINCT number) FROM letters.numbers "
-            "GROUP BY letter ORDER BY letter"
-        ).fetchall()
+    sql = (
+        "SELECT letter, count(*), count(DISTINCT number) FROM letters.numbers "
+        "GROUP BY letter ORDER BY letter"
+    )
+    return rows(environment, sql, of="DESTINATION__WAREHOUSE__CREDENTIALS")
 
 
 class Machines:
@@ -155,8 +155,16 @@ class Machines:
 
 
 @pytest.fixture
-def machines(server_environment: dict[str, str], tmp_path: Path) -> Iterator[Machines]:
-    with RedisServer(tmp_path) as redis, Machines(server_environment, redis, tmp_path) as made:
+def machines(
+    server_environment: dict[str, str], postgres: PostgresServer, tmp_path: Path
+) -> Iterator[Machines]:
+    address = postgres.database().replace("+psycopg2", "").replace("@", ":postgres@")
+    environment = {
+        **server_environment,
+        "WAREHOUSE_TYPE": "postgres",
+        "DESTINATION__WAREHOUSE__CREDENTIALS": address,
+    }
+    with RedisServer(tmp_path) as redis, Machines(environment, redis, tmp_path) as made:
         yield made
 
 

@@ -88,15 +88,16 @@ def redacted(text: str) -> str:
     """Returns a text with `***` for each secret of the environment.
 
     A secret is what a variable holds whose name ends with KEY, TOKEN, SECRET, PASSWORD or CREDENTIALS,
-    such as NASA_API_KEY, AWS_SECRET_ACCESS_KEY and dlt's own; plain, or written as in an address.
+    such as NASA_API_KEY, AWS_SECRET_ACCESS_KEY and dlt's own, or the password of an address; plain, or
+    written as in an address.
     """
     load_env_file()
     named = [(name, secret) for name, secret in os.environ.items() if _SECRET.search(name)]
-    # An address holds a password, which stands alone elsewhere.
+    # An address, such as that of Dagster's database, holds a password, which stands alone elsewhere.
     named += [
         (name, unquote(password))
-        for name, secret in named
-        if (password := _password(secret)) is not None
+        for name, address in os.environ.items()
+        if (password := _password(address)) is not None
     ]
     secrets = {
         secret
