@@ -151,6 +151,7 @@ def test_a_server_differs_from_a_laptop_in_what_a_server_needs(root: Path) -> No
     server = yaml.safe_load((root / "deploy" / "dagster.yaml").read_text())
     assert {name for name in server if server[name] != laptop.get(name)} == {
         "storage",
+        "run_coordinator",
         "run_monitoring",
         "run_retries",
         "retention",

