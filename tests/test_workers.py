@@ -100,7 +100,7 @@ class Machines:
         command = ["asset", "materialize", "-m", "held_steps", "--select", asset, *options]
         return self.start("dagster", *command, **environment)
 
-    def wait_for(self, found: Callable[[], T], seconds: float = 180) -> T:
+    def wait_for(self, found: Callable[[], T], seconds: float = 300) -> T:
         """Returns what `found` returns, once that is something."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -174,7 +174,7 @@ def test_a_backfill_runs_on_several_machines_and_outlives_whatever_is_killed(
     machines.held("a", "b")
     workers = {machines.worker(name) for name in ("one@machine", "two@machine")}
     backfill = ["-m", "held_steps", "-j", "numbers_job", "--partitions", "a,b,c", "--noprompt"]
-    assert machines.start("dagster", "job", "backfill", *backfill).wait(120) == 0
+    assert machines.start("dagster", "job", "backfill", *backfill).wait(300) == 0
     machines.start("dagster._daemon", "run", "-m", "held_steps")
     (first,), (second,) = machines.begun("a"), machines.begun("b")
     assert {machines.worker_of(first), machines.worker_of(second)} == workers
@@ -210,7 +210,7 @@ def test_with_celery_s_own_settings_a_killed_machine_s_step_is_lost_and_its_run_
     # No broker remembers it, so no worker gets it, whenever and from wherever it may come.
     assert machines.unacknowledged() + machines.queued() == 0
     machines.worker("two@machine", app=STOCK)
-    assert machines.materialise(NUMBERS, "--partition", "b").wait(120) == 0
+    assert machines.materialise(NUMBERS, "--partition", "b").wait(300) == 0
     assert len(machines.tries("a")) == 1
     assert machines.statuses() == ["STARTED", "SUCCESS"]
     assert lost.poll() is None
@@ -225,7 +225,7 @@ def test_a_step_that_was_done_when_its_machine_was_killed_does_not_run_again(
     machines.begun("a")
     worker.send_signal(signal.SIGSTOP)  # so that it cannot tell Redis, as the step itself does
     machines.let_go("a")
-    assert run.wait(120) == 0
+    assert run.wait(300) == 0
     machines.kill(worker)
     assert machines.unacknowledged() == 1
     machines.let_time_pass()
@@ -238,7 +238,7 @@ def test_a_step_that_was_done_when_its_machine_was_killed_does_not_run_again(
 
 def test_a_step_that_kills_its_process_is_tried_three_times(machines: Machines) -> None:
     machines.worker("one@machine")
-    assert machines.materialise("deadly").wait(120) == 1
+    assert machines.materialise("deadly").wait(300) == 1
     assert machines.statuses() == ["FAILURE"]
     assert len(machines.tries("deadly")) == 3
     assert machines.unacknowledged() + machines.queued() == 0
@@ -260,7 +260,7 @@ def test_a_step_that_takes_too_long_is_stopped_and_its_run_fails(
     machines.held("a")
     limit = {"WORKERS_LONGEST_STEP_SECONDS": "2"}
     machines.worker("one@machine", **limit)
-    assert machines.materialise(NUMBERS, "--partition", "a", **limit).wait(120) == 1
+    assert machines.materialise(NUMBERS, "--partition", "a", **limit).wait(300) == 1
     assert machines.statuses() == ["FAILURE"]
     assert "TimeLimitExceeded(2.0" in machines.log.read_text()
     assert machines.unacknowledged() + machines.queued() == 0
