@@ -114,11 +114,7 @@ def instance_file(values: dict[str, Any]) -> dict[str, Any]:
                 **launcher,
             },
         },
-        "run_coordinator": {
-            "module": "dagster.core.run_coordinator",
-            "class": daemon["runCoordinator"]["type"],
-            "config": snake(daemon["runCoordinator"]["config"]["queuedRunCoordinator"]),
-        },
+        "run_coordinator": daemon["runCoordinator"]["config"]["customRunCoordinator"],
         "run_monitoring": snake(daemon["runMonitoring"]),
         "run_retries": snake(daemon["runRetries"]),
         "retention": {
@@ -164,7 +160,7 @@ def test_the_instance_is_of_dagsters_schemas(values: dict[str, Any], tmp_path: P
     [
         "runLauncher.config.k8sRunLauncher.envSecrets",
         "runLauncher.config.k8sRunLauncher.runK8sConfig.jobSpecConfig",
-        "dagsterDaemon.runCoordinator.config.queuedRunCoordinator.maxConcurrentRuns",
+        "dagsterDaemon.runCoordinator.config.customRunCoordinator.config.max_concurrent_runs",
         "dagsterDaemon.runMonitoring.pollIntervalSeconds",
         "dagsterDaemon.runRetries.retryOnAssetOrOpFailure",
         "retention.sensor.purgeAfterDays",

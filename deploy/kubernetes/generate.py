@@ -112,6 +112,8 @@ def _values(*, volume: bool) -> dict[str, Any]:
         entry["grpc_server"]["location_name"]: entry["grpc_server"]["port"]
         for entry in _read("deploy/workspace.yaml")["load_from"]
     }
+    queue = instance.pop("run_coordinator")
+    queue["config"] |= instance.pop("concurrency")["runs"]
     env = {
         "envConfigMaps": [{"name": f"{RELEASE}-settings"}],
         "envSecrets": [{"name": f"{RELEASE}-secrets"}],
@@ -177,9 +179,10 @@ def _values(*, volume: bool) -> dict[str, Any]:
         "dagsterDaemon": {
             "runCoordinator": {
                 "enabled": True,
-                "type": "QueuedRunCoordinator",
-                # The chart's own `concurrency` clashes with what it writes here (Dagster issue 33225).
-                "config": {"queuedRunCoordinator": _camel(instance.pop("concurrency")["runs"])},
+                # The chart's own names for a queue know nothing of waiting for a location, and its
+                # `concurrency` clashes with what it writes here (Dagster issue 33225).
+                "type": "CustomRunCoordinator",
+                "config": {"customRunCoordinator": queue},
             },
             "runMonitoring": _camel(instance.pop("run_monitoring")),
             "runRetries": _camel(instance.pop("run_retries")),
