@@ -31,7 +31,7 @@ from dlt.destinations.job_client_impl import SqlLoadJob
 
 from shared import warehouse
 from shared.sources import csv
-from shared.warehouse.postgres_copy import ReplacingCopyJob, StreamedCopyJob
+from shared.warehouse.postgres_copy import CopyJob, ReplacingCopyJob
 
 _EVERYWHERE: dict[str, tuple[type, str]] = {
     "extract": (dlt.Pipeline, "extract"),
@@ -52,7 +52,7 @@ POINTS: dict[str, dict[str, tuple[type, str]]] = {
         **_EVERYWHERE,
         "schema": (PostgresClient, "update_stored_schema"),
         "copy": (ReplacingCopyJob, "run"),
-        "insert": (StreamedCopyJob, "_copy"),  # the old rows are deleted, in this transaction
+        "insert": (CopyJob, "_copy"),  # the old rows are deleted, in this transaction
         "complete": (PostgresClient, "complete_load"),
     },
 }

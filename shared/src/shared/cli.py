@@ -294,7 +294,7 @@ def _reports(
                 "done",
                 rows=int(str(rows.value)) if rows else None,
                 seconds=sum(_seconds(result, key) for result in results),
-                table=str(table.value).partition(".")[2] if table else "",
+                table=".".join(str(table.value).rsplit(".", 2)[1:]) if table else "",
             )
 
 

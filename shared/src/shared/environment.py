@@ -95,7 +95,8 @@ def redacted(text: str) -> str:
     named = [(name, secret) for name, secret in os.environ.items() if _SECRET.search(name)]
     # An address, such as that of Dagster's database, holds a password, which stands alone elsewhere.
     named += [
-        (name, unquote(password))
+        # Of a short one the signs around it: it would be found in texts that have nothing to do with it.
+        (name, unquote(password) if len(password) >= _SHORTEST_SECRET else f":{password}@")
         for name, address in os.environ.items()
         if (password := _password(address)) is not None
     ]

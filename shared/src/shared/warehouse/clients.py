@@ -6,6 +6,10 @@ from typing import Any
 
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.schema.utils import get_nested_tables
+from dlt.destinations.job_impl import (
+    FinalizedLoadJobWithFollowupJobs,
+    ReferenceFollowupJobRequest,
+)
 
 from shared.warehouse.destination import Warehouse
 from shared.warehouse.parquet_files import ParquetFiles
@@ -14,8 +18,9 @@ from shared.warehouse.push_down import PushedDownJob
 
 def client_class(base: Any, destination: Warehouse) -> Any:
     """Returns dlt's client class of a destination with what this run's loads need added."""
-    replaces: type = ParquetFiles if destination.kind == "filesystem" else ReplacesInSql
-    return type(f"Warehouse{base.__name__}", (replaces, base), {"destination": destination})
+    replaces = {"filesystem": ParquetFiles, "postgres": ReplacesInPostgres}
+    adds: type = replaces.get(destination.kind, ReplacesInSql)
+    return type(f"Warehouse{base.__name__}", (adds, base), {"destination": destination})
 
 
 class ReplacesInSql:
@@ -32,14 +37,11 @@ class ReplacesInSql:
                 this.capabilities.sqlglot_dialect, this.sql_client.escape_column_name
             )
             table["x-merge-destination-scope"] = condition
-        if self.destination.kind == "postgres":
-            # Parquet cannot be copied into jsonb, and dlt chooses json where the table asks for it.
-            table["file_format"] = "parquet"
         return table
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
         """Tells whether a table goes through staging: not where the warehouse runs a query for it."""
-        if table_name in self.destination.pushed_down or self._is_copied(table_name):
+        if table_name in self.destination.pushed_down:
             return False
         staged: bool = super().should_load_data_to_staging_dataset(table_name)  # type: ignore[misc]
         return staged
@@ -48,23 +50,7 @@ class ReplacesInSql:
         """Returns the job that loads a file, or runs a query."""
         if table["name"] in self.destination.pushed_down:
             return PushedDownJob(file_path, self.destination)
-        if self.destination.kind == "postgres" and file_path.endswith(".parquet"):
-            from shared.warehouse import postgres_copy  # needs its driver
-
-            if self._is_copied(table["name"]):
-                return postgres_copy.ReplacingCopyJob(file_path, self.destination)
-            return postgres_copy.StreamedCopyJob(file_path)
         return super().create_load_job(table, file_path, *args, **kwargs)  # type: ignore[misc]
-
-    def _is_copied(self, table: str) -> bool:
-        """Tells whether Postgres takes a table's rows without staging, and those it goes with."""
-        this: Any = self
-        together = self.destination.replaced_together(table)
-        return (
-            self.destination.kind == "postgres"
-            and table in self.destination.replaced_rows
-            and all(len(get_nested_tables(this.schema.tables, each)) == 1 for each in together)
-        )
 
     def row_count(self, table: str) -> int:
         """Returns a table's rows; a table that is declared and not made yet has none."""
@@ -79,7 +65,7 @@ class ReplacesInSql:
     def _create_merge_followup_jobs(self, table_chain: Sequence[Any]) -> Any:
         """Returns one job, hence one transaction, that merges all the tables that belong together."""
         merging, root = self.destination.merging, table_chain[0]["name"]
-        if root in self.destination.pushed_down or self._is_copied(root):
+        if root in self.destination.pushed_down:
             return []
         merging[root] = table_chain
         together = self.destination.replaced_together(root)
@@ -88,5 +74,59 @@ class ReplacesInSql:
         merge = super()._create_merge_followup_jobs  # type: ignore[misc]
         jobs = [job for name in sorted(together) for job in merge(merging[name])]
         statements = [Path(job.new_file_path()).read_text(encoding="utf-8") for job in jobs]
+        self.destination.confirm_turn()
         jobs[0]._save_text_file("\n".join(statements))  # noqa: SLF001 - dlt has no public way
         return jobs[:1]
+
+
+class ReplacesInPostgres(ReplacesInSql):
+    """A client of Postgres, which copies rows without staging where no nested table hinders it."""
+
+    def prepare_load_table(self, table_name: str) -> Any:
+        """Returns the table as `ReplacesInSql` does, for Parquet alone."""
+        table = super().prepare_load_table(table_name)
+        # Parquet cannot be copied into jsonb, and dlt chooses json where the table asks for it.
+        table["file_format"] = "parquet"
+        return table
+
+    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
+        """Tells whether a table goes through staging."""
+        return not self._is_copied(table_name) and super().should_load_data_to_staging_dataset(
+            table_name
+        )
+
+    def create_load_job(self, table: Any, file_path: str, *args: Any, **kwargs: Any) -> Any:
+        """Returns the job that copies a file; where rows are replaced that waits for all files."""
+        from shared.warehouse import postgres_copy  # needs its driver
+
+        if ReferenceFollowupJobRequest.is_reference_job(file_path):
+            return postgres_copy.ReplacingCopyJob(file_path, self.destination)
+        if self._is_copied(table["name"]):
+            return FinalizedLoadJobWithFollowupJobs(file_path)
+        if file_path.endswith(".parquet"):
+            return postgres_copy.StreamedCopyJob(file_path)
+        return super().create_load_job(table, file_path, *args, **kwargs)
+
+    def create_table_chain_completed_followup_jobs(
+        self, table_chain: Sequence[Any], completed_table_chain_jobs: Sequence[Any] | None = None
+    ) -> Any:
+        """Returns the job that replaces the rows of all tables that belong together."""
+        root = table_chain[0]["name"]
+        if not self._is_copied(root):
+            return super().create_table_chain_completed_followup_jobs(  # type: ignore[misc]
+                table_chain, completed_table_chain_jobs
+            )
+        merging = self.destination.merging
+        merging[root] = [job.file_path for job in completed_table_chain_jobs or ()]
+        together = self.destination.replaced_together(root)
+        if not together <= merging.keys():
+            return []  # the last of them replaces all
+        files = [file for name in sorted(together) for file in merging[name]]
+        return [ReferenceFollowupJobRequest(Path(files[0]).name, files)]
+
+    def _is_copied(self, table: str) -> bool:
+        this: Any = self
+        return table in self.destination.replaced_rows and all(
+            len(get_nested_tables(this.schema.tables, each)) == 1
+            for each in self.destination.replaced_together(table)
+        )

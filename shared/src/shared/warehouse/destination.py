@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache, cached_property
-from threading import Lock
 from typing import Any
 
 import dlt
@@ -22,7 +21,7 @@ from dlt.common.configuration.exceptions import (
 )
 from dlt.common.data_writers.escape import escape_postgres_identifier
 from dlt.common.destination import DestinationCapabilitiesContext
-from dlt.common.destination.client import DestinationClientDwhConfiguration
+from dlt.common.destination.client import DEFAULT_FILE_LAYOUT, DestinationClientDwhConfiguration
 from dlt.common.exceptions import MissingDependencyException
 from dlt.common.storages.configuration import FilesystemConfiguration
 
@@ -139,9 +138,8 @@ class Warehouse:
         self.confirmations: list[Callable[[], None]] = []
         self.inserted: Counter[str] = Counter()
         self.loading: Counter[str] = Counter()
-        self.handed_over: dict[tuple[str, str], Any] = {}
-        self.handing_over = Lock()
         self.merging: dict[str, Sequence[Any]] = {}
+        self.confirm_turn: Callable[[], None] = lambda: None
         self.loads_again = loads_again
         self.log = log
         super().__init__(destination_name=NAME, **kwargs)  # type: ignore[call-arg]
@@ -150,6 +148,9 @@ class Warehouse:
         capabilities = super()._raw_capabilities()  # type: ignore[misc]
         # dlt's own choice, a text of INSERTs, is most of a load's time.
         capabilities.preferred_loader_file_format = "parquet"
+        if self.kind in ("postgres", "filesystem"):
+            # What replaces a run's rows there knows no other, whatever a resource may ask for.
+            capabilities.supported_loader_file_formats = ["parquet", "reference"]
         if self.kind in ("duckdb", "motherduck", "ducklake", "postgres"):
             # dlt leaves this unset for them, and then commits a merge statement by statement: a load
             # that fails between its delete and its insert would lose the rows.
@@ -181,7 +182,7 @@ class Warehouse:
     @property
     def client_class(self) -> Any:
         """Dlt's client for the destination, which knows this run's partitions."""
-        # Each needs packages of its own, and the choice is made here.
+        # Here, for the clients know this module.
         from shared.warehouse.clients import client_class
 
         return client_class(super().client_class, self)  # type: ignore[misc]
@@ -266,6 +267,16 @@ def configured(made: Warehouse, dataset: str) -> Any:
         raise WarehouseSettingError(
             f"WAREHOUSE_TYPE is {made.kind}, and one of the variables {_SETTINGS}… is wrong: {told}"
         ) from None
+    driver = getattr(configuration.credentials, "drivername", None)
+    if made.kind == "postgres" and driver not in ("postgres", "postgresql"):
+        raise WarehouseSettingError(
+            f"{_SETTINGS}CREDENTIALS must begin with postgresql://, without a driver; it says {driver}."
+        )
+    if made.kind == "filesystem" and configuration.layout != DEFAULT_FILE_LAYOUT:
+        raise WarehouseSettingError(
+            f"{_SETTINGS}LAYOUT is {configuration.layout}; what a load replaces would not be found "
+            "by it. Unset it."
+        )
     if made.kind == "ducklake":
         _refuse_file_catalog(configuration)
     return configuration
@@ -310,5 +321,5 @@ def name(made: Warehouse, configuration: Any) -> str:
     if made.kind == "duckdb":
         return path().stem
     if isinstance(configuration, FilesystemConfiguration):
-        return str(configuration.bucket_url)
+        return environment.redacted(str(configuration.bucket_url))
     return str(getattr(configuration.credentials, "database", None) or made.kind)

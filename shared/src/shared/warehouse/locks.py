@@ -155,6 +155,13 @@ class Locks(Protocol):
             WarehouseBusyError: others held it for more than `WAREHOUSE_WAIT_SECONDS`.
         """
 
+    def confirm(self) -> None:
+        """Makes sure that the turn still holds, before rows are replaced.
+
+        Raises:
+            WarehouseUnreachableError: it does not.
+        """
+
 
 class FileLocks:
     """Orders the runs of this machine, by files beside the warehouse's."""
@@ -190,6 +197,9 @@ class FileLocks:
         file = path().with_suffix(f".{self.dataset}.lock")
         with _locked(file, self.dataset, self.log):
             yield
+
+    def confirm(self) -> None:
+        """Has nothing to look at: the kernel keeps a lock as long as the process lives."""
 
 
 class DuckDbLocks(FileLocks):
@@ -241,10 +251,19 @@ class PostgresLocks:
         with self._connected():
             name, since = "load", time.monotonic()
             self._acquire(name, since, f"{self.dataset}, which another run loads", shared=False)
+            yield
             try:
-                yield
-            finally:
                 self._execute("SELECT pg_advisory_unlock(%s)", self._place(name))
+            except WarehouseUnreachableError:
+                raise WarehouseUnreachableError(
+                    f"What was loaded into {self.dataset} is there, but the connection that held the "
+                    "turn ended meanwhile, so another run may have loaded beside it. Run it again."
+                ) from None
+
+    def confirm(self) -> None:
+        """Asks the server; see `Locks`."""
+        if self._session is not None:
+            self._execute("SELECT 1")
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
@@ -262,12 +281,16 @@ class PostgresLocks:
                 keepalives_interval=10,
                 keepalives_count=6,
             )
-        except psycopg2.OperationalError as error:
+        except psycopg2.Error as error:
+            told = environment.redacted(str(error).strip().rstrip("?."))
             raise WarehouseUnreachableError(
-                f"{str(error).strip().rstrip('?.')}; nothing was asked or loaded. Look at "
-                "DESTINATION__WAREHOUSE__CREDENTIALS."
+                f"{told}; nothing was asked or loaded. Look at DESTINATION__WAREHOUSE__CREDENTIALS."
             ) from None
         self._session.autocommit = True
+        self._execute(  # a turn can last for hours, in which it says nothing
+            "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN "
+            "('statement_timeout', 'idle_session_timeout')"
+        )
         try:
             yield
         finally:
@@ -301,6 +324,7 @@ class PostgresLocks:
         found = self._execute(
             "SELECT application_name, coalesce(host(client_addr), 'this host') "
             "FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted "
+            "AND datname = current_database() "
             "AND classid::BIGINT = %s AND objid::BIGINT = %s AND pid <> pg_backend_pid()",
             place >> 32,
             place & 0xFFFFFFFF,

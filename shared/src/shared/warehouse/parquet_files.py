@@ -7,29 +7,58 @@ rows, and a run killed there leaves both until the partition loads again.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import PurePosixPath
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from dlt.common.destination.client import JobClientBase
-from dlt.common.schema.utils import is_nested_table
+from dlt.common.destination.exceptions import (
+    DestinationTerminalException,
+    DestinationUndefinedEntity,
+)
+from dlt.common.schema.utils import get_nested_tables, get_root_table
 from dlt.destinations.impl.filesystem.filesystem import FilesystemLoadJob
 
-from shared.warehouse.destination import ReplacedRows, Warehouse, WarehouseSettingError
+from shared.warehouse.destination import (
+    PartitionError,
+    ReplacedRows,
+    Warehouse,
+    WarehouseSettingError,
+)
 
 _BATCH_ROWS = 100_000
+_UNFINISHED = ".part"
 _AT_ONCE = 16  # files in a bucket, each of which answers slowly
 
 
 def folder_of(partition: str) -> str:
     """Returns a partition's folder: its value, with what a path cannot hold as in an address."""
     written = quote(partition, safe="")
-    return written.replace(".", "%2E") if not written.strip(".") else written or "%00"
+    return written.replace(".", "%2E") if not written.strip(".") and written else written or "%00"
 
 
-class PartitionFilesJob(FilesystemLoadJob):
+class WholeFileJob(FilesystemLoadJob):
+    """Writes a file that is there as a whole or not at all, wherever the run may die."""
+
+    def run(self) -> None:
+        """Writes the job's file."""
+        self._put(self._file_path, self.make_remote_path())
+
+    def _put(self, file: str, remote: str) -> None:
+        client: Any = self._job_client
+        if not client.is_local_filesystem:
+            client.fs_client.put_file(file, remote)  # a bucket shows it once it is complete
+            return
+        client.fs_client.makedirs(str(PurePosixPath(remote).parent), exist_ok=True)
+        client.fs_client.put_file(file, f"{remote}{_UNFINISHED}")
+        client.fs_client.mv(f"{remote}{_UNFINISHED}", remote)
+
+
+class PartitionFilesJob(WholeFileJob):
     """Writes each partition's rows of a file into the partition's folder."""
 
     def __init__(self, file_path: str, rows: ReplacedRows) -> None:
@@ -38,24 +67,25 @@ class PartitionFilesJob(FilesystemLoadJob):
 
     def run(self) -> None:
         """Writes the files; of a load without rows one remains, that tells the table's columns."""
-        client: Any = self._job_client
         written = PurePosixPath(self.make_remote_path())
-        source = pq.ParquetFile(self._file_path)
-        writers: dict[str, pq.ParquetWriter] = {}
-        try:
-            for batch in source.iter_batches(_BATCH_ROWS):
+        with TemporaryDirectory(dir=Path(self._file_path).parent) as own, ExitStack() as opened:
+            writers: dict[str, pq.ParquetWriter] = {}
+            for batch in pq.ParquetFile(self._file_path).iter_batches(_BATCH_ROWS):
                 values = pc.cast(batch.column(self._rows.column), "string")
                 for value in pc.unique(values).to_pylist():
-                    if value not in writers:
-                        folder = written.parent / folder_of(value)
-                        client.fs_client.makedirs(str(folder), exist_ok=True)
-                        writers[value] = pq.ParquetWriter(
-                            str(folder / written.name), batch.schema, filesystem=client.fs_client
+                    if value not in self._rows.values:
+                        told = (
+                            f"{self._rows.resource}: {value!r} names none of the run's partitions"
                         )
+                        raise DestinationTerminalException(PartitionError(told))
+                    if value not in writers:
+                        file = Path(own) / str(len(writers))
+                        writers[value] = opened.enter_context(pq.ParquetWriter(file, batch.schema))
                     writers[value].write_batch(batch.filter(pc.equal(values, value)))
-        finally:
-            for writer in writers.values():
-                writer.close()
+            opened.close()
+            for number, value in enumerate(writers):
+                remote = written.parent / folder_of(value) / written.name
+                self._put(str(Path(own) / str(number)), str(remote))
         if not writers:
             super().run()
 
@@ -73,20 +103,15 @@ class ParquetFiles:
         """
         this: Any = self
         for job in new_jobs or ():
-            table = this.schema.tables[job.table_name]
-            if job.table_name in self.destination.replaced_rows or job.table_name.startswith(
-                "_dlt"
-            ):
+            name = job.table_name
+            if name in self.destination.replaced_rows or name.startswith("_dlt"):
                 continue
-            root = this.schema.tables[job.table_name]
-            while is_nested_table(root):
-                root = this.schema.tables[root["parent"]]
+            root = get_root_table(this.schema.tables, name)
             if root.get("write_disposition") == "merge":
-                what = "is nested" if table is not root else "merges by key"
+                what = "merges by key" if root["name"] == name else "is nested"
                 raise WarehouseSettingError(
-                    f"{job.table_name} {what}, which WAREHOUSE_TYPE=filesystem cannot load exactly: "
-                    "rows would stand there twice. Nothing was loaded; ducklake keeps the same files "
-                    "and can."
+                    f"{name} {what}, which WAREHOUSE_TYPE=filesystem cannot load exactly: rows would "
+                    "stand there twice. Nothing was loaded; ducklake keeps the same files and can."
                 )
         return super().verify_schema(only_tables, new_jobs)  # type: ignore[misc]
 
@@ -108,19 +133,28 @@ class ParquetFiles:
         """Returns the job that writes a file's rows."""
         if rows := self.destination.replaced_rows.get(table["name"]):
             return PartitionFilesJob(file_path, rows)
+        if file_path.endswith(".parquet") and not table["name"].startswith("_dlt"):
+            return WholeFileJob(file_path)
         return super().create_load_job(table, file_path, *args, **kwargs)  # type: ignore[misc]
+
+    def data_files(self, table: str) -> list[str]:
+        """Returns a table's files; a table that is declared and not made yet has none."""
+        this: Any = self
+        try:
+            return [file for file in this.list_table_files(table) if file.endswith(".parquet")]
+        except DestinationUndefinedEntity:
+            return []
 
     def row_count(self, table: str) -> int:
         """Returns a table's rows, which the files' ends tell."""
         this: Any = self
-        files = this.list_table_files(table) if this.is_storage_initialized() else []
 
         def rows_of(file: str) -> int:
             with this.fs_client.open(file, "rb") as opened:
                 return int(pq.ParquetFile(opened).metadata.num_rows)
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return sum(pool.map(rows_of, files))
+            return sum(pool.map(rows_of, self.data_files(table)))
 
     def complete_load(self, load_id: str) -> None:
         """Removes what the load replaces, then says that it is complete."""
@@ -133,8 +167,8 @@ class ParquetFiles:
     def _replaced(self) -> Iterator[str]:
         """Yields the files of the partitions, and of the tables, that the load replaces."""
         this: Any = self
-        for name in this.schema.tables:
-            if name not in self.destination.loading or name.startswith("_dlt"):
+        for name in self.destination.loading:
+            if name.startswith("_dlt"):
                 continue
             if rows := self.destination.replaced_rows.get(name):
                 folder = this.get_table_dir(name)
@@ -142,4 +176,6 @@ class ParquetFiles:
                 for each in ("", *map(folder_of, rows.values)):
                     yield from this.fs_client.find(f"{folder}{each}", maxdepth=1)
             elif this.prepare_load_table(name)["write_disposition"] == "replace":
-                yield from this.list_table_files(name)
+                # A nested table may have rows of before, and none now.
+                for nested in get_nested_tables(this.schema.tables, name):
+                    yield from self.data_files(str(nested["name"]))

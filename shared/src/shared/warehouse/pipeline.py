@@ -59,6 +59,7 @@ class WarehousePipeline(dlt.Pipeline):
     left: Mapping[str, TryLaterError]
     start_over: Callable[[], "WarehousePipeline"]
     row_counts: Mapping[str, int]
+    shown_tables: frozenset[str]
     locks: Locks
     warehouse_name: str
 
@@ -137,10 +138,7 @@ class WarehousePipeline(dlt.Pipeline):
             self._refuse_shrinking(new_rows)
             info = super().load(*args, **kwargs)
             with self._client() as client:
-                self.row_counts = {
-                    table: client.row_count(table)
-                    for table in self.default_schema.data_table_names()
-                }
+                self.row_counts = {table: client.row_count(table) for table in self.shown_tables}
         return info
 
     def _client(self) -> Any:
@@ -173,6 +171,8 @@ class WarehousePipeline(dlt.Pipeline):
     def _normalised_rows(self) -> Counter[str]:
         """Counts what is about to load, by table; a row that this run does not replace would double."""
         rows: Counter[str] = Counter()
+        self._warehouse.loading.clear()
+        self._warehouse.merging.clear()
         storage = self._get_load_storage().normalized_packages
         for load_id in self.list_normalized_load_packages():
             for job in storage.list_new_jobs(load_id):
@@ -245,10 +245,12 @@ def _add(schema: Schema, stored: TTableSchema) -> None:
 
 
 def _refuse(parquet: str, table: str, rows: ReplacedRows) -> None:
+    # By its text: a moment is another one in another zone, and 05 is no folder of 5.
+    written = rows.condition(escape='"{}"::VARCHAR'.format)
     with duckdb.connect() as connection:
         found = connection.execute(
             f'SELECT "{rows.column}"::VARCHAR, count(*) FROM read_parquet(?) '
-            f"WHERE ({rows.condition()}) IS NOT TRUE GROUP BY 1 ORDER BY 2 DESC LIMIT 1",
+            f"WHERE ({written}) IS NOT TRUE GROUP BY 1 ORDER BY 2 DESC LIMIT 1",
             [parquet],
         ).fetchone()
     if found:
@@ -321,6 +323,12 @@ class PipelineDeclaration(dlt.Pipeline):
         pipeline.log = log
         pipeline.locks = locks(made, configuration, log)
         pipeline.warehouse_name = name(made, configuration)
+        made.confirm_turn = pipeline.locks.confirm
+        pipeline.shown_tables = frozenset(
+            source.schema.naming.normalize_table_identifier(resource.table_name)
+            for resource in source.selected_resources.values()
+            if isinstance(resource.table_name, str)
+        )
         pipeline.pushes_down = pushes_down and made.kind == "duckdb"
         pipeline.start_over = partial(
             self.open,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from math import isfinite
 from typing import Any
 
 import duckdb
@@ -106,19 +107,22 @@ def _rows(result: Any) -> list[dict[str, Any]]:
     if result is None:
         raise QueryError(_NO_QUERY)
     columns = [column[0] for column in result.description or []]
+    if doubled := {name for name in columns if columns.count(name) > 1}:
+        raise QueryError(f"Several columns are called {', '.join(doubled)}; name each with AS.")
     return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
 
 
 def _parsed(sql: str, parameters: Sequence[object]) -> exp.Query:
     """Returns the query with its parameters as literals, which every dialect writes its own way."""
     try:
+        # sqlglot reads ?:: as a sign of its own.
         marks = [
             token.start
             for token in sqlglot.tokenize(sql, read="duckdb")
-            if token.token_type is TokenType.PLACEHOLDER
+            if token.token_type is TokenType.PLACEHOLDER or token.text == "?::"
         ]
         for number, start in reversed(list(enumerate(marks))):  # sqlglot keeps no order of them
-            sql = f"{sql[:start]}${number}{sql[start + 1 :]}"
+            sql = f"{sql[:start]}${number} {sql[start + 1 :]}"
         parsed = sqlglot.parse_one(sql, dialect="duckdb")
     except SqlglotError as error:
         raise QueryError(str(error)) from None
@@ -128,8 +132,17 @@ def _parsed(sql: str, parameters: Sequence[object]) -> exp.Query:
         raise QueryError(
             f"The query has {len(marks)} question marks, for {len(parameters)} values."
         )
+    for between in parsed.find_all(exp.DateDiff):
+        if between.text("unit").upper() not in ("", "DAY", "'DAY'"):
+            raise QueryError(
+                "Engines count months and hours between moments differently; use days."
+            )
     for place in list(parsed.find_all(exp.Placeholder)):
-        value = parameters[int(place.this)]
+        if not (place.name.isdecimal() and int(place.name) < len(marks)):
+            raise QueryError(f"A parameter is written ?, and not {place.sql('duckdb')}")
+        value = parameters[int(place.name)]
+        if isinstance(value, bytes) or (isinstance(value, float) and not isfinite(value)):
+            raise QueryError(f"{value!r} cannot be a parameter: engines write it differently.")
         literal = exp.convert(value)
         # An empty list says nothing of what it would hold.
         place.replace(literal if value != [] else exp.cast(literal, "TEXT[]"))
@@ -164,11 +177,10 @@ def _translated(asked: exp.Query) -> list[dict[str, Any]]:
 def _files(asked: exp.Query) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yields a connection in which the query's tables are views of their files."""
     made: Any = destination()
-    common = {each.alias for each in asked.find_all(exp.CTE)}
     with duckdb.connect() as connection:
         for table in {(each.db, each.name) for each in asked.find_all(exp.Table)}:
             dataset, name = table
-            if not dataset or name in common:
+            if not dataset:  # a subquery's name
                 continue
             client = made.client(Schema("reader"), configured(made, dataset))
             if not (client.is_local_filesystem or connection.list_filesystems()):
@@ -176,8 +188,7 @@ def _files(asked: exp.Query) -> Iterator[duckdb.DuckDBPyConnection]:
                 connection.register_filesystem(client.fs_client)
             files = [
                 file if client.is_local_filesystem else client.make_remote_url(file)
-                for file in client.list_table_files(name)
-                if file.endswith(".parquet")
+                for file in client.data_files(name)
             ]
             if not files:
                 raise QueryError(f"No table {dataset}.{name} in {client.config.bucket_url} yet.")

@@ -1,0 +1,280 @@
+"""What could go wrong on the way into a warehouse that is no DuckDB file, and does not."""
+
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dlt
+import psycopg2
+import pyarrow as pa
+import pytest
+from adbc_driver_manager.dbapi import Cursor
+from dlt.extract import DltResource, DltSource
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from shared import warehouse
+from shared.resources import DLT_SETTINGS, replaced_rows
+from shared.warehouse.parquet_files import folder_of
+
+REPLACED: Any = {"disposition": "merge", "strategy": "delete-insert"}
+
+
+def source_of(data: Any, name: str = "items", disposition: Any = None, **hints: Any) -> DltSource:
+    """Returns a source of one table; a column with the hint `partition` is replaced by it."""
+
+    @dlt.source(name="exact")
+    def exact() -> DltResource:
+        resource: DltResource = dlt.resource(
+            [data],
+            name=name,
+            columns=dict(hints),
+            write_disposition=disposition or REPLACED,
+        )
+        return resource
+
+    return exact()
+
+
+def load(source: DltSource, *partitions: str, **how: Any) -> warehouse.WarehousePipeline:
+    opened = warehouse.pipeline("exact_pipeline", dataset_name="exact").open(
+        "run", source, replaced_rows(source, partitions)
+    )
+    with opened.turn(), dlt.config.values(DLT_SETTINGS):
+        opened.run(source, **how)
+    warehouse.close(opened, failed=False)
+    return opened
+
+
+def count(table: str = "items") -> int:
+    (row,) = warehouse.query(f"SELECT count(*) AS n FROM exact.{table}")
+    return int(row["n"])
+
+
+@pytest.fixture
+def on_files(warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes the warehouse an empty folder, and returns it."""
+    folder = warehouse_folder / "lake"
+    monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
+    monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", folder.as_uri())
+    return folder
+
+
+DAY = {"data_type": "text", "partition": True}
+THREE = pa.table({"day": ["mon"] * 3, "n": [1, 2, 3]})
+
+
+def test_a_connection_that_is_lost_while_rows_are_copied_doubles_none(
+    on_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(source_of(THREE, day=DAY), "mon")
+    original, lost = Cursor.adbc_ingest, threading.Event()
+
+    def losing(self: Cursor, table: str, *rest: Any, **named: Any) -> int:
+        if table == "items" and not lost.is_set():
+            lost.set()
+            with psycopg2.connect(on_postgres) as other, other.cursor() as cursor:
+                cursor.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = "
+                    "'idle in transaction' AND datname = current_database()"
+                )
+        return original(self, table, *rest, **named)
+
+    monkeypatch.setattr(Cursor, "adbc_ingest", losing)
+    loaded = load(source_of(THREE, day=DAY), "mon")
+    assert lost.is_set()
+    assert count() == 3
+    assert loaded.row_counts == {"items": 3}
+
+
+@pytest.mark.usefixtures("on_postgres")
+def test_rows_of_many_files_and_of_a_pipeline_that_runs_twice_stand_once() -> None:
+    rows = [{"day": "mon", "n": n} for n in range(100)]
+    with dlt.config.values({"data_writer.file_max_items": 10, "data_writer.buffer_max_items": 10}):
+        load(source_of(rows, day=DAY), "mon")
+        source = source_of(rows, day=DAY)
+        opened = warehouse.pipeline("exact_pipeline", dataset_name="exact").open(
+            "run", source, replaced_rows(source, ["mon"])
+        )
+        for data in (rows, rows[:30]):
+            opened.run(source_of(data, day=DAY))
+    assert count() == 30
+
+
+@pytest.mark.parametrize("kind", ["on_postgres", "on_files"])
+@pytest.mark.parametrize("file_format", ["csv", "insert_values", "jsonl"])
+def test_a_format_that_a_resource_asks_for_replaces_rows_all_the_same(
+    request: pytest.FixtureRequest, kind: str, file_format: Any
+) -> None:
+    request.getfixturevalue(kind)
+    for _ in range(2):
+        source = source_of([{"day": "mon", "n": n} for n in range(3)], day=DAY)
+        source.items.apply_hints(file_format=file_format)
+        load(source, "mon")
+    assert count() == 3
+
+
+WRONG = {
+    "text": (pa.array(["12345678"]), "bigint"),
+    "number": (pa.array([1], pa.int64()), "timestamp"),
+    "unsigned": (pa.array([2**63 + 5], pa.uint64()), "bigint"),
+    "word": (pa.array(["soon"]), "date"),
+    "fraction": (pa.array([1.5]), "bigint"),
+}
+
+
+@pytest.mark.usefixtures("on_postgres")
+@pytest.mark.parametrize("what", WRONG)
+def test_a_value_of_another_type_lands_as_itself_or_not_at_all(what: str) -> None:
+    values, data_type = WRONG[what]
+    table = pa.table({"day": ["mon"], "value": values})
+    source = source_of(table, day=DAY, value={"data_type": data_type})
+    if what == "text":
+        load(source, "mon")
+        assert warehouse.query("SELECT value FROM exact.items") == [{"value": 12345678}]
+        return
+    with pytest.raises(PipelineStepFailed):
+        load(source, "mon")
+
+
+@pytest.mark.usefixtures("on_postgres")
+def test_numbers_of_other_widths_land_as_they_are() -> None:
+    numbers = {
+        "narrow": pa.array([7], pa.int16()),
+        "single": pa.array([0.5], pa.float32()),
+        "whole": pa.array([3], pa.int64()),
+    }
+    hints: dict[str, Any] = {name: {"data_type": "double"} for name in ("single", "whole")}
+    narrow = {"data_type": "bigint", "precision": 32}
+    load(source_of(pa.table({"day": ["mon"], **numbers}), day=DAY, narrow=narrow, **hints), "mon")
+    found = warehouse.query("SELECT narrow, single, whole FROM exact.items")
+    assert found == [{"narrow": 7, "single": 0.5, "whole": 3.0}]
+
+
+AMBIGUOUS: dict[str, tuple[Any, str, str]] = {
+    "moment": (datetime(2025, 3, 10, tzinfo=UTC), "timestamp", "2025-03-10"),
+    "number": (5, "bigint", "05"),
+    "day": (datetime(2025, 3, 10, tzinfo=UTC).date(), "date", "2025-3-10"),
+}
+
+
+@pytest.mark.parametrize("kind", ["warehouse_folder", "on_postgres", "on_files"])
+@pytest.mark.parametrize("what", AMBIGUOUS)
+def test_a_partition_whose_name_reads_otherwise_as_its_rows_is_refused(
+    request: pytest.FixtureRequest, kind: str, what: str
+) -> None:
+    request.getfixturevalue(kind)
+    value, data_type, key = AMBIGUOUS[what]
+    source = source_of([{"key": value}], key={"data_type": data_type, "partition": True})
+    with pytest.raises(warehouse.PartitionError, match="none of the partitions"):
+        load(source, key)
+
+
+def test_nested_rows_of_a_replaced_table_go_with_it(on_files: Path) -> None:
+    for kids in ([{"a": 1}, {"a": 2}], []):
+        load(source_of([{"n": 1, "kids": kids}], disposition="replace"))
+    assert count() == 1
+    assert not list(on_files.rglob("items__kids/*.parquet"))
+
+
+def test_a_table_whose_name_begins_another_s_keeps_its_files(on_files: Path) -> None:
+    for name in ("items_of_today", "items", "items"):
+        load(source_of(THREE, name=name, disposition="replace"))
+    assert (count("items_of_today"), count("items")) == (3, 3)
+    assert len(list(on_files.rglob("items/*.parquet"))) == 1
+
+
+def test_a_layout_by_which_nothing_would_be_replaced_is_refused(
+    on_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DESTINATION__WAREHOUSE__LAYOUT", "{table_name}/{load_id}/{file_id}.{ext}")
+    with pytest.raises(warehouse.WarehouseSettingError, match="LAYOUT"):
+        load(source_of(THREE, day=DAY), "mon")
+    assert not on_files.exists()
+
+
+def test_a_file_of_a_run_that_died_while_writing_is_no_file_of_the_table(on_files: Path) -> None:
+    load(source_of(THREE, day=DAY), "mon")
+    left = on_files / "exact" / "items" / "tue" / "1.a.parquet.part"
+    left.parent.mkdir()
+    left.write_bytes(b"PAR1 and no more")
+    assert count() == 3
+    tuesday = pa.table({"day": ["tue"], "n": [1]})
+    load(source_of(tuesday, day=DAY), "tue")
+    assert count() == 4
+    assert not left.exists()
+
+
+PARTITIONS = ["", ".", "..", "a/b", "a%2Fb", "50%", "*?[x]", "é 日", "a.b", "%00", "mon=tue"]
+
+
+def test_each_partition_has_a_folder_of_its_own(on_files: Path) -> None:
+    assert len({folder_of(name) for name in PARTITIONS}) == len(PARTITIONS)
+    for name in PARTITIONS * 2:
+        load(source_of(pa.table({"day": [name], "n": [1]}), day=DAY), name)
+    found = warehouse.query("SELECT day, count(*) AS n FROM exact.items GROUP BY 1")
+    assert {row["day"]: row["n"] for row in found} == dict.fromkeys(PARTITIONS, 1)
+    assert all(file.is_relative_to(on_files) for file in on_files.rglob("*"))
+
+
+def test_what_files_cannot_replace_is_refused_and_nothing_is_left(on_files: Path) -> None:
+    keyed = source_of(
+        [{"id": 1}], disposition="merge", id={"data_type": "bigint", "primary_key": True}
+    )
+    with pytest.raises(PipelineStepFailed, match="items merges by key"):
+        load(keyed)
+    nested = source_of([{"day": "mon", "kids": [{"a": 1}]}], day=DAY)
+    with pytest.raises(PipelineStepFailed, match="items__kids is nested"):
+        load(nested, "mon")
+    assert not list(on_files.rglob("items*/**/*.parquet"))
+
+
+@pytest.fixture(params=["on_postgres", "on_files"])
+def three_rows(request: pytest.FixtureRequest) -> str:
+    request.getfixturevalue(request.param)
+    load(source_of(THREE, day=DAY), "mon")
+    return str(request.param)
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters"),
+    [
+        ("SELECT min(n), min(n) FROM exact.items", []),
+        ("SELECT date_diff('month', DATE '2025-01-31', DATE '2025-03-01') AS months", []),
+        ("SELECT ? AS value FROM exact.items", [float("nan")]),
+        ("SELECT ? AS value FROM exact.items", [b"bytes"]),
+        ("SELECT $other AS value FROM exact.items", []),
+        ("SELECT ? AS value FROM exact.items", []),
+        ("SELECT n FROM exact.missing", []),
+    ],
+)
+def test_a_query_that_means_something_else_elsewhere_is_refused(
+    three_rows: str, sql: str, parameters: Sequence[object]
+) -> None:
+    with pytest.raises(warehouse.QueryError):
+        warehouse.query(sql, parameters)
+    assert three_rows
+
+
+def test_a_query_may_name_its_parts_and_cast_its_parameters(three_rows: str) -> None:
+    sql = (
+        "WITH items AS (SELECT * FROM exact.items WHERE day = ?) "
+        "SELECT ?::DATE AS day, sum(n)::BIGINT AS n FROM items WHERE n > - ?::INTEGER"
+    )
+    found = warehouse.query(sql, ["mon", "2025-03-10", 5])
+    assert [(str(row["day"]), row["n"]) for row in found] == [("2025-03-10", 6)], three_rows
+
+
+def test_a_wrong_scheme_is_named_and_no_password_told(
+    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert warehouse_folder
+    monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
+    address = "postgresql+psycopg2://me:s3cret@127.0.0.1:9/x"
+    monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
+    with pytest.raises(
+        warehouse.WarehouseSettingError, match="must begin with postgresql://"
+    ) as told:
+        warehouse.query("FROM exact.items")
+    assert "s3cret" not in str(told.value)
