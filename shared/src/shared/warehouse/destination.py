@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from threading import Lock
 from typing import Any
 
@@ -24,10 +24,20 @@ from dlt.common.data_writers.escape import escape_postgres_identifier
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.client import DestinationClientDwhConfiguration
 from dlt.common.exceptions import MissingDependencyException
+from dlt.common.schema import Schema
 from dlt.common.storages.configuration import FilesystemConfiguration
 
 from shared import environment
-from shared.warehouse.locks import DuckDbLocks, FileLocks, Locks, Log, PostgresLocks, path, silent
+from shared.warehouse.locks import (
+    DuckDbLocks,
+    DuckLakeLocks,
+    FileLocks,
+    Locks,
+    Log,
+    PostgresLocks,
+    path,
+    silent,
+)
 
 NAME = "warehouse"
 """The destination's name, hence the middle part of dlt's variables."""
@@ -301,8 +311,21 @@ def locks(made: Warehouse, configuration: DestinationClientDwhConfiguration, log
         return PostgresLocks(dataset, log, this.to_native_representation(), who)
     if made.kind == "ducklake":
         address = str(this.catalog.to_native_representation()).partition("://")[2]
-        return PostgresLocks(dataset, log, f"postgresql://{address}", who)
+        return DuckLakeLocks(
+            dataset,
+            log,
+            f"postgresql://{address}",
+            who,
+            schema=this.metadata_schema or this.ducklake_name,
+            make=partial(_attach, made, configuration),
+        )
     return FileLocks(dataset, log)
+
+
+def _attach(made: Any, configuration: Any) -> None:
+    """Opens the lake, which makes it where it is not there."""
+    with made.client(Schema("lake"), configuration).sql_client:
+        pass
 
 
 def name(made: Warehouse, configuration: Any) -> str:
