@@ -25,7 +25,10 @@ from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.client import DestinationClientDwhConfiguration
 from dlt.common.exceptions import MissingDependencyException
 from dlt.common.schema import Schema
-from dlt.common.storages.configuration import FilesystemConfiguration
+from dlt.common.storages.configuration import (
+    FilesystemConfiguration,
+    FilesystemConfigurationWithLocalFiles,
+)
 
 from shared import environment
 from shared.warehouse.locks import (
@@ -277,7 +280,7 @@ def configured(made: Warehouse, dataset: str) -> Any:
             f"WAREHOUSE_TYPE is {made.kind}, and one of the variables {_SETTINGS}… is wrong: {told}"
         ) from None
     if made.kind == "ducklake":
-        _refuse_file_catalog(configuration)
+        _refuse_files_of_a_machine(configuration)
     return configuration
 
 
@@ -291,12 +294,20 @@ def _variables(traces: Mapping[str, Sequence[Any]]) -> Iterator[str]:
                 yield each.key
 
 
-def _refuse_file_catalog(configuration: Any) -> None:
-    driver = configuration.credentials.catalog.drivername
+def _refuse_files_of_a_machine(configuration: Any) -> None:
+    """Refuses what dlt takes without a word where a part of a DuckLake is not set."""
+    address, credentials = f"{_SETTINGS}CREDENTIALS__", configuration.credentials
+    driver = credentials.catalog.drivername
     if driver not in ("postgres", "postgresql"):
         raise WarehouseSettingError(
-            f"DuckLake's catalog is {driver}, which loses loads of several writers; it must be a "
-            f"Postgres database. Set {_SETTINGS}CREDENTIALS__CATALOG to postgresql://…"
+            f"DuckLake's catalog is {driver}, and must be a Postgres database: a file loses the loads "
+            f"of several writers. Set {address}CATALOG to postgresql://…; nothing was asked or loaded."
+        )
+    if isinstance(credentials.storage, FilesystemConfigurationWithLocalFiles):
+        raise WarehouseSettingError(
+            "DuckLake's files would land in the working folder of each run. Set "
+            f"{address}STORAGE__BUCKET_URL to s3://…, or to a folder that all machines share; nothing "
+            "was asked or loaded."
         )
 
 
