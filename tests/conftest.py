@@ -10,6 +10,7 @@ import pytest
 from shared.testing.postgres_server import PostgresServer
 
 ROOT = Path(__file__).parents[1]
+collect_ignore = ["ducklake"]  # test_ducklake.py runs them, in their own environment
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ POINTS: dict[str, dict[str, tuple[type, str]]] = {
     },
 }
 """Methods of a load, by the warehouse's type; a run dies "before" or "after" one: "before merge"."""
+POINTS["ducklake"] = POINTS["duckdb"]  # dlt's classes for it derive from those
 
 
 def die(*_: object) -> None:

@@ -1,13 +1,33 @@
 """Pytest fixtures for any team's tests; pytest finds them by itself once `shared` is installed."""
 
+import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
+import duckdb
 import pytest
 
 from shared.testing.neows_server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds which warehouses the tests of exact loads run on."""
+    parser.addoption(
+        "--warehouses",
+        default="duckdb,postgres",
+        help="Types of warehouse for the tests that hold on each; ducklake has its own environment.",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test that asks for `each_warehouse` once on each type of the option."""
+    if "each_warehouse" in metafunc.fixturenames:
+        types = metafunc.config.getoption("warehouses").split(",")
+        metafunc.parametrize("each_warehouse", types, indirect=True)
 
 
 @pytest.fixture
@@ -44,6 +64,82 @@ def on_postgres(
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
     return address
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[str]:
+    """The address of an S3 server for the files of all tests, each in a bucket of its own."""
+    from moto.server import ThreadedMotoServer  # a package that not every member's tests have
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def duckdb_extensions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what DuckDB needs for DuckLake, from wheels: nothing is downloaded."""
+    folder = tmp_path_factory.mktemp("extensions")
+    with duckdb.connect(config={"extension_directory": str(folder)}) as connection:
+        for name in ("ducklake", "httpfs", "postgres_scanner"):
+            spec = find_spec(f"duckdb_extension_{name}")
+            assert spec
+            assert spec.origin
+            (file,) = Path(spec.origin).parent.rglob("*.duckdb_extension")
+            connection.execute(f"INSTALL '{file}'")
+    return folder
+
+
+@pytest.fixture
+def on_ducklake(
+    warehouse_folder: Path,
+    warehouse_server: PostgresServer,
+    bucket_server: str,
+    duckdb_extensions: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """Makes the warehouse an empty DuckLake, and returns the address of its files."""
+    import boto3  # comes with the S3 server
+
+    del warehouse_folder  # its settings come first
+    bucket, access = f"test-{uuid4().hex}", ("key", "secret-of-the-test")
+    boto3.client(
+        "s3",
+        endpoint_url=bucket_server,
+        aws_access_key_id=access[0],
+        aws_secret_access_key=access[1],
+        region_name="us-east-1",
+    ).create_bucket(Bucket=bucket)
+    duckdb_settings = {
+        "extension_directory": str(duckdb_extensions),
+        "autoinstall_known_extensions": False,
+        "ducklake_default_data_inlining_row_limit": 0,  # else the catalog holds small loads itself
+    }
+    settings = {
+        "CATALOG": warehouse_server.database().replace("+psycopg2", "").replace("@", ":postgres@"),
+        "GLOBAL_CONFIG": json.dumps(duckdb_settings),
+        "STORAGE__BUCKET_URL": f"s3://{bucket}/lake",
+        "STORAGE__CREDENTIALS__AWS_ACCESS_KEY_ID": access[0],
+        "STORAGE__CREDENTIALS__AWS_SECRET_ACCESS_KEY": access[1],
+        "STORAGE__CREDENTIALS__ENDPOINT_URL": bucket_server,
+        "STORAGE__CREDENTIALS__REGION_NAME": "us-east-1",
+    }
+    monkeypatch.setenv("WAREHOUSE_TYPE", "ducklake")
+    for name, value in settings.items():
+        monkeypatch.setenv(f"DESTINATION__WAREHOUSE__CREDENTIALS__{name}", value)
+    return settings["STORAGE__BUCKET_URL"]
+
+
+@pytest.fixture
+def each_warehouse(request: pytest.FixtureRequest, warehouse_folder: Path) -> str:
+    """Makes the warehouse an empty one of each type in turn, and returns the type."""
+    del warehouse_folder  # a file, unless the type's own fixture says otherwise
+    chosen = str(request.param)
+    if chosen != "duckdb":
+        request.getfixturevalue(f"on_{chosen}")
+    return chosen
 
 
 @pytest.fixture

@@ -28,6 +28,15 @@ class ReplacesInSql:
 
     destination: Warehouse
 
+    def __init__(self, schema: Any, config: Any, capabilities: Any) -> None:
+        if self.destination.kind == "ducklake":
+            from shared.warehouse.ducklake import KeptConnections
+
+            config.credentials.conn_pool = KeptConnections(
+                config.credentials, always_open_connection=True
+            )
+        super().__init__(schema, config, capabilities)  # type: ignore[call-arg]
+
     def prepare_load_table(self, table_name: str) -> Any:
         """Returns the table with the rows that the merge is to delete."""
         this: Any = self

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import dlt
@@ -23,10 +23,23 @@ from dlt.common.data_writers.escape import escape_postgres_identifier
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.client import DEFAULT_FILE_LAYOUT, DestinationClientDwhConfiguration
 from dlt.common.exceptions import MissingDependencyException
-from dlt.common.storages.configuration import FilesystemConfiguration
+from dlt.common.schema import Schema
+from dlt.common.storages.configuration import (
+    FilesystemConfiguration,
+    FilesystemConfigurationWithLocalFiles,
+)
 
 from shared import environment
-from shared.warehouse.locks import DuckDbLocks, FileLocks, Locks, Log, PostgresLocks, path, silent
+from shared.warehouse.locks import (
+    DuckDbLocks,
+    DuckLakeLocks,
+    FileLocks,
+    Locks,
+    Log,
+    PostgresLocks,
+    path,
+    silent,
+)
 
 NAME = "warehouse"
 """The destination's name, hence the middle part of dlt's variables."""
@@ -278,7 +291,7 @@ def configured(made: Warehouse, dataset: str) -> Any:
             "by it. Unset it."
         )
     if made.kind == "ducklake":
-        _refuse_file_catalog(configuration)
+        _refuse_files_of_a_machine(configuration)
     return configuration
 
 
@@ -292,12 +305,20 @@ def _variables(traces: Mapping[str, Sequence[Any]]) -> Iterator[str]:
                 yield each.key
 
 
-def _refuse_file_catalog(configuration: Any) -> None:
-    driver = configuration.credentials.catalog.drivername
+def _refuse_files_of_a_machine(configuration: Any) -> None:
+    """Refuses what dlt takes without a word where a part of a DuckLake is not set."""
+    address, credentials = f"{_SETTINGS}CREDENTIALS__", configuration.credentials
+    driver = credentials.catalog.drivername
     if driver not in ("postgres", "postgresql"):
         raise WarehouseSettingError(
-            f"DuckLake's catalog is {driver}, which loses loads of several writers; it must be a "
-            f"Postgres database. Set {_SETTINGS}CREDENTIALS__CATALOG to postgresql://…"
+            f"DuckLake's catalog is {driver}, and must be a Postgres database: a file loses the loads "
+            f"of several writers. Set {address}CATALOG to postgresql://…; nothing was asked or loaded."
+        )
+    if isinstance(credentials.storage, FilesystemConfigurationWithLocalFiles):
+        raise WarehouseSettingError(
+            "DuckLake's files would land in the working folder of each run. Set "
+            f"{address}STORAGE__BUCKET_URL to s3://…, or to a folder that all machines share; nothing "
+            "was asked or loaded."
         )
 
 
@@ -312,8 +333,21 @@ def locks(made: Warehouse, configuration: DestinationClientDwhConfiguration, log
         return PostgresLocks(dataset, log, this.to_native_representation(), who)
     if made.kind == "ducklake":
         address = str(this.catalog.to_native_representation()).partition("://")[2]
-        return PostgresLocks(dataset, log, f"postgresql://{address}", who)
+        return DuckLakeLocks(
+            dataset,
+            log,
+            f"postgresql://{address}",
+            who,
+            schema=this.metadata_schema or this.ducklake_name,
+            make=partial(_attach, made, configuration),
+        )
     return FileLocks(dataset, log)
+
+
+def _attach(made: Any, configuration: Any) -> None:
+    """Opens the lake, which makes it where it is not there."""
+    with made.client(Schema("lake"), configuration).sql_client:
+        pass
 
 
 def name(made: Warehouse, configuration: Any) -> str:

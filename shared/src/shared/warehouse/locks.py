@@ -347,6 +347,38 @@ class PostgresLocks:
             ) from None
 
 
+class DuckLakeLocks(PostgresLocks):
+    """Orders the runs of a DuckLake in the database of its catalog, which the first of them makes."""
+
+    def __init__(
+        self,
+        dataset: str,
+        log: Log,
+        address: str,
+        who: str,
+        *,
+        schema: str,
+        make: Callable[[], None],
+    ) -> None:
+        """Takes the catalog's schema, and what makes it where it is not there."""
+        super().__init__(dataset, log, address, who)
+        self._schema, self._make = schema, make
+
+    @contextmanager
+    def turn(self, units: Units) -> Iterator[None]:
+        """Holds what a run replaces; see `Locks`."""
+        with self._connected():
+            # Of two that make it at the same moment DuckLake fails one.
+            if not self._execute(
+                "SELECT FROM pg_tables WHERE schemaname = %s AND tablename = 'ducklake_metadata'",
+                self._schema,
+            ):
+                with PostgresLocks("the lake", self.log, self.address, self.who).load():
+                    self._make()
+            with super().turn(units):
+                yield
+
+
 def _another_run(dataset: str) -> str:
     return f"another run of the same partition of {dataset}"
 

@@ -157,6 +157,10 @@ def _translated(asked: exp.Query) -> list[dict[str, Any]]:
     client = made.client(Schema("reader"), configuration)
     try:
         sql = asked.sql(client.capabilities.sqlglot_dialect, unsupported_level=ErrorLevel.RAISE)
+        if made.kind == "ducklake":
+            # A reader makes no lake, and changes none; dlt has no setting for it.
+            attach = client.sql_client.attach_statement.removesuffix(")")
+            client.sql_client._attach_statement = f"{attach}, READ_ONLY)"  # noqa: SLF001
         with ExitStack() as opened:
             try:
                 session = opened.enter_context(client.sql_client)

@@ -1,0 +1,159 @@
+"""A DuckLake, its catalog in Postgres and its files on S3: many writers, killed ones, strangers."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg2
+import pytest
+
+from shared import warehouse
+from torture.harness import Launcher, Rows
+
+DAYS = [f"2018-01-{day}" for day in range(22, 28)]
+ROWS = 500
+ADDRESS = "DESTINATION__WAREHOUSE__CREDENTIALS__"
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Launcher]:
+    """The process that forks the writers."""
+    started = Launcher("simple_etl", "csv_etl")
+    yield started
+    started.close()
+
+
+class Lake:
+    """An empty lake, and the runs that load into it."""
+
+    prices = """
+        SELECT file_name, count(DISTINCT amount), count(*), min(share_price), max(share_price)
+        FROM csv_data.share_prices_daily GROUP BY ALL ORDER BY ALL
+    """
+
+    def __init__(self, folder: Path, launcher: Launcher) -> None:
+        self.folder, self.launcher = folder, launcher
+        self.home = folder / "home"
+        self.home.mkdir()
+
+    def drop(self, day: str, price: int = 1) -> tuple[Any, ...]:
+        """Writes a day's file, and returns what `prices` finds once it has landed."""
+        header = "date,share_price,amount,spend,shift,spread\n"
+        rows = "".join(f"2018/01/02,{price},{n},3,4,5\n" for n in range(ROWS))
+        (self.folder / "drop" / f"{day}.csv").write_text(header + rows)
+        return f"{day}.csv", ROWS, ROWS, price, price
+
+    def command(self, module: str, *keys: str, **more: Any) -> dict[str, Any]:
+        """Returns the command that runs some assets of a location."""
+        ours = ("WAREHOUSE_", "DESTINATION__", "DROP_FOLDER")
+        settings = {name: value for name, value in os.environ.items() if name.startswith(ours)}
+        settings |= {"HOME": str(self.home), "WAREHOUSE_WAIT_SECONDS": "600"}
+        log = str(self.folder / "log")
+        return {"module": module, "keys": keys, "log": log, "environment": settings, **more}
+
+    def daily(self, day: str, **more: Any) -> dict[str, Any]:
+        """Returns the command that loads a day's file."""
+        keys = ("csv_data/import_daily_file", "csv_data/share_prices_daily")
+        return self.command("csv_etl", *keys, partition=day, **more)
+
+    def run(self, *commands: dict[str, Any]) -> list[int]:
+        """Runs commands at the same moment and returns their exit codes."""
+        return self.launcher.run(list(commands))
+
+    def log(self) -> str:
+        """Returns the end of what the runs wrote."""
+        return (self.folder / "log").read_text()[-5000:]
+
+    def rows(self, sql: str) -> Rows:
+        """Reads as a stranger does: DuckDB alone, told where the catalog is and who may read."""
+        set_to = {name.removeprefix(ADDRESS): value for name, value in os.environ.items()}
+        secret = {
+            "KEY_ID": set_to["STORAGE__CREDENTIALS__AWS_ACCESS_KEY_ID"],
+            "SECRET": set_to["STORAGE__CREDENTIALS__AWS_SECRET_ACCESS_KEY"],
+            "ENDPOINT": set_to["STORAGE__CREDENTIALS__ENDPOINT_URL"].removeprefix("http://"),
+            "URL_STYLE": "path",
+            "USE_SSL": "false",
+        }
+        folder = json.loads(set_to["GLOBAL_CONFIG"])["extension_directory"]
+        with duckdb.connect(config={"extension_directory": folder}) as connection:
+            listed = ", ".join(f"{name} '{value}'" for name, value in secret.items())
+            connection.execute(f"CREATE SECRET (TYPE s3, {listed})")
+            connection.execute(
+                f"ATTACH 'ducklake:postgres:{set_to['CATALOG']}' AS lake "
+                "(METADATA_SCHEMA ducklake, READ_ONLY)"
+            )
+            connection.execute("USE lake")
+            return connection.execute(sql).fetchall()
+
+
+@pytest.fixture
+def lake(tmp_path: Path, launcher: Launcher, on_ducklake: str) -> Lake:
+    """A lake of the test's own."""
+    assert on_ducklake
+    return Lake(tmp_path, launcher)
+
+
+def test_eight_writers_at_once_land_exactly_in_a_lake_that_the_first_of_them_makes(
+    lake: Lake, on_ducklake: str
+) -> None:
+    prices = [lake.drop(day) for day in DAYS]
+    config = {"ops": {"import_file": {"config": {"path": f"{DAYS[0]}.csv"}}}}
+    writers = [
+        *map(lake.daily, DAYS),
+        lake.command("csv_etl", "csv_data/import_file", "csv_data/share_prices", config=config),
+        lake.command("simple_etl", "simple/load_dict"),
+    ]
+    for _ in range(2):
+        assert lake.run(*writers) == [0] * 8, lake.log()
+        assert lake.rows(lake.prices) == prices
+        assert lake.rows("SELECT count(*) FROM csv_data.share_prices") == [(ROWS,)]
+        assert lake.rows("SELECT name FROM simple.load_dict ORDER BY 1") == [("Alice",), ("Bob",)]
+    files = lake.rows(
+        "SELECT data_file FROM ducklake_list_files('lake', 'load_dict', schema => 'simple')"
+    )
+    assert files
+    assert all(file.startswith(f"{on_ducklake}/simple/load_dict/") for (file,) in files)
+    assert not list(lake.home.iterdir()), "an extension went into the user's home"
+
+
+def test_a_killed_writer_leaves_old_rows_or_new_and_the_next_run_is_exact(lake: Lake) -> None:
+    killed, other = DAYS[:2]
+    old, others = lake.drop(killed), lake.drop(other)
+    assert lake.run(lake.daily(killed), lake.daily(other)) == [0, 0], lake.log()
+    points = ("after copy", "inside merge", "after commit")
+    for price, point in enumerate(points, start=2):
+        new = lake.drop(killed, price)
+        assert lake.run(lake.daily(killed, die=point)) == [-9], lake.log()
+        assert lake.rows(lake.prices) == [new if point == "after commit" else old, others]
+        assert lake.run(lake.daily(killed)) == [0], lake.log()
+        assert lake.rows(lake.prices) == [new, others]
+        old = new
+
+
+def test_a_reader_makes_no_lake_and_changes_none(on_ducklake: str) -> None:
+    assert on_ducklake
+    with pytest.raises(warehouse.WarehouseUnreachableError, match="does not exist"):
+        warehouse.query("SELECT 1")
+    with (
+        psycopg2.connect(os.environ[f"{ADDRESS}CATALOG"]) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'ducklake'")
+        assert cursor.fetchone() == (0,)
+
+
+def test_extensions_that_are_missing_are_named_and_those_of_the_settings_are_enough(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lake.run(lake.command("simple_etl", "simple/load_dict")) == [0], lake.log()
+    assert not list(lake.home.iterdir())
+    elsewhere = {
+        "extension_directory": str(tmp_path / "none"),
+        "autoinstall_extension_repository": "http://127.0.0.1:9",  # nothing listens: no network
+    }
+    monkeypatch.setenv(f"{ADDRESS}GLOBAL_CONFIG", json.dumps(elsewhere))
+    assert lake.run(lake.command("simple_etl", "simple/load_dict")) == [1]
+    assert 'Failed to download extension "ducklake"' in lake.log()

@@ -1,0 +1,94 @@
+"""DuckLake: what it refuses, and the tests of its own environment, which has DuckDB's extensions."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from shared import warehouse
+from shared.sources.simple import simple_source
+
+ADDRESS = "DESTINATION__WAREHOUSE__CREDENTIALS__"
+CATALOG = {"CATALOG": "postgresql://etl:secret@127.0.0.1:9/lake"}
+FILES = {
+    "STORAGE__BUCKET_URL": "s3://lake/files",
+    "STORAGE__CREDENTIALS__AWS_ACCESS_KEY_ID": "key",
+    "STORAGE__CREDENTIALS__AWS_SECRET_ACCESS_KEY": "secret-of-the-test",
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named", "why"),
+    [
+        ({}, "CATALOG", "catalog is sqlite"),
+        (FILES, "CATALOG", "catalog is sqlite"),
+        ({**FILES, "CATALOG": "sqlite:///lake.sqlite"}, "CATALOG", "catalog is sqlite"),
+        ({**FILES, "CATALOG": "duckdb:///lake.duckdb"}, "CATALOG", "catalog is duckdb"),
+        ({**FILES, "CATALOG": "mysql://etl:secret@127.0.0.1/lake"}, "CATALOG", "catalog is mysql"),
+        (CATALOG, "STORAGE__BUCKET_URL", "in the working folder"),
+    ],
+)
+def test_what_several_machines_cannot_share_is_refused_before_anything_is_asked(
+    warehouse_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+    named: str,
+    why: str,
+) -> None:
+    monkeypatch.chdir(warehouse_folder)
+    monkeypatch.setenv("WAREHOUSE_TYPE", "ducklake")
+    for name, value in settings.items():
+        monkeypatch.setenv(f"{ADDRESS}{name}", value)
+    with pytest.raises(warehouse.WarehouseSettingError) as told:
+        warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
+    assert why in str(told.value)
+    assert f"Set {ADDRESS}{named} to " in str(told.value)
+    assert "nothing was asked or loaded" in str(told.value)
+    with pytest.raises(warehouse.WarehouseSettingError, match=named):
+        warehouse.query("SELECT 1")
+    assert [path.name for path in warehouse_folder.iterdir()] == ["drop"]
+
+
+def test_a_catalog_in_postgres_with_files_on_s3_is_taken(
+    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert warehouse_folder
+    monkeypatch.setenv("WAREHOUSE_TYPE", "ducklake")
+    for name, value in {**CATALOG, **FILES}.items():
+        monkeypatch.setenv(f"{ADDRESS}{name}", value)
+    opened = warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
+    with pytest.raises(warehouse.WarehouseUnreachableError, match="port 9"), opened.turn():
+        pytest.fail("nothing listens there")
+
+
+def test_exact_loads_many_writers_and_kills_in_the_environment_of_its_own(
+    root: Path, tmp_path: Path
+) -> None:
+    found = (os.environ.get("UV"), shutil.which("uv"), str(root / ".uv" / "bin" / "uv"))
+    uv = next((each for each in found if each and Path(each).exists()), None)
+    if uv is None:
+        pytest.skip("uv, which makes the environment, is not in UV, on the PATH or in .uv/bin")
+    # Else uv would take, and change, the environment that this very test runs in.
+    ours = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTEST_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    command = [uv, "run", "--project", "tests/ducklake", "--locked", "pytest", "tests/ducklake"]
+    done = subprocess.run(
+        [
+            *command,
+            "shared/tests/test_resources.py",
+            "--warehouses=ducklake",
+            f"--basetemp={tmp_path / 'ducklake'}",
+            # Told before anything loads, whatever the warehouse is.
+            "--deselect=shared/tests/test_resources.py::test_a_changed_type",
+        ],
+        cwd=root,
+        env={**environment, "UV_COMPILE_BYTECODE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, f"{' '.join(command)} failed; it says why above"
