@@ -12,13 +12,18 @@ from dlt.destinations.job_impl import (
 )
 
 from shared.warehouse.destination import Warehouse
+from shared.warehouse.ducklake import KeptConnections
 from shared.warehouse.parquet_files import ParquetFiles
 from shared.warehouse.push_down import PushedDownJob
 
 
 def client_class(base: Any, destination: Warehouse) -> Any:
     """Returns dlt's client class of a destination with what this run's loads need added."""
-    replaces = {"filesystem": ParquetFiles, "postgres": ReplacesInPostgres}
+    replaces = {
+        "ducklake": ReplacesInDuckLake,
+        "filesystem": ParquetFiles,
+        "postgres": ReplacesInPostgres,
+    }
     adds: type = replaces.get(destination.kind, ReplacesInSql)
     return type(f"Warehouse{base.__name__}", (adds, base), {"destination": destination})
 
@@ -27,15 +32,6 @@ class ReplacesInSql:
     """A client of a database: one transaction deletes a run's rows of a table and inserts the new."""
 
     destination: Warehouse
-
-    def __init__(self, schema: Any, config: Any, capabilities: Any) -> None:
-        if self.destination.kind == "ducklake":
-            from shared.warehouse.ducklake import KeptConnections
-
-            config.credentials.conn_pool = KeptConnections(
-                config.credentials, always_open_connection=True
-            )
-        super().__init__(schema, config, capabilities)  # type: ignore[call-arg]
 
     def prepare_load_table(self, table_name: str) -> Any:
         """Returns the table with the rows that the merge is to delete."""
@@ -86,6 +82,15 @@ class ReplacesInSql:
         self.destination.confirm_turn()
         jobs[0]._save_text_file("\n".join(statements))  # noqa: SLF001 - dlt has no public way
         return jobs[:1]
+
+
+class ReplacesInDuckLake(ReplacesInSql):
+    """A client of a DuckLake, whose connections are used again."""
+
+    def __init__(self, schema: Any, config: Any, capabilities: Any) -> None:
+        credentials = config.credentials
+        credentials.conn_pool = KeptConnections(credentials, always_open_connection=True)
+        super().__init__(schema, config, capabilities)  # type: ignore[call-arg]
 
 
 class ReplacesInPostgres(ReplacesInSql):
