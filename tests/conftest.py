@@ -53,7 +53,7 @@ def server_environment(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds how long the torture suite goes on."""
-    parser.addoption("--trials", type=int, default=10, help="Trials of each torture test.")
+    parser.addoption("--trials", type=int, default=5, help="Trials of each torture test.")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
