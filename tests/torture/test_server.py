@@ -1,0 +1,405 @@
+"""A server whose parts die while its queue is full: every run ends right, and none is lost."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import psycopg2
+import pytest
+import requests
+import yaml
+
+from deployment import LAUNCH
+from shared.testing.neows_server import NeowsServer
+from shared.testing.postgres_server import PostgresServer
+from torture.harness import (
+    LOCATIONS,
+    OBJECTS,
+    Launcher,
+    ServerWorkspace,
+    Tally,
+    Workspace,
+    expected_objects,
+    objects_of,
+)
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = Path(sys.executable).parent
+LONG = 100  # trials from which this is tried: it takes a quarter of an hour for each warehouse
+HEADER = "date,share_price,amount,spend,shift,spread\n"
+FILES = """
+    SELECT file_name, count(*), count(DISTINCT share_price), sum(share_price)::BIGINT
+    FROM csv_data.share_prices_daily GROUP BY 1 ORDER BY 1
+"""
+RUNS = """
+    SELECT tag.value::INTEGER, runs.run_id, status,
+        (SELECT max(value) FROM run_tags WHERE run_id = runs.run_id AND key = 'dagster/will_retry'),
+        (SELECT max(value) FROM run_tags WHERE run_id = runs.run_id AND key = 'dagster/auto_retry_run_id'),
+        EXISTS (SELECT FROM run_tags WHERE run_id = runs.run_id AND key = 'dagster/parent_run_id')
+    FROM runs JOIN run_tags AS tag ON tag.run_id = runs.run_id AND tag.key = 'torture/number'
+    ORDER BY 1, runs.id
+"""
+ACTIVE = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+PROCESS = """
+    SELECT substring(event FROM 'Started process for run \\(pid: (\\d+)\\)') FROM event_logs
+    WHERE run_id = %s AND event LIKE '%%Started process for run%%'
+"""
+ASKED = (
+    "SELECT count(*) FROM event_logs WHERE event LIKE '%dequeu%'"  # in vain, else it says nothing
+)
+LOADS = (
+    "SELECT FROM pg_stat_activity WHERE application_name LIKE 'pid %'"  # a run that holds its turn
+)
+# The shipped instance's intervals, and what they are here: a test cannot wait for a day.
+INTERVALS = {
+    "user_code_failure_retry_delay": (60, 5),
+    "start_timeout_seconds": (300, 90),
+    "max_runtime_seconds": (86400, 45),
+    "poll_interval_seconds": (30, 5),
+}
+
+
+class Run(NamedTuple):
+    """A run as it stands in Dagster's storage; `number` is that of what was launched."""
+
+    number: int
+    id: str
+    status: str
+    will_retry: str | None
+    retry: str | None
+    is_retry: bool
+
+    @property
+    def settled(self) -> bool:
+        """Whether neither it nor the daemon has anything to do any more."""
+        failed_for_good = self.will_retry == "false" or self.retry is not None
+        return self.status == "SUCCESS" or (self.status == "FAILURE" and failed_for_good)
+
+
+class Work(NamedTuple):
+    """What a run is to load."""
+
+    location: str
+    keys: list[list[str]]
+    partition: str | None
+
+
+class Program:
+    """One of the server's programs, a process of its own."""
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self.command, self.folder, self.environment = command, folder, environment
+        self.groups: list[int] = []
+
+    def start(self) -> None:
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=self.folder,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.groups.append(self.process.pid)
+
+    def kill(self) -> None:
+        """Kills the process itself; what it has started goes on."""
+        self.process.kill()
+        self.process.wait()
+
+    def kill_all(self) -> None:
+        """Kills what it has started as well, as a container's end does."""
+        for group in self.groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        self.process.wait()
+
+
+class Server:
+    """Postgres, a code server for each location, the webserver and the daemon."""
+
+    def __init__(
+        self, workspace: Workspace, postgres: PostgresServer, environment: dict[str, str]
+    ) -> None:
+        self.workspace, self.postgres = workspace, postgres
+        self.address = environment["DAGSTER_POSTGRES_URL"].replace("+psycopg2", "")
+        self.folder = Path(environment["DAGSTER_HOME"])
+        self.environment = {**environment, **workspace.environment}
+        self.work: list[Work] = []
+        instance = (self.folder / "dagster.yaml").read_text()
+        for name, (shipped, here) in INTERVALS.items():
+            assert instance.count(f"{name}: {shipped}\n") == 1
+            instance = instance.replace(f"{name}: {shipped}\n", f"{name}: {here}\n")
+        (self.folder / "dagster.yaml").write_text(instance)
+        locations = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text())
+        self.programs: dict[str, Program] = {}
+        for entry in locations["load_from"]:
+            server = entry["grpc_server"]
+            name, server["port"] = server["location_name"], free_port()
+            module = ["-m", f"{name}.definitions", "--location-name", name]
+            where = ["-h", server["host"], "-p", str(server["port"])]
+            self.add(name, "dagster", "api", "grpc", *module, *where)
+        (self.folder / "workspace.yaml").write_text(yaml.safe_dump(locations))
+        self.locations = list(self.programs)
+        self.port = free_port()
+        there = ["-w", "workspace.yaml"]
+        self.add("webserver", "dagster-webserver", "-h", "127.0.0.1", "-p", str(self.port), *there)
+        self.add("daemon", "dagster-daemon", "run", *there)
+
+    def add(self, name: str, program: str, *arguments: str) -> None:
+        command = [str(PROGRAMS / program), *arguments]
+        self.programs[name] = Program(command, self.folder, self.environment)
+
+    def __enter__(self) -> Self:
+        for program in self.programs.values():
+            program.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for program in self.programs.values():
+            program.kill_all()
+
+    def wait_for(self, found: Callable[[], Any], what: str, seconds: float = 900) -> Any:
+        """Returns what `found` returns, once that is something."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if value := found():
+                return value
+            time.sleep(0.3)
+        log = (self.folder / "server.log").read_text()[-3000:]
+        raise TimeoutError(f"{what}: {[run for run in self.runs() if not run.settled]} {log}")
+
+    def graphql(self, query: str, **variables: Any) -> Any:
+        """Returns the webserver's answer, or nothing while it has none."""
+        address = f"http://127.0.0.1:{self.port}/graphql"
+        with contextlib.suppress(requests.RequestException):
+            answer = requests.post(
+                address, json={"query": query, "variables": variables}, timeout=60
+            )
+            return answer.json()["data"]
+        return None
+
+    def whole(self) -> bool:
+        """Tells whether each location is there."""
+        answer = self.graphql(LOCATIONS)
+        entries = answer["workspaceOrError"]["locationEntries"] if answer else []
+        loaded = [
+            entry["name"]
+            for entry in entries
+            if (entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation"
+        ]
+        return set(loaded) == set(self.locations)
+
+    def tried_again(self) -> bool:
+        """Tells whether the daemon has looked at all that failed."""
+        return all(run.settled for run in self.runs() if run.status == "FAILURE")
+
+    def sql(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        connection = psycopg2.connect(self.address)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(query, parameters or None)
+                return cursor.fetchall()
+        finally:
+            connection.close()
+
+    def runs(self) -> list[Run]:
+        try:
+            return [Run(*row) for row in self.sql(RUNS)]
+        except psycopg2.errors.UndefinedTable:  # whoever comes first makes them
+            return []
+
+    def status(self, run: str) -> str:
+        """Returns a run's status."""
+        return next(each.status for each in self.runs() if each.id == run)
+
+    def ended(self) -> int:
+        """Returns how many of the runs launched have loaded."""
+        return len({run.number for run in self.runs() if run.status == "SUCCESS"})
+
+    def over(self) -> bool:
+        """Tells whether all that was launched has come to its end."""
+        runs = self.runs()
+        return {run.number for run in runs} == set(range(len(self.work))) and all(
+            run.settled for run in runs
+        )
+
+    def started(self, *locations: str) -> list[Run]:
+        """Returns the runs that are loading now."""
+        return [
+            run
+            for run in self.runs()
+            if run.status == "STARTED" and self.work[run.number].location in locations
+        ]
+
+    def launch(self, work: Work) -> None:
+        """Queues a run, once: an answer that does not come may mean that the run is there."""
+        number = len(self.work)
+        self.work.append(work)
+        tags = {"torture/number": str(number)}
+        if work.partition:
+            tags["dagster/partition"] = work.partition
+        parameters = {
+            "selector": {
+                "repositoryLocationName": work.location,
+                "repositoryName": "__repository__",
+                "pipelineName": "__ASSET_JOB",
+                "assetSelection": [{"path": key} for key in work.keys],
+            },
+            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+        }
+
+        def launched() -> bool:
+            if any(run.number == number for run in self.runs()):
+                return True
+            answer = self.graphql(LAUNCH, parameters=parameters)
+            return bool(answer and "run" in answer["launchRun"])
+
+        self.wait_for(launched, f"launching {work}")
+
+    def restart(self, name: str) -> None:
+        """Kills a program and starts it again."""
+        self.programs[name].kill()
+        self.programs[name].start()
+
+    def kill_server_alone(self, location: str) -> None:
+        """Kills a location's server, whose runs go on; starts it once the queue has asked for it."""
+        runs = self.wait_for(lambda: self.started(location), f"a run of {location}")
+        before = self.sql(ASKED)
+        self.programs[location].kill()
+        self.wait_for(lambda: self.sql(ASKED) != before and self.tried_again(), "the queue")
+        self.programs[location].start()
+        for run in runs:
+            self.wait_for(lambda: self.status(run.id) not in ACTIVE, "the run's end")  # noqa: B023
+            assert self.status(run.id) == "SUCCESS"
+
+    def kill_server_with_runs(self, location: str) -> None:
+        """Kills a location's server and the runs it has started, and starts it again."""
+        program, hit = self.programs[location], False
+        while not hit:
+            runs = self.wait_for(lambda: self.started(location), f"a run of {location}")
+            program.kill_all()
+            hit = any(self.status(run.id) == "STARTED" for run in runs)  # none has just ended
+            program.start()
+
+    def kill_run(self) -> None:
+        """Kills a run's process."""
+        hit = False
+        while not hit:
+            run = self.wait_for(lambda: self.started(*self.locations), "a run")[0]
+            ((process,),) = self.sql(PROCESS, run.id)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process), signal.SIGKILL)
+            hit = self.status(run.id) != "SUCCESS"
+
+    def crash_postgres(self, seconds: float = 0) -> None:
+        """Crashes Postgres, which stays away for some time, in the middle of a load."""
+        on_postgres = isinstance(self.workspace, ServerWorkspace)
+        self.wait_for(
+            lambda: self.sql(LOADS) if on_postgres else self.started(*self.locations), "a load"
+        )
+        self.postgres.stop("immediate")
+        try:
+            time.sleep(seconds)
+        finally:
+            self.postgres.start()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def work(workspace: Workspace, number: int, rows: int) -> Work:
+    """Returns the work of a number, each location's in turn, and lays out what it loads."""
+    turn, of = divmod(number, 3)
+    if of == 0:
+        return Work("simple_etl", [["simple", "load_dict"]], None)
+    if of == 1:
+        day = (date(2018, 2, 1) + timedelta(days=turn)).isoformat()
+        lines = (f"2018/01/02,{row + 1},{turn},3,4,5\n" for row in range(rows))
+        (workspace.drop / f"{day}.csv").write_text(HEADER + "".join(lines))
+        keys = [["csv_data", "import_daily_file"], ["csv_data", "share_prices_daily"]]
+        return Work("csv_etl", keys, day)
+    day = (date(2025, 4, 1) + timedelta(days=turn)).isoformat()
+    workspace.neows.days[day] = objects_of(day, 1 + turn % 20)
+    return Work("api_etl", [["nasa_neo", "near_earth_objects"]], day)
+
+
+@pytest.fixture(params=["postgres", "duckdb"])
+def server(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    launcher: Launcher,
+    postgres: PostgresServer,
+    server_environment: dict[str, str],
+) -> Iterator[Server]:
+    """A server of the test's own; where the warehouse is Postgres as well, it is the same one."""
+    if request.config.getoption("--trials") < LONG:
+        pytest.skip("parts of a server die at length only, with --trials 100")
+    with NeowsServer(limit=1_000_000) as neows:
+        if request.param == "postgres":
+            address = postgres.database().replace("+psycopg2", "").replace("@", ":postgres@")
+            workspace: Workspace = ServerWorkspace(tmp_path, launcher, neows, address)
+        else:
+            workspace = Workspace(tmp_path, launcher, neows)
+        with Server(workspace, postgres, server_environment) as started:
+            started.wait_for(started.whole, "the locations")
+            yield started
+
+
+def test_no_run_is_lost(server: Server, tally: Tally) -> None:
+    """Every part of a server is killed while its queue is full: each run ends right, and once."""
+    count, rows = 2 * tally.asked, 10_000
+    simple, csv, api = server.locations
+    began = time.monotonic()
+    for number in range(count):
+        if number == count // 2:
+            server.restart("webserver")
+        server.launch(work(server.workspace, number, rows))
+    blows: list[Callable[[], None]] = [
+        lambda: server.kill_server_with_runs(csv),
+        lambda: server.kill_server_alone(simple),
+        lambda: server.kill_server_alone(api),
+        lambda: server.restart("daemon"),
+        server.kill_run,
+        server.crash_postgres,
+    ]
+    blows = [*blows * 3, lambda: server.crash_postgres(60)]
+    for number, blow in enumerate(blows):
+        # One after the other: what the last one broke has been mended before the next.
+        server.wait_for(lambda: server.whole() and server.tried_again(), "mending")
+        share = count * number // (len(blows) + 1)
+        server.wait_for(lambda: server.ended() >= share, "the queue")  # noqa: B023
+        blow()
+    server.wait_for(server.over, "the end", seconds=3600)
+    seconds = time.monotonic() - began
+
+    runs = server.runs()
+    for number in range(count):
+        tries = [run for run in runs if run.number == number]
+        once = [run.is_retry for run in tries].count(False) == 1
+        kept = tries[-1].status == "SUCCESS"
+        tally.trial(once and kept, f"{server.work[number]}: {tries}")
+    files = sorted(each.name for each in server.workspace.drop.iterdir())
+    total = rows * (rows + 1) // 2
+    assert server.workspace.rows(FILES) == [(name, rows, rows, total) for name in files]
+    days = [each.partition for each in server.work if each.location == api and each.partition]
+    assert server.workspace.rows(OBJECTS) == expected_objects(server.workspace.neows, days)
+    assert server.workspace.rows("SELECT count(*) FROM simple.load_dict") == [(2,)]
+    landed = len(files) * rows + sum(len(server.workspace.neows.days[day]) for day in days)
+    tally.promise += (
+        f" ({type(server.workspace).__name__}: {60 * count / seconds:.0f} runs a minute, "
+        f"{landed:,} rows, {len(runs) - count} tried again)"
+    )
