@@ -124,7 +124,7 @@ def test_a_used_up_limit_is_left_and_come_back_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NASA_LONGEST_WAIT_SECONDS", "0")
-    neows_server.limit, neows_server.hour = 4, 4
+    neows_server.limit, neows_server.hour = 4, 15  # longer than a busy machine takes for five
     result = backfill(instance, days)
     assert result.success
     assert landed() == sent(neows_server, days)
