@@ -83,9 +83,7 @@ def test_every_command_of_the_documents_runs(
                     environment["NASA_BASE_URL"] = server.url
                 script = "set -eo pipefail\n" + "\n".join(lines)
                 if "postgresql://" in script:  # the page's address is an example
-                    address = warehouse_server.database().replace("+psycopg2", "")
-                    address = address.replace("@", ":secret@")
-                    script = re.sub(r"postgresql://\S+", address, script)
+                    script = re.sub(r"postgresql://\S+", warehouse_server.warehouse(), script)
                 done = subprocess.run(
                     ["bash", "-c", script],
                     cwd=here,

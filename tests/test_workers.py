@@ -158,7 +158,7 @@ class Machines:
 def machines(
     server_environment: dict[str, str], postgres: PostgresServer, tmp_path: Path
 ) -> Iterator[Machines]:
-    address = postgres.database().replace("+psycopg2", "").replace("@", ":postgres@")
+    address = postgres.warehouse()
     environment = {
         **server_environment,
         "WAREHOUSE_TYPE": "postgres",

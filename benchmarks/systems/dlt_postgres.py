@@ -12,7 +12,7 @@ from shared.testing.postgres_server import PostgresServer
 
 file, folder = Path(sys.argv[1]), Path(sys.argv[2])
 with PostgresServer(folder) as server:
-    address = server.database().replace("+psycopg2", "").replace("@", ":postgres@")
+    address = server.warehouse()
     pipeline = dlt.pipeline(
         "bench",
         pipelines_dir=str(folder / "pipelines"),

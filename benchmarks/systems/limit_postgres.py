@@ -11,7 +11,7 @@ from shared.testing.postgres_server import PostgresServer
 
 file, folder = sys.argv[1:]
 with PostgresServer(Path(folder)) as server:
-    connection = psycopg2.connect(server.database().replace("+psycopg2", ""))
+    connection = psycopg2.connect(server.warehouse())
     with connection, connection.cursor() as cursor, Path(file).open("rb") as rows:
         began = time.perf_counter()
         cursor.execute("CREATE SCHEMA bench")

@@ -44,9 +44,8 @@ if "bucket" in how:
 if "postgres" in how:
     from shared.testing.postgres_server import PostgresServer
 
-    database = started.enter_context(PostgresServer(Path(folder))).database()
+    address = started.enter_context(PostgresServer(Path(folder))).warehouse()
     os.environ["WAREHOUSE_TYPE"] = "postgres"
-    address = database.replace("+psycopg2", "").replace("@", ":postgres@")
     os.environ["DESTINATION__WAREHOUSE__CREDENTIALS"] = address
 if "changed" in how:
     os.environ["DROP_FOLDER"] = folder

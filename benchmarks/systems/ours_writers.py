@@ -26,9 +26,8 @@ started = ExitStack()
 if "postgres" in how:
     from shared.testing.postgres_server import PostgresServer
 
-    database = started.enter_context(PostgresServer(folder)).database()
+    address = started.enter_context(PostgresServer(folder)).warehouse()
     os.environ["WAREHOUSE_TYPE"] = "postgres"
-    address = database.replace("+psycopg2", "").replace("@", ":postgres@")
     os.environ["DESTINATION__WAREHOUSE__CREDENTIALS"] = address
 for writer in range(writers):
     duckdb.execute(

@@ -26,7 +26,7 @@ def workspace(
     with NeowsServer(limit=1_000_000) as neows:
         if getattr(request, "param", "duckdb") == "postgres":
             server: PostgresServer = request.getfixturevalue("warehouse_server")
-            address = server.database().replace("+psycopg2", "").replace("@", ":postgres@")
+            address = server.warehouse()
             yield ServerWorkspace(tmp_path, launcher, neows, address)
         else:
             yield Workspace(tmp_path, launcher, neows)

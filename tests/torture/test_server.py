@@ -350,7 +350,7 @@ def server(
         pytest.skip("parts of a server die at length only, with --trials 100")
     with NeowsServer(limit=1_000_000) as neows:
         if request.param == "postgres":
-            address = postgres.database().replace("+psycopg2", "").replace("@", ":postgres@")
+            address = postgres.warehouse()
             workspace: Workspace = ServerWorkspace(tmp_path, launcher, neows, address)
         else:
             workspace = Workspace(tmp_path, launcher, neows)

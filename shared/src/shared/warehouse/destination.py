@@ -150,7 +150,7 @@ class Warehouse:
         self.versions: list[str] = []
         self.confirmations: list[Callable[[], None]] = []
         self.inserted: Counter[str] = Counter()
-        self.loading: Counter[str] = Counter()
+        self.loading: set[str] = set()
         self.merging: dict[str, Sequence[Any]] = {}
         self.confirm_turn: Callable[[], None] = lambda: None
         self.loads_again = loads_again
@@ -205,7 +205,7 @@ class Warehouse:
         rows = self.replaced_rows.get(table)
         return {table} | {
             name
-            for name in self.loading.keys() - self.pushed_down
+            for name in self.loading - self.pushed_down
             if rows and name in self.replaced_rows
             if self.replaced_rows[name].resource == rows.resource
         }

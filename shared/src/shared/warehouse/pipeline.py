@@ -177,7 +177,7 @@ class WarehousePipeline(dlt.Pipeline):
         for load_id in self.list_normalized_load_packages():
             for job in storage.list_new_jobs(load_id):
                 file = ParsedLoadJobFileName.parse(job)
-                self._warehouse.loading[file.table_name] += 1
+                self._warehouse.loading.add(file.table_name)
                 self._refuse_adding_up(file.table_name)
                 if file.file_format == "model":
                     self._warehouse.pushed_down.add(file.table_name)
