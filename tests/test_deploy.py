@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from deployment import LAUNCH, RELOAD, STATUS, CodeServer, ended, launch, rows
-from shared.cli import code_locations
+from shared.cli.locations import code_locations
 from shared.testing.postgres_server import PostgresServer
 from torture.harness import DevServer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.cli import code_locations
+from shared.cli.locations import code_locations
 from shared.testing.neows_server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
 from torture.harness import DevServer

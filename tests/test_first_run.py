@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from shared.cli import code_locations
+from shared.cli.locations import code_locations
 
 TABLES = {
     "simple.load_dict": 2,

@@ -28,7 +28,7 @@ from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordi
 from dagster_k8s import K8sRunLauncher, k8s_job_executor
 
 from shared import environment
-from shared.cli import code_locations
+from shared.cli.locations import code_locations
 from shared.testing.postgres_server import PostgresServer
 from simple_etl.definitions import defs
 

@@ -25,7 +25,7 @@ from websockets.typing import Subprotocol
 
 from deployment import LAUNCH, ended, rows
 from shared import environment
-from shared.cli import code_locations
+from shared.cli.locations import code_locations
 from torture.harness import DevServer
 
 PROGRAMS = Path(sys.executable).parent

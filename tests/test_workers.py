@@ -19,7 +19,7 @@ import pytest
 from deployment import rows
 from held_steps import ROWS
 from redis_server import RedisServer
-from shared.cli import code_locations
+from shared.cli.locations import code_locations
 from shared.environment import VARIABLES
 from shared.testing.postgres_server import PostgresServer
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from shared.cli import code_locations
+from shared.cli.locations import code_locations
 
 MEMBERS = {"shared", *(f"projects/{name}" for name in code_locations())}
 
@@ -74,7 +74,7 @@ def test_the_matrix_finds_the_workspace_s_members(root: Path) -> None:
 @pytest.mark.parametrize(
     "common",
     [
-        "shared/src/shared/cli.py",
+        "shared/src/shared/cli/run.py",
         "data/drop/2018-01-22.csv",
         "uv.lock",
         "pyproject.toml",

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from shared import environment
-from shared.cli import code_locations
+from shared.cli.locations import code_locations
 
 LOCATIONS = tuple(code_locations())
 

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from shared import environment
-from shared.cli import code_locations
+from shared.cli.locations import code_locations
 
 RELEASE = "etl"
 """The name given to `helm install`; the files' own objects are called after it."""

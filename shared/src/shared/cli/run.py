@@ -1,4 +1,4 @@
-"""`etl`: the workspace's command line, a thin layer over Dagster and dlt."""
+"""`etl run`: materialises assets and shows what landed where."""
 
 import importlib
 import os
@@ -14,48 +14,21 @@ from shutil import which
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-import yaml
 from filelock import FileLock
-from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
 from shared import environment
+from shared.cli.locations import code_locations
+from shared.cli.terminal import console
 
 if TYPE_CHECKING:  # importing Dagster takes seconds, and only the child processes need it
     from multiprocessing.queues import Queue
 
     import dagster as dg
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
-console = Console()
-
 LOGS = Path(".dagster/etl_run")
-
-
-@app.callback()
-def main_options() -> None:
-    """Runs and inspects the pipelines of this workspace."""
-    root = environment.workspace_root()
-    os.chdir(root)
-    os.environ["PWD"] = str(root)  # which .env.example names
-    environment.load_env_file()
-    os.environ.setdefault("DAGSTER_HOME", str(root))
-
-
-def main() -> None:
-    """Runs the command line."""
-    app()
-
-
-def code_locations() -> dict[str, str]:
-    """Returns the module of each code location in workspace.yaml, by the location's name."""
-    workspace = yaml.safe_load((environment.workspace_root() / "workspace.yaml").read_text())
-    modules = [entry["python_module"] for entry in workspace["load_from"]]
-    # Dagster takes a bare module name as well, and names the location after it.
-    entries = [{"module_name": each} if isinstance(each, str) else each for each in modules]
-    return {each.get("location_name", each["module_name"]): each["module_name"] for each in entries}
 
 
 @dataclass(frozen=True)
@@ -71,7 +44,6 @@ class Report:
     error: str = ""
 
 
-@app.command()
 def run(
     locations: Annotated[
         list[str] | None, typer.Argument(help="Code locations to run; all if none is named.")
@@ -111,28 +83,6 @@ def run(
         highlight=False,
         soft_wrap=True,
     )
-
-
-@app.command()
-def query(sql: Annotated[str, typer.Argument(help="SQL in DuckDB's dialect.")]) -> None:
-    """Runs a query on the warehouse, read-only, and prints its rows."""
-    import duckdb
-
-    from shared import warehouse
-
-    try:
-        warehouse.show(sql, console.width, log=Console(stderr=True).print)
-    except (
-        duckdb.Error,
-        FileNotFoundError,
-        ValueError,
-        warehouse.QueryError,
-        warehouse.WarehouseBusyError,
-        warehouse.WarehouseSettingError,
-        warehouse.WarehouseUnreachableError,
-    ) as error:
-        console.print(str(error), markup=False, style="red")
-        raise typer.Exit(1) from None
 
 
 @contextmanager
@@ -328,7 +278,3 @@ def _seconds(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> float:
         for event in result.all_events
         if event.is_step_success and event.step_key in steps
     )
-
-
-if __name__ == "__main__":
-    main()
