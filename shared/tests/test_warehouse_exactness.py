@@ -85,7 +85,7 @@ def test_a_connection_that_is_lost_while_rows_are_copied_doubles_none(
     loaded = load(source_of(THREE, day=DAY), "mon")
     assert lost.is_set()
     assert count() == 3
-    assert loaded.row_counts == {"items": 3}
+    assert loaded.landed["items"].rows == 3
 
 
 @pytest.mark.usefixtures("on_postgres")

@@ -1,11 +1,49 @@
 """Asset checks that any location may put on its tables; they look at what has landed."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from shared import warehouse
 from shared.sources.csv import rejected_table
 
 _SHOWN = 5  # files, and records, in a check's result
+
+
+def unique_rows_check(
+    asset: dg.AssetKey,
+    columns: Sequence[str],
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+) -> dg.AssetChecksDefinition:
+    """Makes the check that no two rows of a table are the same thing; a doubled load shows here.
+
+    Args:
+        asset: the table's key, `[dataset, table]`.
+        columns: what tells one thing from another.
+        severity: WARN where upstream may send a thing twice.
+    """
+    dataset, table = asset.path
+    names = ", ".join(f'"{column}"' for column in columns)
+
+    @dg.asset_check(
+        asset=asset, description=f"Each {', '.join(columns)} stands in the table once, not twice."
+    )
+    def rows_are_unique() -> dg.AssetCheckResult:
+        doubled = warehouse.query(f"""
+            SELECT {names}, count(*) AS times FROM "{dataset}"."{table}"
+            GROUP BY {names} HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT {_SHOWN}
+        """)
+        told = [
+            f"{', '.join(str(row[column]) for column in columns)}: {row['times']} times"
+            for row in doubled
+        ]
+        return dg.AssetCheckResult(
+            passed=not doubled,
+            severity=severity,
+            description="; ".join(told) or "all rows are unique",
+        )
+
+    return rows_are_unique
 
 
 def rejected_records_check(asset: dg.AssetKey, most: float) -> dg.AssetChecksDefinition:

@@ -35,6 +35,9 @@ VARIABLES = {
     "WAREHOUSE_WAIT_SECONDS": Variable(
         "600", "How long a load or a reader waits for whoever holds the warehouse before it fails."
     ),
+    "PREVIEW_ROWS": Variable(
+        "5", "How many rows of a load Dagster shows with it, and keeps; 0 where nobody may see any."
+    ),
     "DROP_FOLDER": Variable(
         "data/drop", "Where csv_etl finds files: a local folder, s3://, gs:// or az://."
     ),
@@ -48,6 +51,10 @@ VARIABLES = {
     "NASA_BASE_URL": Variable(
         "https://api.nasa.gov/neo/rest/v1",
         "Where api_etl asks; `etl run` sets it to its own server without a key.",
+    ),
+    "REPOSITORY_URL": Variable(
+        "",
+        "Where the code can be read, https://host/team/repository/tree/main: assets link to their lines.",
     ),
     "WORKERS_REDIS_URL": Variable(
         "",

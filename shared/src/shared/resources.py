@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -21,8 +21,9 @@ from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.pipeline import Pipeline
 
-from shared import environment, warehouse
+from shared import environment, metadata, warehouse
 from shared.sources import REPLACED_TOGETHER, TryLaterError
+from shared.translator import asset_key
 
 DEFAULT_CONTRACT: TSchemaContractDict = {
     "tables": "evolve",
@@ -42,6 +43,8 @@ ONLY_MISSING = "etl/only_missing"
 
 MOST_RETRIES = 100
 """How often a run comes back to an upstream that asks it to try later."""
+
+_MOST_TOLD_APART = 100  # partitions; Dagster takes longer for each, the more a run has
 
 DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
@@ -112,9 +115,12 @@ class WarehouseDltResource(DagsterDltResource):
             partitions=partitions,
             keep_at_least=keep_at_least,
         )
-        return DltEventIterator(
-            self._run(context, *load, **kwargs), context=context, dlt_pipeline=load[1]
-        )
+
+        def results() -> Iterator[DltEventType]:
+            for result in self._run(context, *load, **kwargs):
+                yield _tell_partitions(context, result, load[1])
+
+        return DltEventIterator(results(), context=context, dlt_pipeline=load[1])
 
     def run_in_batches(
         self,
@@ -160,14 +166,12 @@ class WarehouseDltResource(DagsterDltResource):
             landed = [partition for partition in batch if partition not in pipeline.left]
             progress.count(landed, results)
             if landed != wanted[first:]:  # the last ones are told by the step's own result
-                _tell_landed(context, landed, results, progress)
+                _tell_landed(context, landed, results, pipeline, progress)
             for later in pipeline.left.values():
                 raise _retry(context, later, progress, landed=True) from later
             context.log.info(progress.told())
         for result in results:
-            # Dagster writes a result's metadata once for each of the run's partitions.
-            context.add_asset_metadata(result.metadata or {}, result.asset_key, wanted[-1])
-            yield result._replace(metadata=progress.metadata())
+            yield _tell_partitions(context, result, pipeline, progress.metadata())
 
     def _open(
         self,
@@ -245,23 +249,7 @@ class WarehouseDltResource(DagsterDltResource):
             warehouse.close(dlt_pipeline, failed)
 
     def _extract_table_schema_metadata(self, table_name: str, schema: Schema) -> dg.TableSchema:
-        """Returns a table's columns with their descriptions, and leaves the schema as it is."""
-        shown = {"name", "data_type", "description", "nullable", "unique"}
-        return dg.TableSchema(
-            columns=[
-                dg.TableColumn(
-                    name=name,
-                    type=hints.get("data_type") or "text",
-                    description=hints.get("description"),
-                    constraints=dg.TableColumnConstraints(
-                        nullable=hints.get("nullable") is not False,
-                        unique=bool(hints.get("unique")),
-                        other=sorted(hints.keys() - shown),
-                    ),
-                )
-                for name, hints in schema.get_table_columns(table_name).items()
-            ]
-        )
+        return metadata.column_schema(table_name, schema)
 
     def extract_resource_metadata(
         self,
@@ -270,28 +258,59 @@ class WarehouseDltResource(DagsterDltResource):
         load_info: LoadInfo,
         dlt_pipeline: Pipeline,
     ) -> Mapping[str, Any]:
-        """Returns dagster-dlt's metadata with the table's real name and row counts.
+        """Returns what Dagster shows of a table's load, what people look for first.
 
         `rows_loaded` is what this run brought, 0 included; `dagster/row_count` what the table holds
-        now.
+        now; `source` the files or days whose rows were replaced; `bytes` what was read, where the
+        source counts it, else the size of dlt's files. dagster-dlt's own `jobs` and the schemas of
+        nested tables come last.
         """
         assert isinstance(dlt_pipeline, warehouse.WarehousePipeline)
         table = dlt_pipeline.default_schema.naming.normalize_table_identifier(
             str(resource.table_name)
         )
+        landed = dlt_pipeline.landed.get(table, warehouse.Landed())
         trace = dlt_pipeline.last_trace
         normalised = trace.last_normalize_info if trace else None
         extracted = normalised.row_counts.get(table, 0) if normalised else 0
         rows = dlt_pipeline.pushed_down_rows.get(table, extracted)
+        replaced = dlt_pipeline.replaced_rows.get(table)
+        jobs = [
+            job
+            for package in load_info.load_packages
+            for job in package.jobs["completed_jobs"]
+            if job.job_file_info.table_name == table
+        ]
+        defaults = super().extract_resource_metadata(context, resource, load_info, dlt_pipeline)
         return {
+            "rows_loaded": rows,
+            **metadata.chart_of_rows(
+                context.instance,
+                asset_key(str(dlt_pipeline.dataset_name), resource.name),
+                context.run.run_id,
+                rows,
+            ),
+            **metadata.tables(landed),
+            "source": metadata.source(replaced.column, replaced.values)
+            if replaced
+            else "all of it",
+            "seconds": round((datetime.now(UTC) - trace.started_at).total_seconds(), 2)
+            if trace
+            else 0.0,
+            "bytes": sum(job.file_size for job in jobs if job.job_file_info.file_format != "model"),
             **resource.custom_metrics,
-            **super().extract_resource_metadata(context, resource, load_info, dlt_pipeline),
-            "rows_loaded": dg.MetadataValue.int(rows),
+            "dlt_load_id": ", ".join(load_info.loads_ids),
+            "dagster/row_count": landed.rows,
             "dagster/table_name": ".".join(
                 (dlt_pipeline.warehouse_name, str(dlt_pipeline.dataset_name), table)
             ),
             "dagster/storage_kind": warehouse.kind(),
-            "dagster/row_count": dg.MetadataValue.int(dlt_pipeline.row_counts.get(table, 0)),
+            "dagster/column_schema": defaults["dagster/column_schema"],
+            **{
+                name: value
+                for name, value in defaults.items()
+                if name == "jobs" or isinstance(value, dg.TableSchema)
+            },
         }
 
 
@@ -326,8 +345,8 @@ def _landed_in_this_run(context: dg.AssetExecutionContext) -> dict[str, Mapping[
         for record in found.records:
             told = record.asset_materialization
             if told and told.asset_key in landed and told.partition is not None:
-                metadata = {name: value.value for name, value in told.metadata.items()}
-                landed[told.asset_key][told.partition] = metadata
+                values = {name: value.value for name, value in told.metadata.items()}
+                landed[told.asset_key][told.partition] = values
     everywhere = set.intersection(*(set(partitions) for partitions in landed.values()))
     return {name: told for name, told in next(iter(landed.values())).items() if name in everywhere}
 
@@ -344,18 +363,66 @@ def _retry(
     return dg.RetryRequested(max_retries=free + MOST_RETRIES, seconds_to_wait=why.seconds)
 
 
+def _rows_of_partitions(
+    result: Any, pipeline: warehouse.WarehousePipeline, partitions: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Returns how many rows each partition of a table has after a load, as Dagster's metadata."""
+    table = result.metadata["dagster/table_name"].rpartition(".")[2]
+    replaced = pipeline.replaced_rows.get(table)
+    if replaced is None or len(replaced.values) != len(partitions):
+        return {}
+    rows = pipeline.landed[table].partitions
+    return {
+        partition: {"dagster/partition_row_count": rows.get(value, 0)}
+        for partition, value in zip(partitions, replaced.values, strict=True)
+    }
+
+
+def _tell_partitions(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    result: Any,
+    pipeline: warehouse.WarehousePipeline,
+    of_each: Mapping[str, Any] | None = None,
+) -> Any:
+    """Returns a load's result with its metadata on the run's last partition alone.
+
+    Dagster would write them, with preview and columns, once for each of thousands.
+
+    Args:
+        context: of the run.
+        result: what the load yielded.
+        pipeline: the load's.
+        of_each: what is told of each partition.
+    """
+    if not isinstance(context, dg.AssetExecutionContext) or not context.has_partition_key_range:
+        return result
+    partitions = list(context.partition_keys)
+    if len(partitions) <= _MOST_TOLD_APART:
+        for partition, rows in _rows_of_partitions(result, pipeline, partitions).items():
+            context.add_asset_metadata(rows, result.asset_key, partition)
+    context.add_asset_metadata(result.metadata, result.asset_key, partitions[-1])
+    return result._replace(metadata=of_each or {"dlt_load_id": result.metadata["dlt_load_id"]})
+
+
 def _tell_landed(
     context: dg.AssetExecutionContext,
     partitions: Sequence[str],
     results: Sequence[Any],
+    pipeline: warehouse.WarehousePipeline,
     progress: "_Progress",
 ) -> None:
     """Materialises partitions that have landed while the step goes on."""
     for result in results:
+        rows = _rows_of_partitions(result, pipeline, partitions)
         for partition in partitions:
+            told = {
+                **progress.metadata(),
+                **rows.get(partition, {}),
+                metadata.RECENT: result.metadata[metadata.RECENT],
+            }
             context.log_event(
                 dg.AssetMaterialization(
-                    asset_key=result.asset_key, partition=partition, metadata=progress.metadata()
+                    asset_key=result.asset_key, partition=partition, metadata=told
                 )
             )
 
@@ -396,9 +463,9 @@ class _Progress:
         """Adds a batch."""
         self.done += len(landed)
         for result in results:
-            metadata = result.metadata or {}
-            self.rows += metadata["rows_loaded"].value
-            self.requests += metadata.get("requests", 0)
+            told = result.metadata or {}
+            self.rows += told["rows_loaded"]
+            self.requests += told.get("requests", 0)
 
     def told(self) -> str:
         """Returns how far the run is, and what is to come at this pace."""

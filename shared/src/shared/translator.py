@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from inspect import cleandoc
 from typing import Any
 
@@ -14,6 +15,13 @@ from shared import warehouse
 BUNDLED_PARTITIONS = "bundled_partitions"
 """Metadata of a partitioned asset: the partitions that the bundled sample input has, each a key or a
 range `first...last`. `etl run` materialises these."""
+
+
+LATE_AFTER_A_WEEK = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=7))
+"""For tables that are loaded by hand, or whenever something comes."""
+
+DUE_AT_SEVEN = dg.FreshnessPolicy.cron("0 7 * * *", lower_bound_delta=timedelta(hours=7))
+"""For tables of days: loaded between midnight and 07:00 UTC, every day."""
 
 
 def asset_key(dataset: str, name: str) -> dg.AssetKey:
@@ -54,12 +62,14 @@ class WarehouseTranslator(DagsterDltTranslator):
         deps: upstream asset keys, by resource name; a resource not named here has none.
         owner: the team, as `team:<name>`.
         automation_condition: when Dagster should materialise the assets by itself.
+        freshness_policy: when Dagster should call them late; a week after the last load if none.
         bundled_partitions: see `BUNDLED_PARTITIONS`.
     """
 
     owner: str
     deps: Mapping[str, Sequence[dg.AssetKey]] = field(default_factory=dict)
     automation_condition: dg.AutomationCondition[Any] | None = None
+    freshness_policy: dg.FreshnessPolicy = LATE_AFTER_A_WEEK
     bundled_partitions: Sequence[str] = ()
 
     def get_asset_spec(self, data: DltResourceTranslatorData) -> dg.AssetSpec:
@@ -70,15 +80,18 @@ class WarehouseTranslator(DagsterDltTranslator):
                 f"Resource {data.resource.name} has no pipeline, so no dataset to name it by."
             )
         dataset = data.pipeline.dataset_name
+        table = data.resource.compute_table_schema()
         # Of a docstring the first paragraph says what the table is; the rest is for programmers.
-        description = cleandoc(spec.description or "").partition("\n\n")[0]
+        told = str(table.get("description") or cleandoc(spec.description or ""))
         return spec.replace_attributes(
             key=asset_key(dataset, data.resource.name),
-            description=description,
+            description=told.partition("\n\n")[0],
             group_name=dataset,
             deps=self.deps.get(data.resource.name, []),
             owners=[self.owner],
             kinds={"dlt", warehouse.kind()},
+            tags={**spec.tags, "write_disposition": str(table.get("write_disposition", "append"))},
             automation_condition=self.automation_condition,
+            freshness_policy=self.freshness_policy,
             metadata={**spec.metadata, **bundled(self.bundled_partitions)},
         )

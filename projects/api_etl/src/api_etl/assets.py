@@ -14,7 +14,7 @@ from api_etl.partitions import BUNDLED, daily
 from shared import warehouse
 from shared.resources import WarehouseDltResource
 from shared.sources.neows import neows, neows_catalogue, neows_sentry_objects, neows_summary
-from shared.translator import WarehouseTranslator, asset_key
+from shared.translator import DUE_AT_SEVEN, WarehouseTranslator, asset_key
 
 DAYS_PER_LOAD = 160
 """Days that one load of a backfill takes: twenty requests, some 2,500 objects."""
@@ -63,6 +63,7 @@ def asteroids(
     dagster_dlt_translator=WarehouseTranslator(
         owner="team:api",
         automation_condition=dg.AutomationCondition.on_cron("@daily"),
+        freshness_policy=DUE_AT_SEVEN,
         bundled_partitions=BUNDLED,
     ),
     partitions_def=daily,
@@ -132,6 +133,7 @@ def summarise(days: Sequence[str]) -> list[dict[str, Any]]:
         owner="team:api",
         deps={"daily_summary": [asset_key("nasa_neo", "near_earth_objects")]},
         automation_condition=dg.AutomationCondition.eager(),
+        freshness_policy=DUE_AT_SEVEN,
         bundled_partitions=BUNDLED,
     ),
     partitions_def=daily,

@@ -31,3 +31,10 @@ nasa_neo_checks_schedule = dg.ScheduleDefinition(
     cron_schedule="0 7 * * *",
     execution_timezone="UTC",
 )
+
+due_assets_sensor = dg.AutomationConditionSensorDefinition(
+    "load_what_is_due",
+    target=dg.AssetSelection.all(),
+    description="Loads each table when its own condition says so: days daily, the summary after them, "
+    "the catalogue hourly.",
+)

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from shared import warehouse
+from shared.checks import unique_rows_check
 from shared.translator import asset_key
 
 OBJECTS = asset_key("nasa_neo", "near_earth_objects")
@@ -195,3 +196,22 @@ def near_earth_objects_checks(
             description="; ".join(wrong) or "all is well",
             metadata=metadata,
         )
+
+
+OBJECT_OF_DAY = ["close_approach_date", "neo_reference_id"]
+(
+    unique_asteroids,
+    unique_objects,
+    unique_days,
+    unique_sentry_objects,
+    unique_catalogue,
+) = (
+    unique_rows_check(asset_key("nasa_neo", table), columns)
+    for table, columns in {
+        "asteroids": OBJECT_OF_DAY,
+        "near_earth_objects": OBJECT_OF_DAY,
+        "daily_summary": ["close_approach_date"],
+        "sentry_objects": ["day", "neo_reference_id"],
+        "catalogue": ["neo_reference_id"],
+    }.items()
+)

@@ -3,14 +3,16 @@
 import dagster as dg
 
 from api_etl import assets, automation, checks
+from shared.code_references import with_code_references
 from shared.executor import executor
 from shared.resources import WarehouseDltResource
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules([assets]),
-    asset_checks=[checks.near_earth_objects_checks],
+    assets=with_code_references(dg.load_assets_from_modules([assets])),
+    asset_checks=dg.load_asset_checks_from_modules([checks]),
     jobs=[automation.nasa_neo_job, automation.nasa_neo_checks_job],
     schedules=[automation.nasa_neo_schedule, automation.nasa_neo_checks_schedule],
+    sensors=[automation.due_assets_sensor],
     resources={"dlt": WarehouseDltResource()},
     executor=executor(),
 )

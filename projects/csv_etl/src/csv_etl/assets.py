@@ -9,21 +9,27 @@ from dlt.extract import DltSource
 from csv_etl.checks import SHARE_PRICES, check_files, content_of, file_check
 from csv_etl.partitions import BUNDLED_DAYS, BUNDLED_FILES, by_file, daily, file_of_day
 from shared import warehouse
-from shared.checks import rejected_records_check
+from shared.checks import rejected_records_check, unique_rows_check
 from shared.resources import WarehouseDltResource
 from shared.sources.csv import BadRecords, csv_source
-from shared.translator import WarehouseTranslator, asset_key, upstream_asset
+from shared.translator import DUE_AT_SEVEN, WarehouseTranslator, asset_key, upstream_asset
 
 pipeline = warehouse.pipeline(pipeline_name="csv_pipeline", dataset_name="csv_data", progress="log")
 
 OWNER = "team:csv"
+DESCRIPTIONS = {
+    "share_prices": "Prices of a share on its trading days, from the one file that was asked for.",
+    "share_prices_daily": "Prices of a share on its trading days, from the file of each day.",
+    "share_prices_by_file": "Prices of a share on its trading days, from every file dropped so far; "
+    "records that are not as declared stand in share_prices_by_file_rejected.",
+}
 
 
 def share_prices_from(
     paths: Sequence[str], table: str, bad_records: BadRecords = "stop"
 ) -> DltSource:
     """Returns the source that loads files of the drop folder into a table."""
-    return csv_source(paths, table, SHARE_PRICES, bad_records)
+    return csv_source(paths, table, SHARE_PRICES, bad_records, DESCRIPTIONS[table])
 
 
 def dropped_file(name: str, description: str, bundled: Sequence[str] = ()) -> dg.AssetSpec:
@@ -121,6 +127,7 @@ def import_daily_file(context: dg.AssetExecutionContext) -> Iterator[dg.Material
     dagster_dlt_translator=WarehouseTranslator(
         OWNER,
         deps={"share_prices_daily": [IMPORT_DAILY_FILE.key]},
+        freshness_policy=DUE_AT_SEVEN,
         bundled_partitions=BUNDLED_DAYS,
     ),
     partitions_def=daily,
@@ -177,6 +184,13 @@ def share_prices_by_file(
     yield from dlt.run(context=context, dlt_source=source)
 
 
+# A day stands in a file once; that a file has it twice is for a person to see, not wrong in itself.
+unique_prices, unique_daily_prices, unique_prices_by_file = (
+    unique_rows_check(
+        asset_key("csv_data", table), ["file_name", "date"], dg.AssetCheckSeverity.WARN
+    )
+    for table in DESCRIPTIONS
+)
 few_rejected_records = rejected_records_check(
     asset_key("csv_data", "share_prices_by_file"), most=0.05
 )

@@ -3,11 +3,12 @@
 import dagster as dg
 
 from csv_etl import assets, automation
+from shared.code_references import with_code_references
 from shared.executor import executor
 from shared.resources import WarehouseDltResource
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules([assets]),
+    assets=with_code_references(dg.load_assets_from_modules([assets])),
     asset_checks=dg.load_asset_checks_from_modules([assets]),
     jobs=[automation.daily_file_job, automation.dropped_file_job],
     schedules=[automation.daily_file_schedule],

@@ -6,8 +6,9 @@ import dagster as dg
 from dagster_dlt import DagsterDltResource, dlt_assets
 
 from shared import warehouse
+from shared.checks import unique_rows_check
 from shared.sources.simple import simple_source
-from shared.translator import WarehouseTranslator
+from shared.translator import WarehouseTranslator, asset_key
 
 
 @dlt_assets(
@@ -21,3 +22,6 @@ from shared.translator import WarehouseTranslator
 def simple_assets(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
     """Loads the list."""
     yield from dlt.run(context=context)
+
+
+people_are_unique = unique_rows_check(asset_key("simple", "load_dict"), ["id"])

@@ -2,12 +2,14 @@
 
 import dagster as dg
 
+from shared.code_references import with_code_references
 from shared.executor import executor
 from shared.resources import WarehouseDltResource
-from simple_etl.assets import simple_assets
+from simple_etl.assets import people_are_unique, simple_assets
 
 defs = dg.Definitions(
-    assets=[simple_assets],
+    assets=with_code_references([simple_assets]),
+    asset_checks=[people_are_unique],
     resources={"dlt": WarehouseDltResource()},
     executor=executor(),
 )

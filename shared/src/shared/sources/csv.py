@@ -269,6 +269,7 @@ def csv_source(
     table: str,
     csv_format: CsvFormat,
     bad_records: BadRecords = "stop",
+    description: str = "Rows of dropped CSV files, with the file each came from.",
 ) -> DltResource:
     """Loads CSV files of the drop folder (`DROP_FOLDER`), each replaced as a whole.
 
@@ -282,6 +283,7 @@ def csv_source(
             the file's. The two tables commit together, but for a large file that the warehouse reads
             itself. A file whose header is another, or
             whose text cannot be read at all, stops the load in any case.
+        description: what the table is, in the words of those who use it.
     """
     paths = list(dict.fromkeys(paths))  # named twice, a file would load twice
     # Arrow says of every column whether it may be NULL, so dlt must be told as well.
@@ -301,14 +303,15 @@ def csv_source(
     def csv_rows() -> Iterator[Any]:
         """Rows of the dropped CSV files, typed as declared, with the file each came from.
 
-        Yields Arrow batches with the declared columns and `file_name`; under `quarantine` also
+        Yields Arrow batches with the declared columns and `file_name`, and counts `bytes` read; under `quarantine` also
         batches of `REJECTED`, marked for the table of rejected records.
 
         Raises:
             FileRefusedError: a path that must not be read, or a file that `find_problems` objects to.
         """
         drop_folder = DropFolder(environment.drop_folder())
-        pushed_down = _pushed_down(drop_folder, paths, csv_format)
+        metrics = dlt.current.resource_metrics()
+        pushed_down = _pushed_down(drop_folder, paths, csv_format, metrics)
         # Without these a file without rows would load nothing, and its old rows would stay. Arrow
         # they must be too: dlt gives a table that begins otherwise a column that Arrow rows lack.
         yield _no_rows(declared) if pushed_down is None else pushed_down
@@ -319,6 +322,7 @@ def csv_source(
                 yield dlt.mark.with_hints(_no_rows(REJECTED), hints, create_table_variant=True)
         for path in paths if pushed_down is None else ():
             before = drop_folder.state(path)
+            metrics["bytes"] = metrics.get("bytes", 0) + before.size
             with _open(drop_folder, path, csv_format) as file:
                 # A check that ran before may have seen the file as it was before.
                 if problems := file.problems(bad_records):
@@ -331,11 +335,13 @@ def csv_source(
                         yield dlt.mark.with_table_name(kept, rejected_table(table))
             _refuse_change(drop_folder, {path: before})
 
-    return csv_rows.apply_hints(additional_table_hints={REPLACED_TOGETHER: tables})
+    return csv_rows.apply_hints(
+        additional_table_hints={REPLACED_TOGETHER: tables, "description": description}
+    )
 
 
 def _pushed_down(
-    drop_folder: DropFolder, paths: Sequence[str], csv_format: CsvFormat
+    drop_folder: DropFolder, paths: Sequence[str], csv_format: CsvFormat, metrics: dict[str, int]
 ) -> Any | None:
     """Returns the item that makes the destination read the files itself; None where it cannot.
 
@@ -363,6 +369,7 @@ def _pushed_down(
                 versions += [selects[-1].replace(str(file.source), ""), _hash(content)]
     names = ", ".join(map(_quoted, ("file_name", *csv_format.columns)))
     select = f"SELECT {names} FROM ({' UNION ALL '.join(selects)}) AS files"
+    metrics["bytes"] = size
     return pipeline.push_down(
         select, "\n".join(versions), confirm=lambda: _refuse_change(drop_folder, states)
     )

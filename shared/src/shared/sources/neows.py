@@ -251,7 +251,9 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
         schema_contract=_FROZEN,
     )
     def near_earth_objects() -> Iterator[Any]:
-        """Near-earth objects, a row per object and day of closest approach.
+        """The asteroids and comets that pass near Earth: when, how close, how fast, how large.
+
+        A row per object and day of closest approach.
 
         Yields Arrow tables with the columns of `OBJECT_COLUMNS`, one for a request, and of
         `DAY_COLUMNS`; times are UTC. What NASA does not send is NULL, such as `is_sentry_object`
@@ -310,7 +312,10 @@ def neows_summary(summarise: Callable[[], Iterable[dict[str, Any]]]) -> DltResou
         schema_contract=_FROZEN,
     )
     def daily_summary() -> Iterator[Any]:
-        """A day of near-earth objects in one row: how many, how many hazardous, closest, fastest."""
+        """What passed near Earth on a day, in one row: how many, how many hazardous, the closest.
+
+        From the loaded days alone; NASA is not asked.
+        """
         yield dlt.mark.materialize_table_schema()
         yield from summarise()
 
@@ -336,6 +341,8 @@ def neows_catalogue(pages: int = 50) -> DltResource:
     )
     def catalogue() -> Iterator[Any]:
         """All near-earth objects that NASA knows, with their orbits, a row each.
+
+        A walk through the catalogue without end, some pages with each run.
 
         Yields an Arrow table with the columns of `CATALOGUE_COLUMNS` for each page. Where the
         request limit is used up after a page, what came until then lands.
@@ -393,7 +400,9 @@ def neows_sentry_objects(
         schema_contract=_FROZEN,
     )
     def sentry_objects(passed: Mapping[str, Any]) -> Iterator[Any]:
-        """Sentry objects with their orbits, a row per object and day on which it passed.
+        """The objects with a chance to hit Earth (NASA's Sentry list), with their orbits.
+
+        A row per object and day on which it passed.
 
         Yields Arrow tables with the columns of `SENTRY_COLUMNS` and of `SENTRY_APPROACH_COLUMNS`, one
         for each object; times are UTC. An object that NASA no longer has is left out.

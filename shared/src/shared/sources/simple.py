@@ -10,9 +10,15 @@ from dlt.extract import DltResource
 def simple_source() -> DltResource:
     """Returns the one resource, `load_dict`."""
 
-    @dlt.resource(write_disposition="replace")
+    @dlt.resource(
+        write_disposition="replace",
+        columns={
+            "id": {"data_type": "bigint", "description": "The person's number."},
+            "name": {"data_type": "text", "description": "The first name."},
+        },
+    )
     def load_dict() -> Iterator[list[dict[str, object]]]:
-        """Two people, made in the code: `id` (integer) and `name` (text)."""
+        """Two people with number and name: the smallest example of a pipeline."""
         data: list[dict[str, object]] = [
             {"id": 1, "name": "Alice"},
             {"id": 2, "name": "Bob"},

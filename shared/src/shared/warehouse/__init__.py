@@ -22,6 +22,7 @@ from shared.warehouse.locks import (
     path,
 )
 from shared.warehouse.pipeline import (
+    Landed,
     PipelineDeclaration,
     SchemaConflictError,
     ShrinkingError,
@@ -33,6 +34,7 @@ from shared.warehouse.push_down import PushedDownJob
 from shared.warehouse.query import QueryError, query, reader, show
 
 __all__ = [
+    "Landed",
     "PartitionError",
     "PipelineDeclaration",
     "PushedDownJob",

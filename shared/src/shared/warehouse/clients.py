@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import sqlglot
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.schema.utils import get_nested_tables
 from dlt.destinations.job_impl import (
@@ -66,6 +67,46 @@ class ReplacesInSql:
         except DestinationUndefinedEntity:
             return 0
         return int(rows)
+
+    def partition_counts(self, table: str) -> dict[str, int]:
+        """Returns how many rows each partition has that the run replaces, where it has any."""
+        this: Any = self
+        replaced = self.destination.replaced_rows[table]
+        column = this.sql_client.escape_column_name(replaced.column)
+        condition = replaced.condition(
+            this.capabilities.sqlglot_dialect, this.sql_client.escape_column_name
+        )
+        name = this.sql_client.make_qualified_table_name(table)
+        rows = this.sql_client.execute_sql(
+            f"SELECT {column}, count(*) FROM {name} WHERE {condition} GROUP BY {column}"
+        )
+        return {str(value): int(count) for value, count in rows or ()}
+
+    def first_rows(
+        self, table: str, columns: Sequence[str], load_ids: Sequence[str], most: int
+    ) -> list[dict[str, Any]]:
+        """Returns some rows that loads have brought; any others where they brought none.
+
+        Args:
+            table: a table that there is.
+            columns: which of its columns.
+            load_ids: the loads.
+            most: how many rows.
+        """
+        this: Any = self
+        of_load = this.sql_client.escape_column_name("_dlt_load_id")
+        selected = ", ".join(map(this.sql_client.escape_column_name, columns))
+        name = this.sql_client.make_qualified_table_name(table)
+        dialect = this.capabilities.sqlglot_dialect
+        for condition in (" OR ".join(f"{of_load} = '{each}'" for each in load_ids), "1 = 1"):
+            query = sqlglot.parse_one(
+                f"SELECT {selected} FROM {name} WHERE {condition}", read=dialect
+            )
+            assert isinstance(query, sqlglot.exp.Select)
+            rows = this.sql_client.execute_sql(query.limit(most).sql(dialect)) or ()
+            if rows:
+                break
+        return [dict(zip(columns, row, strict=True)) for row in rows]
 
     def _create_merge_followup_jobs(self, table_chain: Sequence[Any]) -> Any:
         """Returns one job, hence one transaction, that merges all the tables that belong together."""

@@ -5,7 +5,7 @@ that earlier loads left there go. Files know no transaction: between the two a r
 rows, and a run killed there leaves both until the partition loads again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
@@ -147,14 +147,45 @@ class ParquetFiles:
 
     def row_count(self, table: str) -> int:
         """Returns a table's rows, which the files' ends tell."""
+        return self._rows_of(self.data_files(table))
+
+    def partition_counts(self, table: str) -> dict[str, int]:
+        """Returns how many rows each partition has that the run replaces, where it has any."""
+        files = self.data_files(table)
+        folders = {
+            value: folder_of(value) for value in self.destination.replaced_rows[table].values
+        }
+        counts = {
+            value: self._rows_of([file for file in files if f"/{folder}" in file])
+            for value, folder in folders.items()
+        }
+        return {value: count for value, count in counts.items() if count}
+
+    def first_rows(
+        self, table: str, columns: Sequence[str], load_ids: Sequence[str], most: int
+    ) -> list[dict[str, Any]]:
+        """Returns some rows that loads have brought; any others where they brought none."""
+        this: Any = self
+        files = self.data_files(table)
+        brought = tuple(f"{each}." for each in load_ids)
+        files.sort(key=lambda file: not PurePosixPath(file).name.startswith(brought))
+        for file in files:
+            with this.fs_client.open(file, "rb") as opened:
+                parquet = pq.ParquetFile(opened)
+                there = [name for name in columns if name in parquet.schema_arrow.names]
+                for batch in parquet.iter_batches(most, columns=there):
+                    return list(batch.to_pylist())
+        return []
+
+    def _rows_of(self, files: Sequence[str]) -> int:
         this: Any = self
 
-        def rows_of(file: str) -> int:
+        def rows(file: str) -> int:
             with this.fs_client.open(file, "rb") as opened:
                 return int(pq.ParquetFile(opened).metadata.num_rows)
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return sum(pool.map(rows_of, self.data_files(table)))
+            return sum(pool.map(rows, files))
 
     def complete_load(self, load_id: str) -> None:
         """Removes what the load replaces, then says that it is complete."""

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +18,13 @@ from dlt.common.destination.client import WithStateSync
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema
+from dlt.common.schema.utils import get_nested_tables
 from dlt.common.storages.load_package import ParsedLoadJobFileName
 from dlt.extract import DltSource
 from pyarrow.parquet import ParquetFile
 
-from shared.sources import TryLaterError
+from shared import environment
+from shared.sources import REPLACED_TOGETHER, TryLaterError
 from shared.warehouse.destination import (
     PartitionError,
     ReplacedRows,
@@ -46,6 +49,24 @@ class SchemaConflictError(Exception):
     """Two runs at the same moment gave one new column two types."""
 
 
+@dataclass(frozen=True)
+class Landed:
+    """What a table holds after a load.
+
+    Attributes:
+        rows: of the whole table.
+        further: the rows of the tables that load with it, by table: those of nested lists, and what
+            its resource replaces together with it.
+        partitions: the rows of each partition that the load replaced, where it has any.
+        first_rows: some of the rows that the load brought, by column.
+    """
+
+    rows: int = 0
+    further: Mapping[str, int] = field(default_factory=dict)
+    partitions: Mapping[str, int] = field(default_factory=dict)
+    first_rows: Sequence[Mapping[str, Any]] = ()
+
+
 class WarehousePipeline(dlt.Pipeline):
     """A dlt pipeline that touches the warehouse only while it holds it."""
 
@@ -58,7 +79,7 @@ class WarehousePipeline(dlt.Pipeline):
     loads_in_parts: bool = False
     left: Mapping[str, TryLaterError]
     start_over: Callable[[], "WarehousePipeline"]
-    row_counts: Mapping[str, int]
+    landed: Mapping[str, Landed]
     shown_tables: frozenset[str]
     locks: Locks
     warehouse_name: str
@@ -125,7 +146,7 @@ class WarehousePipeline(dlt.Pipeline):
             super()._sync_destination(*args, **kwargs)
 
     def load(self, *args: Any, **kwargs: Any) -> LoadInfo:
-        """Loads as dlt does, and counts each table's rows before others may change them.
+        """Loads as dlt does, and looks at each table before others may change it.
 
         Raises:
             PartitionError: a row belongs to none of the partitions that this run replaces.
@@ -138,8 +159,28 @@ class WarehousePipeline(dlt.Pipeline):
             self._refuse_shrinking(new_rows)
             info = super().load(*args, **kwargs)
             with self._client() as client:
-                self.row_counts = {table: client.row_count(table) for table in self.shown_tables}
+                self.landed = {
+                    table: self._look_at(client, table, info.loads_ids)
+                    for table in self.shown_tables
+                }
         return info
+
+    def _look_at(self, client: Any, table: str, load_ids: Sequence[str]) -> Landed:
+        rows = client.row_count(table)
+        if not rows:
+            return Landed()
+        tables = self.default_schema.tables
+        further = [str(each["name"]) for each in get_nested_tables(tables, table)[1:]]
+        further += tables[table].get(REPLACED_TOGETHER, [])  # type: ignore[arg-type]
+        columns = self.default_schema.get_table_columns(table)
+        shown = [name for name in columns if not name.startswith("_dlt")]
+        most = int(environment.value("PREVIEW_ROWS"))
+        return Landed(
+            rows,
+            {each: client.row_count(each) for each in further},
+            client.partition_counts(table) if table in self.replaced_rows else {},
+            client.first_rows(table, shown, load_ids, most) if most and shown else (),
+        )
 
     def _client(self) -> Any:
         return self.destination_client(self.default_schema.name)

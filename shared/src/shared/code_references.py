@@ -1,0 +1,54 @@
+"""Links from an asset to the code that loads it, and to its project's README."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from shared import environment
+
+
+def with_code_references(assets: Iterable[Any]) -> list[Any]:
+    """Returns a location's assets with links to their lines, and to the README above them.
+
+    Where `REPOSITORY_URL` is set they are addresses there, else files of this machine, which an
+    editor opens.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # Dagster's code references
+        return [_linked(asset) for asset in dg.with_source_code_references(list(assets))]
+
+
+def _linked(asset: Any) -> Any:
+    def link(spec: dg.AssetSpec) -> dg.AssetSpec:
+        references = spec.metadata["dagster/code_references"].value.code_references
+        files = [*references, *_readme(Path(references[-1].file_path))]
+        linked = dg.CodeReferencesMetadataValue(code_references=[_address(file) for file in files])
+        return spec.merge_attributes(metadata={"dagster/code_references": linked})
+
+    return asset.map_asset_specs(link) if isinstance(asset, dg.AssetsDefinition) else asset
+
+
+def _readme(source: Path) -> Iterable[dg.LocalFileCodeReference]:
+    root = environment.workspace_root()
+    for folder in source.parents:
+        if folder == root:
+            return
+        if (folder / "README.md").is_file():
+            readme = str(folder / "README.md")
+            yield dg.LocalFileCodeReference(file_path=readme, line_number=1, label="README.md")
+            return
+
+
+def _address(
+    file: dg.LocalFileCodeReference,
+) -> dg.LocalFileCodeReference | dg.UrlCodeReference:
+    repository, root = environment.value("REPOSITORY_URL"), environment.workspace_root()
+    path = Path(file.file_path)
+    if not repository or not path.is_relative_to(root):
+        return file
+    line = f"#L{file.line_number}" if file.label is None else ""
+    url = f"{repository.rstrip('/')}/{path.relative_to(root).as_posix()}{line}"
+    return dg.UrlCodeReference(url=url, label=file.label)

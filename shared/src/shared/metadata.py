@@ -1,0 +1,121 @@
+"""What a person sees of a load in Dagster: how much came, since when, and what it looks like."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dlt.common.schema import Schema
+
+from shared.warehouse import Landed
+
+RECENT_RUNS = 30
+"""Runs in the chart of rows."""
+
+RECENT = "rows_of_recent_runs"
+"""The metadata from which the next run makes the chart: each run's number and its rows."""
+
+_SHOWN_LETTERS = 60  # of a value in a preview
+_WIDTH, _HEIGHT = 8, 40  # of a bar, in pixels
+_COLOUR = "#4c78a8"  # seen on white and on black
+
+_COLUMNS_OF_DLT = {
+    "_dlt_load_id": "The load that brought the row; _dlt_loads has its time.",
+    "_dlt_id": "The row's own number, which dlt gives.",
+    "_dlt_parent_id": "The row of the parent table that this one was nested in: its _dlt_id.",
+    "_dlt_root_id": "The row of the outermost table: its _dlt_id.",
+    "_dlt_list_idx": "The place in the nested list, from 0.",
+}
+
+
+def column_schema(table: str, schema: Schema) -> dg.TableSchema:
+    """Returns a table's columns with their descriptions, and leaves dlt's schema as it is."""
+    shown = {"name", "data_type", "description", "nullable", "unique"}
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=name,
+                type=hints.get("data_type") or "text",
+                description=hints.get("description") or _COLUMNS_OF_DLT.get(name),
+                constraints=dg.TableColumnConstraints(
+                    nullable=hints.get("nullable") is not False,
+                    unique=bool(hints.get("unique")),
+                    other=sorted(hints.keys() - shown),
+                ),
+            )
+            for name, hints in schema.get_table_columns(table).items()
+        ]
+    )
+
+
+def tables(landed: Landed) -> dict[str, Any]:
+    """Returns a preview of the rows, and how many the further tables have; nothing of what is empty."""
+    told: dict[str, Any] = {}
+    if landed.first_rows:
+        told["preview"] = _table(landed.first_rows)
+    if landed.further:
+        told["further_tables"] = _table(
+            [{"table": table, "rows": rows} for table, rows in landed.further.items()]
+        )
+    return told
+
+
+def source(column: str, partitions: Sequence[str]) -> str:
+    """Returns which partitions a load replaced: the one, or the first and the last, and how many."""
+    first, last = min(partitions), max(partitions)
+    told = first if first == last else f"{first} to {last}, {len(partitions):,} of them"
+    return f"{column} {told}"
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows],
+        schema=dg.TableSchema([dg.TableColumn(name) for name in rows[0]]),
+    )
+
+
+def _cell(value: object) -> str | int | float | bool:
+    if isinstance(value, bool | int | float):
+        return value
+    text = "" if value is None else str(value)
+    return text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}…"
+
+
+def chart_of_rows(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, run_id: str, rows: int
+) -> dict[str, Any]:
+    """Returns a chart of the rows that an asset's recent runs brought, this one last.
+
+    The asset's latest materialisation tells what came before, so that one event is read, however
+    many partitions a run has.
+    """
+    latest = instance.get_latest_materialization_event(asset)
+    before = latest.asset_materialization if latest else None
+    told = before.metadata.get(RECENT) if before else None
+    recent: list[Any] = list(told.value) if isinstance(told, dg.JsonMetadataValue) else []  # type: ignore[arg-type]
+    this_run = run_id[:8]  # as the UI shows it; a run that goes on adds to its own bar
+    if recent and recent[-1][0] == this_run:
+        rows += recent.pop()[1]
+    recent = [*recent, [this_run, rows]][-RECENT_RUNS:]
+    numbers = [entry[1] for entry in recent]
+    return {
+        "rows_over_recent_runs": dg.MetadataValue.md(sparkline(numbers)),
+        RECENT: dg.MetadataValue.json(recent),
+    }
+
+
+def sparkline(numbers: Sequence[int]) -> str:
+    """Returns a bar for each number as a picture in Markdown, short enough to be shown inline."""
+    most = max(*numbers, 1, 1)
+    height = _HEIGHT - 2
+    bars = "".join(
+        f"M{place * _WIDTH + 3} {_HEIGHT}v-{max(1, round(number / most * height))}"
+        for place, number in enumerate(numbers)
+    )
+    picture = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{len(numbers) * _WIDTH}" '
+        f'height="{_HEIGHT}"><path stroke="{_COLOUR}" stroke-width="6" d="{bars}"/></svg>'
+    )
+    encoded = base64.b64encode(picture.encode()).decode()
+    runs = f"{len(numbers)} runs, at most {most:,}" if len(numbers) > 1 else "the first run"
+    return f"![rows of {runs}](data:image/svg+xml;base64,{encoded}) {numbers[-1]:,} rows; {runs}"
