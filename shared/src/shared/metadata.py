@@ -13,7 +13,7 @@ RECENT_RUNS = 30
 """Runs in the chart of rows."""
 
 RECENT = "rows_of_recent_runs"
-"""The metadata from which the next run makes the chart: each run's number and its rows."""
+"""The metadata from which the next run makes the chart: `number=rows` of each run."""
 
 _SHOWN_LETTERS = 60  # of a value in a preview
 _WIDTH, _HEIGHT = 8, 40  # of a bar, in pixels
@@ -92,15 +92,16 @@ def chart_of_rows(
     latest = instance.get_latest_materialization_event(asset)
     before = latest.asset_materialization if latest else None
     told = before.metadata.get(RECENT) if before else None
-    recent: list[Any] = list(told.value) if isinstance(told, dg.JsonMetadataValue) else []  # type: ignore[arg-type]
+    recent = [entry.split("=") for entry in str(told.value if told else "").split()]
     this_run = run_id[:8]  # as the UI shows it; a run that goes on adds to its own bar
     if recent and recent[-1][0] == this_run:
-        rows += recent.pop()[1]
-    recent = [*recent, [this_run, rows]][-RECENT_RUNS:]
-    numbers = [entry[1] for entry in recent]
+        rows += int(recent.pop()[1])
+    recent = [*recent, [this_run, str(rows)]][-RECENT_RUNS:]
     return {
-        "rows_over_recent_runs": dg.MetadataValue.md(sparkline(numbers)),
-        RECENT: dg.MetadataValue.json(recent),
+        "rows_over_recent_runs": dg.MetadataValue.md(
+            sparkline([int(count) for _, count in recent])
+        ),
+        RECENT: " ".join("=".join(entry) for entry in recent),
     }
 
 
