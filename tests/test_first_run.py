@@ -136,7 +136,8 @@ def test_an_unknown_location_is_one_clear_line(etl_environment: dict[str, str]) 
     done = etl(etl_environment, "run", "sales_etl")
     assert done.returncode == 2
     expected = "No code location 'sales_etl'; workspace.yaml has {}."
-    assert " ".join(done.stdout.split()) == expected.format(", ".join(code_locations()))
+    assert done.stderr == expected.format(", ".join(code_locations())) + "\n"
+    assert not done.stdout
 
 
 def test_a_wrong_query_is_an_error_and_not_a_trace(etl_environment: dict[str, str]) -> None:
@@ -144,7 +145,8 @@ def test_a_wrong_query_is_an_error_and_not_a_trace(etl_environment: dict[str, st
     for sql in ("SELECT * FROM nowhere", "SELEC", "DROP TABLE simple.load_dict", ""):
         done = etl(etl_environment, "query", sql)
         assert done.returncode == 1
-        assert "Error" in done.stdout or "no query" in done.stdout
+        assert "Error" in done.stderr or "no query" in done.stderr
+        assert not done.stdout
         assert "Traceback" not in done.stdout + done.stderr
 
 

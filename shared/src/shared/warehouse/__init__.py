@@ -7,6 +7,7 @@
 | locks | who may write when |
 | pipeline | a run's pipeline, from its folder to its row counts |
 | query | reading what has landed |
+| tables | which tables have landed, with which columns, and by which load |
 """
 
 from shared.warehouse.destination import (
@@ -14,6 +15,7 @@ from shared.warehouse.destination import (
     ReplacedRows,
     WarehouseSettingError,
     kind,
+    whereabouts,
 )
 from shared.warehouse.locks import (
     WarehouseBusyError,
@@ -31,8 +33,12 @@ from shared.warehouse.pipeline import (
 )
 from shared.warehouse.push_down import PushedDownJob
 from shared.warehouse.query import QueryError, query, reader, show
+from shared.warehouse.tables import Column, Load, LoadedTable, loaded_tables, quoted
 
 __all__ = [
+    "Column",
+    "Load",
+    "LoadedTable",
     "PartitionError",
     "PipelineDeclaration",
     "PushedDownJob",
@@ -47,9 +53,12 @@ __all__ = [
     "close",
     "exclusive",
     "kind",
+    "loaded_tables",
     "path",
     "pipeline",
     "query",
+    "quoted",
     "reader",
     "show",
+    "whereabouts",
 ]
