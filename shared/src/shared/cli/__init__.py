@@ -10,11 +10,10 @@ from typing import Annotated
 import typer
 
 from shared import environment
+from shared.cli.doctor import PACKAGES, doctor
 from shared.cli.query import query
 from shared.cli.run import run
 from shared.cli.show import show
-
-SHOWN_VERSIONS = ("dagster", "dagster-dlt", "dlt", "duckdb")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,10 +25,12 @@ app.command(epilog="Example: etl run csv_data/share_prices_daily --partition 201
 app.command(epilog="Example: etl show nasa_neo.near_earth_objects")(show)
 app.command(epilog='Example: etl query "FROM nasa_neo.daily_summary LIMIT 3" --json')(query)
 
+app.command(epilog="Example: etl doctor --json")(doctor)
+
 
 def _print_versions(asked: bool) -> None:
     if asked:
-        print(" ".join(f"{name} {version(name)}" for name in ("shared", *SHOWN_VERSIONS)))
+        print(" ".join(f"{name} {version(name)}" for name in ("shared", *PACKAGES)))
         raise typer.Exit
 
 

@@ -47,8 +47,8 @@ def run_location(
             instance = dg.DagsterInstance.get()
         graph = defs.resolve_asset_graph()
         keys, unknown = _selected(graph, asked.selections)
-        problem = _problem(graph, keys, asked.partitions, instance) if asked.partitions else ""
-        told.put(Plan(location, _names(keys), _names(_all(graph)), unknown, problem))
+        why = problem(graph, keys, asked.partitions, instance) if asked.partitions else ""
+        told.put(Plan(location, _names(keys), _names(_all(graph)), unknown, why))
         go.wait()
         for report in _materialise(
             location, defs, keys, asked.partitions, instance=instance, go=go
@@ -121,7 +121,7 @@ def _selected(
     return [key for key in _all(graph) if key in selected], tuple(unknown)
 
 
-def _problem(
+def problem(
     graph: "AssetGraph",
     keys: "Sequence[dg.AssetKey]",
     partitions: tuple[str, str],

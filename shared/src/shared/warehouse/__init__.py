@@ -18,6 +18,7 @@ from shared.warehouse.destination import (
     whereabouts,
 )
 from shared.warehouse.locks import (
+    HeldError,
     WarehouseBusyError,
     WarehouseUnreachableError,
     exclusive,
@@ -32,11 +33,12 @@ from shared.warehouse.pipeline import (
     pipeline,
 )
 from shared.warehouse.push_down import PushedDownJob
-from shared.warehouse.query import QueryError, query, reader, show
+from shared.warehouse.query import QueryError, probe, query, reader, show
 from shared.warehouse.tables import Column, Load, LoadedTable, loaded_tables, quoted
 
 __all__ = [
     "Column",
+    "HeldError",
     "Load",
     "LoadedTable",
     "PartitionError",
@@ -56,6 +58,7 @@ __all__ = [
     "loaded_tables",
     "path",
     "pipeline",
+    "probe",
     "query",
     "quoted",
     "reader",
