@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from shared.cli.terminal import AsJson, console, notes, print_json, warehouse_errors
+from shared.cli.terminal import AsJson, console, print_json, tell, warehouse_errors
 
 
 def query(sql: Annotated[str, typer.Argument(metavar="SQL")], as_json: AsJson = False) -> None:
@@ -18,6 +18,6 @@ def query(sql: Annotated[str, typer.Argument(metavar="SQL")], as_json: AsJson = 
         from shared import warehouse
 
         if as_json:
-            print_json(warehouse.query(sql))
+            print_json(warehouse.query(sql, log=tell))
         else:
-            warehouse.show(sql, console.width, log=notes.print)
+            warehouse.show(sql, console.width, log=tell)

@@ -179,9 +179,11 @@ def _started(processes: Mapping[str, SpawnProcess], go: Event) -> Iterator[None]
     try:
         # They inherit that it is held back, and take it when they are ready to.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        for process in processes.values():
-            process.start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        try:
+            for process in processes.values():
+                process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         yield
     finally:
         go.clear()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from shared.cli.terminal import AsJson, console, notes, print_json, stop, warehouse_errors
+from shared.cli.terminal import AsJson, console, notes, print_json, stop, tell, warehouse_errors
 
 if TYPE_CHECKING:  # importing dlt takes a second
     from shared.warehouse import Load, LoadedTable
@@ -31,7 +31,7 @@ def show(
         from shared import warehouse
 
         try:
-            tables = warehouse.loaded_tables()
+            tables = warehouse.loaded_tables(log=tell)
         except FileNotFoundError:  # the file that the first load makes
             tables = []
         if not tables and table is None:
@@ -127,4 +127,4 @@ def _show_table(table: "LoadedTable", as_json: bool) -> None:
     console.print()
     console.print(columns, markup=False)
     console.print()
-    warehouse.show(first, console.width, log=notes.print)
+    warehouse.show(first, console.width, log=tell)

@@ -21,6 +21,11 @@ AsJson = Annotated[
 """The option that every command with a result has."""
 
 
+def tell(message: str) -> None:
+    """Prints a note on stderr."""
+    notes.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
 def stop(message: str, code: int = 1) -> NoReturn:
     """Ends the command with one line on stderr; 1 is a failure, 2 a wrong use of the command."""
     line = " ".join(environment.redacted(message).split())

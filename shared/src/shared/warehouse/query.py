@@ -55,7 +55,9 @@ def _there(file: Path) -> None:
         raise FileNotFoundError(f"No warehouse at {file} yet: `uv run etl run` makes it.")
 
 
-def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+def query(
+    sql: str, parameters: Sequence[object] = (), *, log: Log = silent
+) -> list[dict[str, Any]]:
     """Runs a query on what has been committed in the warehouse, and returns its rows.
 
     Args:
@@ -63,6 +65,7 @@ def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
             another database it is translated by sqlglot; what must work everywhere keeps to what
             both have, without `GROUP BY ALL` and the like.
         parameters: what stands for its question marks, in order.
+        log: told about waits.
 
     Raises:
         QueryError: the text is no query, it cannot be translated, or the server refuses it.
@@ -72,7 +75,7 @@ def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
         duckdb.Error: DuckDB refuses it.
     """
     if kind() == "duckdb":
-        with reader() as connection:
+        with reader(log) as connection:
             return _rows(connection.execute(sql, parameters))
     asked = _parsed(sql, parameters)
     if kind() == "filesystem":

@@ -9,6 +9,7 @@ from typing import Any
 from dlt.common.schema import Schema
 
 from shared.warehouse.destination import kind
+from shared.warehouse.locks import Log, silent
 from shared.warehouse.query import QueryError, query
 
 _LISTED = """
@@ -61,8 +62,11 @@ class LoadedTable:
     last_load: Load | None
 
 
-def loaded_tables() -> list[LoadedTable]:
+def loaded_tables(log: Log = silent) -> list[LoadedTable]:
     """Returns every table that pipelines have loaded, nested ones below their parents.
+
+    Args:
+        log: told about a wait for the warehouse.
 
     Raises:
         QueryError: the warehouse is a folder or a bucket, which has no list of its tables.
@@ -74,7 +78,7 @@ def loaded_tables() -> list[LoadedTable]:
             'etl query "SELECT * FROM nasa_neo.daily_summary".'
         )
     there: dict[str, set[str]] = {}
-    for row in query(_LISTED):
+    for row in query(_LISTED, log=log):
         there.setdefault(row["dataset"], set()).add(row["name"])
     return [table for dataset, names in there.items() for table in _tables(dataset, names)]
 
