@@ -272,8 +272,12 @@ def test_the_doctor_finds_a_workspace_well(etl_environment: dict[str, str]) -> N
 
 
 def test_the_doctor_names_what_is_wrong_and_no_secret(etl_environment: dict[str, str]) -> None:
-    only(etl_environment, "gone_etl")
+    only(etl_environment, "leaky_etl")
     folder = workspace(etl_environment)
+    (folder / "leaky_etl").mkdir()
+    (folder / "leaky_etl" / "definitions.py").write_text(
+        "import os\nraise RuntimeError('no access with ' + os.environ['NASA_API_KEY'])\n"
+    )
     (folder / ".env").write_text(
         "NASA_APIKEY=a-key-that-is-secret\nNASA_API_KEY=another-secret-key\n"
     )
@@ -286,6 +290,7 @@ def test_the_doctor_names_what_is_wrong_and_no_secret(etl_environment: dict[str,
     subprocess.run([os.environ["UV"], "lock", "--offline"], cwd=folder, check=True)
     environment = {
         **etl_environment,
+        "PYTHONPATH": str(folder),
         "WAREHOUSE_TYPE": "postgres",
         "DESTINATION__WAREHOUSE__CREDENTIALS": "postgresql://etl:secret-password@127.0.0.1:9/x",
         "DROP_FOLDER": "nowhere",
@@ -295,11 +300,13 @@ def test_the_doctor_names_what_is_wrong_and_no_secret(etl_environment: dict[str,
     assert done.returncode == 1
     found = checks(done)
     wrong = {name for name, check in found.items() if check["status"] == "error"}
-    assert wrong == {"environment", "gone_etl", "drop folder", "settings", "warehouse"}
+    assert wrong == {"environment", "leaky_etl", "drop folder", "settings", "warehouse"}
     assert all(found[name]["fix"] for name in wrong)
     assert "not-installed" in found["environment"]["told"]
-    assert "No module named 'gone_etl'" in found["gone_etl"]["told"]
+    assert "RuntimeError: no access with ***" in found["leaky_etl"]["told"]
     assert "127.0.0.1" in found["warehouse"]["told"]
+    ran = etl(environment, "run", "leaky_etl", "--json")
+    assert json.loads(ran.stdout)[0]["error"] == "RuntimeError: no access with ***"
     shown = etl(environment, "doctor")
     assert shown.returncode == 1
     assert ".env sets NASA_APIKEY, which is none" in shown.stdout

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from shared import environment
 from shared.cli.reports import Asked, Plan, Report
 
 if TYPE_CHECKING:  # importing Dagster takes seconds, and only this process needs it
@@ -55,8 +56,9 @@ def run_location(
         ):
             told.put(report)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this location's failure
-        traceback.print_exc()
-        told.put(Report(location, "", "failed", error=f"{type(error).__name__}: {error}"))
+        print(environment.redacted(traceback.format_exc()))
+        words = environment.redacted(f"{type(error).__name__}: {error}")
+        told.put(Report(location, "", "failed", error=words))
 
 
 def _obey_the_parent_alone(go: "Event") -> None:
