@@ -1,6 +1,7 @@
 """What tests across packages share: the workspace's root and a process environment of their own."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +33,18 @@ def process_environment(tmp_path: Path) -> dict[str, str]:
         "WAREHOUSE_PATH": str(tmp_path / "warehouse.duckdb"),
         "COLUMNS": "120",
     }
+
+
+@pytest.fixture
+def etl_environment(
+    root: Path, tmp_path: Path, process_environment: dict[str, str]
+) -> dict[str, str]:
+    """An environment in which the workspace is a copy of its lists and its sample, and no more."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    shutil.copy(root / "workspace.yaml", workspace)
+    shutil.copytree(root / "data" / "drop", workspace / "data" / "drop")
+    return process_environment
 
 
 @pytest.fixture

@@ -5,10 +5,31 @@ import yaml
 from shared import environment
 
 
+class WorkspaceError(Exception):
+    """workspace.yaml is not there, or does not list code locations; the message says so."""
+
+
 def code_locations() -> dict[str, str]:
-    """Returns the module of each code location in workspace.yaml, by the location's name."""
-    workspace = yaml.safe_load((environment.workspace_root() / "workspace.yaml").read_text())
-    modules = [entry["python_module"] for entry in workspace["load_from"]]
-    # Dagster takes a bare module name as well, and names the location after it.
-    entries = [{"module_name": each} if isinstance(each, str) else each for each in modules]
-    return {each.get("location_name", each["module_name"]): each["module_name"] for each in entries}
+    """Returns the module of each code location in workspace.yaml, by the location's name.
+
+    Raises:
+        WorkspaceError: the file is not there, or is not as it should be.
+    """
+    file = environment.workspace_root() / "workspace.yaml"
+    try:
+        workspace = yaml.safe_load(file.read_text())
+        modules = [entry["python_module"] for entry in workspace["load_from"]]
+        # Dagster takes a bare module name as well, and names the location after it.
+        entries = [{"module_name": each} if isinstance(each, str) else each for each in modules]
+        return {
+            each.get("location_name", each["module_name"]): each["module_name"] for each in entries
+        }
+    except FileNotFoundError:
+        raise WorkspaceError(
+            f"There is no workspace.yaml in {file.parent} or above it; start etl in a workspace."
+        ) from None
+    except (KeyError, TypeError, yaml.YAMLError) as error:
+        raise WorkspaceError(
+            f"{file} lists no code locations as `load_from: - python_module:` does: "
+            f"{type(error).__name__}: {error}"
+        ) from None

@@ -3,27 +3,21 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from shared.cli.terminal import console
+from shared.cli.terminal import AsJson, console, print_json, tell, warehouse_errors
 
 
-def query(sql: Annotated[str, typer.Argument(help="SQL in DuckDB's dialect.")]) -> None:
-    """Runs a query on the warehouse, read-only, and prints its rows."""
-    import duckdb
+def query(sql: Annotated[str, typer.Argument(metavar="SQL")], as_json: AsJson = False) -> None:
+    """Asks the warehouse, read-only, and prints the rows.
 
-    from shared import warehouse
+    SQL is DuckDB's, whatever the warehouse is; tables are named dataset.table, as etl show lists
+    them. In JSON a decimal is a string, so that no digit is lost, and dates and times are written as
+    ISO 8601 does.
+    """
+    with warehouse_errors():
+        from shared import warehouse
 
-    try:
-        warehouse.show(sql, console.width, log=Console(stderr=True).print)
-    except (
-        duckdb.Error,
-        FileNotFoundError,
-        ValueError,
-        warehouse.QueryError,
-        warehouse.WarehouseBusyError,
-        warehouse.WarehouseSettingError,
-        warehouse.WarehouseUnreachableError,
-    ) as error:
-        console.print(str(error), markup=False, style="red")
-        raise typer.Exit(1) from None
+        if as_json:
+            print_json(warehouse.query(sql, log=tell))
+        else:
+            warehouse.show(sql, console.width, log=tell)

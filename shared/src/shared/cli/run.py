@@ -1,78 +1,253 @@
 """`etl run`: materialises assets and shows what landed where."""
 
-import importlib
 import os
-import sys
-import traceback
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict
+from difflib import get_close_matches
 from multiprocessing import get_context
-from pathlib import Path
+from multiprocessing.context import SpawnProcess
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from queue import Empty
 from shutil import which
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
 import typer
-from filelock import FileLock
+from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
 from shared import environment
-from shared.cli.locations import code_locations
-from shared.cli.terminal import console
-
-if TYPE_CHECKING:  # importing Dagster takes seconds, and only the child processes need it
-    from multiprocessing.queues import Queue
-
-    import dagster as dg
-
-LOGS = Path(".dagster/etl_run")
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of an asset (or, with an empty name, of a location that did not load)."""
-
-    location: str
-    asset: str
-    status: Literal["waiting", "running", "done", "skipped", "failed"]
-    rows: int | None = None
-    seconds: float = 0.0
-    table: str = ""
-    error: str = ""
+from shared.cli.location_process import LOGS, SECONDS_TO_END, run_location
+from shared.cli.locations import WorkspaceError, code_locations
+from shared.cli.reports import Asked, Plan, Report
+from shared.cli.terminal import AsJson, console, notes, print_json, stop
 
 
 def run(
-    locations: Annotated[
-        list[str] | None, typer.Argument(help="Code locations to run; all if none is named.")
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Run this partition instead of the sample's."),
     ] = None,
+    first: Annotated[
+        str | None,
+        typer.Option("--from", metavar="KEY", help="Run the partitions from this one on, …"),
+    ] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", metavar="KEY", help="… to this one, in a single run.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Materialises every asset on the bundled sample input, and shows what landed where.
+    """Materialises assets and shows what landed where.
 
-    A partitioned asset runs the partitions the sample has. Without NASA_API_KEY a NeoWs server is
-    started here, which answers for the days it has recorded.
+    Without NAME everything runs; without a partition the bundled sample does, of a partitioned asset
+    the partitions that the sample has.
+
+    NAME is a code location (csv_etl), an asset (csv_data/share_prices_daily, or with a dot) or a
+    selection in Dagster's syntax ('nasa_neo/near_earth_objects+' with what depends on it). An asset
+    runs alone, except that what it loads is checked first where that check may stop it.
+
+    Without NASA_API_KEY a NeoWs server is started here, which answers for the days it has recorded.
     """
-    known = code_locations()
-    for location in locations or []:
-        if location not in known:
-            console.print(f"No code location {location!r}; workspace.yaml has {', '.join(known)}.")
-            raise typer.Exit(2)
-    chosen = {name: module for name, module in known.items() if name in (locations or known)}
-    with _neows() if "api_etl" in chosen else nullcontext():
-        reports = _run_locations(chosen)
+    partitions = _partitions(partition, first, last)
+    try:
+        known = code_locations()
+    except WorkspaceError as error:
+        stop(str(error))
+    asked = _asked(names or [], known, partitions)
+    with _neows() if "api_etl" in asked else nullcontext(False) as bundled:
+        reports = _run_locations(known, asked, bundled, as_json)
     failed = [report for report in reports if report.status == "failed"]
+    if as_json:
+        print_json([{**asdict(report), "seconds": round(report.seconds, 3)} for report in reports])
+    else:
+        _print_reports(reports)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _partitions(
+    partition: str | None, first: str | None, last: str | None
+) -> tuple[str, str] | None:
+    """Returns the first and the last of the partitions that the options ask for, if they do."""
+    if partition is not None and (first, last) != (None, None):
+        stop("--partition names one partition, --from and --to a range; use one of the two.", 2)
+    if (first is None) != (last is None):
+        stop("--from and --to go together: the first and the last partition to run.", 2)
+    if first is not None and last is not None:
+        return first, last
+    return (partition, partition) if partition is not None else None
+
+
+def _asked(
+    names: Sequence[str], known: Mapping[str, str], partitions: tuple[str, str] | None
+) -> dict[str, Asked]:
+    """Returns what each location is asked for; where an asset is, only the locations themselves know."""
+    for name in names:
+        if re.fullmatch(r"\w+", name) and name not in known:
+            stop(f"No code location {name!r}; workspace.yaml has {', '.join(known)}.", 2)
+    selections = tuple(_selection(name) for name in names if name not in known)
+    return {
+        location: Asked(selections if names and location not in names else None, partitions)
+        for location in known
+        if not names or selections or location in names
+    }
+
+
+def _selection(name: str) -> str:
+    """Returns a name in Dagster's selection syntax: of `dataset.table` the asset's key."""
+    return name.replace(".", "/") if re.fullmatch(r"\+*\w+\.\w+\+*", name) else name
+
+
+@contextmanager
+def _neows() -> Iterator[bool]:
+    """Serves recorded NeoWs days where there is no key to ask NASA with; tells whether it does."""
+    if not (environment.is_default("NASA_API_KEY") and environment.is_default("NASA_BASE_URL")):
+        yield False
+        return
+    from shared.testing.neows_server import NeowsServer
+
+    with NeowsServer() as server:
+        os.environ["NASA_BASE_URL"] = server.url
+        yield True
+
+
+def _run_locations(
+    modules: Mapping[str, str], asked: Mapping[str, Asked], bundled_neows: bool, as_json: bool
+) -> list[Report]:
+    """Runs each location in a process of its own, all at once, and shows progress meanwhile."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    spawn = get_context("spawn")
+    told: Queue[Plan | Report] = spawn.Queue()
+    go = spawn.Event()
+    processes = {
+        location: spawn.Process(
+            target=run_location, args=(location, modules[location], each, told, go)
+        )
+        for location, each in asked.items()
+    }
+    reports = {(location, ""): Report(location, "", "running") for location in asked}
+    plans: dict[str, Plan] = {}
+    out = notes if as_json else console
+    careful = any(each.selections is not None or each.partitions for each in asked.values())
+    if not careful:  # nothing to be wrong with: each location starts as soon as it has loaded
+        _tell_neows(bundled_neows, out)
+        go.set()
+    with _started(processes, go), Live(console=out, transient=True, refresh_per_second=8) as live:
+        while True:
+            alive = [name for name, process in processes.items() if process.is_alive()]
+            for message in _received(told):
+                reports.pop((message.location, ""), None)
+                if isinstance(message, Plan):
+                    plans[message.location] = message
+                else:
+                    reports[message.location, message.asset] = message
+            if not go.is_set() and plans.keys() >= set(alive):
+                live.update("")
+                _refuse(plans, asked, reports)
+                used = "api_etl" in plans and bool(plans["api_etl"].assets)
+                _tell_neows(bundled_neows and used, out)
+                go.set()
+            live.update(_table(reports.values(), live=True))
+            if not alive:
+                break
+    for location, process in processes.items():
+        for key, report in reports.items():
+            if report.location == location and report.status in ("waiting", "running"):
+                words = f"its process ended with exit code {process.exitcode}"
+                reports[key] = Report(location, report.asset, "failed", error=words)
+    return list(reports.values())
+
+
+def _received(told: "Queue[Plan | Report]") -> Iterator[Plan | Report]:
+    """Yields what the locations tell until none has anything to tell for a moment."""
+    try:
+        while True:
+            yield told.get(timeout=0.1)
+    except Empty:
+        pass
+
+
+@contextmanager
+def _started(processes: Mapping[str, SpawnProcess], go: Event) -> Iterator[None]:
+    """Starts processes, and ends those that are left; see `run_location` for the interrupt."""
+    try:
+        # They inherit that it is held back, and take it when they are ready to.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for process in processes.values():
+                process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        yield
+    finally:
+        go.clear()
+        left = [process for process in processes.values() if process.is_alive()]
+        for process in left:
+            assert process.pid
+            os.kill(process.pid, signal.SIGINT)
+        for process in left:
+            process.join(SECONDS_TO_END)
+            process.kill()
+
+
+def _refuse(
+    plans: Mapping[str, Plan],
+    asked: Mapping[str, Asked],
+    reports: dict[tuple[str, str], Report],
+) -> None:
+    """Stops before anything runs where something asked for does not exist.
+
+    A location that did not load is a failure if it was named, or if what is asked for may be in it.
+    """
+    for plan in plans.values():
+        if plan.problem:
+            stop(plan.problem, 2)
+    selections = {name for each in asked.values() for name in each.selections or ()}
+    found = {name for plan in plans.values() for name in selections - {*plan.unknown}}
+    unknown = sorted(selections - found)
+    broken = [report for report in reports.values() if not report.asset]
+    if unknown and broken:
+        stop(
+            f"Nothing is called {unknown[0]!r}, and {broken[0].location} did not load: "
+            f"{broken[0].error or 'its process ended'}"
+        )
+    if unknown:
+        names = [name for plan in plans.values() for name in plan.all_assets]
+        near = get_close_matches(unknown[0], names, 3) or names
+        stop(f"No asset {unknown[0]!r}; there are {', '.join(near)}.", 2)
+    for report in broken:
+        if asked[report.location].selections is not None:
+            notes.print(f"{report.location} did not load; what runs is not in it.", style="yellow")
+            del reports[report.location, ""]
+
+
+def _tell_neows(used: bool, out: Console) -> None:
+    if used:
+        out.print(
+            f"NASA_API_KEY is not set: api_etl asks a NeoWs server at {os.environ['NASA_BASE_URL']}, "
+            "which has recorded answers of NASA's. Set the key and the same code asks NASA."
+        )
+
+
+def _print_reports(reports: Sequence[Report]) -> None:
+    """Prints what landed where, why the rest did not, and what to try next."""
     console.print(_table(reports, live=False))
     kind = environment.value("WAREHOUSE_TYPE")
     where = environment.value("WAREHOUSE_PATH") if kind == "duckdb" else kind
     console.print(f"in {where}", style="dim", highlight=False)
+    failed = [report for report in reports if report.status == "failed"]
     for report in failed:
         console.print(f"[red]failed[/] {report.asset or report.location}: ", end="")
         console.print(report.error, markup=False, highlight=False)
         console.print(f"       the whole log: {LOGS / report.location}.log")
     if failed:
-        raise typer.Exit(1)
+        return
     # A uv that `make run` put into .uv/ is not on the PATH, and uv tells its programs where it is.
     uv = "uv" if which("uv") else os.path.relpath(os.environ.get("UV", "uv"))
     console.print(
@@ -83,56 +258,6 @@ def run(
         highlight=False,
         soft_wrap=True,
     )
-
-
-@contextmanager
-def _neows() -> Iterator[None]:
-    """Serves recorded NeoWs days where there is no key to ask NASA with."""
-    if not (environment.is_default("NASA_API_KEY") and environment.is_default("NASA_BASE_URL")):
-        yield
-        return
-    from shared.testing.neows_server import NeowsServer
-
-    with NeowsServer() as server:
-        console.print(
-            f"NASA_API_KEY is not set: api_etl asks a NeoWs server at {server.url}, which has "
-            "recorded answers of NASA's. Set the key and the same code asks NASA."
-        )
-        os.environ["NASA_BASE_URL"] = server.url
-        yield
-
-
-def _run_locations(modules: dict[str, str]) -> list[Report]:
-    """Runs each location in a process of its own, all at once, and shows progress meanwhile."""
-    LOGS.mkdir(parents=True, exist_ok=True)
-    spawn = get_context("spawn")
-    queue: Queue[Report] = spawn.Queue()
-    processes = {
-        location: spawn.Process(target=_materialise, args=(location, module, queue))
-        for location, module in modules.items()
-    }
-    reports = {(location, ""): Report(location, "", "running") for location in modules}
-    for process in processes.values():
-        process.start()
-    with Live(console=console, transient=True, refresh_per_second=8) as live:
-        while True:
-            over = not any(process.is_alive() for process in processes.values())
-            try:
-                while True:
-                    report = queue.get(timeout=0.1)
-                    reports.pop((report.location, ""), None)
-                    reports[report.location, report.asset] = report
-            except Empty:
-                pass
-            live.update(_table(reports.values(), live=True))
-            if over:
-                break
-    for location, process in processes.items():
-        for key, report in reports.items():
-            if report.location == location and report.status in ("waiting", "running"):
-                words = f"its process ended with exit code {process.exitcode}"
-                reports[key] = Report(location, report.asset, "failed", error=words)
-    return list(reports.values())
 
 
 def _table(reports: Iterable[Report], live: bool) -> Table:
@@ -151,130 +276,3 @@ def _table(reports: Iterable[Report], live: bool) -> Table:
         elif live:
             table.add_row(name, "", Spinner("dots") if report.status == "running" else "", "")
     return table
-
-
-def _materialise(location: str, module: str, queue: "Queue[Report]") -> None:
-    """Materialises all assets of a location; the body of its process, which logs to a file."""
-    log = (LOGS / f"{location}.log").open("w")
-    os.dup2(log.fileno(), sys.stdout.fileno())
-    os.dup2(log.fileno(), sys.stderr.fileno())
-    try:
-        import dagster as dg
-
-        defs: dg.Definitions = importlib.import_module(module).defs
-        with FileLock(LOGS / "instance.lock"):  # two processes must not create its tables at once
-            instance = dg.DagsterInstance.get()
-        for report in _materialise_all(location, defs, instance):
-            queue.put(report)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is this location's failure
-        traceback.print_exc()
-        queue.put(Report(location, "", "failed", error=f"{type(error).__name__}: {error}"))
-
-
-def _materialise_all(
-    location: str, defs: "dg.Definitions", instance: "dg.DagsterInstance"
-) -> Iterator[Report]:
-    """Runs the location's assets, those with the same partitions together, and reports each."""
-    import dagster as dg
-
-    graph = defs.resolve_asset_graph()
-    groups: dict[dg.PartitionsDefinition[Any] | None, list[dg.AssetKey]] = {}
-    for key in graph.toposorted_asset_keys:
-        if key in graph.materializable_asset_keys:
-            groups.setdefault(graph.get(key).partitions_def, []).append(key)
-            yield Report(location, key.to_user_string(), "waiting")
-    job = defs.resolve_implicit_global_asset_job_def()
-    for partitions, keys in groups.items():
-        for key in keys:
-            yield Report(location, key.to_user_string(), "running")
-        results = [
-            job.execute_in_process(
-                asset_selection=keys, instance=instance, tags=tags, raise_on_error=False
-            )
-            for tags in _bundled_runs(
-                partitions, [graph.get(key).metadata for key in keys], instance
-            )
-        ]
-        yield from _reports(location, keys, results)
-
-
-def _bundled_runs(
-    partitions: "dg.PartitionsDefinition[Any] | None",
-    metadata: Sequence[Any],
-    instance: "dg.DagsterInstance",
-) -> list[dict[str, str]]:
-    """Returns the tags of the runs that cover the sample's partitions; one without, if unpartitioned."""
-    import dagster as dg
-
-    from shared.translator import BUNDLED_PARTITIONS
-
-    if partitions is None:
-        return [{}]
-    bundled = {key for entries in metadata for key in entries.get(BUNDLED_PARTITIONS, [])}
-    if isinstance(partitions, dg.DynamicPartitionsDefinition) and partitions.name:
-        instance.add_dynamic_partitions(partitions.name, sorted(bundled))
-    runs = []
-    for entry in sorted(bundled):
-        first, _, last = entry.partition("...")
-        runs.append(
-            {
-                "dagster/asset_partition_range_start": first,
-                "dagster/asset_partition_range_end": last or first,
-            }
-        )
-    return runs
-
-
-def _reports(
-    location: str, keys: "Sequence[dg.AssetKey]", results: "Sequence[dg.ExecuteInProcessResult]"
-) -> Iterator[Report]:
-    """Returns what became of each asset over one or more runs."""
-    for key in keys:
-        name = key.to_user_string()
-        if not results:
-            yield Report(location, name, "skipped")
-        elif error := next(filter(None, (_error(result, key) for result in results)), None):
-            yield Report(location, name, "failed", error=error)
-        else:
-            metadata = _events(results[-1], key)[-1].materialization.metadata
-            rows, table = metadata.get("dagster/row_count"), metadata.get("dagster/table_name")
-            yield Report(
-                location,
-                name,
-                "done",
-                rows=int(str(rows.value)) if rows else None,
-                seconds=sum(_seconds(result, key) for result in results),
-                table=".".join(str(table.value).rsplit(".", 2)[1:]) if table else "",
-            )
-
-
-def _events(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> "list[dg.DagsterEvent]":
-    """Returns a run's materialisations of an asset."""
-    return [event for event in result.get_asset_materialization_events() if event.asset_key == key]
-
-
-def _error(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> str | None:
-    """Returns why an asset did not materialise in a run: the innermost error, or a failed check."""
-    for check in result.get_asset_check_evaluations():
-        failed = not check.passed and check.severity.value == "ERROR"
-        if check.asset_key == key and failed:
-            return f"check {check.check_name}: {check.description}"
-    if _events(result, key):
-        return None
-    for event in result.all_events:
-        if event.is_step_failure and event.step_failure_data.error:
-            error = event.step_failure_data.error
-            while error.cause:
-                error = error.cause
-            return f"{event.step_key} failed: {error.message.strip()}"
-    return "its run did not reach it"
-
-
-def _seconds(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> float:
-    """Returns how long the step that materialised an asset took."""
-    steps = {event.step_key for event in _events(result, key)}
-    return sum(
-        event.step_success_data.duration_ms / 1000
-        for event in result.all_events
-        if event.is_step_success and event.step_key in steps
-    )

@@ -1,5 +1,78 @@
-"""Where the commands print to."""
+"""What the commands say and where: results on stdout, notes and errors on stderr."""
 
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, time
+from math import isfinite
+from typing import Annotated, Any, NoReturn
+
+import typer
 from rich.console import Console
 
+from shared import environment
+
 console = Console()
+notes = Console(stderr=True)
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")
+]
+"""The option that every command with a result has."""
+
+
+def tell(message: str) -> None:
+    """Prints a note on stderr."""
+    notes.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def stop(message: str, code: int = 1) -> NoReturn:
+    """Ends the command with one line on stderr; 1 is a failure, 2 a wrong use of the command."""
+    line = " ".join(environment.redacted(message).split())
+    notes.print(line, markup=False, highlight=False, style="red", soft_wrap=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def warehouse_errors() -> Iterator[None]:
+    """Turns what reading the warehouse may raise into one line on stderr and exit code 1."""
+    import duckdb
+
+    from shared import warehouse
+
+    try:
+        yield
+    except (
+        duckdb.Error,
+        FileNotFoundError,
+        ValueError,
+        warehouse.QueryError,
+        warehouse.WarehouseBusyError,
+        warehouse.WarehouseSettingError,
+        warehouse.WarehouseUnreachableError,
+    ) as error:
+        # DuckDB repeats the query below its message, with a mark that needs lines of its own.
+        stop(str(error).partition("\n\nLINE ")[0])
+
+
+def print_json(document: object) -> None:
+    """Prints a document as JSON, indented.
+
+    Decimals are strings, so that no digit is lost; dates and times are written as ISO 8601 does; what
+    JSON has no number for (NaN, infinity) is null; bytes are hexadecimal.
+    """
+    print(json.dumps(_plain(document), indent=2, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if value is None or (isinstance(value, float) and not isfinite(value)):
+        return None
+    if isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, (date, time)):  # a datetime is a date
+        return value.isoformat()
+    return value.hex() if isinstance(value, bytes) else str(value)

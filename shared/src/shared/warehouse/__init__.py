@@ -7,6 +7,7 @@
 | locks | who may write when |
 | pipeline | a run's pipeline, from its folder to its row counts |
 | query | reading what has landed |
+| tables | which tables have landed, with which columns, and by which load |
 """
 
 from shared.warehouse.destination import (
@@ -14,8 +15,10 @@ from shared.warehouse.destination import (
     ReplacedRows,
     WarehouseSettingError,
     kind,
+    whereabouts,
 )
 from shared.warehouse.locks import (
+    HeldError,
     WarehouseBusyError,
     WarehouseUnreachableError,
     exclusive,
@@ -31,10 +34,15 @@ from shared.warehouse.pipeline import (
     pipeline,
 )
 from shared.warehouse.push_down import PushedDownJob
-from shared.warehouse.query import QueryError, query, reader, show
+from shared.warehouse.query import QueryError, probe, query, reader, show
+from shared.warehouse.tables import Column, Load, LoadedTable, loaded_tables, quoted
 
 __all__ = [
+    "Column",
+    "HeldError",
     "Landed",
+    "Load",
+    "LoadedTable",
     "PartitionError",
     "PipelineDeclaration",
     "PushedDownJob",
@@ -49,9 +57,13 @@ __all__ = [
     "close",
     "exclusive",
     "kind",
+    "loaded_tables",
     "path",
     "pipeline",
+    "probe",
     "query",
+    "quoted",
     "reader",
     "show",
+    "whereabouts",
 ]

@@ -357,3 +357,17 @@ def name(made: Warehouse, configuration: Any) -> str:
     if isinstance(configuration, FilesystemConfiguration):
         return environment.redacted(str(configuration.bucket_url))
     return str(getattr(configuration.credentials, "database", None) or made.kind)
+
+
+def whereabouts() -> str:
+    """Returns where the warehouse is, for people: the file, or the database and its host.
+
+    Raises:
+        WarehouseSettingError: a variable is missing or wrong.
+    """
+    made = destination()
+    configuration = configured(made, "public")
+    if made.kind == "duckdb":
+        return str(path())
+    host = getattr(configuration.credentials, "host", None)
+    return f"{made.kind} {name(made, configuration)}" + (f" on {host}" if host else "")

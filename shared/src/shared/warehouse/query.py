@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -44,13 +45,19 @@ def reader(log: Log = silent) -> Iterator[duckdb.DuckDBPyConnection]:
         WarehouseBusyError: a writer held it for more than `WAREHOUSE_WAIT_SECONDS`.
     """
     file = path()
-    if not file.exists():
-        raise FileNotFoundError(f"No warehouse at {file} yet: `uv run etl run` makes it.")
+    _there(file)
     with wait_for(lambda: connect(file, read_only=True), log) as connection:
         yield connection
 
 
-def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+def _there(file: Path) -> None:
+    if not file.exists():
+        raise FileNotFoundError(f"No warehouse at {file} yet: `uv run etl run` makes it.")
+
+
+def query(
+    sql: str, parameters: Sequence[object] = (), *, log: Log = silent
+) -> list[dict[str, Any]]:
     """Runs a query on what has been committed in the warehouse, and returns its rows.
 
     Args:
@@ -58,6 +65,7 @@ def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
             another database it is translated by sqlglot; what must work everywhere keeps to what
             both have, without `GROUP BY ALL` and the like.
         parameters: what stands for its question marks, in order.
+        log: told about waits.
 
     Raises:
         QueryError: the text is no query, it cannot be translated, or the server refuses it.
@@ -67,13 +75,34 @@ def query(sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
         duckdb.Error: DuckDB refuses it.
     """
     if kind() == "duckdb":
-        with reader() as connection:
+        with reader(log) as connection:
             return _rows(connection.execute(sql, parameters))
     asked = _parsed(sql, parameters)
     if kind() == "filesystem":
         with _files(asked) as connection:
             return _rows(connection.execute(asked.sql("duckdb")))
     return _translated(asked)
+
+
+def probe() -> None:
+    """Sees whether the warehouse answers, without waiting for whoever holds it.
+
+    Raises:
+        HeldError: another program holds the DuckDB file; the message says which.
+        WarehouseSettingError: a variable is missing or wrong.
+        Exception: what `query` raises, or what a bucket's own library does.
+    """
+    made: Any = destination()
+    configuration = configured(made, "public")
+    if made.kind == "duckdb":
+        _there(path())
+        connect(path(), read_only=True).close()
+        return
+    if made.kind == "filesystem":
+        client = made.client(Schema("reader"), configuration)
+        client.fs_client.exists(client.dataset_path)
+        return
+    query("SELECT 1 AS answer")
 
 
 def show(sql: str, width: int, log: Log = silent) -> None:

@@ -1,0 +1,296 @@
+"""A location's part of `etl run`, in a process of its own: it plans, waits for a word, materialises."""
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from shared import environment
+from shared.cli.reports import Asked, Plan, Report
+
+if TYPE_CHECKING:  # importing Dagster takes seconds, and only this process needs it
+    from multiprocessing.queues import Queue
+    from multiprocessing.synchronize import Event
+
+    import dagster as dg
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+LOGS = Path(".dagster/etl_run")
+SECONDS_TO_END = 15
+"""How long an interrupted run may take to tell Dagster that it was."""
+
+
+def run_location(
+    location: str, module: str, asked: Asked, told: "Queue[Plan | Report]", go: "Event"
+) -> None:
+    """Tells what it would run, waits for `go`, and tells what became of each asset.
+
+    The body of a location's process, which logs to a file. Where `go` is taken back no further run
+    begins, and an interrupt ends the one at work.
+    """
+    log = (LOGS / f"{location}.log").open("w")
+    os.dup2(log.fileno(), sys.stdout.fileno())
+    os.dup2(log.fileno(), sys.stderr.fileno())
+    _obey_the_parent_alone(go)
+    try:
+        import dagster as dg
+
+        defs: dg.Definitions = importlib.import_module(module).defs
+        with FileLock(LOGS / "instance.lock"):  # two processes must not create its tables at once
+            instance = dg.DagsterInstance.get()
+        graph = defs.resolve_asset_graph()
+        keys, unknown = _selected(graph, asked.selections)
+        why = problem(graph, keys, asked.partitions, instance) if asked.partitions else ""
+        told.put(Plan(location, _names(keys), _names(_all(graph)), unknown, why))
+        go.wait()
+        for report in _materialise(
+            location, defs, keys, asked.partitions, instance=instance, go=go
+        ):
+            told.put(report)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this location's failure
+        print(environment.redacted(traceback.format_exc()))
+        words = environment.redacted(f"{type(error).__name__}: {error}")
+        told.put(Report(location, "", "failed", error=words))
+
+
+def _obey_the_parent_alone(go: "Event") -> None:
+    """Makes one interrupt of one: a terminal sends it to all, and the parent passes it on.
+
+    Where the parent is gone, however it went, this process interrupts itself.
+    """
+    os.setsid()
+
+    def end() -> None:
+        parent = parent_process()
+        assert parent
+        parent.join()
+        go.clear()
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait(SECONDS_TO_END)
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _names(keys: "Sequence[dg.AssetKey]") -> tuple[str, ...]:
+    return tuple(key.to_user_string() for key in keys)
+
+
+def _all(graph: "AssetGraph") -> "list[dg.AssetKey]":
+    """Returns what can be materialised, upstream first."""
+    return [key for key in graph.toposorted_asset_keys if key in graph.materializable_asset_keys]
+
+
+def _selected(
+    graph: "AssetGraph", selections: tuple[str, ...] | None
+) -> "tuple[list[dg.AssetKey], tuple[str, ...]]":
+    """Returns the assets that are selected, upstream first, and the selections that name none.
+
+    An asset that a check may keep from running comes with what is checked: it would run unchecked.
+    """
+    import dagster as dg
+
+    if selections is None:
+        return _all(graph), ()
+    selected: set[dg.AssetKey] = set()
+    unknown = []
+    for selection in selections:
+        try:
+            found = dg.AssetSelection.from_string(selection).resolve(graph)
+        except dg.DagsterError:
+            found = frozenset()
+        if not found:
+            unknown.append(selection)
+        selected |= found
+    more = selected
+    while more:
+        more = {
+            parent
+            for key in more
+            for parent in graph.get(key).parent_keys
+            if any(graph.get(check).blocking for check in graph.get(parent).check_keys)
+        } - selected
+        selected |= more
+    return [key for key in _all(graph) if key in selected], tuple(unknown)
+
+
+def problem(
+    graph: "AssetGraph",
+    keys: "Sequence[dg.AssetKey]",
+    partitions: tuple[str, str],
+    instance: "dg.DagsterInstance",
+) -> str:
+    """Returns why some partitions cannot be run as a single run of some assets; empty if they can."""
+    for key in keys:
+        node, name = graph.get(key), key.to_user_string()
+        if node.partitions_def is None:
+            return f"{name} has no partitions; name assets that have the one you ask for."
+        has = _partition_keys(node, instance)
+        for each in partitions:
+            if each not in has:
+                those = f"those it has are {has[0]} to {has[-1]}" if has else "it has none yet"
+                return f"{name} has no partition {each!r}; {those}."
+        first, last = partitions
+        if has.index(first) > has.index(last):
+            return f"{name} has {first} after {last}; --from names the earlier partition."
+        policy = node.backfill_policy
+        if first != last and not (policy and policy.max_partitions_per_run is None):
+            return (
+                f"{name} runs partitions one by one, for it has no "
+                "backfill_policy=dg.BackfillPolicy.single_run(); use --partition."
+            )
+    return ""
+
+
+def _partition_keys(node: Any, instance: "dg.DagsterInstance") -> list[str]:
+    """Returns the partitions of an asset; of the sample's files those that are not known yet as well."""
+    has = list(node.partitions_def.get_partition_keys(dynamic_partitions_store=instance))
+    if _dynamic(node.partitions_def):
+        has += sorted(_bundled([node.metadata]) - set(has))
+    return has
+
+
+def _dynamic(partitions: "dg.PartitionsDefinition[Any]") -> str:
+    """Returns the name under which an instance keeps partitions that are added as they come."""
+    import dagster as dg
+
+    return (isinstance(partitions, dg.DynamicPartitionsDefinition) and partitions.name) or ""
+
+
+def _bundled(metadata: Sequence[Any]) -> set[str]:
+    from shared.translator import BUNDLED_PARTITIONS
+
+    return {key for entries in metadata for key in entries.get(BUNDLED_PARTITIONS, [])}
+
+
+def _materialise(
+    location: str,
+    defs: "dg.Definitions",
+    keys: "Sequence[dg.AssetKey]",
+    asked: tuple[str, str] | None,
+    *,
+    instance: "dg.DagsterInstance",
+    go: "Event",
+) -> Iterator[Report]:
+    """Runs some assets, those with the same partitions together, and reports each."""
+    import dagster as dg
+
+    graph = defs.resolve_asset_graph()
+    groups: dict[dg.PartitionsDefinition[Any] | None, list[dg.AssetKey]] = {}
+    for key in keys:
+        groups.setdefault(graph.get(key).partitions_def, []).append(key)
+        yield Report(location, key.to_user_string(), "waiting")
+    job = defs.resolve_implicit_global_asset_job_def()
+    for partitions, together in groups.items():
+        for key in together:
+            yield Report(location, key.to_user_string(), "running")
+        metadata = [graph.get(key).metadata for key in together]
+        results = [
+            job.execute_in_process(
+                asset_selection=together, instance=instance, tags=tags, raise_on_error=False
+            )
+            for tags in _runs(partitions, metadata, asked, instance)
+            if go.is_set()
+        ]
+        if not go.is_set():
+            return
+        yield from _reports(location, together, results)
+
+
+def _runs(
+    partitions: "dg.PartitionsDefinition[Any] | None",
+    metadata: Sequence[Any],
+    asked: tuple[str, str] | None,
+    instance: "dg.DagsterInstance",
+) -> list[dict[str, str]]:
+    """Returns the tags of the runs that cover the partitions; one without, if there are none.
+
+    Those are what is asked for, else what the sample has.
+    """
+    if partitions is None:
+        return [{}]
+    bundled = _bundled(metadata)
+    if name := _dynamic(partitions):
+        missing = [
+            key
+            for key in sorted(bundled & set(asked) if asked else bundled)
+            if not instance.has_dynamic_partition(name, key)
+        ]
+        instance.add_dynamic_partitions(name, missing)
+    ranges = [asked] if asked else [_range(entry) for entry in sorted(bundled)]
+    return [
+        {
+            "dagster/asset_partition_range_start": first,
+            "dagster/asset_partition_range_end": last,
+        }
+        for first, last in ranges
+    ]
+
+
+def _range(entry: str) -> tuple[str, str]:
+    first, _, last = entry.partition("...")
+    return first, last or first
+
+
+def _reports(
+    location: str, keys: "Sequence[dg.AssetKey]", results: "Sequence[dg.ExecuteInProcessResult]"
+) -> Iterator[Report]:
+    """Returns what became of each asset over one or more runs."""
+    for key in keys:
+        name = key.to_user_string()
+        if not results:
+            yield Report(location, name, "skipped")
+        elif error := next(filter(None, (_error(result, key) for result in results)), None):
+            yield Report(location, name, "failed", error=error)
+        else:
+            metadata = _events(results[-1], key)[-1].materialization.metadata
+            rows, table = metadata.get("dagster/row_count"), metadata.get("dagster/table_name")
+            yield Report(
+                location,
+                name,
+                "done",
+                rows=int(str(rows.value)) if rows else None,
+                seconds=sum(_seconds(result, key) for result in results),
+                table=".".join(str(table.value).rsplit(".", 2)[1:]) if table else "",
+            )
+
+
+def _events(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> "list[dg.DagsterEvent]":
+    """Returns a run's materialisations of an asset."""
+    return [event for event in result.get_asset_materialization_events() if event.asset_key == key]
+
+
+def _error(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> str | None:
+    """Returns why an asset did not materialise in a run: the innermost error, or a failed check."""
+    for check in result.get_asset_check_evaluations():
+        failed = not check.passed and check.severity.value == "ERROR"
+        if check.asset_key == key and failed:
+            return f"check {check.check_name}: {check.description}"
+    if _events(result, key):
+        return None
+    for event in result.all_events:
+        if event.is_step_failure and event.step_failure_data.error:
+            error = event.step_failure_data.error
+            while error.cause:
+                error = error.cause
+            return f"{event.step_key} failed: {error.message.strip()}"
+    return "its run did not reach it"
+
+
+def _seconds(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> float:
+    """Returns how long the step that materialised an asset took."""
+    steps = {event.step_key for event in _events(result, key)}
+    return sum(
+        event.step_success_data.duration_ms / 1000
+        for event in result.all_events
+        if event.is_step_success and event.step_key in steps
+    )

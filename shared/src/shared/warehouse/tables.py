@@ -1,0 +1,181 @@
+"""What has landed: tables, their columns and last loads, from what dlt keeps beside them."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dlt.common.schema import Schema
+
+from shared.warehouse.destination import kind
+from shared.warehouse.locks import Log, silent
+from shared.warehouse.query import QueryError, query
+
+_LISTED = """
+    SELECT table_schema AS dataset, table_name AS name FROM information_schema.tables
+    WHERE table_schema IN (
+        SELECT table_schema FROM information_schema.tables WHERE table_name = '_dlt_loads'
+    )
+    ORDER BY 1, 2
+"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as its pipeline declared or found it; `type` is dlt's."""
+
+    name: str
+    type: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Load:
+    """A load of dlt's. One without a time died before its end."""
+
+    load_id: str
+    at: datetime | None
+    status: str
+
+
+@dataclass(frozen=True)
+class LoadedTable:
+    """A table that a pipeline has loaded.
+
+    Attributes:
+        dataset: the schema it stands in.
+        name: its name there.
+        parent: the table that its rows are nested in, if any.
+        rows: how many it holds.
+        description: what the pipeline says of it.
+        columns: all of them, dlt's own left out.
+        last_load: the last load that brought any of its rows; of a nested table, its root's.
+    """
+
+    dataset: str
+    name: str
+    parent: str | None
+    rows: int
+    description: str
+    columns: tuple[Column, ...]
+    last_load: Load | None
+
+
+def loaded_tables(log: Log = silent) -> list[LoadedTable]:
+    """Returns every table that pipelines have loaded, nested ones below their parents.
+
+    Args:
+        log: told about a wait for the warehouse.
+
+    Raises:
+        QueryError: the warehouse is a folder or a bucket, which has no list of its tables.
+        Exception: what `query` raises.
+    """
+    if kind() == "filesystem":
+        raise QueryError(
+            "A folder or a bucket has no list of its tables; ask one: "
+            'etl query "SELECT * FROM nasa_neo.daily_summary".'
+        )
+    there: dict[str, set[str]] = {}
+    for row in query(_LISTED, log=log):
+        there.setdefault(row["dataset"], set()).add(row["name"])
+    return [table for dataset, names in there.items() for table in _tables(dataset, names)]
+
+
+def quoted(*names: str) -> str:
+    """Returns a name of several parts as SQL writes it."""
+    return ".".join('"{}"'.format(name.replace('"', '""')) for name in names)
+
+
+def _tables(dataset: str, there: set[str]) -> Iterator[LoadedTable]:
+    """Yields a dataset's tables."""
+    hints = {name: table for name, table in _stored(dataset).items() if name in there}
+    if not hints:
+        return
+    counts = {row["name"]: row for row in query(_counts(dataset, hints))}
+    loads = _loads(dataset, {row["load_id"] for row in counts.values() if row["load_id"]})
+    for name in _nested(hints):
+        table, load_id = hints[name], counts[_root(hints, name)]["load_id"]
+        yield LoadedTable(
+            dataset,
+            name,
+            table.get("parent"),
+            counts[name]["landed"],
+            _paragraph(table.get("description")),
+            tuple(
+                Column(column["name"], _type(column), _paragraph(column.get("description")))
+                for column in table["columns"].values()
+                if not column["name"].startswith("_dlt_") and column.get("data_type")
+            ),
+            loads.get(load_id, Load(load_id, None, "incomplete")) if load_id else None,
+        )
+
+
+def _stored(dataset: str) -> dict[str, Any]:
+    """Returns the tables of the newest of each schema that dlt has stored in a dataset."""
+    versions = query(
+        f'SELECT "schema" AS stored FROM {quoted(dataset, "_dlt_version")} ORDER BY inserted_at'
+    )
+    tables: dict[str, Any] = {}
+    newest: dict[str, Schema] = {}
+    for version in versions:
+        schema = Schema.from_stored_schema(json.loads(version["stored"]))
+        newest[schema.name] = schema
+    for schema in newest.values():
+        tables |= {str(table["name"]): table for table in schema.data_tables()}
+    return tables
+
+
+def _counts(dataset: str, hints: Mapping[str, Any]) -> str:
+    """Returns the query for each table's rows and the newest of the loads they came by."""
+    return " UNION ALL ".join(
+        f"SELECT '{name}' AS name, count(*) AS landed, "
+        + ("max(_dlt_load_id)" if "_dlt_load_id" in table["columns"] else "CAST(NULL AS TEXT)")
+        + f" AS load_id FROM {quoted(dataset, name)}"
+        for name, table in hints.items()
+    )
+
+
+def _loads(dataset: str, load_ids: Iterable[str]) -> dict[str, Load]:
+    """Returns the loads, as far as dlt has noted them at their end, in UTC."""
+    noted = query(
+        "SELECT load_id, inserted_at, status "
+        f"FROM {quoted(dataset, '_dlt_loads')} WHERE load_id IN (SELECT unnest(?))",
+        [sorted(load_ids)],
+    )
+    return {
+        row["load_id"]: Load(
+            row["load_id"],
+            row["inserted_at"].astimezone(UTC),
+            "complete" if row["status"] == 0 else f"status {row['status']}",
+        )
+        for row in noted
+    }
+
+
+def _nested(hints: Mapping[str, Any], parent: str | None = None) -> Iterator[str]:
+    """Yields the names of tables in order, each followed by what is nested in it."""
+    for name in sorted(hints):
+        if hints[name].get("parent") == parent:
+            yield name
+            yield from _nested(hints, name)
+
+
+def _root(hints: Mapping[str, Any], name: str) -> str:
+    while parent := hints[name].get("parent"):
+        name = parent
+    return name
+
+
+def _type(column: Any) -> str:
+    """Returns dlt's type with its precision, as `decimal(18, 4)`."""
+    sizes: Sequence[int] = [
+        column[size] for size in ("precision", "scale") if column.get(size) is not None
+    ]
+    return str(column["data_type"]) + (f"({', '.join(map(str, sizes))})" if sizes else "")
+
+
+def _paragraph(text: str | None) -> str:
+    """Returns the first paragraph in one line; the rest of a docstring is for programmers."""
+    return " ".join((text or "").partition("\n\n")[0].split())
