@@ -2,7 +2,6 @@
 
 import reprlib
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,8 @@ from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.pipeline import Pipeline
 
-from shared import environment, metadata, warehouse
+from shared import metadata, warehouse
+from shared.failures import told_plainly
 from shared.sources import REPLACED_TOGETHER, TryLaterError
 from shared.translator import asset_key
 
@@ -61,10 +61,6 @@ class SchemaContractError(Exception):
     """Upstream sent what a table's schema contract does not take."""
 
 
-class RedactedError(Exception):
-    """Stands in for an error whose text held a secret, with that text less the secret."""
-
-
 class WarehouseDltResource(DagsterDltResource):
     """`DagsterDltResource`, with a working folder, a source and an exclusive load for each run."""
 
@@ -100,12 +96,12 @@ class WarehouseDltResource(DagsterDltResource):
         Raises:
             TypeError: the pipeline was not declared with `warehouse.pipeline`.
             ValueError: a resource is loaded by partition and the run names none.
-            PartitionError: a row belongs to none of the run's partitions.
-            SchemaContractError: upstream sent a type, or a column, that the contract freezes out.
-            ShrinkingError: a replaced table would keep too few rows.
-            WarehouseBusyError: another process held the warehouse for too long.
-            TryLaterError: upstream takes no more requests for now.
-            RedactedError: anything else, where its text held a secret.
+            Failure: in the words of what went wrong, less any secret. That is
+                `PartitionError`: a row belongs to none of the run's partitions;
+                `SchemaContractError`: upstream sent a type, or a column, that the contract freezes out;
+                `ShrinkingError`: a replaced table would keep too few rows;
+                `WarehouseBusyError`: another process held the warehouse for too long;
+                `TryLaterError`: upstream takes no more requests for now; or what the source raised.
         """
         load = self._open(
             context,
@@ -117,8 +113,9 @@ class WarehouseDltResource(DagsterDltResource):
         )
 
         def results() -> Iterator[DltEventType]:
-            for result in self._run(context, *load, **kwargs):
-                yield _tell_partitions(context, result, load[1])
+            with told_plainly(context.log):
+                for result in self._run(context, *load, **kwargs):
+                    yield _tell_partitions(context, result, load[1])
 
         return DltEventIterator(results(), context=context, dlt_pipeline=load[1])
 
@@ -147,7 +144,7 @@ class WarehouseDltResource(DagsterDltResource):
 
         Raises:
             RetryRequested: upstream takes no more requests for now; what came until then has landed.
-            Exception: what `run` raises.
+            Failure: as `run` does.
         """
         wanted = _wanted(context)
         if not wanted:
@@ -160,7 +157,8 @@ class WarehouseDltResource(DagsterDltResource):
             load = self._open(context, source(batch), partitions=batch, loads_in_parts=True)
             pipeline = load[1]
             try:
-                results = list(self._run(context, *load, **kwargs))
+                with told_plainly(context.log, but=TryLaterError):
+                    results = list(self._run(context, *load, **kwargs))
             except TryLaterError as why:
                 raise _retry(context, why, progress, bool(first)) from why
             landed = [partition for partition in batch if partition not in pipeline.left]
@@ -240,10 +238,6 @@ class WarehouseDltResource(DagsterDltResource):
                 raise later from None
             if violation := _cause(error, DataValidationError):
                 raise SchemaContractError(_told(violation, dlt_pipeline)) from None
-            _refuse_secrets(error)
-            raise
-        except Exception as error:
-            _refuse_secrets(error)
             raise
         finally:
             warehouse.close(dlt_pipeline, failed)
@@ -486,13 +480,6 @@ class _Progress:
             "run_rows_loaded": self.rows,
             **({"run_requests": self.requests} if self.requests else {}),
         }
-
-
-def _refuse_secrets(error: Exception) -> None:
-    """Raises a stand-in for an error whose text, or a cause's, a note's or a member's, has a secret."""
-    text = "".join(traceback.format_exception(error))
-    if (told := environment.redacted(text)) != text:
-        raise RedactedError(told) from None
 
 
 def _cause(error: BaseException | None, kind: type[E]) -> E | None:

@@ -279,7 +279,9 @@ def _error(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> str | Non
         return None
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.error:
-            error = event.step_failure_data.error
+            error, told = event.step_failure_data.error, event.step_failure_data.user_failure_data
+            if told and told.description:
+                return f"{event.step_key} failed: {told.description}"
             while error.cause:
                 error = error.cause
             return f"{event.step_key} failed: {error.message.strip()}"

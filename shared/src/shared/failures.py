@@ -1,0 +1,61 @@
+"""What a person reads of a load that failed: what went wrong and where, not a stack of libraries."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import dlt
+from dagster import DagsterError
+
+from shared import environment
+
+_LIBRARIES = {Path(module.__file__).parents[1] for module in (traceback, dlt) if module.__file__}
+_SHOWN = 4  # lines of the workspace's own code
+
+
+@contextmanager
+def told_plainly(
+    log: dg.DagsterLogManager, but: tuple[type[Exception], ...] | type[Exception] = ()
+) -> Iterator[None]:
+    """Turns whatever is raised inside into a failure that Dagster shows in its own words first.
+
+    The whole stack goes to the log, at the level DEBUG. Secrets go nowhere.
+
+    Args:
+        log: of the run.
+        but: what is raised as it is.
+
+    Raises:
+        Failure: with the error's text, and the lines of the workspace's own code it came through.
+    """
+    try:
+        yield
+    except (DagsterError, dg.Failure, dg.RetryRequested):
+        raise
+    except Exception as error:
+        if isinstance(error, but):
+            raise
+        log.debug(environment.redacted("".join(traceback.format_exception(error))))
+        cause = unwrapped(error)
+        text = environment.redacted(f"{type(cause).__name__}: {cause}")
+        lines = "\n".join(f"- `{line}`" for line in _lines(cause))
+        raise dg.Failure(text, metadata={"where": dg.MetadataValue.md(lines)}) from None
+
+
+def unwrapped(error: BaseException) -> BaseException:
+    """Returns what dlt wraps into errors of its own, one for each step it passed."""
+    while type(error).__module__.startswith("dlt.") and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _lines(error: BaseException) -> list[str]:
+    root = environment.workspace_root()
+    frames = [
+        f"{path.relative_to(root) if path.is_relative_to(root) else path}:{frame.lineno} in {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any((path := Path(frame.filename)).is_relative_to(each) for each in _LIBRARIES)
+    ]
+    return frames[-_SHOWN:]
