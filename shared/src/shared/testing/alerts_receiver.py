@@ -44,7 +44,8 @@ class AlertsReceiver:
 
     def __enter__(self) -> Self:
         """Starts it."""
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        serve = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        serve.start()
         return self
 
     def __exit__(self, *_: object) -> None:
