@@ -53,7 +53,7 @@ def loaded_two_days_ago(environment: dict[str, str], key: dg.AssetKey) -> None:
             event_specific_data=StepMaterializationData(dg.AssetMaterialization(key)),
         )
         instance.store_event(
-            dg.EventLogEntry(  # type: ignore[no-untyped-call] - Dagster's own is untyped
+            dg.EventLogEntry(  # type: ignore[no-untyped-call]
                 error_info=None,
                 level=logging.INFO,
                 user_message="",
