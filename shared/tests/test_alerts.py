@@ -1,6 +1,7 @@
 """Alerts: who is told what, once, and that nothing is lost where the receiver is down."""
 
-import time
+import logging
+import runpy
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -69,9 +70,9 @@ class Location:
             )
         )
 
-    def tick(self) -> str:
+    def tick(self, sensor: dg.SensorDefinition = alert_owners) -> str:
         context = dg.build_sensor_context(self.instance, self.cursor, definitions=self.defs)
-        answer = alert_owners(context)
+        answer = sensor(context)
         assert isinstance(answer, dg.SkipReason)
         self.cursor = context.cursor or ""  # as the daemon does, unless the tick has failed
         return str(answer.skip_message)
@@ -145,18 +146,31 @@ def test_without_an_address_nothing_is_sent_and_the_tick_names_the_variable(
     assert location.tick() == "Nobody is told of failures: ALERTS_WEBHOOK_URL is not set."
     assert location.cursor == ""
     monkeypatch.setenv("ALERTS_WEBHOOK_URL", receiver.url)
-    monkeypatch.setattr(alerts, "_LOADED", time.time())  # a restart
-    location.tick()
+    restarted = runpy.run_path(alerts.__file__)["alert_owners"]
+    location.tick(restarted)
     assert receiver.texts == []
     location.error = "somebody's news"
     location.run()
-    location.tick()
+    location.tick(restarted)
     assert ["somebody's news" in text for text in receiver.texts] == [True]
 
 
-def test_a_receiver_that_fails_is_told_again_and_its_address_stays_secret(
-    location: Location, receiver: AlertsReceiver, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("address", "status"), [("", "STOPPED"), ("http://127.0.0.1", "RUNNING")])
+def test_the_address_is_the_sensor_s_switch(
+    address: str, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ALERTS_WEBHOOK_URL", address)
+    loaded = runpy.run_path(alerts.__file__)["alert_owners"]
+    assert loaded.default_status is dg.DefaultSensorStatus[status]
+
+
+def test_a_receiver_that_fails_is_told_again_and_its_address_stays_secret(
+    location: Location,
+    receiver: AlertsReceiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
     location.error = "file 7 has no header"
     location.run()
     location.becomes(FreshnessState.FAIL)
@@ -181,6 +195,7 @@ def test_a_receiver_that_fails_is_told_again_and_its_address_stays_secret(
     (text,) = receiver.texts
     assert "*Run failed*" in text
     assert "*Table is late*" in text
+    assert receiver.token not in caplog.text
 
 
 def test_a_message_holds_no_secret_not_even_half_of_one(

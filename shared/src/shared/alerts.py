@@ -18,8 +18,6 @@ import dagster as dg
 from dagster._core.definitions.freshness import (
     FreshnessState,
 )  # what Dagster shows has no public name
-from slack_sdk.errors import SlackRequestError
-from slack_sdk.webhook import WebhookClient
 
 from shared import environment
 
@@ -57,10 +55,16 @@ class _Cursor:
     late: list[str] = field(default_factory=list)
 
 
+def _default_status() -> dg.DefaultSensorStatus:
+    """Returns whether the sensor is on: the variable is its switch, else its ticks are idle."""
+    is_on = bool(environment.value("ALERTS_WEBHOOK_URL"))
+    return dg.DefaultSensorStatus.RUNNING if is_on else dg.DefaultSensorStatus.STOPPED
+
+
 @dg.sensor(
-    default_status=dg.DefaultSensorStatus.RUNNING,
+    default_status=_default_status(),
     description="Tells the owners of failed runs, failed checks and late tables of this location, in "
-    "the channel that ALERTS_WEBHOOK_URL names; without it, nothing is sent.",
+    "the channel that ALERTS_WEBHOOK_URL names; where it is set, the sensor is on.",
 )
 def alert_owners(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Sends one message about all that failed, or became late or fresh again, since the last one.
@@ -90,6 +94,9 @@ def send(alerts: Sequence[str]) -> None:
     Raises:
         AlertNotSentError: the receiver did not take it; the text does not hold its address.
     """
+    from slack_sdk.errors import SlackRequestError  # runs need none of it
+    from slack_sdk.webhook import WebhookClient
+
     message, left = "", list(alerts)
     while left and len(message) + len(left[0]) < LONGEST_MESSAGE:
         message += f"{left.pop(0)}\n\n"
