@@ -75,6 +75,8 @@ def test_each_team_is_told_of_its_own_failures_in_its_own_channel(
         },
         "FRESHNESS_DAEMON_INTERVAL_SECONDS": "1",
     }
+    # Before any other process: two must not create the instance's tables at once.
+    loaded_two_days_ago(environment, dg.AssetKey(["shop", "late"]))
     with ExitStack() as running:
         channels, workspace = {}, []
         for team in TEAMS:
@@ -88,7 +90,6 @@ def test_each_team_is_told_of_its_own_failures_in_its_own_channel(
         (tmp_path / "workspace.yaml").write_text(yaml.safe_dump({"load_from": workspace}))
         shop, bakery = channels.values()
         shop.failures = [500]
-        loaded_two_days_ago(environment, dg.AssetKey(["shop", "late"]))
         ui = running.enter_context(
             DevServer(
                 [sys.executable, "-m", "dagster"], tmp_path, environment, tmp_path / "dev.log"

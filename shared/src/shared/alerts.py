@@ -213,6 +213,8 @@ def _errors(ended: dg.DagsterEvent, steps: Sequence[dg.DagsterEvent]) -> list[st
     errors = [step.step_failure_data.error for step in steps]
     texts = []
     for error in errors or [ended.job_failure_data.error]:
+        if error and error.cls_name == "DagsterAssetCheckFailedError":
+            continue  # the check is told itself
         cause = error
         while cause and cause.cause:
             cause = cause.cause
