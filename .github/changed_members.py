@@ -2,7 +2,7 @@
 
 A member is affected when a file of its own changed, or one that all stand on: `shared/`, the sample, the lock, the
 workspace's pyproject.toml, or the workflows. Members come from the workspace's own list, so a new one
-needs no edit here.
+needs no edit here; one that left the workspace's lock for its own stands in a member's place, so it is tested too.
 
 Usage: python .github/changed_members.py [BASE], with all members where BASE is left out or unknown.
 """

@@ -60,6 +60,30 @@ def test_each_member_is_tested_on_each_python_it_declares(
         assert 'requires-python = ">=3.11,<3.14"' in file.read_text()
 
 
+def test_a_member_that_fails_stops_no_other_s_tests(workflows: dict[str, dict[str, Any]]) -> None:
+    member = workflows["ci.yml"]["jobs"]["member"]
+    assert member["strategy"]["fail-fast"] is False
+    assert member["strategy"]["matrix"]["member"] == (
+        "${{ fromJSON(needs.members.outputs.affected) }}"
+    )
+    # Each with its own declarations alone, and with its own lock where it has left the workspace's.
+    (run,) = [step["run"] for step in member["steps"] if "pytest" in step.get("run", "")]
+    assert run.startswith('uv run --isolated --locked --project "$FOLDER" pytest "$FOLDER"')
+    assert member["needs"] == "members"  # and not the workspace's job
+
+
+def test_every_project_has_a_team_that_owns_it_and_a_readme(root: Path) -> None:
+    lines = (root / ".github" / "CODEOWNERS").read_text().splitlines()
+    owners = dict(line.split(maxsplit=1) for line in lines if not line.startswith("#"))
+    projects = [path.parent.name for path in root.glob("projects/*/pyproject.toml")]
+    assert projects
+    for name in projects:
+        assert re.fullmatch(r"@\S+/\S+", owners[f"/projects/{name}/"]), name
+        assert (root / "projects" / name / "README.md").read_text().startswith(f"# {name}\n")
+    teams = [owners[f"/projects/{name}/"] for name in projects]
+    assert owners["*"] not in teams
+
+
 def affected(root: Path, *changed: str) -> set[str]:
     script = runpy.run_path(str(root / ".github" / "changed_members.py"))
     return {member["folder"] for member in script["affected"](list(changed))}

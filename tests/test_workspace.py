@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from shared import environment
-from shared.cli.locations import code_locations
+from shared.cli.locations import code_locations, interpreters
 
-LOCATIONS = tuple(code_locations())
+LOCATIONS = tuple(name for name in code_locations() if name not in interpreters())
 
 IMPORT_WATCHED = """
 import json, os, sys

@@ -62,7 +62,7 @@ HEAD = """\
 
 # The chart's own, or a cluster's: a pod's disk outlives no run.
 _NOT_TAKEN_OVER = {"storage", "local_artifact_storage", "compute_logs"}
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS|POSTGRES_URL)$")
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS|POSTGRES_URL|WEBHOOK_URL)$")
 
 
 def files(settings: Mapping[str, str] = SETTINGS) -> dict[str, str]:

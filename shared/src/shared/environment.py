@@ -56,6 +56,13 @@ VARIABLES = {
         "",
         "Where the code can be read, https://host/team/repository/tree/main: assets link to their lines.",
     ),
+    "ALERTS_WEBHOOK_URL": Variable(
+        "",
+        "Where failures and late tables are told: a Slack-compatible incoming webhook; secret.",
+    ),
+    "DAGSTER_UI_URL": Variable(
+        "http://localhost:3000", "The UI's address as people open it, for the links in alerts."
+    ),
     "WORKERS_REDIS_URL": Variable(
         "",
         "The Redis through which workers get steps: redis://host:6379. Without it a run executes its own.",
@@ -87,19 +94,25 @@ def load_env_file() -> None:
     load_dotenv(workspace_root() / ".env")
 
 
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)$")
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS|WEBHOOK_URL)$")
 _SHORTEST_SECRET = 8  # a shorter one would be found in texts that have nothing to do with it
 
 
 def redacted(text: str) -> str:
     """Returns a text with `***` for each secret of the environment.
 
-    A secret is what a variable holds whose name ends with KEY, TOKEN, SECRET, PASSWORD or CREDENTIALS,
-    such as NASA_API_KEY, AWS_SECRET_ACCESS_KEY and dlt's own, or the password of an address; plain, or
-    written as in an address.
+    A secret is what a variable holds whose name ends with KEY, TOKEN, SECRET, PASSWORD, CREDENTIALS or
+    WEBHOOK_URL, such as NASA_API_KEY, AWS_SECRET_ACCESS_KEY and dlt's own, or the password of an
+    address; plain, or written as in an address.
     """
     load_env_file()
     named = [(name, secret) for name, secret in os.environ.items() if _SECRET.search(name)]
+    # Who answers for a webhook may repeat what was asked for, which is its address less the host.
+    named += [
+        (name, secret.partition("://")[2].partition("/")[2])
+        for name, secret in named
+        if name.endswith("WEBHOOK_URL")
+    ]
     # An address, such as that of Dagster's database, holds a password, which stands alone elsewhere.
     named += [
         # Of a short one the signs around it: it would be found in texts that have nothing to do with it.

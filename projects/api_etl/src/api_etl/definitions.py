@@ -3,6 +3,7 @@
 import dagster as dg
 
 from api_etl import assets, automation, checks
+from shared.alerts import alert_owners
 from shared.code_references import with_code_references
 from shared.executor import executor
 from shared.resources import WarehouseDltResource
@@ -12,7 +13,7 @@ defs = dg.Definitions(
     asset_checks=dg.load_asset_checks_from_modules([checks]),
     jobs=[automation.nasa_neo_job, automation.nasa_neo_checks_job],
     schedules=[automation.nasa_neo_schedule, automation.nasa_neo_checks_schedule],
-    sensors=[automation.due_assets_sensor],
+    sensors=[automation.due_assets_sensor, alert_owners],
     resources={"dlt": WarehouseDltResource()},
     executor=executor(),
 )

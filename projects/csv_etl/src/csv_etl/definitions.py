@@ -3,6 +3,7 @@
 import dagster as dg
 
 from csv_etl import assets, automation
+from shared.alerts import alert_owners
 from shared.code_references import with_code_references
 from shared.executor import executor
 from shared.resources import WarehouseDltResource
@@ -12,7 +13,7 @@ defs = dg.Definitions(
     asset_checks=dg.load_asset_checks_from_modules([assets]),
     jobs=[automation.daily_file_job, automation.dropped_file_job],
     schedules=[automation.daily_file_schedule],
-    sensors=[automation.dropped_files],
+    sensors=[automation.dropped_files, alert_owners],
     resources={"dlt": WarehouseDltResource()},
     executor=executor(),
 )

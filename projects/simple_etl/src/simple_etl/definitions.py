@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from shared.alerts import alert_owners
 from shared.code_references import with_code_references
 from shared.executor import executor
 from shared.resources import WarehouseDltResource
@@ -10,6 +11,7 @@ from simple_etl.assets import people_are_unique, simple_assets
 defs = dg.Definitions(
     assets=with_code_references([simple_assets]),
     asset_checks=[people_are_unique],
+    sensors=[alert_owners],
     resources={"dlt": WarehouseDltResource()},
     executor=executor(),
 )

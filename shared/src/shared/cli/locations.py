@@ -15,15 +15,32 @@ def code_locations() -> dict[str, str]:
     Raises:
         WorkspaceError: the file is not there, or is not as it should be.
     """
+    return {name: entry["module_name"] for name, entry in _entries().items()}
+
+
+def interpreters() -> dict[str, str]:
+    """Returns the Python of each code location that has an environment of its own, by its name.
+
+    A relative path starts at the workspace's root.
+
+    Raises:
+        WorkspaceError: as of `code_locations`.
+    """
+    return {
+        name: entry["executable_path"]
+        for name, entry in _entries().items()
+        if "executable_path" in entry
+    }
+
+
+def _entries() -> dict[str, dict[str, str]]:
     file = environment.workspace_root() / "workspace.yaml"
     try:
         workspace = yaml.safe_load(file.read_text())
         modules = [entry["python_module"] for entry in workspace["load_from"]]
         # Dagster takes a bare module name as well, and names the location after it.
         entries = [{"module_name": each} if isinstance(each, str) else each for each in modules]
-        return {
-            each.get("location_name", each["module_name"]): each["module_name"] for each in entries
-        }
+        return {each.get("location_name", each["module_name"]): each for each in entries}
     except FileNotFoundError:
         raise WorkspaceError(
             f"There is no workspace.yaml in {file.parent} or above it; start etl in a workspace."

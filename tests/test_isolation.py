@@ -1,0 +1,123 @@
+"""A team's own versions: docs/other-versions.md, command by command, and both runs beside each other."""
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+import yaml
+
+from deployment import ended, launch
+from shared.cli.locations import interpreters
+from torture.harness import DevServer
+
+VERSION_ASSETS = """
+from collections.abc import Iterator
+import dagster as dg
+import dlt as dlt_library
+from dagster_dlt import DagsterDltResource, dlt_assets
+from shared import warehouse
+from shared.translator import WarehouseTranslator
+
+@dlt_library.source
+def version_source():
+    @dlt_library.resource(write_disposition="replace")
+    def version():
+        yield {{"dlt": dlt_library.__version__}}
+    return version
+
+@dlt_assets(
+    dlt_source=version_source(),
+    dlt_pipeline=warehouse.pipeline("{name}_pipeline", "{name}"),
+    dagster_dlt_translator=WarehouseTranslator(owner="team:{name}"),
+    name="{name}_assets",
+)
+def {name}_assets(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
+    yield from dlt.run(context=context)
+"""
+"""A location's assets: the version of dlt that they are loaded with."""
+
+
+@pytest.fixture
+def clone(root: Path, tmp_path: Path) -> Path:
+    """A copy of what the commands change, and of what stands in an environment."""
+    copy = tmp_path / "clone"
+    ignored = shutil.ignore_patterns(".venv", "__pycache__")
+    for name in ("projects", "shared", ".github"):
+        shutil.copytree(root / name, copy / name, ignore=ignored)
+    for name in ("pyproject.toml", "uv.lock", "workspace.yaml", "dagster.yaml"):
+        shutil.copy(root / name, copy)
+    return copy
+
+
+@pytest.fixture
+def shell(process_environment: dict[str, str]) -> dict[str, str]:
+    """A shell's environment: uv is on the PATH, and takes no environment of this test run's."""
+    ours = ("VIRTUAL_ENV", "UV_PROJECT", "UV_COMPILE", "PYTEST_")
+    kept = {name: it for name, it in process_environment.items() if not name.startswith(ours)}
+    uv = Path(os.environ["UV"]).parent  # uv run sets it
+    return {**kept, "PATH": f"{uv}{os.pathsep}{os.environ['PATH']}"}
+
+
+def test_a_team_with_versions_of_its_own_runs_beside_its_neighbour(
+    root: Path,
+    clone: Path,
+    shell: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assets = clone / "projects" / "simple_etl" / "src" / "simple_etl" / "assets.py"
+    assets.write_text(VERSION_ASSETS.format(name="simple"))
+
+    def run(script: str) -> str:
+        done = subprocess.run(
+            ["bash", "-c", f"set -eo pipefail\n{script}"],
+            cwd=clone,
+            env=shell,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    page = (root / "docs" / "other-versions.md").read_text()
+    blocks = re.findall(r"^```shell\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    shown = [run(block) for block in blocks]
+    assert re.search(r"simple/version +1 ", shown[-1])  # `etl run`, in the environment of its own
+    run("uv lock --check && uv lock --check --project projects/simple_etl")
+    members = json.loads(run(f"{sys.executable} .github/changed_members.py"))
+    assert "projects/simple_etl" in {member["folder"] for member in members}  # CI still tests it
+    monkeypatch.chdir(clone)
+    assert interpreters() == {"simple_etl": "projects/simple_etl/.venv/bin/python"}
+
+    # The neighbour: the same assets in the environment that all others share, this one.
+    (clone / "neighbour_assets.py").write_text(VERSION_ASSETS.format(name="neighbour"))
+    definitions = clone / "projects" / "simple_etl" / "src" / "simple_etl" / "definitions.py"
+    text = definitions.read_text().replace("simple_etl.assets", "neighbour_assets")
+    (clone / "neighbour.py").write_text(text.replace("simple_assets", "neighbour_assets"))
+    listed = yaml.safe_load((clone / "workspace.yaml").read_text())["load_from"]
+    own = next(e for e in listed if e["python_module"]["location_name"] == "simple_etl")
+    other = {"module_name": "neighbour", "location_name": "neighbour"}
+    workspace = {"load_from": [own, {"python_module": other}]}
+    (clone / "workspace.yaml").write_text(yaml.safe_dump(workspace))
+
+    with DevServer([sys.executable, "-m", "dagster"], clone, shell, tmp_path / "dev.log") as server:
+        assert server.loaded_locations() == {"simple_etl", "neighbour"}
+        runs = [
+            launch(server, "simple_etl", ["simple", "version"]),
+            launch(server, "neighbour", ["neighbour", "version"]),
+        ]
+        assert [ended(server, each) for each in runs] == ["SUCCESS", "SUCCESS"]
+    with duckdb.connect(shell["WAREHOUSE_PATH"], read_only=True) as connection:
+        (theirs,) = connection.execute("SELECT dlt FROM simple.version").fetchall()
+        (shared,) = connection.execute("SELECT dlt FROM neighbour.version").fetchall()
+    assert theirs[0].startswith("1.30.")
+    assert shared[0] == importlib.metadata.version("dlt") != theirs[0]
