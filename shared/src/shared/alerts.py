@@ -15,9 +15,10 @@ from urllib.error import URLError
 from urllib.parse import quote
 
 import dagster as dg
-from dagster._core.definitions.freshness import (
-    FreshnessState,
-)  # what Dagster shows has no public name
+
+# What Dagster shows has no public name.
+from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.execution.plan.objects import StepFailureData
 
 from shared import environment
 
@@ -210,9 +211,14 @@ def _assets(
 
 def _errors(ended: dg.DagsterEvent, steps: Sequence[dg.DagsterEvent]) -> list[str]:
     """Returns the innermost error of each failed step; of a run that died, what Dagster says of it."""
-    errors = [step.step_failure_data.error for step in steps]
+    failures = [step.step_failure_data for step in steps]
     texts = []
-    for error in errors or [ended.job_failure_data.error]:
+    for failure in failures or [ended.job_failure_data]:
+        plainly = failure.user_failure_data if isinstance(failure, StepFailureData) else None
+        if plainly and plainly.description:
+            texts.append(plainly.description)
+            continue
+        error = failure.error
         if error and error.cls_name == "DagsterAssetCheckFailedError":
             continue  # the check is told itself
         cause = error
