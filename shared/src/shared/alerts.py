@@ -18,6 +18,7 @@ import dagster as dg
 
 # What Dagster shows has no public name.
 from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.events import JobFailureData
 from dagster._core.execution.plan.objects import StepFailureData
 
 from shared import environment
@@ -213,7 +214,8 @@ def _errors(ended: dg.DagsterEvent, steps: Sequence[dg.DagsterEvent]) -> list[st
     """Returns the innermost error of each failed step; of a run that died, what Dagster says of it."""
     failures = [step.step_failure_data for step in steps]
     texts = []
-    for failure in failures or [ended.job_failure_data]:
+    failed: list[StepFailureData | JobFailureData] = [*failures] or [ended.job_failure_data]
+    for failure in failed:
         plainly = failure.user_failure_data if isinstance(failure, StepFailureData) else None
         if plainly and plainly.description:
             texts.append(plainly.description)
