@@ -16,15 +16,12 @@ _SHOWN = 4  # lines of the workspace's own code
 
 
 @contextmanager
-def told_plainly(
-    log: dg.DagsterLogManager, but: tuple[type[Exception], ...] | type[Exception] = ()
-) -> Iterator[None]:
+def told_plainly(but: tuple[type[Exception], ...] | type[Exception] = ()) -> Iterator[None]:
     """Turns whatever is raised inside into a failure that Dagster shows in its own words first.
 
-    The whole stack goes to the log, at the level DEBUG. Secrets go nowhere.
+    The whole stack goes to the run's log, at the level DEBUG. Secrets go nowhere.
 
     Args:
-        log: of the run.
         but: what is raised as it is.
 
     Raises:
@@ -37,11 +34,12 @@ def told_plainly(
     except Exception as error:
         if isinstance(error, but):
             raise
-        log.debug(environment.redacted("".join(traceback.format_exception(error))))
+        dg.get_dagster_logger().debug(
+            environment.redacted("".join(traceback.format_exception(error)))
+        )
         cause = unwrapped(error)
         text = environment.redacted(f"{type(cause).__name__}: {cause}")
-        lines = "\n".join(f"- `{line}`" for line in _lines(cause))
-        raise dg.Failure(text, metadata={"where": dg.MetadataValue.md(lines)}) from None
+        raise dg.Failure(text, metadata={"where": "\n".join(_lines(cause))}) from None
 
 
 def unwrapped(error: BaseException) -> BaseException:

@@ -113,7 +113,7 @@ class WarehouseDltResource(DagsterDltResource):
         )
 
         def results() -> Iterator[DltEventType]:
-            with told_plainly(context.log):
+            with told_plainly():
                 for result in self._run(context, *load, **kwargs):
                     yield _tell_partitions(context, result, load[1])
 
@@ -157,7 +157,7 @@ class WarehouseDltResource(DagsterDltResource):
             load = self._open(context, source(batch), partitions=batch, loads_in_parts=True)
             pipeline = load[1]
             try:
-                with told_plainly(context.log, but=TryLaterError):
+                with told_plainly(but=TryLaterError):
                     results = list(self._run(context, *load, **kwargs))
             except TryLaterError as why:
                 raise _retry(context, why, progress, bool(first)) from why

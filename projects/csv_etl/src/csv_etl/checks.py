@@ -6,6 +6,7 @@ import dagster as dg
 from dlt.common.schema.typing import TColumnSchema
 
 from shared import environment
+from shared.failures import told_plainly
 from shared.sources.csv import BadRecords, CsvFormat, DropFolder, find_problems
 
 
@@ -61,14 +62,15 @@ def check_files(
         bad_records: what the table does with bad records; under `quarantine` they pass here.
 
     Raises:
-        FileRefusedError: a path leaves the drop folder, is missing or is no file.
+        Failure: a path leaves the drop folder, is missing or is no file.
     """
-    drop_folder = DropFolder(environment.drop_folder())
     problems: list[str] = []
     metadata: dict[str, dict[str, str]] = {}
     for partition, path in paths.items():
-        # Before the check: should the file change meanwhile, the sensor will see that it did.
-        content = {"content": {path: drop_folder.content_hash(path)}}
+        with told_plainly():
+            # Before the check: should the file change meanwhile, the sensor will see that it did.
+            hashed = DropFolder(environment.drop_folder()).content_hash(path)
+        content = {"content": {path: hashed}}
         if context is None:
             metadata |= content
         else:
