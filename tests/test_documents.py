@@ -1,12 +1,9 @@
 """Every command of the documents runs, in a fresh copy of the workspace, and its UI comes up."""
 
-import os
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from shared.cli.locations import code_locations
 from shared.testing.neows_server import NeowsServer
@@ -26,42 +23,6 @@ def shell_blocks(document: Path) -> Iterator[list[str]]:
 
 def documents(root: Path) -> list[Path]:
     return [root / "README.md", *sorted(root.glob("docs/*.md")), *root.glob("projects/*/README.md")]
-
-
-@pytest.fixture
-def clone(root: Path, tmp_path: Path) -> Path:
-    """A copy of what git has of the workspace, or would take."""
-    copy = tmp_path / "clone"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (root / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            (copy / name).write_bytes((root / name).read_bytes())
-    return copy
-
-
-@pytest.fixture
-def shell() -> dict[str, str]:
-    """The environment of a user's shell: uv is there, and nothing of this test run."""
-    ours = (
-        "NASA_",
-        "WAREHOUSE_",
-        "DESTINATION__",
-        "DROP_FOLDER",
-        "DAGSTER",
-        "VIRTUAL_ENV",
-        "PYTEST",
-        "UV_PROJECT",
-    )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    uv = Path(os.environ["UV"]).parent  # uv run sets it
-    return {**kept, "PATH": f"{uv}{os.pathsep}{os.environ['PATH']}"}
 
 
 def test_every_command_of_the_documents_runs(

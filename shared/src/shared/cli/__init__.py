@@ -8,12 +8,14 @@ import os
 import typer
 
 from shared import environment
+from shared.cli.new import new
 from shared.cli.query import query
 from shared.cli.run import run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 app.command()(run)
 app.command()(query)
+app.command()(new)
 
 
 @app.callback()

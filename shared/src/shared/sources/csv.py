@@ -269,8 +269,11 @@ def csv_source(
     table: str,
     csv_format: CsvFormat,
     bad_records: BadRecords = "stop",
+    *,
+    folder: str | None = None,
+    description: str | None = None,
 ) -> DltResource:
-    """Loads CSV files of the drop folder (`DROP_FOLDER`), each replaced as a whole.
+    """Loads CSV files of a folder, each replaced as a whole.
 
     Args:
         paths: files below it.
@@ -282,6 +285,8 @@ def csv_source(
             the file's. The two tables commit together, but for a large file that the warehouse reads
             itself. A file whose header is another, or
             whose text cannot be read at all, stops the load in any case.
+        folder: where the files are, as `DropFolder` takes it; `DROP_FOLDER` if left out.
+        description: what the table is, for people.
     """
     paths = list(dict.fromkeys(paths))  # named twice, a file would load twice
     # Arrow says of every column whether it may be NULL, so dlt must be told as well.
@@ -292,12 +297,6 @@ def csv_source(
 
     tables = [rejected_table(table)] if bad_records == "quarantine" else []
 
-    @dlt.resource(
-        name=table,
-        columns=declared,
-        write_disposition=_REPLACED,
-        schema_contract=_CONTRACT,
-    )
     def csv_rows() -> Iterator[Any]:
         """Rows of the dropped CSV files, typed as declared, with the file each came from.
 
@@ -307,7 +306,7 @@ def csv_source(
         Raises:
             FileRefusedError: a path that must not be read, or a file that `find_problems` objects to.
         """
-        drop_folder = DropFolder(environment.drop_folder())
+        drop_folder = DropFolder(folder or environment.drop_folder())
         pushed_down = _pushed_down(drop_folder, paths, csv_format)
         # Without these a file without rows would load nothing, and its old rows would stay. Arrow
         # they must be too: dlt gives a table that begins otherwise a column that Arrow rows lack.
@@ -331,7 +330,15 @@ def csv_source(
                         yield dlt.mark.with_table_name(kept, rejected_table(table))
             _refuse_change(drop_folder, {path: before})
 
-    return csv_rows.apply_hints(additional_table_hints={REPLACED_TOGETHER: tables})
+    csv_rows.__doc__ = description or csv_rows.__doc__
+    resource = dlt.resource(
+        csv_rows,
+        name=table,
+        columns=declared,
+        write_disposition=_REPLACED,
+        schema_contract=_CONTRACT,
+    )
+    return resource.apply_hints(additional_table_hints={REPLACED_TOGETHER: tables})
 
 
 def _pushed_down(
