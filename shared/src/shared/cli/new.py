@@ -64,12 +64,13 @@ def new(
     except (NameRefusedError, NotMadeError) as error:
         console.print(str(error), markup=False, highlight=False, style="red", soft_wrap=True)
         raise typer.Exit(2 if isinstance(error, NameRefusedError) else 1) from None
+    uv = "uv" if shutil.which("uv") else os.path.relpath(_uv(root))  # as `make` put it into .uv/
     console.print(
         f"projects/{package} is made, listed, locked and installed.\n\n"
         "Next:\n"
-        f"  uv run etl run {package}\n"
+        f"  {uv} run etl run {package}\n"
         "      loads its sample\n"
-        "  uv run dagster dev -w workspace.yaml\n"
+        f"  {uv} run dagster dev -w workspace.yaml\n"
         "      shows it: localhost:3000\n"
         f"  cat projects/{package}/README.md\n"
         "      says how to make it yours",
