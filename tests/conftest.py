@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,42 @@ collect_ignore = ["ducklake"]  # test_ducklake.py runs them, in their own enviro
 def root() -> Path:
     """The folder of workspace.yaml."""
     return ROOT
+
+
+@pytest.fixture
+def clone(root: Path, tmp_path: Path) -> Path:
+    """A copy of what git has of the workspace, or would take."""
+    copy = tmp_path / "clone"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (root / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes((root / name).read_bytes())
+    return copy
+
+
+@pytest.fixture
+def shell() -> dict[str, str]:
+    """The environment of a user's shell: uv is there, and nothing of this test run."""
+    ours = (
+        "NASA_",
+        "WAREHOUSE_",
+        "DESTINATION__",
+        "DROP_FOLDER",
+        "DAGSTER",
+        "VIRTUAL_ENV",
+        "PYTEST",
+        "UV_PROJECT",
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    uv = Path(os.environ["UV"]).parent  # uv run sets it
+    return {**kept, "PATH": f"{uv}{os.pathsep}{os.environ['PATH']}"}
 
 
 @pytest.fixture

@@ -94,7 +94,8 @@ def test_a_location_that_dies_or_changes_touches_no_other(
 ) -> None:
     workspace = yaml.safe_load((root / "deploy" / "workspace.yaml").read_text())
     entries = [entry["grpc_server"] for entry in workspace["load_from"]]
-    assert {entry["location_name"] for entry in entries} == set(code_locations())
+    deployed = {entry["location_name"] for entry in entries}
+    assert deployed <= set(code_locations())
     # Their own addresses are the shipped ones; here the ports are free ones.
     environment = {**server_environment, "DROP_FOLDER": str(root / "data" / "drop")}
     with ExitStack() as servers:
@@ -111,9 +112,9 @@ def test_a_location_that_dies_or_changes_touches_no_other(
         with DevServer(dagster, tmp_path, environment, tmp_path / "dev.log") as server:
 
             def all_loaded() -> bool:
-                if server.loaded_locations() == set(code_locations()):
+                if server.loaded_locations() == deployed:
                     return True
-                for name in code_locations():
+                for name in deployed:
                     server.graphql(RELOAD, name=name)
                 return False
 

@@ -225,7 +225,7 @@ def test_each_location_has_a_server_under_its_name(root: Path, values: dict[str,
         deployment["name"]: deployment
         for deployment in values["dagster-user-deployments"]["deployments"]
     }
-    assert len(deployments) == len(servers) == len(code_locations())
+    assert len(deployments) == len(servers) == len(known)
     for server in servers:
         deployment = deployments[server["host"]]
         assert re.fullmatch("[a-z][a-z0-9-]*", server["host"])  # a service is called so

@@ -3,8 +3,8 @@
 
     uv run python deploy/kubernetes/generate.py
 
-It takes over what the workspace knows: the locations of workspace.yaml, their ports in
-deploy/workspace.yaml, deploy/dagster.yaml and the variables of `shared.environment`. What only a
+It takes over what the workspace knows: the locations of deploy/workspace.yaml with their ports, their
+modules in workspace.yaml, deploy/dagster.yaml and the variables of `shared.environment`. What only a
 cluster needs stands here, in the constants below.
 """
 
@@ -112,6 +112,7 @@ def _values(*, volume: bool) -> dict[str, Any]:
         entry["grpc_server"]["location_name"]: entry["grpc_server"]["port"]
         for entry in _read("deploy/workspace.yaml")["load_from"]
     }
+    modules = code_locations()
     queue = instance.pop("run_coordinator")
     queue["config"] |= instance.pop("concurrency")["runs"]
     env = {
@@ -138,8 +139,7 @@ def _values(*, volume: bool) -> dict[str, Any]:
             "workspace": {
                 "enabled": True,
                 "servers": [
-                    {"host": _host(name), "port": ports[name], "name": name}
-                    for name in code_locations()
+                    {"host": _host(name), "port": ports[name], "name": name} for name in ports
                 ],
             },
         },
@@ -150,7 +150,7 @@ def _values(*, volume: bool) -> dict[str, Any]:
                 {
                     "name": _host(name),
                     "image": IMAGE,
-                    "dagsterApiGrpcArgs": ["-m", module, "--location-name", name],
+                    "dagsterApiGrpcArgs": ["-m", modules[name], "--location-name", name],
                     "port": ports[name],
                     # Runs have the launcher's: a server's limits would be theirs otherwise.
                     "includeConfigInLaunchedRuns": {"enabled": False},
@@ -158,7 +158,7 @@ def _values(*, volume: bool) -> dict[str, Any]:
                     "resources": SERVER_RESOURCES,
                     **({**mounts, "nodeSelector": NODE} if volume else {}),
                 }
-                for name, module in code_locations().items()
+                for name in ports
             ],
         },
         "runLauncher": {

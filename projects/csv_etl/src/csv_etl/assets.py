@@ -29,7 +29,8 @@ def share_prices_from(
     paths: Sequence[str], table: str, bad_records: BadRecords = "stop"
 ) -> DltSource:
     """Returns the source that loads files of the drop folder into a table."""
-    return csv_source(paths, table, SHARE_PRICES, bad_records, DESCRIPTIONS[table])
+    description = DESCRIPTIONS[table]
+    return csv_source(paths, table, SHARE_PRICES, bad_records, description=description)
 
 
 def dropped_file(name: str, description: str, bundled: Sequence[str] = ()) -> dg.AssetSpec:

@@ -11,6 +11,7 @@ import typer
 
 from shared import environment
 from shared.cli.doctor import PACKAGES, doctor
+from shared.cli.new import new
 from shared.cli.query import query
 from shared.cli.run import run
 from shared.cli.show import show
@@ -24,7 +25,7 @@ app = typer.Typer(
 app.command(epilog="Example: etl run csv_data/share_prices_daily --partition 2018-01-23")(run)
 app.command(epilog="Example: etl show nasa_neo.near_earth_objects")(show)
 app.command(epilog='Example: etl query "FROM nasa_neo.daily_summary LIMIT 3" --json')(query)
-
+app.command(epilog="Example: etl new orders --from csv")(new)
 app.command(epilog="Example: etl doctor --json")(doctor)
 
 

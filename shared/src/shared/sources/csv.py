@@ -269,9 +269,11 @@ def csv_source(
     table: str,
     csv_format: CsvFormat,
     bad_records: BadRecords = "stop",
+    *,
+    folder: str | None = None,
     description: str = "Rows of dropped CSV files, with the file each came from.",
 ) -> DltResource:
-    """Loads CSV files of the drop folder (`DROP_FOLDER`), each replaced as a whole.
+    """Loads CSV files of a folder, each replaced as a whole.
 
     Args:
         paths: files below it.
@@ -283,6 +285,7 @@ def csv_source(
             the file's. The two tables commit together, but for a large file that the warehouse reads
             itself. A file whose header is another, or
             whose text cannot be read at all, stops the load in any case.
+        folder: where the files are, as `DropFolder` takes it; `DROP_FOLDER` if left out.
         description: what the table is, in the words of those who use it.
     """
     paths = list(dict.fromkeys(paths))  # named twice, a file would load twice
@@ -303,13 +306,13 @@ def csv_source(
     def csv_rows() -> Iterator[Any]:
         """Rows of the dropped CSV files, typed as declared, with the file each came from.
 
-        Yields Arrow batches with the declared columns and `file_name`, and counts `bytes` read; under `quarantine` also
-        batches of `REJECTED`, marked for the table of rejected records.
+        Yields Arrow batches with the declared columns and `file_name`, and counts `bytes` read;
+        under `quarantine` also batches of `REJECTED`, marked for the table of rejected records.
 
         Raises:
             FileRefusedError: a path that must not be read, or a file that `find_problems` objects to.
         """
-        drop_folder = DropFolder(environment.drop_folder())
+        drop_folder = DropFolder(folder or environment.drop_folder())
         metrics = dlt.current.resource_metrics()
         pushed_down = _pushed_down(drop_folder, paths, csv_format, metrics)
         # Without these a file without rows would load nothing, and its old rows would stay. Arrow
