@@ -58,6 +58,14 @@ def shell() -> dict[str, str]:
 
 
 @pytest.fixture
+def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where pictures of pages are kept."""
+    folder: Path = request.config.getoption("pictures") or tmp_path / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
 def process_environment(tmp_path: Path) -> dict[str, str]:
     """The environment of a process whose warehouse and instance are the test's own."""
     home = tmp_path / "home"
@@ -102,7 +110,8 @@ def server_environment(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds how long the torture suite goes on."""
+    """Adds how long the torture suite goes on, and where pictures are kept."""
+    parser.addoption("--pictures", type=Path, help="Where the browser's pictures are kept.")
     parser.addoption("--trials", type=int, default=5, help="Trials of each torture test.")
 
 

@@ -5,10 +5,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.cli.locations import code_locations
 from shared.testing.neows_server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
-from torture.harness import DevServer
 
 NOT_RUN_HERE = ("make test", "make bench", "uv run pytest .")
 """The suite itself: CI runs it, and each project's on its own; and an hour of benchmarks."""
@@ -75,22 +73,3 @@ def test_every_command_of_the_documents_runs(
     assert re.search(rf"{UNUSED}/{UNUSED} +3 ", done.stdout)
     assert "make run" in ran
     assert len(ran) >= 15
-
-
-MATERIALISED = """{ assetsOrError { ... on AssetConnection { nodes {
-    key { path } assetMaterializations(limit: 1) { runId } } } } }"""
-
-
-def test_the_ui_loads_all_locations_from_a_fresh_clone_and_state_survives_a_restart(
-    clone: Path, shell: dict[str, str]
-) -> None:
-    subprocess.run(["make", "run"], cwd=clone, env=shell, check=True, capture_output=True)
-    for _ in range(2):
-        with DevServer(["uv", "run", "dagster"], clone, shell, clone / "dev.log") as server:
-            assert server.loaded_locations() == set(code_locations())
-            nodes = server.graphql(MATERIALISED)["assetsOrError"]["nodes"]
-            seen = {
-                "/".join(node["key"]["path"]) for node in nodes if node["assetMaterializations"]
-            }
-            assert len(seen) >= 10
-            assert "nasa_neo/daily_summary" in seen

@@ -20,7 +20,7 @@ import yaml
 
 from shared import environment
 from shared.cli.locations import code_locations
-from shared.cli.terminal import console
+from shared.cli.terminal import console, stop
 
 TEMPLATES = Path(__file__).parent / "templates"
 """What a project is made of: `common`, and a folder for what differs by where the rows come from."""
@@ -62,8 +62,7 @@ def new(
             made = _made(Path(folder) / package, name, source, root)
             _put_in_place(made, root, _lists(name, root))
     except (NameRefusedError, NotMadeError) as error:
-        console.print(str(error), markup=False, highlight=False, style="red", soft_wrap=True)
-        raise typer.Exit(2 if isinstance(error, NameRefusedError) else 1) from None
+        stop(str(error), 2 if isinstance(error, NameRefusedError) else 1)
     uv = "uv" if shutil.which("uv") else os.path.relpath(_uv(root))  # as `make` put it into .uv/
     console.print(
         f"projects/{package} is made, listed, locked and installed.\n\n"

@@ -1,0 +1,133 @@
+"""What a person sees and touches in the UI, in a real browser, from a fresh clone."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+
+from shared.cli.locations import code_locations
+from torture.harness import DevServer
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SIZES = {"wide": (1400, 1000), "narrow": (800, 1000)}
+WAIT = 120_000
+"""Milliseconds for what a page is to show; the machine may be busy."""
+
+RUNS = "{ runsOrError { ... on Runs { results { status } } } }"
+MATERIALISED = """{ assetsOrError { ... on AssetConnection { nodes {
+    key { path } assetMaterializations(limit: 1) { runId } } } } }"""
+LAUNCH = """mutation { launchPipelineExecution(executionParams: {
+    selector: { repositoryLocationName: "csv_etl", repositoryName: "__repository__",
+        pipelineName: "__ASSET_JOB", assetSelection: [{ path: ["csv_data", "import_file"] },
+        { path: ["csv_data", "share_prices"] }] }
+    runConfigData: { ops: { import_file: { config: { path: "gone.csv" } } } }
+}) { ... on LaunchRunSuccess { run { runId } } } }"""
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """A Chromium: the machine's own, or the one that `playwright install chromium` has fetched."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with sync_playwright() as playwright:
+        try:
+            opened = playwright.chromium.launch(executable_path=found)
+        except Error as error:
+            if "Executable doesn't exist" not in str(error):
+                raise
+            pytest.skip("there is no browser: uv run playwright install --with-deps chromium")
+        yield opened
+        opened.close()
+
+
+class Visit:
+    """A person at a page, who notes what the browser complains of and what it asks others for."""
+
+    def __init__(self, page: Page, server: DevServer, pictures: Path) -> None:
+        self.page, self.pictures = page, pictures
+        self.address = f"http://127.0.0.1:{server.port}"
+        self.complaints: list[str] = []
+        page.set_default_timeout(WAIT)
+        page.on(
+            "console",
+            lambda told: self.complaints.append(told.text) if told.type == "error" else None,
+        )
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self._note(request.url))
+
+    def _note(self, url: str) -> None:
+        if urlsplit(url).scheme not in ("data", "blob") and not url.startswith(self.address):
+            self.complaints.append(f"asked for {url}")
+
+    def open(self, path: str) -> None:
+        self.page.goto(f"{self.address}{path}")
+
+    def sees(self, *texts: str) -> None:
+        for text in texts:
+            expect(self.page.get_by_text(text, exact=True).first).to_be_visible(timeout=WAIT)
+
+    def photograph(self, name: str) -> None:
+        """Keeps a picture in light and dark, wide and narrow."""
+        for scheme in ("light", "dark"):
+            self.page.emulate_media(color_scheme=scheme)
+            for size, (width, height) in SIZES.items():
+                self.page.set_viewport_size({"width": width, "height": height})
+                self.page.screenshot(path=self.pictures / f"{name}-{scheme}-{size}.png")
+        self.page.emulate_media(color_scheme="light")
+        width, height = SIZES["wide"]
+        self.page.set_viewport_size({"width": width, "height": height})
+
+
+def test_a_person_sees_three_locations_materialises_and_reads_what_came_of_it(
+    clone: Path, shell: dict[str, str], browser: Browser, pictures: Path
+) -> None:
+    subprocess.run(["make", "run"], cwd=clone, env=shell, check=True, capture_output=True)
+    dagster = ["uv", "run", "dagster"]
+    with DevServer(dagster, clone, shell, clone / "dev.log") as server:
+        assert server.loaded_locations() == set(code_locations())
+        visit = Visit(browser.new_page(), server, pictures)
+        page = visit.page
+
+        visit.open("/locations")
+        expect(page.get_by_text("Loaded", exact=True)).to_have_count(3, timeout=WAIT)
+        visit.photograph("locations")
+
+        visit.open("/assets/simple/load_dict")
+        visit.sees("Two people with number and name: the smallest example of a pipeline.")
+        page.get_by_role("button").filter(has_text="Materialize").first.click()
+        server.wait_for(lambda: _statuses(server)[:1] == ["SUCCESS"])
+        page.reload()
+        visit.sees("Row count", "The person's number.", "README.md", "rows_loaded", "seconds")
+        visit.sees("2 rows; 2 runs, at most 2", "Alice", "Bob", "all of it", "dlt_load_id")
+        chart = page.get_by_alt_text("rows of 2 runs, at most 2")
+        assert chart.evaluate("image => image.naturalWidth") > 0
+        visit.photograph("asset")
+        page.get_by_alt_text("rows of 2 runs, at most 2").scroll_into_view_if_needed()
+        visit.photograph("metadata")
+
+        visit.open("/assets/nasa_neo/daily_summary?view=events")
+        visit.sees("chart_file", "close_approach_date 2025-03-10 to 2025-03-17, 8 of them")
+        visit.photograph("partitions")
+
+        # A failure says in its own words what to do, before any stack.
+        run = server.graphql(LAUNCH)["launchPipelineExecution"]["run"]["runId"]
+        server.wait_for(lambda: _statuses(server)[:1] == ["FAILURE"])
+        visit.open(f"/runs/{run}")
+        told = f"'gone.csv' is not in the drop folder {clone / 'data' / 'drop'}"
+        failure = page.get_by_text(f"FileRefusedError: {told}").last
+        expect(failure).to_be_visible(timeout=WAIT)
+        visit.photograph("failure")
+        assert visit.complaints == []
+
+    with DevServer(dagster, clone, shell, clone / "dev.log") as server:
+        nodes = server.wait_for(lambda: server.graphql(MATERIALISED)["assetsOrError"]["nodes"])
+        kept = {"/".join(node["key"]["path"]) for node in nodes if node["assetMaterializations"]}
+        assert len(kept) >= 10
+        assert "nasa_neo/daily_summary" in kept
+
+
+def _statuses(server: DevServer) -> list[str]:
+    return [run["status"] for run in server.graphql(RUNS)["runsOrError"]["results"]]
