@@ -112,7 +112,7 @@ def server_environment(
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds how long the torture suite goes on, and where pictures are kept."""
     parser.addoption("--pictures", type=Path, help="Where the browser's pictures are kept.")
-    parser.addoption("--trials", type=int, default=5, help="Trials of each torture test.")
+    parser.addoption("--trials", type=int, default=2, help="Trials of each torture test.")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
