@@ -111,6 +111,40 @@ def test_asset_keys_and_pipeline_names_are_unique_over_the_workspace() -> None:
     assert {"simple_pipeline", "csv_pipeline", "nasa_neo_pipeline"} <= pipelines.keys()
 
 
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_every_table_says_what_it_is_whose_and_when_it_is_late_and_is_checked(
+    location: str,
+) -> None:
+    defs = definitions(location)
+    checked = {key.asset_key for key in defs.resolve_asset_graph().asset_check_keys}
+    for spec in defs.resolve_all_asset_specs():
+        name = spec.key.to_user_string()
+        assert spec.description, name
+        assert spec.description[0].isupper(), name
+        assert spec.owners, name
+        assert spec.kinds, name
+        assert spec.group_name == spec.key.path[0], name
+        assert spec.key in checked, name
+        links = spec.metadata["dagster/code_references"].value.code_references
+        assert [link.label for link in links] == [None, "README.md"], name
+        if "dlt" in spec.kinds:
+            assert spec.freshness_policy, name
+            assert spec.tags["write_disposition"], name
+
+
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_what_runs_by_itself_is_described_and_off_until_somebody_switches_it_on(
+    location: str,
+) -> None:
+    repository = definitions(location).get_repository_def()
+    automation: list[Any] = [*repository.schedule_defs, *repository.sensor_defs]
+    jobs: list[Any] = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
+    assert automation
+    for each in (*automation, *jobs):
+        assert each.description, each.name
+    assert {each.default_status.value for each in automation} == {"STOPPED"}
+
+
 def test_definitions_stay_short(root: Path) -> None:
     for file in root.glob("projects/*/src/*/definitions.py"):
         assert len(file.read_text().splitlines()) < 20, file

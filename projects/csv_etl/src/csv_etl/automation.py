@@ -41,7 +41,11 @@ MOST_FILES_A_TICK = 100
 """Files looked into at a time; the others wait for the next tick, which has a minute to end in."""
 
 
-@dg.sensor(job=dropped_file_job, minimum_interval_seconds=30)
+@dg.sensor(
+    job=dropped_file_job,
+    minimum_interval_seconds=30,
+    description="Loads each new or changed file of the drop folder, once it is written to the end.",
+)
 def dropped_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Asks for a run of each new or changed file, once for each content.
 

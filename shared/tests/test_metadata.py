@@ -1,0 +1,173 @@
+"""What Dagster shows of a load: how much came, from where, what it looks like, and since when."""
+
+import base64
+from collections.abc import Iterator, Sequence
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import dlt
+import pytest
+from dagster_dlt import dlt_assets
+from dlt.extract import DltResource
+
+from shared import warehouse
+from shared.code_references import with_code_references
+from shared.metadata import sparkline
+from shared.resources import WarehouseDltResource
+from shared.translator import WarehouseTranslator
+
+MOST_SHOWN_INLINE = 1000  # characters of Markdown; Dagster puts what is longer behind a click
+upstream: dict[str, int] = {}
+
+
+@dlt.source(name="sales")
+def sales(days: Sequence[str]) -> DltResource:
+    """Serves as many orders of a day as `upstream` says, each with two lines."""
+
+    @dlt.resource(
+        columns={
+            "day": {"data_type": "date", "partition": True, "description": "When."},
+            "n": {"data_type": "bigint"},
+            "price": {"data_type": "decimal", "precision": 10, "scale": 2},
+            "note": {"data_type": "text", "nullable": True},
+        },
+        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
+    )
+    def orders() -> Iterator[Any]:
+        """Orders of a day.
+
+        A row each.
+        """
+        yield dlt.mark.materialize_table_schema()
+        for day in days:
+            for n in range(upstream.get(day, 0)):
+                lines = [{"article": "a"}, {"article": "b"}]
+                price = Decimal("1.50")
+                row = {"day": date.fromisoformat(day), "n": n, "price": price, "lines": lines}
+                yield {**row, "note": "x" * 100}
+
+    return orders
+
+
+@dlt_assets(
+    dlt_source=sales([]),
+    dlt_pipeline=warehouse.pipeline("sales_pipeline", dataset_name="sales"),
+    dagster_dlt_translator=WarehouseTranslator("team:test"),
+    partitions_def=dg.DailyPartitionsDefinition("2025-03-10", end_date="2025-03-14"),
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    name="orders",
+)
+def orders(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+    yield from dlt.run(context=context, dlt_source=sales(context.partition_keys))
+
+
+def load(instance: dg.DagsterInstance, first: str, last: str = "") -> list[dict[str, Any]]:
+    """Loads some days and returns what is shown of each."""
+    tags = {
+        "dagster/asset_partition_range_start": first,
+        "dagster/asset_partition_range_end": last or first,
+    }
+    result = dg.materialize(
+        [orders], instance=instance, resources={"dlt": WarehouseDltResource()}, tags=tags
+    )
+    return [
+        {name: value.value for name, value in event.materialization.metadata.items()}
+        for event in result.get_asset_materialization_events()
+    ]
+
+
+@pytest.mark.usefixtures("each_warehouse")
+def test_a_load_shows_rows_a_preview_further_tables_and_its_source(
+    instance: dg.DagsterInstance,
+) -> None:
+    upstream.update({"2025-03-10": 7, "2025-03-11": 2})
+    load(instance, "2025-03-10")
+    (shown,) = load(instance, "2025-03-11")
+    assert shown["rows_loaded"] == 2
+    assert shown["dagster/row_count"] == 9
+    assert shown["dagster/partition_row_count"] == 2
+    assert shown["source"] == "day 2025-03-11"
+    assert shown["seconds"] > 0
+    assert shown["bytes"] > 0
+    assert shown["further_tables"].records == [
+        dg.TableRecord({"table": "orders__lines", "rows": 18})
+    ]
+    # The preview is of this load: two rows of its day, and no column of dlt's.
+    preview = shown["preview"] if isinstance(shown["preview"], list) else shown["preview"].records
+    rows = sorted((record.data for record in preview), key=lambda row: int(row["n"]))
+    assert [row["n"] for row in rows] == [0, 1]
+    assert {row["day"] for row in rows} == {"2025-03-11"}
+    assert rows[0]["price"] == "1.50"
+    assert rows[0]["note"] == "x" * 60 + "…"
+    assert set(rows[0]) == {"day", "n", "price", "note"}
+    (load_id,) = warehouse.query(
+        "SELECT DISTINCT _dlt_load_id AS id FROM sales.orders WHERE day = ?", [date(2025, 3, 11)]
+    )
+    assert shown["dlt_load_id"] == load_id["id"]
+    columns = {column.name: column for column in shown["dagster/column_schema"].columns}
+    assert columns["day"].description == "When."
+    assert columns["_dlt_load_id"].description
+
+
+@pytest.mark.usefixtures("warehouse_folder")
+def test_each_day_of_a_range_tells_its_own_rows_and_the_last_one_all(
+    instance: dg.DagsterInstance,
+) -> None:
+    upstream.update({"2025-03-10": 3, "2025-03-11": 0, "2025-03-12": 1})
+    monday, tuesday, wednesday = load(instance, "2025-03-10", "2025-03-12")
+    rows = [day["dagster/partition_row_count"] for day in (monday, tuesday, wednesday)]
+    assert rows == [3, 0, 1]
+    assert "preview" not in monday
+    assert wednesday["source"] == "day 2025-03-10 to 2025-03-12, 3 of them"
+    assert wednesday["rows_loaded"] == 4
+
+
+@pytest.mark.usefixtures("warehouse_folder")
+def test_the_chart_has_a_bar_for_each_run_and_is_shown_inline(
+    instance: dg.DagsterInstance,
+) -> None:
+    for rows in (2, 5, 1):
+        upstream["2025-03-10"] = rows
+        (shown,) = load(instance, "2025-03-10")
+    counts = [entry.split("=")[1] for entry in shown["rows_of_recent_runs"].split()]
+    assert counts == ["2", "5", "1"]
+    assert shown["rows_over_recent_runs"].endswith(" 1 rows; 3 runs, at most 5")
+    chart = sparkline([10**9] * 30)
+    assert len(chart) < MOST_SHOWN_INLINE
+    picture = base64.b64decode(chart.partition("base64,")[2].partition(")")[0]).decode()
+    assert picture.count("M") == 30
+
+
+@pytest.mark.usefixtures("warehouse_folder")
+def test_rows_that_are_not_for_everybody_are_not_shown(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREVIEW_ROWS", "0")
+    upstream["2025-03-10"] = 3
+    (shown,) = load(instance, "2025-03-10")
+    assert "preview" not in shown
+    assert shown["dagster/row_count"] == 3
+
+
+def references(asset: dg.AssetsDefinition) -> list[Any]:
+    (linked,) = with_code_references([asset])
+    (metadata,) = linked.metadata_by_key.values()
+    return list(metadata["dagster/code_references"].value.code_references)
+
+
+def test_an_asset_links_to_its_line_here_or_where_the_code_can_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("REPOSITORY_URL", raising=False)
+    line, readme = references(orders)
+    assert Path(line.file_path) == Path(__file__)
+    assert Path(readme.file_path).name == "README.md"
+    monkeypatch.setenv("REPOSITORY_URL", "https://example.com/team/etl/tree/main/")
+    line, readme = references(orders)
+    assert line.url.startswith(
+        "https://example.com/team/etl/tree/main/shared/tests/test_metadata.py#L"
+    )
+    assert readme.url == "https://example.com/team/etl/tree/main/shared/README.md"
