@@ -154,6 +154,24 @@ def test_a_failure_is_in_the_json_as_well(etl_environment: dict[str, str]) -> No
     assert report["error"] == "ModuleNotFoundError: No module named 'gone_etl'"
 
 
+def test_a_location_whose_own_python_is_gone_is_told_with_what_mends_it(
+    etl_environment: dict[str, str],
+) -> None:
+    module = {"module_name": "simple_etl.definitions", "location_name": "simple_etl"}
+    python = "projects/simple_etl/.venv/bin/python"
+    entries = [{"python_module": {**module, "executable_path": python}}]
+    (workspace(etl_environment) / "workspace.yaml").write_text(json.dumps({"load_from": entries}))
+    done = etl(etl_environment, "run", "simple_etl", "--json")
+    assert done.returncode == 1
+    (report,) = json.loads(done.stdout)
+    assert report["location"] == "simple_etl"
+    assert report["status"] == "failed"
+    assert f"{python}, does not start: No such file or directory; uv sync" in report["error"]
+    told = checks(etl(etl_environment, "doctor", "--json"))["simple_etl"]
+    assert told["status"] == "error"
+    assert told["fix"].startswith("uv sync in its project")
+
+
 def test_an_interrupt_ends_the_command_and_its_runs(etl_environment: dict[str, str]) -> None:
     only(etl_environment, "api_etl")
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes requests and never answers

@@ -18,7 +18,7 @@ import typer
 from dotenv import dotenv_values
 
 from shared import environment
-from shared.cli.locations import WorkspaceError, code_locations
+from shared.cli.locations import WorkspaceError, code_locations, interpreters, no_interpreter
 from shared.cli.terminal import AsJson, console, print_json
 
 PACKAGES = ("dagster", "dagster-dlt", "dlt", "duckdb")
@@ -78,14 +78,18 @@ def doctor(as_json: AsJson = False) -> None:
 def _checks() -> Iterator[Check]:
     """Yields the checks; those that take long are begun first, in processes of their own."""
     with ExitStack() as begun:
-        locations: dict[str, subprocess.Popen[str]] = {}
+        locations: dict[str, subprocess.Popen[str] | Check] = {}
         try:
-            modules = code_locations()
+            modules, own = code_locations(), interpreters()
         except WorkspaceError as error:
             yield Check("locations", "error", str(error), "run etl in a clone of the workspace")
-            modules = {}
+            modules = own = {}
         for location, module in modules.items():
-            locations[location] = _begin(begun, [sys.executable, "-c", _LOAD, module])
+            interpreter = own.get(location, sys.executable)
+            try:
+                locations[location] = _begin(begun, [interpreter, "-c", _LOAD, module])
+            except OSError as error:
+                locations[location] = Check(location, "error", *no_interpreter(interpreter, error))
         uv, lock = find_uv(), environment.workspace_root() / "uv.lock"
         # This very environment, whichever uv would choose; what is in it besides does no harm.
         flags = ("--check", "--locked", "--all-packages", "--inexact", "--active")
@@ -103,8 +107,8 @@ def _checks() -> Iterator[Check]:
         yield warehouse_answers()
         if synced:
             yield _environment(synced)
-        for location, process in locations.items():
-            yield _location(location, process)
+        for location, load in locations.items():
+            yield load if isinstance(load, Check) else _location(location, load)
 
 
 def _begin(begun: ExitStack, command: list[str]) -> "subprocess.Popen[str]":

@@ -3,13 +3,16 @@
 import importlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from multiprocessing import parent_process
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from filelock import FileLock
 
@@ -17,9 +20,6 @@ from shared import environment
 from shared.cli.reports import Asked, Plan, Report
 
 if TYPE_CHECKING:  # importing Dagster takes seconds, and only this process needs it
-    from multiprocessing.queues import Queue
-    from multiprocessing.synchronize import Event
-
     import dagster as dg
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
@@ -28,18 +28,72 @@ SECONDS_TO_END = 15
 """How long an interrupted run may take to tell Dagster that it was."""
 
 
-def run_location(
-    location: str, module: str, asked: Asked, told: "Queue[Plan | Report]", go: "Event"
-) -> None:
-    """Tells what it would run, waits for `go`, and tells what became of each asset.
+Channel: TypeAlias = "Connection[Any, Any]"
+"""What `etl run` and a location's process tell each other by."""
 
-    The body of a location's process, which logs to a file. Where `go` is taken back no further run
-    begins, and an interrupt ends the one at work.
+_BODY = "from shared.cli.location_process import main; main()"
+
+
+def start(
+    location: str, module: str, asked: Asked, python: str
+) -> "tuple[subprocess.Popen[bytes], Channel]":
+    """Starts the process of a location, which logs to a file, in the working folder.
+
+    It tells its `Plan`, waits to be sent anything, and tells its reports. Closing the channel ends it,
+    with the run that is at work; so does the end of this process, however it came.
+
+    Args:
+        location: its name.
+        module: that of its definitions.
+        asked: what to run of it.
+        python: the interpreter, whose environment has the module and `shared`.
+
+    Raises:
+        OSError: there is no such interpreter.
     """
-    log = (LOGS / f"{location}.log").open("w")
-    os.dup2(log.fileno(), sys.stdout.fileno())
-    os.dup2(log.fileno(), sys.stderr.fileno())
-    _obey_the_parent_alone(go)
+    ours, theirs = Pipe()
+    with theirs, (LOGS / f"{location}.log").open("w") as log:
+        process = subprocess.Popen(  # noqa: S603 - our own code, by an interpreter of workspace.yaml
+            [python, "-P", "-c", _BODY, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,  # a terminal sends its interrupt to all; see `_obey`
+        )
+    ours.send((location, module, asked))
+    return process, ours
+
+
+def main() -> None:
+    """Is the process that `start` starts."""
+    channel = Connection(int(sys.argv[1]))
+    location, module, asked = channel.recv()
+    go = threading.Event()
+    threading.Thread(target=_obey, args=(channel, go), daemon=True).start()
+    _run_location(location, module, asked, channel.send, go)
+
+
+def _obey(channel: Channel, go: threading.Event) -> None:
+    """Lets runs begin at the command's word, and interrupts this process when the channel is closed."""
+    with suppress(EOFError, OSError):
+        channel.recv()
+        go.set()
+        channel.recv()
+    go.clear()
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait(SECONDS_TO_END)
+    os._exit(1)
+
+
+def _run_location(
+    location: str,
+    module: str,
+    asked: Asked,
+    tell: Callable[[Plan | Report], None],
+    go: threading.Event,
+) -> None:
+    """Tells what it would run, waits for `go`, and tells what became of each asset."""
     try:
         import dagster as dg
 
@@ -49,36 +103,16 @@ def run_location(
         graph = defs.resolve_asset_graph()
         keys, unknown = _selected(graph, asked.selections)
         why = problem(graph, keys, asked.partitions, instance) if asked.partitions else ""
-        told.put(Plan(location, _names(keys), _names(_all(graph)), unknown, why))
+        tell(Plan(location, _names(keys), _names(_all(graph)), unknown, why))
         go.wait()
         for report in _materialise(
             location, defs, keys, asked.partitions, instance=instance, go=go
         ):
-            told.put(report)
+            tell(report)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this location's failure
         print(environment.redacted(traceback.format_exc()))
         words = environment.redacted(f"{type(error).__name__}: {error}")
-        told.put(Report(location, "", "failed", error=words))
-
-
-def _obey_the_parent_alone(go: "Event") -> None:
-    """Makes one interrupt of one: a terminal sends it to all, and the parent passes it on.
-
-    Where the parent is gone, however it went, this process interrupts itself.
-    """
-    os.setsid()
-
-    def end() -> None:
-        parent = parent_process()
-        assert parent
-        parent.join()
-        go.clear()
-        os.kill(os.getpid(), signal.SIGINT)
-        threading.Event().wait(SECONDS_TO_END)
-        os._exit(1)
-
-    threading.Thread(target=end, daemon=True).start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        tell(Report(location, "", "failed", error=words))
 
 
 def _names(keys: "Sequence[dg.AssetKey]") -> tuple[str, ...]:
@@ -179,7 +213,7 @@ def _materialise(
     asked: tuple[str, str] | None,
     *,
     instance: "dg.DagsterInstance",
-    go: "Event",
+    go: threading.Event,
 ) -> Iterator[Report]:
     """Runs some assets, those with the same partitions together, and reports each."""
     import dagster as dg

@@ -33,6 +33,12 @@ def interpreters() -> dict[str, str]:
     }
 
 
+def no_interpreter(python: str, error: OSError) -> tuple[str, str]:
+    """Returns that a location's own Python does not start, and how to mend it."""
+    told = f"its executable_path in workspace.yaml, {python}, does not start: {error.strerror}"
+    return told, "uv sync in its project, or take that line out of workspace.yaml"
+
+
 def _entries() -> dict[str, dict[str, str]]:
     file = environment.workspace_root() / "workspace.yaml"
     try:

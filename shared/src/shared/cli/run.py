@@ -2,16 +2,13 @@
 
 import os
 import re
-import signal
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from difflib import get_close_matches
-from multiprocessing import get_context
-from multiprocessing.context import SpawnProcess
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Event
-from queue import Empty
+from multiprocessing.connection import wait
 from shutil import which
 from typing import Annotated
 
@@ -22,8 +19,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from shared import environment
-from shared.cli.location_process import LOGS, SECONDS_TO_END, run_location
-from shared.cli.locations import WorkspaceError, code_locations
+from shared.cli.location_process import LOGS, SECONDS_TO_END, Channel, start
+from shared.cli.locations import WorkspaceError, code_locations, interpreters, no_interpreter
 from shared.cli.reports import Asked, Plan, Report
 from shared.cli.terminal import AsJson, console, notes, print_json, stop
 
@@ -122,77 +119,90 @@ def _run_locations(
 ) -> list[Report]:
     """Runs each location in a process of its own, all at once, and shows progress meanwhile."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    spawn = get_context("spawn")
-    told: Queue[Plan | Report] = spawn.Queue()
-    go = spawn.Event()
-    processes = {
-        location: spawn.Process(
-            target=run_location, args=(location, modules[location], each, told, go)
-        )
-        for location, each in asked.items()
-    }
     reports = {(location, ""): Report(location, "", "running") for location in asked}
     plans: dict[str, Plan] = {}
     out = notes if as_json else console
     careful = any(each.selections is not None or each.partitions for each in asked.values())
-    if not careful:  # nothing to be wrong with: each location starts as soon as it has loaded
-        _tell_neows(bundled_neows, out)
-        go.set()
-    with _started(processes, go), Live(console=out, transient=True, refresh_per_second=8) as live:
+    gone = False
+    with (
+        _started(modules, asked, reports) as processes,
+        Live(console=out, transient=True, refresh_per_second=8) as live,
+    ):
+        channels = [channel for _, channel in processes.values()]
+        if not careful:  # nothing to be wrong with: each starts as soon as it has loaded
+            _tell_neows(bundled_neows, out)
+            gone = _go(channels)
         while True:
-            alive = [name for name, process in processes.items() if process.is_alive()]
-            for message in _received(told):
+            alive = [name for name, (process, _) in processes.items() if process.poll() is None]
+            for message in _received(channels):
                 reports.pop((message.location, ""), None)
                 if isinstance(message, Plan):
                     plans[message.location] = message
                 else:
                     reports[message.location, message.asset] = message
-            if not go.is_set() and plans.keys() >= set(alive):
+            if not gone and plans.keys() >= set(alive):
                 live.update("")
                 _refuse(plans, asked, reports)
                 used = "api_etl" in plans and bool(plans["api_etl"].assets)
                 _tell_neows(bundled_neows and used, out)
-                go.set()
+                gone = _go(channels)
             live.update(_table(reports.values(), live=True))
             if not alive:
                 break
-    for location, process in processes.items():
+    for location, (process, _) in processes.items():
         for key, report in reports.items():
             if report.location == location and report.status in ("waiting", "running"):
-                words = f"its process ended with exit code {process.exitcode}"
+                words = f"its process ended with exit code {process.returncode}"
                 reports[key] = Report(location, report.asset, "failed", error=words)
     return list(reports.values())
 
 
-def _received(told: "Queue[Plan | Report]") -> Iterator[Plan | Report]:
+def _go(channels: Iterable[Channel]) -> bool:
+    """Lets the locations begin."""
+    for channel in channels:
+        with suppress(OSError):  # its process has ended
+            channel.send("go")
+    return True
+
+
+def _received(channels: list[Channel]) -> Iterator[Plan | Report]:
     """Yields what the locations tell until none has anything to tell for a moment."""
-    try:
-        while True:
-            yield told.get(timeout=0.1)
-    except Empty:
-        pass
+    while ready := wait(channels, timeout=0.1):
+        for channel in channels[:]:
+            if channel in ready:
+                try:
+                    yield channel.recv()
+                except (EOFError, OSError):
+                    channels.remove(channel)
 
 
 @contextmanager
-def _started(processes: Mapping[str, SpawnProcess], go: Event) -> Iterator[None]:
-    """Starts processes, and ends those that are left; see `run_location` for the interrupt."""
+def _started(
+    modules: Mapping[str, str],
+    asked: Mapping[str, Asked],
+    reports: dict[tuple[str, str], Report],
+) -> "Iterator[dict[str, tuple[subprocess.Popen[bytes], Channel]]]":
+    """Starts the locations' processes, each with the Python that it has in workspace.yaml.
+
+    Those that are left in the end are ended. One whose Python is not there is reported as failed.
+    """
+    own = interpreters()
+    processes: dict[str, tuple[subprocess.Popen[bytes], Channel]] = {}
     try:
-        # They inherit that it is held back, and take it when they are ready to.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            for process in processes.values():
-                process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        yield
+        for location, each in asked.items():
+            python = own.get(location, sys.executable)
+            try:
+                processes[location] = start(location, modules[location], each, python)
+            except OSError as error:
+                words = "; ".join(no_interpreter(python, error))
+                reports[location, ""] = Report(location, "", "failed", error=words)
+        yield processes
     finally:
-        go.clear()
-        left = [process for process in processes.values() if process.is_alive()]
-        for process in left:
-            assert process.pid
-            os.kill(process.pid, signal.SIGINT)
-        for process in left:
-            process.join(SECONDS_TO_END)
+        for _, channel in processes.values():
+            channel.close()
+        for process, _ in processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_TO_END)
             process.kill()
 
 
