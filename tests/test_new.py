@@ -145,6 +145,8 @@ def new(clone: Path, *arguments: str, **environment: str) -> subprocess.Popen[st
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # Where the tests run in the background SIGINT is ignored, and a child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
@@ -170,7 +172,10 @@ def test_a_list_that_cannot_be_added_to_is_named_and_nothing_has_changed(clone: 
     assert content(clone) == before
 
 
-def test_ctrl_c_midway_leaves_nothing_changed(clone: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_is_ended_midway_has_changed_nothing(
+    clone: Path, tmp_path: Path, ends: signal.Signals
+) -> None:
     started = tmp_path / "started"
     os.mkfifo(started)
     slow = tmp_path / "uv"
@@ -182,7 +187,7 @@ def test_ctrl_c_midway_leaves_nothing_changed(clone: Path, tmp_path: Path) -> No
         started.read_text()  # once it is written to
         assert (clone / "projects" / "web_orders_etl").exists()
         assert content(clone) != before
-        os.killpg(made.pid, signal.SIGINT)
+        os.killpg(made.pid, ends)
         made.communicate(timeout=120)
     finally:
         if made.poll() is None:

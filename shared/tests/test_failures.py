@@ -8,6 +8,7 @@ import dlt
 import pytest
 from dagster_dlt import dlt_assets
 from dlt.extract import DltResource
+from dlt.extract.exceptions import ResourceExtractionError
 
 from shared import warehouse
 from shared.failures import told_plainly
@@ -62,20 +63,28 @@ def test_a_failed_load_tells_what_went_wrong_and_the_line_and_no_frames_of_libra
     assert any("Traceback" in event.user_message and event.level == 10 for event in logged)
 
 
-@pytest.mark.parametrize("how", ["in a note", "in a group", "as a key"])
+@pytest.mark.parametrize("length", [20, 400])
+@pytest.mark.parametrize(
+    "how", ["in a note", "in a group", "as a key", "in a failure", "in Dagster's"]
+)
 def test_a_secret_stands_neither_in_the_failure_nor_in_the_log(
-    how: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    how: str, length: int, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MARKED_API_KEY", "marked-key")
+    key = "marked-key".ljust(length, "y")
+    monkeypatch.setenv("MARKED_API_KEY", key)
 
     @dg.asset
     def leaky() -> None:
-        error: Exception = KeyError("marked-key")
+        error: Exception = KeyError(key)
         if how == "in a note":
             error = ValueError("no answer")
-            error.add_note("asked https://example.com?key=marked-key")
+            error.add_note(f"asked https://example.com?key={key}")
         elif how == "in a group":
-            error = ExceptionGroup("all", [ValueError("marked-key")])
+            error = ExceptionGroup("all", [ValueError(key)])
+        elif how == "in a failure":
+            error = dg.Failure(f"no answer to {key}")
+        elif how == "in Dagster's":
+            error = dg.DagsterInvariantViolationError(f"no {key}")
         with told_plainly():
             raise error
 
@@ -84,3 +93,24 @@ def test_a_secret_stands_neither_in_the_failure_nor_in_the_log(
     stored = str(instance.all_logs(result.run_id))
     assert "***" in stored
     assert "marked-key" not in stored
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_source_that_asks_for_a_retry_gets_it(
+    wrapped: bool, instance: dg.DagsterInstance
+) -> None:
+    tries = []
+
+    @dg.asset
+    def busy() -> None:
+        tries.append(1)
+        if len(tries) > 1:
+            return
+        with told_plainly():
+            asked = dg.RetryRequested()
+            if wrapped:
+                raise ResourceExtractionError("busy", iter, "asked", "generator") from asked
+            raise asked
+
+    assert dg.materialize([busy], instance=instance).success
+    assert len(tries) == 2

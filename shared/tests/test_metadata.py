@@ -13,11 +13,12 @@ import pytest
 from dagster_dlt import dlt_assets
 from dlt.extract import DltResource
 
-from shared import warehouse
+from shared import metadata, warehouse
 from shared.code_references import with_code_references
 from shared.metadata import sparkline
 from shared.resources import WarehouseDltResource
 from shared.translator import WarehouseTranslator
+from shared.warehouse.clients import ReplacesInPostgres
 
 MOST_SHOWN_INLINE = 1000  # characters of Markdown; Dagster puts what is longer behind a click
 upstream: dict[str, int] = {}
@@ -150,6 +151,148 @@ def test_rows_that_are_not_for_everybody_are_not_shown(
     (shown,) = load(instance, "2025-03-10")
     assert "preview" not in shown
     assert shown["dagster/row_count"] == 3
+
+
+kinds = dg.StaticPartitionsDefinition(["1", "10", "lake", "pre", "a/b"])
+
+
+@dlt.source(name="by_kind")
+def by_kind(values: Sequence[str]) -> DltResource:
+    """Serves as many rows of a kind as its place in the list says."""
+
+    @dlt.resource(
+        columns={"kind": {"data_type": "text", "partition": True}},
+        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
+    )
+    def things() -> Iterator[Any]:
+        yield dlt.mark.materialize_table_schema()
+        for place, kind in enumerate(kinds.get_partition_keys(), start=1):
+            if kind in values:
+                yield [{"kind": kind} for _ in range(place)]
+
+    return things
+
+
+@dlt_assets(
+    dlt_source=by_kind([]),
+    dlt_pipeline=warehouse.pipeline("kinds_pipeline", dataset_name="sales"),
+    dagster_dlt_translator=WarehouseTranslator("team:test"),
+    partitions_def=kinds,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    name="things",
+)
+def things(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+    kinds = list(reversed(context.partition_keys))  # what order a team names them in is its own
+    yield from dlt.run(context=context, dlt_source=by_kind(kinds), partitions=kinds)
+
+
+def test_partitions_of_any_name_tell_their_own_rows_whatever_order_they_are_told_in(
+    warehouse_folder: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
+    monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", str(warehouse_folder / "lake"))
+    first, *_, last = kinds.get_partition_keys()
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    for _ in range(2):
+        result = dg.materialize(
+            [things], instance=instance, resources={"dlt": WarehouseDltResource()}, tags=tags
+        )
+    events = [event.materialization for event in result.get_asset_materialization_events()]
+    told = {
+        event.partition: event.metadata["dagster/partition_row_count"].value for event in events
+    }
+    assert told == {"1": 1, "10": 2, "lake": 3, "pre": 4, "a/b": 5}
+    # Dagster tells partitions that are no days in any order; the latest has what the next run needs.
+    for event in events:
+        assert event.metadata["dagster/row_count"].value == 15
+        assert str(event.metadata["rows_of_recent_runs"].value).count("=15") == 2
+
+
+@dlt.source(name="log")
+def log(rows: list[dict[str, Any]]) -> DltResource:
+    @dlt.resource(write_disposition="append")
+    def lines() -> Iterator[Any]:
+        yield rows
+
+    return lines
+
+
+log_pipeline = warehouse.pipeline("log_pipeline", dataset_name="sales")
+
+
+class Lines(dg.Config):
+    """What has come since the last run."""
+
+    numbers: list[int]
+
+
+@dlt_assets(
+    dlt_source=log([]),
+    dlt_pipeline=log_pipeline,
+    dagster_dlt_translator=WarehouseTranslator("team:test"),
+    name="lines",
+)
+def lines(
+    context: dg.AssetExecutionContext, dlt: WarehouseDltResource, config: Lines
+) -> Iterator[object]:
+    yield from dlt.run(context=context, dlt_source=log([{"n": n} for n in config.numbers]))
+
+
+def append(instance: dg.DagsterInstance, config: Lines) -> dg.ExecuteInProcessResult:
+    return dg.materialize(
+        [lines],
+        instance=instance,
+        resources={"dlt": WarehouseDltResource()},
+        run_config=dg.RunConfig({"lines": config}),
+        raise_on_error=False,
+    )
+
+
+@pytest.mark.usefixtures("each_warehouse")
+def test_a_load_with_nothing_new_succeeds(instance: dg.DagsterInstance) -> None:
+    for numbers in ([], [1, 2], []):
+        assert append(instance, Lines(numbers=numbers)).success
+    assert len(warehouse.query("SELECT n FROM sales.lines")) == 2
+
+
+@pytest.mark.usefixtures("on_postgres")
+def test_what_cannot_be_shown_has_landed_and_fails_no_run(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("year 12921 is out of range")
+
+    monkeypatch.setattr(ReplacesInPostgres, "first_rows", refuse)
+    result = append(instance, Lines(numbers=[1]))
+    assert result.success
+    logged = [event.user_message for event in instance.all_logs(result.run_id)]
+    assert "lines has landed, and cannot be shown: year 12921 is out of range" in logged
+
+
+@pytest.mark.usefixtures("warehouse_folder")
+@pytest.mark.parametrize("wrong", ["five", "5.0", "-1"])
+def test_a_wrong_number_of_preview_rows_stops_before_the_load(
+    wrong: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREVIEW_ROWS", wrong)
+    assert not append(instance, Lines(numbers=[1])).success
+    assert not warehouse.path().exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (float("nan"), "nan"),
+        (2**60, "1152921504606846976"),
+        (memoryview(b"a"), "b'a'"),
+        (None, ""),
+        (True, True),
+        (1.5, 1.5),
+    ],
+)
+def test_a_value_is_shown_as_a_browser_can_read_it(value: object, shown: object) -> None:
+    table = metadata.tables(warehouse.Landed(1, first_rows=[{"value": value}]))["preview"]
+    assert table.records[0].data == {"value": shown}
 
 
 def references(asset: dg.AssetsDefinition) -> list[Any]:

@@ -29,6 +29,9 @@ MOST_RUNS_A_TICK = 100
 LONGEST_ERROR = 600
 """Characters of an error's, or a check's, own text in a message."""
 
+LONGEST_ALERT = 3_000
+"""Characters of what is said of one run."""
+
 LONGEST_MESSAGE = 12_000
 """Characters of a message: Slack shows 40,000, Mattermost 16,383."""
 
@@ -99,7 +102,7 @@ def send(alerts: Sequence[str]) -> None:
     from slack_sdk.errors import SlackRequestError  # runs need none of it
     from slack_sdk.webhook import WebhookClient
 
-    message, left = "", list(alerts)
+    message, left = "", [_cut(alert) for alert in alerts]
     while left and len(message) + len(left[0]) < LONGEST_MESSAGE:
         message += f"{left.pop(0)}\n\n"
     if left:
@@ -290,7 +293,15 @@ def _page(path: str) -> str:
     return f"{environment.value('DAGSTER_UI_URL').rstrip('/')}/{path}"
 
 
-def _brief(text: str) -> str:
+def _brief(text: str, most: int = LONGEST_ERROR) -> str:
     """Returns a text's beginning; what is secret is hidden before a cut could halve it."""
     text = environment.redacted(text.strip())
-    return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR].rstrip()} …"
+    return text if len(text) <= most else f"{text[:most].rstrip()} …"
+
+
+def _cut(alert: str) -> str:
+    """Returns an alert that is not too long; its last line, owner and link, stays."""
+    if len(alert) <= LONGEST_ALERT:
+        return alert
+    said, _, last = alert.rpartition("\n")
+    return f"{_brief(said, LONGEST_ALERT)}\n{last}"

@@ -125,12 +125,18 @@ def redacted(text: str) -> str:
         for name, secret in named
         if len(secret) >= _SHORTEST_SECRET
         and not (name in VARIABLES and secret == VARIABLES[name].default)
-        and not Path(secret).exists()  # where a key is kept is no secret
+        and not _is_path(secret)  # where a key is kept is no secret
     }
     for secret in sorted(secrets, key=len, reverse=True):  # one may be the beginning of another
         for written in (secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]):
             text = text.replace(written, "***")
     return text
+
+
+def _is_path(text: str) -> bool:
+    with suppress(OSError, ValueError):  # too long for one: the error would tell the secret
+        return Path(text).exists()
+    return False
 
 
 def _password(address: str) -> str | None:
@@ -166,6 +172,18 @@ def seconds(name: str) -> float:
         return float(value(name))
     except ValueError:
         raise ValueError(f"{name} is {value(name)!r}; it must be a number of seconds") from None
+
+
+def whole_number(name: str) -> int:
+    """Returns a setting that is a whole number, 0 or more.
+
+    Raises:
+        ValueError: it is none; the message names the variable.
+    """
+    text = value(name)
+    if not re.fullmatch(r"\d+", text, re.ASCII):
+        raise ValueError(f"{name} is {text!r}; it must be a whole number, 0 or more")
+    return int(text)
 
 
 def path(name: str) -> Path:

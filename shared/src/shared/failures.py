@@ -7,7 +7,6 @@ from pathlib import Path
 
 import dagster as dg
 import dlt
-from dagster import DagsterError
 
 from shared import environment
 
@@ -29,15 +28,23 @@ def told_plainly(but: tuple[type[Exception], ...] | type[Exception] = ()) -> Ite
     """
     try:
         yield
-    except (DagsterError, dg.Failure, dg.RetryRequested):
+    except dg.RetryRequested:
         raise
     except Exception as error:
         if isinstance(error, but):
             raise
+        cause = unwrapped(error)
+        if isinstance(cause, dg.RetryRequested):
+            raise cause from None
+        if isinstance(cause, dg.Failure):  # a source's own words
+            raise dg.Failure(
+                environment.redacted(cause.description or ""),
+                metadata=cause.metadata,
+                allow_retries=cause.allow_retries,
+            ) from None
         dg.get_dagster_logger().debug(
             environment.redacted("".join(traceback.format_exception(error)))
         )
-        cause = unwrapped(error)
         text = environment.redacted(f"{type(cause).__name__}: {cause}")
         raise dg.Failure(text, metadata={"where": "\n".join(_lines(cause))}) from None
 

@@ -15,6 +15,7 @@ RECENT_RUNS = 30
 RECENT = "rows_of_recent_runs"
 """The metadata from which the next run makes the chart: `number=rows` of each run."""
 
+_MOST_EXACT = 2**53
 _SHOWN_LETTERS = 60  # of a value in a preview
 _WIDTH, _HEIGHT = 8, 40  # of a bar, in pixels
 _COLOUR = "#4c78a8"  # seen on white and on black
@@ -30,6 +31,8 @@ _COLUMNS_OF_DLT = {
 
 def column_schema(table: str, schema: Schema) -> dg.TableSchema:
     """Returns a table's columns with their descriptions, and leaves dlt's schema as it is."""
+    if table not in schema.tables:  # nothing has come for it yet
+        return dg.TableSchema(columns=[])
     shown = {"name", "data_type", "description", "nullable", "unique"}
     return dg.TableSchema(
         columns=[
@@ -75,8 +78,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 
 def _cell(value: object) -> str | int | float | bool:
-    if isinstance(value, bool | int | float):
+    # Of numbers the browser reads no more than JavaScript has.
+    if isinstance(value, int | float) and abs(value) < _MOST_EXACT:
         return value
+    if isinstance(value, memoryview):
+        value = bytes(value)
     text = "" if value is None else str(value)
     return text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}…"
 
@@ -87,27 +93,25 @@ def chart_of_rows(
     """Returns a chart of the rows that an asset's recent runs brought, this one last.
 
     The asset's latest materialisation tells what came before, so that one event is read, however
-    many partitions a run has.
+    many partitions a run has. Of two runs that end at the same moment one may be missing later.
     """
     latest = instance.get_latest_materialization_event(asset)
     before = latest.asset_materialization if latest else None
     told = before.metadata.get(RECENT) if before else None
-    recent = [entry.split("=") for entry in str(told.value if told else "").split()]
+    entries = [entry.split("=") for entry in str(told.value if told else "").split()]
+    recent = {run: int(count) for run, count in entries}
     this_run = run_id[:8]  # as the UI shows it; a run that goes on adds to its own bar
-    if recent and recent[-1][0] == this_run:
-        rows += int(recent.pop()[1])
-    recent = [*recent, [this_run, str(rows)]][-RECENT_RUNS:]
+    recent[this_run] = rows + recent.pop(this_run, 0)
+    recent = dict(list(recent.items())[-RECENT_RUNS:])
     return {
-        "rows_over_recent_runs": dg.MetadataValue.md(
-            sparkline([int(count) for _, count in recent])
-        ),
-        RECENT: " ".join("=".join(entry) for entry in recent),
+        "rows_over_recent_runs": dg.MetadataValue.md(sparkline(list(recent.values()))),
+        RECENT: " ".join(f"{run}={count}" for run, count in recent.items()),
     }
 
 
 def sparkline(numbers: Sequence[int]) -> str:
     """Returns a bar for each number as a picture in Markdown, short enough to be shown inline."""
-    most = max(*numbers, 1, 1)
+    most = max(*numbers, 1)
     height = _HEIGHT - 2
     bars = "".join(
         f"M{place * _WIDTH + 3} {_HEIGHT}v-{max(1, round(number / most * height))}"

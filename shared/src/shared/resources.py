@@ -44,6 +44,7 @@ ONLY_MISSING = "etl/only_missing"
 MOST_RETRIES = 100
 """How often a run comes back to an upstream that asks it to try later."""
 
+_TOLD_OF_EACH = ("dlt_load_id", metadata.RECENT, "dagster/row_count", "dagster/table_name")
 _MOST_TOLD_APART = 100  # partitions; Dagster takes longer for each, the more a run has
 
 DLT_SETTINGS = {
@@ -149,9 +150,15 @@ class WarehouseDltResource(DagsterDltResource):
         wanted = _wanted(context)
         if not wanted:
             context.log.info("All of the run's partitions have landed before; nothing was asked.")
-            yield from (dg.MaterializeResult(asset_key=key) for key in context.selected_asset_keys)
+            for key in context.selected_asset_keys:
+                event = context.instance.get_latest_materialization_event(key)
+                told = event.asset_materialization if event else None
+                latest = told.metadata if told else {}
+                kept = {name: latest[name] for name in _TOLD_OF_EACH if name in latest}
+                yield dg.MaterializeResult(asset_key=key, metadata=kept)
             return
         progress = _Progress.of(context, wanted)
+        rows: dict[dg.AssetKey | None, dict[str, dict[str, int]]] = {}
         for first in range(0, len(wanted), partitions_per_batch):
             batch = wanted[first : first + partitions_per_batch]
             load = self._open(context, source(batch), partitions=batch, loads_in_parts=True)
@@ -163,13 +170,17 @@ class WarehouseDltResource(DagsterDltResource):
                 raise _retry(context, why, progress, bool(first)) from why
             landed = [partition for partition in batch if partition not in pipeline.left]
             progress.count(landed, results)
+            for result in results:
+                of_result = rows.setdefault(result.asset_key, {})
+                of_result |= _rows_of_partitions(result, pipeline, landed)
             if landed != wanted[first:]:  # the last ones are told by the step's own result
                 _tell_landed(context, landed, results, pipeline, progress)
             for later in pipeline.left.values():
                 raise _retry(context, later, progress, landed=True) from later
             context.log.info(progress.told())
         for result in results:
-            yield _tell_partitions(context, result, pipeline, progress.metadata())
+            of_each, earlier = progress.metadata(), rows[result.asset_key]
+            yield _tell_partitions(context, result, pipeline, of_each, earlier)
 
     def _open(
         self,
@@ -363,12 +374,17 @@ def _rows_of_partitions(
     """Returns how many rows each partition of a table has after a load, as Dagster's metadata."""
     table = result.metadata["dagster/table_name"].rpartition(".")[2]
     replaced = pipeline.replaced_rows.get(table)
-    if replaced is None or len(replaced.values) != len(partitions):
-        return {}
     rows = pipeline.landed[table].partitions
+    if replaced is None or not rows.keys() <= set(replaced.values):
+        return {}  # the database writes the values in another way
+    # A partition is called like its value, or has one in the same place.
+    values = dict.fromkeys(replaced.values)
+    others = dict(zip(partitions, values, strict=False)) if len(values) == len(partitions) else {}
+    named = {each: each if each in values else others.get(each) for each in partitions}
     return {
         partition: {"dagster/partition_row_count": rows.get(value, 0)}
-        for partition, value in zip(partitions, replaced.values, strict=True)
+        for partition, value in named.items()
+        if value is not None
     }
 
 
@@ -377,6 +393,7 @@ def _tell_partitions(
     result: Any,
     pipeline: warehouse.WarehousePipeline,
     of_each: Mapping[str, Any] | None = None,
+    earlier: Mapping[str, dict[str, int]] | None = None,
 ) -> Any:
     """Returns a load's result with its metadata on the run's last partition alone.
 
@@ -387,15 +404,21 @@ def _tell_partitions(
         result: what the load yielded.
         pipeline: the load's.
         of_each: what is told of each partition.
+        earlier: the rows of those that the run's loads before it replaced.
     """
-    if not isinstance(context, dg.AssetExecutionContext) or not context.has_partition_key_range:
+    if not isinstance(context, dg.AssetExecutionContext) or not (
+        context.has_partition_key or context.has_partition_key_range
+    ):
         return result
     partitions = list(context.partition_keys)
     if len(partitions) <= _MOST_TOLD_APART:
-        for partition, rows in _rows_of_partitions(result, pipeline, partitions).items():
-            context.add_asset_metadata(rows, result.asset_key, partition)
+        rows = {**(earlier or {}), **_rows_of_partitions(result, pipeline, partitions)}
+        for partition, told in rows.items():
+            context.add_asset_metadata(told, result.asset_key, partition)
     context.add_asset_metadata(result.metadata, result.asset_key, partitions[-1])
-    return result._replace(metadata=of_each or {"dlt_load_id": result.metadata["dlt_load_id"]})
+    # Partitions that are no days are told in any order, and what reads the latest event needs these.
+    kept = {name: result.metadata[name] for name in _TOLD_OF_EACH}
+    return result._replace(metadata={**kept, **(of_each or {})})
 
 
 def _tell_landed(
@@ -412,7 +435,7 @@ def _tell_landed(
             told = {
                 **progress.metadata(),
                 **rows.get(partition, {}),
-                metadata.RECENT: result.metadata[metadata.RECENT],
+                **{name: result.metadata[name] for name in _TOLD_OF_EACH},
             }
             context.log_event(
                 dg.AssetMaterialization(

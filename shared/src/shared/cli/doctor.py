@@ -183,9 +183,10 @@ def settings() -> Iterator[Check]:
             for like in get_close_matches(name, environment.VARIABLES, 1, cutoff=0.8):
                 yield Check("settings", "warning", f".env sets {name}, which is none", f"{like}=…")
     for name in environment.VARIABLES:
-        if name.endswith("_SECONDS"):
+        if name.endswith(("_SECONDS", "_ROWS")):
+            read = environment.seconds if name.endswith("_SECONDS") else environment.whole_number
             try:
-                environment.seconds(name)
+                read(name)
             except ValueError as error:
                 yield Check("settings", "error", str(error), f"set {name}, or unset it")
 

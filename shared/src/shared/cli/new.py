@@ -215,10 +215,13 @@ def _put_in_place(made: Path, root: Path, lists: Mapping[Path, str]) -> None:
 def _unchanged_on_failure(project: Path, *files: Path) -> Iterator[None]:
     """Puts back what files held, and removes a project, where its body fails or is interrupted."""
     before = {path: path.read_bytes() for path in files}
+    for ends in (signal.SIGTERM, signal.SIGHUP):  # a terminal that is closed
+        signal.signal(ends, lambda *_: sys.exit(1))
     try:
         yield
     except BaseException:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it
+        for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(again, signal.SIG_IGN)  # a second one must not leave half of it
         for path, content in before.items():
             path.write_bytes(content)
         shutil.rmtree(project, ignore_errors=True)

@@ -69,16 +69,20 @@ class ReplacesInSql:
         return int(rows)
 
     def partition_counts(self, table: str) -> dict[str, int]:
-        """Returns how many rows each partition has that the run replaces, where it has any."""
+        """Returns how many rows each partition has that the run replaces, where it has any.
+
+        A partition is named as the database writes its value.
+        """
         this: Any = self
         replaced = self.destination.replaced_rows[table]
         column = this.sql_client.escape_column_name(replaced.column)
-        condition = replaced.condition(
-            this.capabilities.sqlglot_dialect, this.sql_client.escape_column_name
-        )
+        dialect = this.capabilities.sqlglot_dialect
+        condition = replaced.condition(dialect, this.sql_client.escape_column_name)
+        text = sqlglot.exp.DataType.build("varchar").sql(dialect)
         name = this.sql_client.make_qualified_table_name(table)
         rows = this.sql_client.execute_sql(
-            f"SELECT {column}, count(*) FROM {name} WHERE {condition} GROUP BY {column}"
+            f"SELECT CAST({column} AS {text}), count(*) FROM {name} WHERE {condition} "
+            f"GROUP BY {column}"
         )
         return {str(value): int(count) for value, count in rows or ()}
 
@@ -98,7 +102,8 @@ class ReplacesInSql:
         selected = ", ".join(map(this.sql_client.escape_column_name, columns))
         name = this.sql_client.make_qualified_table_name(table)
         dialect = this.capabilities.sqlglot_dialect
-        for condition in (" OR ".join(f"{of_load} = '{each}'" for each in load_ids), "1 = 1"):
+        these = " OR ".join(f"{of_load} = '{each}'" for each in load_ids)
+        for condition in (these, "1 = 1") if these else ("1 = 1",):
             query = sqlglot.parse_one(
                 f"SELECT {selected} FROM {name} WHERE {condition}", read=dialect
             )

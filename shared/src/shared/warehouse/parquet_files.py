@@ -151,15 +151,14 @@ class ParquetFiles:
 
     def partition_counts(self, table: str) -> dict[str, int]:
         """Returns how many rows each partition has that the run replaces, where it has any."""
-        files = self.data_files(table)
-        folders = {
-            value: folder_of(value) for value in self.destination.replaced_rows[table].values
+        files: dict[str, list[str]] = {}
+        for file in self.data_files(table):
+            files.setdefault(PurePosixPath(file).parent.name, []).append(file)
+        return {
+            value: self._rows_of(files[folder])
+            for value in self.destination.replaced_rows[table].values
+            if (folder := folder_of(value)) in files
         }
-        counts = {
-            value: self._rows_of([file for file in files if f"/{folder}" in file])
-            for value, folder in folders.items()
-        }
-        return {value: count for value, count in counts.items() if count}
 
     def first_rows(
         self, table: str, columns: Sequence[str], load_ids: Sequence[str], most: int

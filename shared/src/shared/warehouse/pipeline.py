@@ -81,6 +81,7 @@ class WarehousePipeline(dlt.Pipeline):
     start_over: Callable[[], "WarehousePipeline"]
     landed: Mapping[str, Landed]
     shown_tables: frozenset[str]
+    preview_rows: int
     locks: Locks
     warehouse_name: str
 
@@ -166,21 +167,30 @@ class WarehousePipeline(dlt.Pipeline):
         return info
 
     def _look_at(self, client: Any, table: str, load_ids: Sequence[str]) -> Landed:
+        """Returns what is told of a table; what cannot be must not fail what has landed."""
         rows = client.row_count(table)
-        if not rows:
-            return Landed()
-        tables = self.default_schema.tables
-        further = [str(each["name"]) for each in get_nested_tables(tables, table)[1:]]
-        further += tables[table].get(REPLACED_TOGETHER, [])  # type: ignore[arg-type]
-        columns = self.default_schema.get_table_columns(table)
+        schema = self.default_schema
+        if not rows or table not in schema.tables:
+            return Landed(rows)
+        together: Sequence[str] = schema.tables[table].get(REPLACED_TOGETHER, [])  # type: ignore[assignment]
+        further = [
+            *(str(each["name"]) for each in get_nested_tables(schema.tables, table)[1:]),
+            *map(schema.naming.normalize_table_identifier, together),
+        ]
+        columns = schema.get_table_columns(table)
         shown = [name for name in columns if not name.startswith("_dlt")]
-        most = int(environment.value("PREVIEW_ROWS"))
-        return Landed(
-            rows,
-            {each: client.row_count(each) for each in further},
-            client.partition_counts(table) if table in self.replaced_rows else {},
-            client.first_rows(table, shown, load_ids, most) if most and shown else (),
-        )
+        loads = load_ids if "_dlt_load_id" in columns else ()
+        most = self.preview_rows
+        try:
+            return Landed(
+                rows,
+                {each: client.row_count(each) for each in further},
+                client.partition_counts(table) if table in self.replaced_rows else {},
+                client.first_rows(table, shown, loads, most) if most and shown else (),
+            )
+        except Exception as error:  # noqa: BLE001 - such as a date that Python cannot hold
+            self.log(environment.redacted(f"{table} has landed, and cannot be shown: {error}"))
+            return Landed(rows)
 
     def _client(self) -> Any:
         return self.destination_client(self.default_schema.name)
@@ -348,6 +358,7 @@ class PipelineDeclaration(dlt.Pipeline):
             loads_again: whether it then reads files as well whose rows it has.
             loads_in_parts: whether a source may leave partitions for a later run.
         """
+        preview_rows = environment.whole_number("PREVIEW_ROWS")  # wrong, it stops before the load
         made: Any = destination(replaced_rows, log=log, loads_again=loads_again)
         configuration = configured(made, self.dataset_name)
         folders = path().with_suffix(".working")
@@ -370,6 +381,7 @@ class PipelineDeclaration(dlt.Pipeline):
             for resource in source.selected_resources.values()
             if isinstance(resource.table_name, str)
         )
+        pipeline.preview_rows = preview_rows
         pipeline.pushes_down = pushes_down and made.kind == "duckdb"
         pipeline.start_over = partial(
             self.open,
