@@ -81,7 +81,7 @@ def test_a_failed_asset_makes_the_command_fail_and_say_which(
         "failed csv_data/import_file: check file_is_loadable: 2018-01-22.csv: the header is no"
         in told
     )
-    assert "failed csv_data/share_prices" in told
+    assert "failed csv_data/share_prices: not run, for a check of what it needs failed" in told
     assert "Next:" not in told
 
 

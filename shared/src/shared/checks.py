@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from shared import warehouse
+from shared.failures import told_plainly
 from shared.sources.csv import rejected_table
 
 _SHOWN = 5  # files, and records, in a check's result
@@ -32,10 +33,11 @@ def unique_rows_check(
         asset=asset, description=f"Each {', '.join(columns)} stands in the table once, not twice."
     )
     def rows_are_unique() -> dg.AssetCheckResult:
-        doubled = warehouse.query(f"""
-            SELECT {names}, count(*) AS "rows that are the same" FROM "{dataset}"."{table}"
-            GROUP BY {names} HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT {_SHOWN}
-        """)
+        with told_plainly():  # the table may not be there yet
+            doubled = warehouse.query(f"""
+                SELECT {names}, count(*) AS "rows that are the same" FROM "{dataset}"."{table}"
+                GROUP BY {names} HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT {_SHOWN}
+            """)
         told = [
             f"{', '.join(str(row[column]) for column in columns)}: {row['rows that are the same']} times"
             for row in doubled

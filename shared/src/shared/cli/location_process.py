@@ -316,6 +316,8 @@ def _error(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> str | Non
             error, told = event.step_failure_data.error, event.step_failure_data.user_failure_data
             if told and told.description:
                 return f"{event.step_key} failed: {told.description}"
+            if error.cls_name == "DagsterAssetCheckFailedError":
+                return "not run, for a check of what it needs failed"
             while error.cause:
                 error = error.cause
             return f"{event.step_key} failed: {error.message.strip()}"
