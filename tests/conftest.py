@@ -50,6 +50,7 @@ def shell() -> dict[str, str]:
         "DAGSTER",
         "VIRTUAL_ENV",
         "PYTEST",
+        "UV_COMPILE_BYTECODE",  # of `make test`; with it every `uv run` looks at every file
         "UV_PROJECT",
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}

@@ -1,7 +1,8 @@
-"""What a person sees and touches in the UI, in a real browser, from a fresh clone."""
+"""What a person sees and touches in the UI, in a real browser, from a fresh copy of the workspace."""
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -84,8 +85,9 @@ class Visit:
 def test_a_person_sees_three_locations_materialises_and_reads_what_came_of_it(
     clone: Path, shell: dict[str, str], browser: Browser, pictures: Path
 ) -> None:
-    subprocess.run(["make", "run"], cwd=clone, env=shell, check=True, capture_output=True)
-    dagster = ["uv", "run", "dagster"]
+    run = [sys.executable, "-m", "shared.cli", "run"]
+    subprocess.run(run, cwd=clone, env=shell, check=True, capture_output=True)
+    dagster = [sys.executable, "-m", "dagster"]
     with DevServer(dagster, clone, shell, clone / "dev.log") as server:
         assert server.loaded_locations() == set(code_locations())
         visit = Visit(browser.new_page(), server, pictures)
@@ -113,9 +115,9 @@ def test_a_person_sees_three_locations_materialises_and_reads_what_came_of_it(
         visit.photograph("partitions")
 
         # A failure says in its own words what to do, before any stack.
-        run = server.graphql(LAUNCH)["launchPipelineExecution"]["run"]["runId"]
+        failed = server.graphql(LAUNCH)["launchPipelineExecution"]["run"]["runId"]
         server.wait_for(lambda: _statuses(server)[:1] == ["FAILURE"])
-        visit.open(f"/runs/{run}")
+        visit.open(f"/runs/{failed}")
         told = f"'gone.csv' is not in the drop folder {clone / 'data' / 'drop'}"
         failure = page.get_by_text(f"FileRefusedError: {told}").last
         expect(failure).to_be_visible(timeout=WAIT)
