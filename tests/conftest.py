@@ -110,6 +110,20 @@ def server_environment(
     return {**process_environment, "DAGSTER_POSTGRES_URL": postgres.database()}
 
 
+LONGEST = (
+    "test_documents.py",
+    "test_ducklake.py",
+    "test_new.py",
+    "test_browser.py",
+    "test_hosts.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts what takes longest first, so that nobody waits for it at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds how long the torture suite goes on, and where pictures are kept."""
     parser.addoption("--pictures", type=Path, help="Where the browser's pictures are kept.")

@@ -240,9 +240,10 @@ class WarehouseDltResource(DagsterDltResource):
             if error.step == "load" and dlt_pipeline.has_pushed_down:
                 context.log.info("Not as the fast way needs it, so read record by record.")
                 failed = False
-                yield from self._run(
-                    context, again, dlt_pipeline.start_over(), dagster_dlt_translator, **kwargs
-                )
+                anew = dlt_pipeline.start_over()
+                for result in self._run(context, again, anew, dagster_dlt_translator, **kwargs):
+                    dlt_pipeline.landed = anew.landed
+                    yield result
                 return
             if later := _cause(error, TryLaterError):
                 failed = False

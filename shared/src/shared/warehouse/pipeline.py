@@ -381,7 +381,7 @@ class PipelineDeclaration(dlt.Pipeline):
             for resource in source.selected_resources.values()
             if isinstance(resource.table_name, str)
         )
-        pipeline.preview_rows = preview_rows
+        pipeline.preview_rows, pipeline.landed = preview_rows, {}
         pipeline.pushes_down = pushes_down and made.kind == "duckdb"
         pipeline.start_over = partial(
             self.open,
