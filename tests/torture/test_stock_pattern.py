@@ -12,6 +12,7 @@ from torture.harness import Launcher, Rows, Tally, Workspace, objects_of
 
 DAYS = [(date(2025, 4, 1) + timedelta(days=n)).isoformat() for n in range(30)]
 KEY = "marked-key-5f3a9c"
+LONG = 100  # trials
 ASSET = "dlt_neows_near_earth_objects"
 
 
@@ -26,8 +27,12 @@ def landed(workspace: Workspace) -> dict[str, Rows]:
 
 
 @pytest.fixture
-def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+def stock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Workspace]:
     """A workspace whose runs are of the stock pattern; its one pipeline is made when it is imported."""
+    if request.config.getoption("--trials") < LONG:
+        pytest.skip("the stock pattern is tried at length only: make torture")
     monkeypatch.setenv("WAREHOUSE_PATH", str(tmp_path / "warehouse.duckdb"))
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
     monkeypatch.setenv("NASA_API_KEY", KEY)
