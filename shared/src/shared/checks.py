@@ -26,8 +26,7 @@ def unique_rows_check(
         columns: what tells one thing from another.
         severity: WARN where upstream may send a thing twice.
     """
-    dataset, table = asset.path
-    names = ", ".join(f'"{column}"' for column in columns)
+    names = ", ".join(map(warehouse.quoted, columns))
 
     @dg.asset_check(
         asset=asset, description=f"Each {', '.join(columns)} stands in the table once, not twice."
@@ -35,7 +34,7 @@ def unique_rows_check(
     def rows_are_unique() -> dg.AssetCheckResult:
         with told_plainly():  # the table may not be there yet
             doubled = warehouse.query(f"""
-                SELECT {names}, count(*) AS "rows that are the same" FROM "{dataset}"."{table}"
+                SELECT {names}, count(*) AS "rows that are the same" FROM {warehouse.quoted(*asset.path)}
                 GROUP BY {names} HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT {_SHOWN}
             """)
         told = [
@@ -62,7 +61,7 @@ def rejected_records_check(asset: dg.AssetKey, most: float) -> dg.AssetChecksDef
         most: the share of a file's records that may be rejected, from 0 to 1.
     """
     dataset, table = asset.path
-    rejected = f'"{dataset}"."{rejected_table(table)}"'
+    rejected = warehouse.quoted(dataset, rejected_table(table))
 
     @dg.asset_check(
         asset=asset,
@@ -72,7 +71,7 @@ def rejected_records_check(asset: dg.AssetKey, most: float) -> dg.AssetChecksDef
     def rejected_records() -> dg.AssetCheckResult:
         files = warehouse.query(f"""
             WITH landed AS (
-                SELECT file_name, 0 AS bad FROM "{dataset}"."{table}"
+                SELECT file_name, 0 AS bad FROM {warehouse.quoted(dataset, table)}
                 UNION ALL SELECT file_name, 1 FROM {rejected}
             )
             SELECT file_name, sum(bad)::BIGINT AS bad, count(*) AS records, avg(bad)::DOUBLE AS share

@@ -66,11 +66,12 @@ def check_files(
     """
     problems: list[str] = []
     metadata: dict[str, dict[str, str]] = {}
+    with told_plainly():
+        drop_folder = DropFolder(environment.drop_folder())
     for partition, path in paths.items():
         with told_plainly():
             # Before the check: should the file change meanwhile, the sensor will see that it did.
-            hashed = DropFolder(environment.drop_folder()).content_hash(path)
-        content = {"content": {path: hashed}}
+            content = {"content": {path: drop_folder.content_hash(path)}}
         if context is None:
             metadata |= content
         else:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dlt.common.schema import Schema
+from dlt.common.schema.utils import get_root_table
 
 from shared.warehouse.destination import kind
 from shared.warehouse.locks import Log, silent
@@ -96,7 +97,7 @@ def _tables(dataset: str, there: set[str]) -> Iterator[LoadedTable]:
     counts = {row["name"]: row for row in query(_counts(dataset, hints))}
     loads = _loads(dataset, {row["load_id"] for row in counts.values() if row["load_id"]})
     for name in _nested(hints):
-        table, load_id = hints[name], counts[_root(hints, name)]["load_id"]
+        table, load_id = hints[name], counts[get_root_table(hints, name)["name"]]["load_id"]
         yield LoadedTable(
             dataset,
             name,
@@ -160,12 +161,6 @@ def _nested(hints: Mapping[str, Any], parent: str | None = None) -> Iterator[str
         if hints[name].get("parent") == parent:
             yield name
             yield from _nested(hints, name)
-
-
-def _root(hints: Mapping[str, Any], name: str) -> str:
-    while parent := hints[name].get("parent"):
-        name = parent
-    return name
 
 
 def _type(column: Any) -> str:
