@@ -15,9 +15,9 @@ from dagster_dlt import dlt_assets
 from dlt.extract import DltResource
 
 from shared import warehouse
-from shared.executor import executor
-from shared.resources import WarehouseDltResource
-from shared.translator import WarehouseTranslator
+from shared.orchestration.executor import executor
+from shared.orchestration.resource import WarehouseDltResource
+from shared.orchestration.translator import WarehouseTranslator
 
 ROWS = 100
 

@@ -12,13 +12,13 @@ from dagster._core.events import StepMaterializationData
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 
 from deployment import RELOAD, CodeServer, launch
-from shared.testing.alerts_receiver import AlertsReceiver
+from shared.testing.webhook_server import WebhookServer
 from torture.harness import DevServer
 
 DEFINITIONS = """
 from datetime import timedelta
 import dagster as dg
-from shared.alerts import alert_owners
+from shared.orchestration.alerts import alert_owners
 
 @dg.asset(key=["{team}", "failed"], owners=["team:{team}"])
 def failed() -> None:
@@ -82,7 +82,7 @@ def test_each_team_is_told_of_its_own_failures_in_its_own_channel(
         for team in TEAMS:
             (tmp_path / team).mkdir()
             (tmp_path / team / "definitions.py").write_text(DEFINITIONS.format(team=team))
-            channels[team] = running.enter_context(AlertsReceiver())
+            channels[team] = running.enter_context(WebhookServer())
             own = {**environment, "ALERTS_WEBHOOK_URL": channels[team].url}
             server = running.enter_context(CodeServer(team, own, tmp_path / "servers.log"))
             entry = {"host": "127.0.0.1", "port": server.port, "location_name": team}
@@ -101,7 +101,7 @@ def test_each_team_is_told_of_its_own_failures_in_its_own_channel(
                 ui.graphql(RELOAD, name=team)
             return ui.loaded_locations() == set(TEAMS)
 
-        def told(channel: AlertsReceiver, *words: str) -> bool:
+        def told(channel: WebhookServer, *words: str) -> bool:
             text = "\n".join(channel.texts)
             return all(word in text for word in words)
 

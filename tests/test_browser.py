@@ -119,7 +119,7 @@ def test_a_person_sees_three_locations_materialises_and_reads_what_came_of_it(
         server.wait_for(lambda: _statuses(server)[:1] == ["FAILURE"])
         visit.open(f"/runs/{failed}")
         told = f"'gone.csv' is not in the drop folder {clone / 'data' / 'drop'}"
-        failure = page.get_by_text(f"FileRefusedError: {told}").last
+        failure = page.get_by_text(f"InvalidFileError: {told}").last
         expect(failure).to_be_visible(timeout=WAIT)
         visit.photograph("failure")
         assert visit.complaints == []

@@ -121,9 +121,9 @@ def test_what_does_not_exist_is_one_line_and_runs_nothing(
 
 
 def test_partitions_that_do_not_fit_are_told(
-    warehouse_folder: Path, instance: dg.DagsterInstance
+    tmp_warehouse: Path, instance: dg.DagsterInstance
 ) -> None:
-    del warehouse_folder
+    del tmp_warehouse
 
     @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["a", "b"]))
     def one_by_one() -> None: ...
@@ -228,15 +228,15 @@ def shop() -> DltResource:
     return orders
 
 
-def test_show_tells_what_has_landed(each_warehouse: str, etl_environment: dict[str, str]) -> None:
+def test_show_tells_what_has_landed(any_warehouse: str, etl_environment: dict[str, str]) -> None:
     nothing = etl(etl_environment, "show")
     assert nothing.returncode == 0
     assert "uv run etl run" in nothing.stdout
     source = shop()
-    pipeline = warehouse.pipeline("shop_pipeline", "shop").open(run_id="one", source=source)
-    with pipeline.turn():
+    pipeline = warehouse.pipeline("shop_pipeline", "shop").create(run_id="one", source=source)
+    with pipeline.partition_lock():
         pipeline.run(source)
-    warehouse.close(pipeline, failed=False)
+    warehouse.cleanup(pipeline, failed=False)
     (load,) = warehouse.query("SELECT load_id, inserted_at FROM shop._dlt_loads")
 
     listed = json.loads(etl(etl_environment, "show", "--json").stdout)
@@ -251,8 +251,8 @@ def test_show_tells_what_has_landed(each_warehouse: str, etl_environment: dict[s
 
     one = json.loads(etl(etl_environment, "show", "orders", "--json").stdout)
     assert {"name": "price", "type": "decimal(10, 2)", "description": "In euros."} in one["columns"]
-    assert one["first_rows"] == [{"price": "1.50", "id": 1}]
-    assert ("postgres" in one["where"]) == (each_warehouse == "postgres")
+    assert one["preview"] == [{"price": "1.50", "id": 1}]
+    assert ("postgres" in one["where"]) == (any_warehouse == "postgres")
 
     shown = etl(etl_environment, "show", "shop.orders").stdout
     assert "shop.orders: 1 rows" in shown
@@ -332,8 +332,8 @@ def test_the_doctor_names_what_is_wrong_and_no_secret(etl_environment: dict[str,
     assert "secret" not in done.stdout + done.stderr + shown.stdout + shown.stderr
 
 
-def test_the_doctor_tells_who_holds_the_warehouse(warehouse_folder: Path) -> None:
-    file = str(warehouse_folder / "warehouse.duckdb")
+def test_the_doctor_tells_who_holds_the_warehouse(tmp_warehouse: Path) -> None:
+    file = str(tmp_warehouse / "warehouse.duckdb")
     hold = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", hold, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -349,8 +349,8 @@ def test_the_doctor_tells_who_holds_the_warehouse(warehouse_folder: Path) -> Non
     assert warehouse_answers().status == "ok"
 
 
-def test_the_doctor_sees_a_taken_port_and_a_full_disk(warehouse_folder: Path) -> None:
-    del warehouse_folder
+def test_the_doctor_sees_a_taken_port_and_a_full_disk(tmp_warehouse: Path) -> None:
+    del tmp_warehouse
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert ui_port(port).status == "warning"

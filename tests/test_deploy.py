@@ -14,7 +14,7 @@ from shared.testing.postgres_server import PostgresServer
 from torture.harness import DevServer
 
 
-def materialise(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def materialize(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     home = Path(environment["DAGSTER_HOME"])
     command = ["asset", "materialize", "-m", "simple_etl.definitions", "--select", "*"]
     return subprocess.run(
@@ -31,7 +31,7 @@ def test_runs_and_events_stand_in_postgres_and_outlive_its_crash(
     server_environment: dict[str, str], postgres: PostgresServer
 ) -> None:
     for _ in range(2):
-        done = materialise(server_environment)
+        done = materialize(server_environment)
         assert done.returncode == 0, done.stderr
         postgres.stop("immediate")
         postgres.start()
@@ -47,14 +47,14 @@ def test_runs_and_events_stand_in_postgres_and_outlive_its_crash(
 
 def test_an_address_must_name_the_driver(server_environment: dict[str, str]) -> None:
     bare = server_environment["DAGSTER_POSTGRES_URL"].replace("+psycopg2", "")
-    done = materialise({**server_environment, "DAGSTER_POSTGRES_URL": bare})
+    done = materialize({**server_environment, "DAGSTER_POSTGRES_URL": bare})
     assert done.returncode == 1
     assert "No module named 'psycopg'" in done.stderr
 
 
 def test_a_missing_address_is_named(server_environment: dict[str, str]) -> None:
     del server_environment["DAGSTER_POSTGRES_URL"]
-    done = materialise(server_environment)
+    done = materialize(server_environment)
     assert done.returncode == 1
     assert "DAGSTER_POSTGRES_URL" in done.stderr
 

@@ -43,35 +43,35 @@ SHORTER = (
     ],
 )
 def test_what_several_machines_cannot_share_is_refused_before_anything_is_asked(
-    warehouse_folder: Path,
+    tmp_warehouse: Path,
     monkeypatch: pytest.MonkeyPatch,
     settings: dict[str, str],
     named: str,
     why: str,
 ) -> None:
-    monkeypatch.chdir(warehouse_folder)
+    monkeypatch.chdir(tmp_warehouse)
     monkeypatch.setenv("WAREHOUSE_TYPE", "ducklake")
     for name, value in settings.items():
         monkeypatch.setenv(f"{ADDRESS}{name}", value)
-    with pytest.raises(warehouse.WarehouseSettingError) as told:
-        warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
+    with pytest.raises(warehouse.WarehouseConfigError) as told:
+        warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
     assert why in str(told.value)
     assert f"Set {ADDRESS}{named} to " in str(told.value)
     assert "nothing was asked or loaded" in str(told.value)
-    with pytest.raises(warehouse.WarehouseSettingError, match=named):
+    with pytest.raises(warehouse.WarehouseConfigError, match=named):
         warehouse.query("SELECT 1")
-    assert [path.name for path in warehouse_folder.iterdir()] == ["drop"]
+    assert [path.name for path in tmp_warehouse.iterdir()] == ["drop"]
 
 
 def test_a_catalog_in_postgres_with_files_on_s3_is_taken(
-    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert warehouse_folder
+    assert tmp_warehouse
     monkeypatch.setenv("WAREHOUSE_TYPE", "ducklake")
     for name, value in {**CATALOG, **FILES}.items():
         monkeypatch.setenv(f"{ADDRESS}{name}", value)
-    opened = warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
-    with pytest.raises(warehouse.WarehouseUnreachableError, match="port 9"), opened.turn():
+    opened = warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
+    with pytest.raises(warehouse.WarehouseConnectionError, match="port 9"), opened.partition_lock():
         pytest.fail("nothing listens there")
 
 

@@ -19,13 +19,13 @@ TABLES = {
     "nasa_neo.near_earth_objects": 180,
     "nasa_neo.daily_summary": 15,
     "nasa_neo.sentry_objects": 7,
-    "nasa_neo.catalogue": 240,
+    "nasa_neo.catalog": 240,
 }
 
 
 def landed(environment: dict[str, str]) -> dict[str, list[tuple[object, ...]]]:
-    """Returns the business columns of every table; each walk through the catalogue has a number."""
-    ours = "NOT starts_with(name, '_dlt') AND name <> 'catalogue_pass'"
+    """Returns the business columns of every table; each walk through the catalog has a number."""
+    ours = "NOT starts_with(name, '_dlt') AND name <> 'crawl_number'"
     with duckdb.connect(environment["WAREHOUSE_PATH"], read_only=True) as connection:
         return {
             table: connection.execute(

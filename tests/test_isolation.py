@@ -23,8 +23,8 @@ import dagster as dg
 import dlt as dlt_library
 from dagster_dlt import DagsterDltResource, dlt_assets
 from shared import warehouse
-from shared.checks import unique_rows_check
-from shared.translator import WarehouseTranslator, asset_key
+from shared.orchestration.checks import build_unique_rows_check
+from shared.orchestration.translator import WarehouseTranslator, asset_key
 
 @dlt_library.source
 def version_source():
@@ -42,7 +42,7 @@ def version_source():
 def {name}_assets(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
     yield from dlt.run(context=context)
 
-people_are_unique = unique_rows_check(asset_key("{name}", "version"), ["dlt"])
+people_are_unique = build_unique_rows_check(asset_key("{name}", "version"), ["dlt"])
 """
 """A location's assets: the version of dlt that they are loaded with."""
 

@@ -27,8 +27,8 @@ from dagster._core.launcher import LaunchRunContext
 from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator
 from dagster_k8s import K8sRunLauncher, k8s_job_executor
 
-from shared import environment
 from shared.cli.locations import code_locations
+from shared.redaction import redact
 from shared.testing.postgres_server import PostgresServer
 from simple_etl.definitions import defs
 
@@ -261,9 +261,9 @@ def test_a_secret_stands_in_no_file(
     settings = read(root, "manifests.yaml")[0]["data"]
     secrets = [secret["stringData"] for secret in read(root, "secrets.example.yaml")]
     assert {value for secret in secrets for value in secret.values()} == {""}
-    for name in environment.VARIABLES.keys() - {"DAGSTER_HOME"}:
+    for name in settings.SETTINGS.keys() - {"DAGSTER_HOME"}:
         monkeypatch.setenv(name, f"the value of {name}")
-        is_secret = environment.redacted(f"the value of {name}") == "***"
+        is_secret = redact(f"the value of {name}") == "***"
         assert (name in secrets[1], name in settings) == (is_secret, not is_secret)
     assert "the value of" not in "".join(generator["files"]().values())
 

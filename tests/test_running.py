@@ -24,7 +24,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from deployment import LAUNCH, ended, rows
-from shared import environment
+from shared import settings
 from shared.cli.locations import code_locations
 from torture.harness import DevServer
 
@@ -107,7 +107,7 @@ def test_every_variable_is_set_somewhere(deploy: Path) -> None:
     assert instance == variables(deploy / "systemd" / "server.env").keys()
     assert all(name in compose for name in instance)
     for file in deploy.glob("systemd/*.env"):
-        assert variables(file).keys() <= {"HOST", "PORT", *instance, *environment.VARIABLES}
+        assert variables(file).keys() <= {"HOST", "PORT", *instance, *settings.SETTINGS}
 
 
 def test_systemd_understands_the_units_and_finds_them_closed(deploy: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 from moto.server import ThreadedMotoServer
 
-from shared import environment, warehouse
+from shared import settings, warehouse
 from shared.testing.neows_server import NeowsServer
 
 LOCATIONS = ("simple_etl", "csv_etl", "api_etl")
@@ -46,20 +46,20 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture(params=["duckdb", "postgres", "files", "bucket"])
 def anywhere(
-    request: pytest.FixtureRequest, warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
     """Each warehouse in turn; returns its type."""
     if request.param == "postgres":
-        request.getfixturevalue("on_postgres")
+        request.getfixturevalue("postgres_warehouse")
     if request.param in ("files", "bucket"):
         monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
         url = (
             request.getfixturevalue("bucket")
             if request.param == "bucket"
-            else (warehouse_folder / "lake").as_uri()
+            else (tmp_warehouse / "lake").as_uri()
         )
         monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", url)
-    return warehouse.kind()
+    return warehouse.warehouse_type()
 
 
 def run(
@@ -87,7 +87,7 @@ def rows(sql: str) -> list[tuple[Any, ...]]:
 def test_every_kind_of_asset_lands_exactly_and_again(
     anywhere: str, root: Path, neows_server: NeowsServer, instance: dg.DagsterInstance
 ) -> None:
-    drop = Path(environment.drop_folder())
+    drop = Path(settings.drop_folder())
     bundled = (root / "data" / "drop" / FILE).read_text()
     (drop / FILE).write_text(bundled)
     expected = len(neows_server.days[DAY])
@@ -125,15 +125,13 @@ def test_checks_look_into_any_warehouse(
 ) -> None:
     header = "date,share_price,amount,spend,shift,spread"
     records = "".join(f"2018/01/{day:02},1.5,1,1,1,1\n" for day in range(1, 9))
-    drop = Path(environment.drop_folder())
+    drop = Path(settings.drop_folder())
     (drop / "a.csv").write_text(f"{header}\n{records}2018/01/21,-1,1,1,1,1\n")
-    instance.add_dynamic_partitions("dropped_files", ["a.csv"])
+    instance.add_dynamic_partitions("dropped_files_sensor", ["a.csv"])
     files = ["csv_data/import_dropped_file", "csv_data/share_prices_by_file"]
     loaded = run("csv_etl", files, instance, "a.csv")
     (few,) = (
-        each
-        for each in loaded.get_asset_check_evaluations()
-        if each.check_name == "rejected_records"
+        each for each in loaded.get_asset_check_evaluations() if each.check_name == "rejected_rows"
     )
     assert not few.passed
     assert few.description == "a.csv: 1 of 9 records rejected (11.1%)"
@@ -142,10 +140,10 @@ def test_checks_look_into_any_warehouse(
     loaded = run("api_etl", ["nasa_neo/near_earth_objects"], instance, DAY)
     found = {each.check_name: each for each in loaded.get_asset_check_evaluations()}
     assert {name for name, each in found.items() if not each.passed} == {
-        "yesterday_is_there",
-        "no_further_fields",
+        "yesterday_is_loaded",
+        "no_unmapped_fields",
     }
-    assert found["no_further_fields"].description == f"news, since {DAY}"
+    assert found["no_unmapped_fields"].description == f"news, since {DAY}"
     passing = run("api_etl", ["nasa_neo/sentry_objects"], instance, DAY)
     assert passing.success, anywhere
 

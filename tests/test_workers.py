@@ -20,7 +20,7 @@ from deployment import rows
 from held_steps import ROWS
 from redis_server import RedisServer
 from shared.cli.locations import code_locations
-from shared.environment import VARIABLES
+from shared.settings import SETTINGS
 from shared.testing.postgres_server import PostgresServer
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ NUMBERS = "key:letters/numbers"
 STOCK = "dagster_celery.app"
 """The workers of dagster-celery as it is, without this project's settings."""
 
-VISIBILITY_TIMEOUT = float(VARIABLES["WORKERS_LONGEST_STEP_SECONDS"].default) + 60
+VISIBILITY_TIMEOUT = float(SETTINGS["WORKERS_MAX_STEP_SECONDS"].default) + 60
 
 
 def landed(environment: Mapping[str, str]) -> list[tuple[Any, ...]]:
@@ -85,7 +85,7 @@ class Machines:
         process.wait(30)
 
     def worker(
-        self, name: str, app: str = "shared.workers", **environment: str
+        self, name: str, app: str = "shared.orchestration.workers", **environment: str
     ) -> subprocess.Popen[bytes]:
         """Starts a worker that executes one step at a time."""
         if app == STOCK:
@@ -95,7 +95,7 @@ class Machines:
         options = ["-A", app, "worker", "--concurrency", "1", "--loglevel", "INFO"]
         return self.start("celery", *options, "--hostname", name, **environment)
 
-    def materialise(self, asset: str, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+    def materialize(self, asset: str, *options: str, **environment: str) -> subprocess.Popen[bytes]:
         """Starts a run."""
         command = ["asset", "materialize", "-m", "held_steps", "--select", asset, *options]
         return self.start("dagster", *command, **environment)
@@ -204,13 +204,13 @@ def test_with_celery_s_own_settings_a_killed_machine_s_step_is_lost_and_its_run_
 ) -> None:
     machines.held("a")
     worker = machines.worker("one@machine", app=STOCK)
-    lost = machines.materialise(NUMBERS, "--partition", "a")
+    lost = machines.materialize(NUMBERS, "--partition", "a")
     machines.begun("a")
     machines.kill(worker)
     # No broker remembers it, so no worker gets it, whenever and from wherever it may come.
     assert machines.unacknowledged() + machines.queued() == 0
     machines.worker("two@machine", app=STOCK)
-    assert machines.materialise(NUMBERS, "--partition", "b").wait(300) == 0
+    assert machines.materialize(NUMBERS, "--partition", "b").wait(300) == 0
     assert len(machines.tries("a")) == 1
     assert machines.statuses() == ["STARTED", "SUCCESS"]
     assert lost.poll() is None
@@ -221,7 +221,7 @@ def test_a_step_that_was_done_when_its_machine_was_killed_does_not_run_again(
 ) -> None:
     machines.held("a")
     worker = machines.worker("one@machine")
-    run = machines.materialise(NUMBERS, "--partition", "a")
+    run = machines.materialize(NUMBERS, "--partition", "a")
     machines.begun("a")
     worker.send_signal(signal.SIGSTOP)  # so that it cannot tell Redis, as the step itself does
     machines.let_go("a")
@@ -238,7 +238,7 @@ def test_a_step_that_was_done_when_its_machine_was_killed_does_not_run_again(
 
 def test_a_step_that_kills_its_process_is_tried_three_times(machines: Machines) -> None:
     machines.worker("one@machine")
-    assert machines.materialise("deadly").wait(300) == 1
+    assert machines.materialize("deadly").wait(300) == 1
     assert machines.statuses() == ["FAILURE"]
     assert len(machines.tries("deadly")) == 3
     assert machines.unacknowledged() + machines.queued() == 0
@@ -248,7 +248,7 @@ def test_a_step_is_stopped_before_redis_may_give_it_to_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WORKERS_REDIS_URL", "redis://127.0.0.1:1")
-    from shared import workers
+    from shared.orchestration import workers
 
     settings = workers.app.conf
     assert settings.broker_transport_options["visibility_timeout"] > settings.task_time_limit > 0
@@ -258,9 +258,9 @@ def test_a_step_that_takes_too_long_is_stopped_and_its_run_fails(
     machines: Machines,
 ) -> None:
     machines.held("a")
-    limit = {"WORKERS_LONGEST_STEP_SECONDS": "2"}
+    limit = {"WORKERS_MAX_STEP_SECONDS": "2"}
     machines.worker("one@machine", **limit)
-    assert machines.materialise(NUMBERS, "--partition", "a", **limit).wait(300) == 1
+    assert machines.materialize(NUMBERS, "--partition", "a", **limit).wait(300) == 1
     assert machines.statuses() == ["FAILURE"]
     assert "TimeLimitExceeded(2.0" in machines.log.read_text()
     assert machines.unacknowledged() + machines.queued() == 0
@@ -292,7 +292,7 @@ def test_the_environment_alone_says_where_steps_are_executed(
 
 def test_a_worker_without_an_address_says_so(process_environment: dict[str, str]) -> None:
     worker = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "shared.workers", "worker"],
+        [sys.executable, "-m", "celery", "-A", "shared.orchestration.workers", "worker"],
         env={**process_environment, "WORKERS_REDIS_URL": ""},
         capture_output=True,
         text=True,

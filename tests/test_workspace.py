@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from shared import environment
+from shared import settings
 from shared.cli.locations import code_locations, interpreters
 
 LOCATIONS = tuple(name for name in code_locations() if name not in interpreters())
@@ -199,9 +199,9 @@ def test_a_location_that_raises_at_import_leaves_the_others_working(
 def test_env_example_lists_every_variable_with_its_working_default(root: Path) -> None:
     lines = (root / ".env.example").read_text().splitlines()
     listed = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    assert listed == {name: entry.default for name, entry in environment.VARIABLES.items()}
+    assert listed == {name: entry.default for name, entry in settings.SETTINGS.items()}
     comments = {line.removeprefix("# ") for line in lines}
-    assert {entry.purpose for entry in environment.VARIABLES.values()} <= comments
+    assert {entry.description for entry in settings.SETTINGS.values()} <= comments
 
 
 def test_a_source_that_imports_dagster_is_a_lint_error(root: Path) -> None:

@@ -58,9 +58,9 @@ from dagster_dlt import dlt_assets
 from dlt.extract import DltSource
 
 from shared import warehouse
-from shared.resources import DLT_SETTINGS, WarehouseDltResource, replaced_rows
-from shared.sources.csv import CsvFormat, csv_source
-from shared.translator import WarehouseTranslator
+from shared.orchestration.resource import DLT_SETTINGS, WarehouseDltResource, partition_scopes
+from shared.orchestration.translator import WarehouseTranslator
+from shared.sources.csv.source import CsvFormat, csv_source
 
 ITEMS = CsvFormat(
     columns={
@@ -95,10 +95,10 @@ def as_asset() -> None:
 
 def as_pipeline() -> None:
     loaded = source()
-    pipeline = declared.open("bench", loaded, replaced_rows(loaded, [name]))
+    pipeline = declared.open("bench", loaded, partition_scopes(loaded, [name]))
     with pipeline.turn(), dlt_library.config.values(DLT_SETTINGS):
         pipeline.run(loaded)
-    warehouse.close(pipeline, failed=False)
+    warehouse.cleanup(pipeline, failed=False)
 
 
 ready = "changed" in how or "unchanged" in how

@@ -36,8 +36,8 @@ os.environ["WAREHOUSE_PATH"] = str(Path(folder) / "warehouse.duckdb")
 import dlt as dlt_library
 
 from shared import warehouse
-from shared.resources import DLT_SETTINGS, replaced_rows
-from shared.sources.neows import neows
+from shared.orchestration.resource import DLT_SETTINGS, partition_scopes
+from shared.sources.neows.source import neows
 
 with subprocess.Popen(
     [sys.executable, "-c", SERVER, feeds], stdout=subprocess.PIPE, text=True
@@ -49,10 +49,10 @@ with subprocess.Popen(
     source = neows(days, table="items")
     began = time.perf_counter()
     pipeline = warehouse.pipeline("bench", dataset_name="bench").open(
-        "bench", source, replaced_rows(source, days)
+        "bench", source, partition_scopes(source, days)
     )
     with pipeline.turn(), dlt_library.config.values(DLT_SETTINGS):
         pipeline.run(source)
-    warehouse.close(pipeline, failed=False)
+    warehouse.cleanup(pipeline, failed=False)
     print(json.dumps({"seconds": time.perf_counter() - began}))
     server.kill()

@@ -17,8 +17,8 @@ import pyarrow as pa
 from dagster_dlt import dlt_assets
 
 from shared import warehouse
-from shared.resources import WarehouseDltResource
-from shared.translator import WarehouseTranslator
+from shared.orchestration.resource import WarehouseDltResource
+from shared.orchestration.translator import WarehouseTranslator
 
 DAYS = [(date(2015, 1, 1) + timedelta(days=n)).isoformat() for n in range(int(many))]
 

@@ -14,8 +14,8 @@ import dlt as dlt_library
 import duckdb
 
 from shared import warehouse
-from shared.resources import DLT_SETTINGS, replaced_rows
-from shared.sources.csv import CsvFormat, csv_source
+from shared.orchestration.resource import DLT_SETTINGS, partition_scopes
+from shared.sources.csv.source import CsvFormat, csv_source
 
 ROWS_EACH = 125_000
 
@@ -46,10 +46,10 @@ declared = warehouse.pipeline("bench", dataset_name="bench")
 
 def load(name: str) -> None:
     source = csv_source([name], "items", ITEMS)
-    pipeline = declared.open("bench", source, replaced_rows(source, [name]))
+    pipeline = declared.open("bench", source, partition_scopes(source, [name]))
     with pipeline.turn(), dlt_library.config.values(DLT_SETTINGS):
         pipeline.run(source)
-    warehouse.close(pipeline, failed=False)
+    warehouse.cleanup(pipeline, failed=False)
 
 
 began = time.perf_counter()

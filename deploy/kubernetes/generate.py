@@ -4,7 +4,7 @@
     uv run python deploy/kubernetes/generate.py
 
 It takes over what the workspace knows: the locations of deploy/workspace.yaml with their ports, their
-modules in workspace.yaml, deploy/dagster.yaml and the variables of `shared.environment`. What only a
+modules in workspace.yaml, deploy/dagster.yaml and the variables of `shared.settings`. What only a
 cluster needs stands here, in the constants below.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from shared import environment
+from shared import settings as workspace_settings
 from shared.cli.locations import code_locations
 
 RELEASE = "etl"
@@ -69,14 +69,14 @@ def files(settings: Mapping[str, str] = SETTINGS) -> dict[str, str]:
     """Returns the text of each file, by its name.
 
     Args:
-        settings: variables of `shared.environment` that differ from their defaults.
+        settings: variables of `shared.settings` that differ from their defaults.
 
     Raises:
         ValueError: a setting would leave data on a pod's own disk, or is not known.
     """
-    if unknown := settings.keys() - environment.VARIABLES.keys():
-        raise ValueError(f"shared.environment has no {', '.join(sorted(unknown))}")
-    defaults = {name: variable.default for name, variable in environment.VARIABLES.items()}
+    if unknown := settings.keys() - workspace_settings.SETTINGS.keys():
+        raise ValueError(f"shared.settings has no {', '.join(sorted(unknown))}")
+    defaults = {name: variable.default for name, variable in workspace_settings.SETTINGS.items()}
     every = {**defaults, **settings}
     del every["DAGSTER_HOME"]  # the chart sets it
     secrets = {name for name in every if _SECRET.search(name)}
@@ -261,7 +261,7 @@ def _camel(settings: Any) -> Any:
 
 
 def _read(path: str) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((environment.workspace_root() / path).read_text())
+    content: dict[str, Any] = yaml.safe_load((workspace_settings.workspace_root() / path).read_text())
     return content
 
 

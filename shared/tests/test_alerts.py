@@ -9,18 +9,19 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 
-from shared import alerts, environment
-from shared.alerts import alert_owners
-from shared.testing.alerts_receiver import AlertsReceiver
+from shared import settings
+from shared.orchestration import alerts
+from shared.orchestration.alerts import alert_owners
+from shared.testing.webhook_server import WebhookServer
 
 SECRET = "secret-of-the-upstream"
 
 
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[AlertsReceiver]:
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebhookServer]:
     monkeypatch.delenv("HTTPS_PROXY", raising=False)  # the client would send loopback through it
     monkeypatch.delenv("https_proxy", raising=False)
-    with AlertsReceiver() as made:
+    with WebhookServer() as made:
         monkeypatch.setenv("ALERTS_WEBHOOK_URL", made.url)
         monkeypatch.setenv("DAGSTER_UI_URL", "https://dagster.example.com/")
         yield made
@@ -79,13 +80,13 @@ class Location:
 
 
 @pytest.fixture
-def location(instance: dg.DagsterInstance, receiver: AlertsReceiver) -> Location:
+def location(instance: dg.DagsterInstance, receiver: WebhookServer) -> Location:
     del receiver  # its address comes first
     return Location(instance)
 
 
 def test_a_failed_run_is_told_once_with_asset_partition_cause_owner_and_page(
-    location: Location, receiver: AlertsReceiver
+    location: Location, receiver: WebhookServer
 ) -> None:
     location.error = "file 7 has no header"
     run = location.run("south")
@@ -99,7 +100,7 @@ def test_a_failed_run_is_told_once_with_asset_partition_cause_owner_and_page(
 
 @pytest.mark.parametrize("severity", ["WARN", "ERROR"])
 def test_a_failed_check_is_told_with_its_severity_whether_or_not_the_run_failed(
-    location: Location, receiver: AlertsReceiver, severity: str
+    location: Location, receiver: WebhookServer, severity: str
 ) -> None:
     location.run()
     location.tick()
@@ -118,7 +119,7 @@ def test_a_failed_check_is_told_with_its_severity_whether_or_not_the_run_failed(
 
 
 def test_a_late_table_is_told_once_and_once_more_when_it_is_fresh_again(
-    location: Location, receiver: AlertsReceiver
+    location: Location, receiver: WebhookServer
 ) -> None:
     page = "Owner: team:shop. https://dagster.example.com/assets/shop/orders"
     location.becomes(FreshnessState.FAIL)
@@ -139,7 +140,7 @@ def test_a_late_table_is_told_once_and_once_more_when_it_is_fresh_again(
 
 
 def test_without_an_address_nothing_is_sent_and_the_tick_names_the_variable(
-    location: Location, receiver: AlertsReceiver, monkeypatch: pytest.MonkeyPatch
+    location: Location, receiver: WebhookServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ALERTS_WEBHOOK_URL")
     location.error = "nobody's news"
@@ -167,7 +168,7 @@ def test_the_address_is_the_sensor_s_switch(
 
 def test_a_receiver_that_fails_is_told_again_and_its_address_stays_secret(
     location: Location,
-    receiver: AlertsReceiver,
+    receiver: WebhookServer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -177,7 +178,7 @@ def test_a_receiver_that_fails_is_told_again_and_its_address_stays_secret(
     location.becomes(FreshnessState.FAIL)
     receiver.failures = [500, 429]
     for status in (500, 429):
-        with pytest.raises(alerts.AlertNotSentError, match=f"answered {status}") as told:
+        with pytest.raises(alerts.AlertDeliveryError, match=f"answered {status}") as told:
             location.tick()
         assert "ALERTS_WEBHOOK_URL" in str(told.value)
         assert receiver.token not in str(told.value)  # which this receiver repeats
@@ -188,7 +189,7 @@ def test_a_receiver_that_fails_is_told_again_and_its_address_stays_secret(
         f"http://127.0.0.1/{receiver.token} a",
     ):
         monkeypatch.setenv("ALERTS_WEBHOOK_URL", address)
-        with pytest.raises(alerts.AlertNotSentError, match="could not be reached") as told:
+        with pytest.raises(alerts.AlertDeliveryError, match="could not be reached") as told:
             location.tick()
         assert receiver.token not in str(told.getrepr(style="long"))
     monkeypatch.setenv("ALERTS_WEBHOOK_URL", receiver.url)
@@ -200,10 +201,10 @@ def test_a_receiver_that_fails_is_told_again_and_its_address_stays_secret(
 
 
 def test_a_message_holds_no_secret_not_even_half_of_one(
-    location: Location, receiver: AlertsReceiver, monkeypatch: pytest.MonkeyPatch
+    location: Location, receiver: WebhookServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UPSTREAM_TOKEN", SECRET)
-    start = "x" * (alerts.LONGEST_ERROR - len("ValueError: ") - 5)
+    start = "x" * (alerts.MAX_ERROR_CHARS - len("ValueError: ") - 5)
     location.error = f"{start}{SECRET}"
     location.run()
     location.error = f"see {receiver.url}?{SECRET}"
@@ -217,7 +218,7 @@ def test_a_message_holds_no_secret_not_even_half_of_one(
 
 
 def test_a_long_error_is_cut_and_its_page_is_still_told(
-    location: Location, receiver: AlertsReceiver
+    location: Location, receiver: WebhookServer
 ) -> None:
     location.error = "long " * 100_000
     run = location.run()
@@ -228,10 +229,10 @@ def test_a_long_error_is_cut_and_its_page_is_still_told(
 
 
 def test_many_failures_are_one_message_that_counts_what_it_leaves_out(
-    location: Location, receiver: AlertsReceiver, monkeypatch: pytest.MonkeyPatch
+    location: Location, receiver: WebhookServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alerts, "LONGEST_MESSAGE", 800)
-    monkeypatch.setattr(alerts, "MOST_RUNS_A_TICK", 3)
+    monkeypatch.setattr(alerts, "MAX_MESSAGE_CHARS", 800)
+    monkeypatch.setattr(alerts, "MAX_RUNS_PER_TICK", 3)
     location.error = "e" * 200
     for _ in range(4):
         location.run()
@@ -244,7 +245,7 @@ def test_many_failures_are_one_message_that_counts_what_it_leaves_out(
     assert len(first) < 900
 
 
-def test_an_error_s_text_calls_no_channel(location: Location, receiver: AlertsReceiver) -> None:
+def test_an_error_s_text_calls_no_channel(location: Location, receiver: WebhookServer) -> None:
     location.error = "<!channel> & <@U123>"
     location.run()
     location.tick()
@@ -252,7 +253,7 @@ def test_an_error_s_text_calls_no_channel(location: Location, receiver: AlertsRe
 
 
 def test_a_job_without_assets_is_told_by_its_name_and_its_owner(
-    instance: dg.DagsterInstance, receiver: AlertsReceiver
+    instance: dg.DagsterInstance, receiver: WebhookServer
 ) -> None:
     @dg.op
     def stops() -> None:
@@ -265,6 +266,6 @@ def test_a_job_without_assets_is_told_by_its_name_and_its_owner(
     defs = dg.Definitions(jobs=[tidy])
     run = tidy.execute_in_process(instance=instance, raise_on_error=False).run_id
     alert_owners(dg.build_sensor_context(instance, definitions=defs))
-    page = f"{environment.value('DAGSTER_UI_URL')}runs/{run}"
+    page = f"{settings.get('DAGSTER_UI_URL')}runs/{run}"
     told = f"*Run failed*: tidy\nValueError: no more\nOwner: team:tidy. {page}"
     assert receiver.texts == [told]

@@ -11,9 +11,9 @@ from dlt.extract import DltResource
 from dlt.extract.exceptions import ResourceExtractionError
 
 from shared import warehouse
-from shared.failures import told_plainly
-from shared.resources import WarehouseDltResource
-from shared.translator import WarehouseTranslator
+from shared.orchestration.failures import as_dagster_failure
+from shared.orchestration.resource import WarehouseDltResource
+from shared.orchestration.translator import WarehouseTranslator
 
 
 @dlt.source(name="broken")
@@ -39,7 +39,7 @@ def broken_asset(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -
     yield from dlt.run(context=context)
 
 
-@pytest.mark.usefixtures("warehouse_folder")
+@pytest.mark.usefixtures("tmp_warehouse")
 def test_a_failed_load_tells_what_went_wrong_and_the_line_and_no_frames_of_libraries(
     instance: dg.DagsterInstance,
 ) -> None:
@@ -54,7 +54,7 @@ def test_a_failed_load_tells_what_went_wrong_and_the_line_and_no_frames_of_libra
     assert told
     assert told.description == "KeyError: 'price'"
     assert told.metadata
-    where = str(told.metadata["where"].value)
+    where = str(told.metadata["traceback"].value)
     assert where.endswith(" in orders")
     assert "shared/tests/test_failures.py:" in where
     assert "site-packages" not in where
@@ -85,7 +85,7 @@ def test_a_secret_stands_neither_in_the_failure_nor_in_the_log(
             error = dg.Failure(f"no answer to {key}")
         elif how == "in Dagster's":
             error = dg.DagsterInvariantViolationError(f"no {key}")
-        with told_plainly():
+        with as_dagster_failure():
             raise error
 
     result = dg.materialize([leaky], instance=instance, raise_on_error=False)
@@ -106,7 +106,7 @@ def test_a_source_that_asks_for_a_retry_gets_it(
         tries.append(1)
         if len(tries) > 1:
             return
-        with told_plainly():
+        with as_dagster_failure():
             asked = dg.RetryRequested()
             if wrapped:
                 raise ResourceExtractionError("busy", iter, "asked", "generator") from asked

@@ -20,14 +20,14 @@ from dlt.common.schema.typing import TColumnSchema
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.sources.csv import (
+from shared.sources.csv.source import (
     CsvFormat,
     DropFolder,
-    FileRefusedError,
+    InvalidFileError,
     _open,
     _split,
     csv_source,
-    find_problems,
+    validate_file,
 )
 
 COLUMNS: dict[str, TColumnSchema] = {
@@ -107,7 +107,7 @@ REFUSED: dict[str, bytes] = {
     "text after a closing quote": (HEADER + '"a"b,1,1.5\n').encode(),
     "duplicate header": b"code,code,price\na,1,1.5\n",
     "empty header": b"code,,price\na,1,1.5\n",
-    "headers that normalise to one": b"code,N,n\na,1,1.5\n",
+    "headers that normalize to one": b"code,N,n\na,1,1.5\n",
     "a column more": b"code,n,price,more\na,1,1.5,x\n",
     "a column less": b"code,n\na,1\n",
     "a row that is short": (HEADER + "a,1\n").encode(),
@@ -159,7 +159,7 @@ def test_a_value_that_a_type_would_change_does_not_fit(
     tmp_path: Path, data_type: Any, value: str, fits: bool
 ) -> None:
     (tmp_path / "x.csv").write_text(f"v\n{value}\n")
-    problems = find_problems("x.csv", CsvFormat({"v": {"data_type": data_type}}))
+    problems = validate_file("x.csv", CsvFormat({"v": {"data_type": data_type}}))
     assert (problems == []) is fits
 
 
@@ -201,7 +201,7 @@ def test_it_arrives_as_written(tmp_path: Path, kind: str) -> None:
 def test_it_is_refused_with_the_file_s_name_and_a_reason(tmp_path: Path, kind: str) -> None:
     with pytest.raises(Exception, match=r"x\.csv"):
         load(tmp_path, REFUSED[kind])
-    (first, *_) = find_problems("x.csv", FORMAT)
+    (first, *_) = validate_file("x.csv", FORMAT)
     assert first.startswith("x.csv")
     assert len(first) < 1_000
 
@@ -220,7 +220,7 @@ def pushed_down(folder: Path, content: bytes, csv_format: CsvFormat) -> list[Any
             return file.connection.execute(
                 f"SELECT {names} FROM ({file.select_or_fail()})"
             ).fetchall()
-    except (FileRefusedError, duckdb.Error):
+    except (InvalidFileError, duckdb.Error):
         return None
 
 
@@ -265,7 +265,7 @@ def test_both_ways_read_a_value_alike(tmp_path: Path, data_type: Any, values: li
 
 def read_record_by_record(folder: Path, content: bytes, csv_format: CsvFormat) -> list[Any] | None:
     (folder / "x.csv").write_bytes(content)
-    if find_problems("x.csv", csv_format):
+    if validate_file("x.csv", csv_format):
         return None
     source = csv_source(["x.csv"], "rows", csv_format)
     return [
@@ -346,7 +346,7 @@ def test_bytes_that_are_no_letters_of_the_declared_encoding_are_refused(
     good = "a,1,1.5\n".encode(encoding)
     bad = b"\x81\xd8" if encoding == "utf-16-le" else b"\x81\xff"
     (tmp_path / "x.csv").write_bytes(HEADER.encode(encoding) + good * 9_000 + bad + good)
-    (problem,) = find_problems("x.csv", CsvFormat(COLUMNS, encoding=encoding))
+    (problem,) = validate_file("x.csv", CsvFormat(COLUMNS, encoding=encoding))
     assert problem.startswith("x.csv")
     assert "bytes" in problem
 
@@ -358,8 +358,8 @@ def test_an_unknown_encoding_is_refused_where_it_is_declared() -> None:
 
 def test_a_file_may_be_empty_where_its_format_says_so(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(HEADER)
-    csv_format = CsvFormat(COLUMNS, may_be_empty=True)
-    assert find_problems("x.csv", csv_format) == []
+    csv_format = CsvFormat(COLUMNS, allow_empty=True)
+    assert validate_file("x.csv", csv_format) == []
     for text, codes in [(HEADER, []), (GOOD, ["a"]), (HEADER, [])]:
         assert [row[0] for row in separated(tmp_path, text.encode(), csv_format)[0]] == codes
 
@@ -391,7 +391,7 @@ def separated(
         destination=dlt.destinations.duckdb(str(folder / "x.duckdb")),
         dataset_name="hard",
     )
-    source = csv_source(["x.csv"], "rows", csv_format, bad_records="quarantine")
+    source = csv_source(["x.csv"], "rows", csv_format, on_bad_rows="quarantine")
     pipeline.run(source, refresh="drop_data", loader_file_format="parquet")
     with duckdb.connect(str(folder / "x.duckdb"), read_only=True) as connection:
         good = connection.execute(
@@ -488,7 +488,7 @@ def test_any_table_arrives_as_written(
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DROP_FOLDER", folder)
         (Path(folder) / "x.csv").write_bytes(target.getvalue().encode())
-        csv_format = CsvFormat(COLUMNS, may_be_empty=True)
+        csv_format = CsvFormat(COLUMNS, allow_empty=True)
         landed = [
             (row["code"] or "", row["n"], str(row["price"]))
             for batch in csv_source(["x.csv"], "rows", csv_format)
@@ -512,7 +512,7 @@ def test_every_letter_of_a_file_is_in_a_record_and_every_record_is_loaded_or_rej
     assert without_breaks(letters) == without_breaks(text.removeprefix(HEADER))
     with TemporaryDirectory() as folder:
         (Path(folder) / "x.csv").write_bytes(text.encode())
-        with _open(DropFolder(folder), "x.csv", CsvFormat(COLUMNS, may_be_empty=True)) as file:
+        with _open(DropFolder(folder), "x.csv", CsvFormat(COLUMNS, allow_empty=True)) as file:
             assert file.problems("quarantine") == []
             good = sum(batch.num_rows for batch in file.rows())
             bad = [row for batch in file.rejected() for row in batch.to_pylist()]

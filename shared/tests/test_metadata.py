@@ -13,12 +13,13 @@ import pytest
 from dagster_dlt import dlt_assets
 from dlt.extract import DltResource
 
-from shared import metadata, warehouse
-from shared.code_references import with_code_references
-from shared.metadata import sparkline
-from shared.resources import WarehouseDltResource
-from shared.translator import WarehouseTranslator
-from shared.warehouse.clients import ReplacesInPostgres
+from shared import warehouse
+from shared.orchestration import metadata
+from shared.orchestration.code_references import with_code_references
+from shared.orchestration.metadata import sparkline
+from shared.orchestration.resource import WarehouseDltResource
+from shared.orchestration.translator import WarehouseTranslator
+from shared.warehouse.destinations.sql import PostgresReplaceMixin
 
 MOST_SHOWN_INLINE = 1000  # characters of Markdown; Dagster puts what is longer behind a click
 upstream: dict[str, int] = {}
@@ -80,7 +81,7 @@ def load(instance: dg.DagsterInstance, first: str, last: str = "") -> list[dict[
     ]
 
 
-@pytest.mark.usefixtures("each_warehouse")
+@pytest.mark.usefixtures("any_warehouse")
 def test_a_load_shows_rows_a_preview_further_tables_and_its_source(
     instance: dg.DagsterInstance,
 ) -> None:
@@ -93,7 +94,7 @@ def test_a_load_shows_rows_a_preview_further_tables_and_its_source(
     assert shown["source"] == "day 2025-03-11"
     assert shown["seconds"] > 0
     assert shown["bytes"] > 0
-    assert shown["further_tables"].records == [
+    assert shown["related_tables"].records == [
         dg.TableRecord({"table": "orders__lines", "rows": 18})
     ]
     # The preview is of this load: two rows of its day, and no column of dlt's.
@@ -113,7 +114,7 @@ def test_a_load_shows_rows_a_preview_further_tables_and_its_source(
     assert columns["_dlt_load_id"].description
 
 
-@pytest.mark.usefixtures("warehouse_folder")
+@pytest.mark.usefixtures("tmp_warehouse")
 def test_each_day_of_a_range_tells_its_own_rows_and_the_last_one_all(
     instance: dg.DagsterInstance,
 ) -> None:
@@ -126,14 +127,14 @@ def test_each_day_of_a_range_tells_its_own_rows_and_the_last_one_all(
     assert wednesday["rows_loaded"] == 4
 
 
-@pytest.mark.usefixtures("warehouse_folder")
+@pytest.mark.usefixtures("tmp_warehouse")
 def test_the_chart_has_a_bar_for_each_run_and_is_shown_inline(
     instance: dg.DagsterInstance,
 ) -> None:
     for rows in (2, 5, 1):
         upstream["2025-03-10"] = rows
         (shown,) = load(instance, "2025-03-10")
-    counts = [entry.split("=")[1] for entry in shown["rows_of_recent_runs"].split()]
+    counts = [entry.split("=")[1] for entry in shown["row_history"].split()]
     assert counts == ["2", "5", "1"]
     assert shown["rows_over_recent_runs"].endswith(" 1 rows; 3 runs, at most 5")
     chart = sparkline([10**9] * 30)
@@ -142,7 +143,7 @@ def test_the_chart_has_a_bar_for_each_run_and_is_shown_inline(
     assert picture.count("M") == 30
 
 
-@pytest.mark.usefixtures("warehouse_folder")
+@pytest.mark.usefixtures("tmp_warehouse")
 def test_rows_that_are_not_for_everybody_are_not_shown(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,10 +188,10 @@ def things(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iter
 
 
 def test_partitions_of_any_name_tell_their_own_rows_whatever_order_they_are_told_in(
-    warehouse_folder: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    tmp_warehouse: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
-    monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", str(warehouse_folder / "lake"))
+    monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", str(tmp_warehouse / "lake"))
     first, *_, last = kinds.get_partition_keys()
     tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     for _ in range(2):
@@ -205,7 +206,7 @@ def test_partitions_of_any_name_tell_their_own_rows_whatever_order_they_are_told
     # Dagster tells partitions that are no days in any order; the latest has what the next run needs.
     for event in events:
         assert event.metadata["dagster/row_count"].value == 15
-        assert str(event.metadata["rows_of_recent_runs"].value).count("=15") == 2
+        assert str(event.metadata["row_history"].value).count("=15") == 2
 
 
 @dlt.source(name="log")
@@ -248,35 +249,35 @@ def append(instance: dg.DagsterInstance, config: Lines) -> dg.ExecuteInProcessRe
     )
 
 
-@pytest.mark.usefixtures("each_warehouse")
+@pytest.mark.usefixtures("any_warehouse")
 def test_a_load_with_nothing_new_succeeds(instance: dg.DagsterInstance) -> None:
     for numbers in ([], [1, 2], []):
         assert append(instance, Lines(numbers=numbers)).success
     assert len(warehouse.query("SELECT n FROM sales.lines")) == 2
 
 
-@pytest.mark.usefixtures("on_postgres")
+@pytest.mark.usefixtures("postgres_warehouse")
 def test_what_cannot_be_shown_has_landed_and_fails_no_run(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise ValueError("year 12921 is out of range")
 
-    monkeypatch.setattr(ReplacesInPostgres, "first_rows", refuse)
+    monkeypatch.setattr(PostgresReplaceMixin, "preview", refuse)
     result = append(instance, Lines(numbers=[1]))
     assert result.success
     logged = [event.user_message for event in instance.all_logs(result.run_id)]
     assert "lines has landed, and cannot be shown: year 12921 is out of range" in logged
 
 
-@pytest.mark.usefixtures("warehouse_folder")
+@pytest.mark.usefixtures("tmp_warehouse")
 @pytest.mark.parametrize("wrong", ["five", "5.0", "-1"])
 def test_a_wrong_number_of_preview_rows_stops_before_the_load(
     wrong: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREVIEW_ROWS", wrong)
     assert not append(instance, Lines(numbers=[1])).success
-    assert not warehouse.path().exists()
+    assert not warehouse.duckdb_path().exists()
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_a_wrong_number_of_preview_rows_stops_before_the_load(
     ],
 )
 def test_a_value_is_shown_as_a_browser_can_read_it(value: object, shown: object) -> None:
-    table = metadata.tables(warehouse.Landed(1, first_rows=[{"value": value}]))["preview"]
+    table = metadata.tables(warehouse.TableStats(1, preview=[{"value": value}]))["preview"]
     assert table.records[0].data == {"value": shown}
 
 

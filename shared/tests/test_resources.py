@@ -17,9 +17,11 @@ from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
-from shared import environment, resources, warehouse
-from shared.resources import WarehouseDltResource, replaced_rows
-from shared.translator import WarehouseTranslator
+from shared import warehouse
+from shared.orchestration import resource as dlt_resource
+from shared.orchestration.resource import WarehouseDltResource, partition_scopes
+from shared.orchestration.translator import WarehouseTranslator
+from shared.redaction import redact
 
 Rows = dict[str, list[int]]
 upstream: Rows = {}
@@ -93,7 +95,7 @@ def by_config(
 
 
 @pytest.fixture(autouse=True)
-def _own_upstream(each_warehouse: str) -> None:
+def _own_upstream(any_warehouse: str) -> None:
     """Every promise holds on each of them."""
     upstream.clear()
     upstream.update({"mon": [1, 2, 3], "tue": [4, 5]})
@@ -198,10 +200,10 @@ def test_a_run_that_names_no_partition_loads_nothing_and_says_so() -> None:
     assert not result.success
     (failure,) = (event for event in result.all_events if event.is_step_failure)
     assert "daily_numbers is loaded by day" in str(failure.step_failure_data.error)
-    assert not warehouse.path().exists()
+    assert not warehouse.duckdb_path().exists()
 
 
-def test_an_upstream_that_fails_midway_changes_nothing(warehouse_folder: Path) -> None:
+def test_an_upstream_that_fails_midway_changes_nothing(tmp_warehouse: Path) -> None:
     run(by_day, partition_key="mon")
     upstream["mon"] = [7]
     assert not run_with(Options(partitions=["mon"], fail=True)).success
@@ -210,9 +212,9 @@ def test_an_upstream_that_fails_midway_changes_nothing(warehouse_folder: Path) -
     assert landed() == {"mon": [7]}
 
 
-def test_a_run_leaves_no_working_folder_and_a_failed_one_no_trace(warehouse_folder: Path) -> None:
+def test_a_run_leaves_no_working_folder_and_a_failed_one_no_trace(tmp_warehouse: Path) -> None:
     run(by_day, partition_key="mon")
-    folders = warehouse_folder / "warehouse.working"
+    folders = tmp_warehouse / "warehouse.working"
     assert list(folders.iterdir()) == []
     run_with(Options(partitions=["mon"], fail=True))
     (kept,) = folders.iterdir()
@@ -223,9 +225,11 @@ def test_a_run_leaves_no_working_folder_and_a_failed_one_no_trace(warehouse_fold
 def test_a_materialisation_tells_where_and_what() -> None:
     shown = metadata(run(by_day, partition_key="mon"))
     server = os.environ.get("DESTINATION__WAREHOUSE__CREDENTIALS", "").rpartition("/")[2]
-    database = {"duckdb": "warehouse", "ducklake": "ducklake"}.get(warehouse.kind(), server)
+    database = {"duckdb": "warehouse", "ducklake": "ducklake"}.get(
+        warehouse.warehouse_type(), server
+    )
     assert shown["dagster/table_name"] == f"{database}.numbers.daily_numbers"
-    assert shown["dagster/storage_kind"] == warehouse.kind()
+    assert shown["dagster/storage_kind"] == warehouse.warehouse_type()
     assert (shown["rows_loaded"], shown["dagster/row_count"]) == (3, 3)
     columns = {column.name: column for column in shown["dagster/column_schema"].columns}
     assert (columns["day"].type, columns["day"].constraints.nullable) == ("text", False)
@@ -286,7 +290,7 @@ def test_a_load_that_fails_between_delete_and_insert_keeps_the_old_rows(
 ) -> None:
     old = [{"day": "mon", "n": 1}]
     assert run_flat(old, partition=partition).success
-    client = Psycopg2SqlClient if warehouse.kind() == "postgres" else DuckDbSqlClient
+    client = Psycopg2SqlClient if warehouse.warehouse_type() == "postgres" else DuckDbSqlClient
     original, copy = client.execute_many, Cursor.adbc_ingest
 
     def failing(
@@ -320,7 +324,7 @@ def test_a_partition_hint_without_replacement_is_refused() -> None:
     source = flat([], True)
     source.flat_numbers.apply_hints(write_disposition="append")
     with pytest.raises(ValueError, match="delete-insert"):
-        replaced_rows(source, ["mon"])
+        partition_scopes(source, ["mon"])
 
 
 def test_a_source_may_change_its_name_and_its_tables() -> None:
@@ -450,9 +454,11 @@ def test_a_replace_that_would_shrink_a_table_below_half_stops_and_says_how_to_al
     (failure,) = (event for event in result.all_events if event.is_step_failure)
     told = str(failure.step_failure_data.error)
     assert f"flat_numbers would shrink from 10 rows to {left}" in told
-    assert "etl/allow_shrinking" in told
+    assert "etl/allow_row_count_drop" in told
     assert flat_rows() == numbered(10)
-    assert run_flat(numbered(left), partition=False, tags={"etl/allow_shrinking": "true"}).success
+    assert run_flat(
+        numbered(left), partition=False, tags={"etl/allow_row_count_drop": "true"}
+    ).success
     assert flat_rows() == numbered(left)
 
 
@@ -471,8 +477,8 @@ def test_a_day_may_shrink_to_nothing() -> None:
 def extracted(day: str, row: dict[str, Any]) -> warehouse.WarehousePipeline:
     """Returns the pipeline of a run that has extracted a row of a day, and not loaded it yet."""
     source = flat([{"day": day, **row}], True)
-    pipeline = warehouse.pipeline("flat_pipeline", dataset_name="numbers").open(
-        day, source, replaced_rows(source, [day])
+    pipeline = warehouse.pipeline("flat_pipeline", dataset_name="numbers").create(
+        day, source, partition_scopes(source, [day])
     )
     with dlt.config.values({"normalize.parquet_normalizer.add_dlt_load_id": True}):
         pipeline.sync_destination()
@@ -500,7 +506,7 @@ def test_a_column_that_two_runs_at_once_give_two_types_stops_the_later_one() -> 
     says_text = extracted("tue", {"n": 2, "more": "1.5"})
     says_number.load()
     with pytest.raises(
-        warehouse.SchemaConflictError, match=r"flat_numbers\.more bigint.* has text"
+        warehouse.ConcurrentSchemaChangeError, match=r"flat_numbers\.more bigint.* has text"
     ):
         says_text.load()
     assert warehouse.query("SELECT day, more FROM numbers.flat_numbers") == [
@@ -577,11 +583,11 @@ def test_secrets_are_found_however_they_are_written(monkeypatch: pytest.MonkeyPa
         str(KeyError('it\'s\n"odd" 100%')),
         quote('it\'s\n"odd" 100%'),
     ):
-        assert environment.redacted(f"<{text}>").replace("'", "") == "<***>"
-    assert environment.redacted(f"no file {Path(__file__)}") == f"no file {Path(__file__)}"
+        assert redact(f"<{text}>").replace("'", "") == "<***>"
+    assert redact(f"no file {Path(__file__)}") == f"no file {Path(__file__)}"
 
 
 def test_an_error_that_is_its_own_cause_is_told_all_the_same() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
-    assert resources._cause(first, KeyError) is None
+    assert dlt_resource._cause(first, KeyError) is None

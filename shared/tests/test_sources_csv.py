@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from dlt.common.schema.typing import TColumnSchema
 
-from shared.sources.csv import CsvFormat, DropFolder, FileRefusedError, csv_source, find_problems
+from shared.sources.csv.source import (
+    CsvFormat,
+    DropFolder,
+    InvalidFileError,
+    csv_source,
+    validate_file,
+)
 
 COLUMNS: dict[str, TColumnSchema] = {
     "day": {"data_type": "date", "nullable": False},
@@ -35,7 +41,7 @@ def load(*names: str, rules: Mapping[str, str] = RULES) -> list[dict[str, Any]]:
 
 
 def problems(name: str, rules: Mapping[str, str] = RULES) -> list[str]:
-    return find_problems(name, CsvFormat(COLUMNS, "%d/%m/%Y", rules))
+    return validate_file(name, CsvFormat(COLUMNS, "%d/%m/%Y", rules))
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +105,7 @@ def test_a_file_has_one_spelling_only(tmp_path: Path, path: str) -> None:
     (tmp_path / "below").mkdir()
     for name in ("a.csv", "below/a.csv"):
         drop(tmp_path, HEADER, name)
-    with pytest.raises(FileRefusedError, match="no path below"):
+    with pytest.raises(InvalidFileError, match="no path below"):
         problems(path)
 
 
@@ -201,10 +207,10 @@ def test_a_path_that_is_no_file_below_the_folder_is_refused(
     drop(tmp_path, HEADER, "outside.csv")
     (folder / "link.csv").symlink_to(tmp_path / "outside.csv")
     (folder / "linked").symlink_to(tmp_path)
-    with pytest.raises(FileRefusedError, match=why):
+    with pytest.raises(InvalidFileError, match=why):
         DropFolder(str(folder)).find(path)
     monkeypatch.setenv("DROP_FOLDER", str(folder))
-    with pytest.raises(FileRefusedError, match=why):
+    with pytest.raises(InvalidFileError, match=why):
         problems(path)
 
 
@@ -222,25 +228,25 @@ def test_a_listing_has_csv_files_only_and_nothing_from_outside(tmp_path: Path) -
 
 
 def test_a_drop_folder_that_does_not_exist_says_which_setting_to_look_at(tmp_path: Path) -> None:
-    with pytest.raises(FileRefusedError, match="DROP_FOLDER"):
+    with pytest.raises(InvalidFileError, match="DROP_FOLDER"):
         DropFolder(str(tmp_path / "nowhere")).list()
 
 
 MOMENTS = """
 import sys
 from shared import warehouse
-from shared.resources import DLT_SETTINGS, replaced_rows
-from shared.sources import csv
+from shared.orchestration.resource import DLT_SETTINGS, partition_scopes
+from shared.sources.csv import source as csv
 import dlt
 
 csv._PUSHED_DOWN_FROM = int(sys.argv[1])
 columns = {"moment": {"data_type": "timestamp"}}
 for _ in range(2):
     source = csv.csv_source(["file.csv", "file.csv"], "moments", csv.CsvFormat(columns))
-    pipeline = warehouse.pipeline("p", dataset_name="d").open("r", source, replaced_rows(source, ["file.csv"]))
+    pipeline = warehouse.pipeline("p", dataset_name="d").create("r", source, partition_scopes(source, ["file.csv"]))
     with dlt.config.values(DLT_SETTINGS):
         pipeline.run(source)
-    warehouse.close(pipeline, failed=False)
+    warehouse.cleanup(pipeline, failed=False)
 print("moments", [row["us"] for row in warehouse.query("SELECT epoch_us(moment) AS us FROM d.moments")])
 """
 

@@ -14,21 +14,21 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import environment
-from shared.sources import TryLaterError
-from shared.sources.neows import (
+from shared import settings
+from shared.sources.neows.client import NeowsClient, NotFoundError
+from shared.sources.neows.source import (
     DAY_COLUMNS,
+    MAX_WINDOW_DAYS,
     OBJECT_COLUMNS,
     SENTRY_APPROACH_COLUMNS,
     SENTRY_COLUMNS,
-    WIDEST_WINDOW_DAYS,
     neows,
-    neows_catalogue,
+    neows_catalog,
     neows_sentry_objects,
     windows,
 )
-from shared.sources.neows_client import NeowsClient, NotFoundError
-from shared.testing.neows_objects import catalogue, looked_up, synthetic_days
+from shared.sources.protocol import RetryLaterError
+from shared.testing.neows_objects import catalog, detail_of, synthetic_days
 from shared.testing.neows_server import INVALID_KEY, Fault, NeowsServer, recorded_days
 
 KEY = "a-key-that-must-stay-secret"
@@ -53,7 +53,7 @@ def first_window(client: NeowsClient) -> int:
 def test_windows_cover_each_day_once_and_are_never_too_wide(days: list[date]) -> None:
     covered: list[date] = []
     for first, last in windows([day.isoformat() for day in days]):
-        assert 1 <= (last - first).days + 1 <= WIDEST_WINDOW_DAYS
+        assert 1 <= (last - first).days + 1 <= MAX_WINDOW_DAYS
         covered += [first + timedelta(days=n) for n in range((last - first).days + 1)]
     assert covered == sorted(set(days))
 
@@ -74,7 +74,7 @@ def test_every_recorded_object_arrives_typed(neows_server: NeowsServer) -> None:
         assert row.keys() == OBJECT_COLUMNS.keys()
         for name, value in row.items():
             if value is None:
-                assert name in ("id", "is_sentry_object", "sentry_data", "further_fields")
+                assert name in ("id", "is_sentry_object", "sentry_data", "unmapped_fields")
             else:
                 assert type(value) is types[str(OBJECT_COLUMNS[name]["data_type"])], name
         assert row["close_approach_at"].date() == row["close_approach_date"]
@@ -98,13 +98,13 @@ def test_years_that_lack_a_field_land_in_the_same_columns(neows_server: NeowsSer
 
 def test_what_no_column_takes_is_kept(neows_server: NeowsServer) -> None:
     (first, *_) = neows_server.days["2025-03-10"]
-    assert {row["further_fields"] for row in objects(*recorded_days())} == {None}
+    assert {row["unmapped_fields"] for row in objects(*recorded_days())} == {None}
     approach = {**first["close_approach_data"][0], "seen_from": "Hilo"}
     neows_server.days["2025-03-10"] = [
         {**first, "spin": {"hours": 2.5}, "close_approach_data": [approach]}
     ]
     (row,) = objects("2025-03-10")
-    assert json.loads(row["further_fields"]) == {
+    assert json.loads(row["unmapped_fields"]) == {
         "spin": {"hours": 2.5},
         "close_approach_data.seen_from": "Hilo",
     }
@@ -131,7 +131,7 @@ def test_what_no_column_takes_is_kept_however_deep_it_stands(
     place[path[-1]] = "1"
     neows_server.days["2025-03-10"] = [item]
     (row,) = objects("2025-03-10")
-    kept = json.loads(row["further_fields"])
+    kept = json.loads(row["unmapped_fields"])
     assert kept == {".".join(path): "1"} or kept == {path[0]: {path[1]: "1"}}
 
 
@@ -288,7 +288,7 @@ def test_a_refused_key_says_which_variable_to_set_and_does_not_repeat_it(
 
 
 def test_an_unreachable_server_is_an_error_with_the_window(
-    warehouse_folder: object, monkeypatch: pytest.MonkeyPatch
+    tmp_warehouse: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNTIME__REQUEST_MAX_ATTEMPTS", "1")
     with pytest.raises(Exception, match="for 2025-03-10 to 2025-03-10: NeoWs could not be reached"):
@@ -411,9 +411,9 @@ def test_attempts_wait_a_random_part_of_the_backoff(
 
 def test_an_upstream_that_asks_for_an_hour_is_left_until_then(neows_server: NeowsServer) -> None:
     neows_server.faults.append(Fault(status=503, headers={"Retry-After": "3600"}))
-    with pytest.raises(TryLaterError, match="come back in 3600 s") as caught:
+    with pytest.raises(RetryLaterError, match="come back in 3600 s") as caught:
         first_window(NeowsClient())
-    assert caught.value.seconds == 3600
+    assert caught.value.retry_after == 3600
     assert len(neows_server.requests) == 1
 
 
@@ -464,8 +464,8 @@ def test_every_shape_of_the_past_lands_in_the_same_columns(neows_server: NeowsSe
         assert made == {**synthetic_days(first, 30), **synthetic_days(first + timedelta(30), 30)}
         neows_server.days = made
         found = objects(*made)
-        assert sorted(row["neo_reference_id"] for row in found) == sorted(catalogue(made.values()))
-        assert {row["further_fields"] for row in found} == {None}
+        assert sorted(row["neo_reference_id"] for row in found) == sorted(catalog(made.values()))
+        assert {row["unmapped_fields"] for row in found} == {None}
         sent = [item for items in made.values() for item in items]
         assert {row["sentry_data"] is None for row in found} == {
             "sentry_data" not in item for item in sent
@@ -476,7 +476,7 @@ def test_every_shape_of_the_past_lands_in_the_same_columns(neows_server: NeowsSe
 def test_a_short_wait_for_the_limit_is_waited(
     neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("NASA_LONGEST_WAIT_SECONDS", "30")
+    monkeypatch.setenv("NASA_MAX_WAIT_SECONDS", "30")
     neows_server.limit, neows_server.hour = 2, 1.5
     client = NeowsClient()
     assert [first_window(client) for _ in range(4)] == [113] * 4
@@ -489,14 +489,14 @@ def test_a_limit_that_shrinks_meanwhile_is_noticed(neows_server: NeowsServer) ->
     first_window(client)
     neows_server.limit = 1
     for _ in range(3):
-        with pytest.raises(TryLaterError):
+        with pytest.raises(RetryLaterError):
             first_window(client)
     assert neows_server.statuses == [200, 429]
 
 
 def test_the_demo_key_says_what_it_can_do(neows_server: NeowsServer) -> None:
     neows_server.limit = 0
-    with pytest.raises(TryLaterError, match="DEMO_KEY allows 30 requests an hour and 50 a day"):
+    with pytest.raises(RetryLaterError, match="DEMO_KEY allows 30 requests an hour and 50 a day"):
         first_window(NeowsClient())
 
 
@@ -509,7 +509,7 @@ def test_ten_runs_learn_of_a_used_up_limit_from_one_refusal(neows_server: NeowsS
             for _ in range(10):
                 first_window(client)
                 answers += 1
-        except TryLaterError:
+        except RetryLaterError:
             pass
         return answers
 
@@ -521,9 +521,9 @@ def test_ten_runs_learn_of_a_used_up_limit_from_one_refusal(neows_server: NeowsS
 
 def test_a_limit_that_tells_no_wait_is_left_for_ten_minutes(neows_server: NeowsServer) -> None:
     neows_server.faults.append(Fault(status=429))
-    with pytest.raises(TryLaterError) as caught:
+    with pytest.raises(RetryLaterError) as caught:
         first_window(NeowsClient())
-    assert 590 < caught.value.seconds <= 600
+    assert 590 < caught.value.retry_after <= 600
 
 
 def test_a_request_that_hangs_holds_the_others_up_no_longer_than_its_timeout(
@@ -538,10 +538,10 @@ def test_a_request_that_hangs_holds_the_others_up_no_longer_than_its_timeout(
 
 
 def test_what_is_known_of_a_limit_may_be_lost(
-    neows_server: NeowsServer, warehouse_folder: Path
+    neows_server: NeowsServer, tmp_warehouse: Path
 ) -> None:
     first_window(NeowsClient())
-    (state,) = warehouse_folder.glob("warehouse.limits/*.json")
+    (state,) = tmp_warehouse.glob("warehouse.limits/*.json")
     ahead = time.time() + 9999
     for text in ("", "[]", '{"remaining"', json.dumps({"until": ahead, "told_at": ahead})):
         state.write_text(text)
@@ -549,23 +549,23 @@ def test_what_is_known_of_a_limit_may_be_lost(
 
 
 def test_keys_have_limits_of_their_own(
-    neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch, warehouse_folder: Path
+    neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Path
 ) -> None:
     neows_server.limit = 0
     for key, requests_made in (("DEMO_KEY", 1), (KEY, 2), (KEY, 2)):
         monkeypatch.setenv("NASA_API_KEY", key)
-        with pytest.raises(TryLaterError):
+        with pytest.raises(RetryLaterError):
             first_window(NeowsClient())
         assert len(neows_server.requests) == requests_made
-    states = list(warehouse_folder.glob("warehouse.limits/*.json"))
+    states = list(tmp_warehouse.glob("warehouse.limits/*.json"))
     assert len(states) == 2
     assert not any(KEY in f"{state} {state.read_text()}" for state in states)
 
 
 def test_the_longest_wait_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NASA_LONGEST_WAIT_SECONDS", "soon")
-    with pytest.raises(ValueError, match="NASA_LONGEST_WAIT_SECONDS is 'soon'"):
-        environment.seconds("NASA_LONGEST_WAIT_SECONDS")
+    monkeypatch.setenv("NASA_MAX_WAIT_SECONDS", "soon")
+    with pytest.raises(ValueError, match="NASA_MAX_WAIT_SECONDS is 'soon'"):
+        settings.get_seconds("NASA_MAX_WAIT_SECONDS")
 
 
 def sentry(server: NeowsServer) -> dict[str, list[str]]:
@@ -589,13 +589,13 @@ def test_a_sentry_object_is_looked_up_with_its_orbit_and_its_passes(
         (day, spk_id) for day in days for spk_id in passing[day]
     )
     assert looked
-    row, item = looked[0], catalogue(neows_server.days.values())[looked[0]["neo_reference_id"]]
-    orbit = looked_up(item)["orbital_data"]
+    row, item = looked[0], catalog(neows_server.days.values())[looked[0]["neo_reference_id"]]
+    orbit = detail_of(item)["orbital_data"]
     assert row["eccentricity"] == float(orbit["eccentricity"])
     assert row["first_observation_date"] == date(2015, 1, 19)
     assert row["orbit_class_type"] == "APO"
     assert row["orbit_class_range"] == orbit["orbit_class"]["orbit_class_range"]
-    assert json.loads(row["further_fields"]) == {"designation": row["name"].strip("()")}
+    assert json.loads(row["unmapped_fields"]) == {"designation": row["name"].strip("()")}
     passes = rows(found, SENTRY_APPROACH_COLUMNS)
     assert len(passes) == 2 * len(looked)
     assert {one["orbiting_body"] for one in passes} == {"Earth", "Venus"}
@@ -613,13 +613,13 @@ def test_an_object_that_passes_twice_is_asked_for_once_and_a_vanished_one_is_lef
         NeowsClient().object("1")
 
 
-def test_a_page_of_the_catalogue_is_typed(neows_server: NeowsServer) -> None:
+def test_a_page_of_the_catalog_is_typed(neows_server: NeowsServer) -> None:
     (answer, pages) = NeowsClient().browse(0)
     assert (len(answer), pages) == (20, 12)
     neows_server.faults.append(Fault(body='{"near_earth_objects": []}'))
     with pytest.raises(Exception, match="page 3: the answer does not say how many pages"):
         NeowsClient().browse(3)
-    assert neows_catalogue().resources["catalogue"].name == "catalogue"
+    assert neows_catalog().resources["catalog"].name == "catalog"
 
 
 LIVE_KEY = os.environ.get("NASA_LIVE_API_KEY", "")
@@ -627,16 +627,16 @@ LIVE_KEY = os.environ.get("NASA_LIVE_API_KEY", "")
 
 @pytest.mark.skipif(not LIVE_KEY, reason="asks NASA itself, with the key in NASA_LIVE_API_KEY")
 def test_nasa_still_answers_in_the_recorded_shape(
-    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NASA_API_KEY", LIVE_KEY)
-    monkeypatch.setenv("NASA_BASE_URL", environment.VARIABLES["NASA_BASE_URL"].default)
+    monkeypatch.setenv("NASA_BASE_URL", settings.SETTINGS["NASA_BASE_URL"].default)
     live = NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 17))
     recorded = {day: items for day, items in recorded_days().items() if day >= "2025"}
     assert live.keys() == recorded.keys()
     found = shape([item for items in live.values() for item in items])
     assert found == shape([item for items in recorded.values() for item in items])
-    assert {row["further_fields"] for row in objects(*recorded)} == {None}
+    assert {row["unmapped_fields"] for row in objects(*recorded)} == {None}
 
 
 def shape(value: Any) -> Any:

@@ -9,9 +9,9 @@ from dagster_dlt import dlt_assets
 from dlt.extract import DltResource
 
 from shared import warehouse
-from shared.checks import unique_rows_check
-from shared.resources import WarehouseDltResource
-from shared.translator import WarehouseTranslator, asset_key
+from shared.orchestration.checks import build_unique_rows_check
+from shared.orchestration.resource import WarehouseDltResource
+from shared.orchestration.translator import WarehouseTranslator, asset_key
 
 sold: list[dict[str, int]] = []
 
@@ -37,10 +37,10 @@ def items(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Itera
     yield from dlt.run(context=context)
 
 
-unique = unique_rows_check(asset_key("sold", "items"), ["shop", "times"])
+unique = build_unique_rows_check(asset_key("sold", "items"), ["shop", "times"])
 
 
-@pytest.mark.usefixtures("each_warehouse")
+@pytest.mark.usefixtures("any_warehouse")
 def test_a_row_that_stands_twice_is_named() -> None:
     for rows, told in (
         ([{"shop": 1, "times": 1}, {"shop": 1, "times": 2}], "all rows are unique"),
@@ -53,7 +53,7 @@ def test_a_row_that_stands_twice_is_named() -> None:
         assert check.passed == (told == "all rows are unique")
 
 
-@pytest.mark.usefixtures("each_warehouse")
+@pytest.mark.usefixtures("any_warehouse")
 def test_a_table_that_is_not_there_is_told_in_a_line(instance: dg.DagsterInstance) -> None:
     defs = dg.Definitions([items], asset_checks=[unique], resources={"dlt": WarehouseDltResource()})
     job = dg.define_asset_job("check", dg.AssetSelection.checks(unique))

@@ -17,7 +17,7 @@ HOLD = """
 import sys, time
 from shared import warehouse
 from shared.sources.simple import simple_source
-with warehouse.exclusive():
+with warehouse.exclusive_connection():
     print("held", flush=True)
     time.sleep(float(sys.argv[1]))
 """
@@ -44,16 +44,16 @@ def rows() -> list[int]:
 
 
 @pytest.fixture
-def file(warehouse_folder: Path) -> Path:
-    with warehouse.exclusive() as connection:
+def file(tmp_warehouse: Path) -> Path:
+    with warehouse.exclusive_connection() as connection:
         connection.execute("CREATE TABLE numbers AS SELECT 1 AS n")
-    return warehouse_folder / "warehouse.duckdb"
+    return tmp_warehouse / "warehouse.duckdb"
 
 
 @pytest.mark.usefixtures("file")
 def test_a_writer_waits_for_another_and_says_for_whom() -> None:
     told: list[str] = []
-    with holder(HOLD, 1) as other, warehouse.exclusive(told.append) as connection:
+    with holder(HOLD, 1) as other, warehouse.exclusive_connection(told.append) as connection:
         assert other.poll() is not None or other.wait(5) == 0
         connection.execute("INSERT INTO numbers VALUES (2)")
     assert rows() == [1, 2]
@@ -65,7 +65,7 @@ def test_a_program_that_knows_no_lock_file_delays_a_writer_and_does_not_fail_it(
     file: Path, mode: str
 ) -> None:
     told: list[str] = []
-    with holder(FOREIGN, 1, str(file), mode) as other, warehouse.exclusive(told.append):
+    with holder(FOREIGN, 1, str(file), mode) as other, warehouse.exclusive_connection(told.append):
         assert other.poll() is not None or other.wait(5) == 0
     assert len(told) == 1
     assert str(other.pid) in told[0]
@@ -87,8 +87,8 @@ def test_waiting_has_a_limit_and_ends_with_a_clear_error(
     monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "0.3")
     with holder(code, 30, str(file), "write") as other:
         with (
-            pytest.raises(warehouse.WarehouseBusyError, match=what) as caught,
-            warehouse.exclusive(),
+            pytest.raises(warehouse.LockTimeoutError, match=what) as caught,
+            warehouse.exclusive_connection(),
         ):
             pytest.fail("it was held")
         other.kill()
@@ -100,40 +100,40 @@ def test_waiting_has_a_limit_and_ends_with_a_clear_error(
 def test_a_killed_writer_frees_the_warehouse() -> None:
     with holder(HOLD, 600) as other:
         os.kill(other.pid, signal.SIGKILL)
-    with warehouse.exclusive() as connection:
+    with warehouse.exclusive_connection() as connection:
         connection.execute("INSERT INTO numbers VALUES (2)")
     assert rows() == [1, 2]
 
 
-def test_reading_before_the_first_load_says_what_to_do(warehouse_folder: Path) -> None:
+def test_reading_before_the_first_load_says_what_to_do(tmp_warehouse: Path) -> None:
     with pytest.raises(FileNotFoundError, match="uv run etl run"):
         warehouse.query("SELECT 1")
-    assert not (warehouse_folder / "warehouse.duckdb").exists()
+    assert not (tmp_warehouse / "warehouse.duckdb").exists()
 
 
-def test_a_damaged_file_is_an_error_at_once_and_no_wait(warehouse_folder: Path) -> None:
-    (warehouse_folder / "warehouse.duckdb").write_bytes(b"no database" * 1000)
-    with pytest.raises(duckdb.IOException), warehouse.exclusive():
+def test_a_damaged_file_is_an_error_at_once_and_no_wait(tmp_warehouse: Path) -> None:
+    (tmp_warehouse / "warehouse.duckdb").write_bytes(b"no database" * 1000)
+    with pytest.raises(duckdb.IOException), warehouse.exclusive_connection():
         pytest.fail("it opened")
 
 
-def test_declaring_a_pipeline_touches_no_disk(warehouse_folder: Path) -> None:
-    before = sorted(warehouse_folder.rglob("*"))
+def test_declaring_a_pipeline_touches_no_disk(tmp_warehouse: Path) -> None:
+    before = sorted(tmp_warehouse.rglob("*"))
     declared = warehouse.pipeline("a_pipeline", dataset_name="a_dataset")
     assert (declared.pipeline_name, declared.dataset_name) == ("a_pipeline", "a_dataset")
-    assert sorted(warehouse_folder.rglob("*")) == before
+    assert sorted(tmp_warehouse.rglob("*")) == before
 
 
 def test_each_run_has_a_working_folder_of_its_own_and_old_ones_are_swept(
-    warehouse_folder: Path,
+    tmp_warehouse: Path,
 ) -> None:
     declared = warehouse.pipeline("a_pipeline", dataset_name="a_dataset")
-    first, second = declared.open("run", simple_source()), declared.open("run", simple_source())
+    first, second = declared.create("run", simple_source()), declared.create("run", simple_source())
     assert first.working_dir != second.working_dir
-    folders = warehouse_folder / "warehouse.working"
+    folders = tmp_warehouse / "warehouse.working"
     assert len(list(folders.iterdir())) == 2
     long_ago = time.time() - 8 * 24 * 3600
     os.utime(first.pipelines_dir, (long_ago, long_ago))
-    third = declared.open("run", simple_source())
+    third = declared.create("run", simple_source())
     left = {folder.name for folder in folders.iterdir()}
     assert left == {Path(second.pipelines_dir).name, Path(third.pipelines_dir).name}

@@ -15,8 +15,8 @@ from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import warehouse
-from shared.resources import DLT_SETTINGS, replaced_rows
-from shared.warehouse.parquet_files import folder_of
+from shared.orchestration.resource import DLT_SETTINGS, partition_scopes
+from shared.warehouse.destinations.filesystem import partition_dir
 
 REPLACED: Any = {"disposition": "merge", "strategy": "delete-insert"}
 
@@ -38,12 +38,12 @@ def source_of(data: Any, name: str = "items", disposition: Any = None, **hints: 
 
 
 def load(source: DltSource, *partitions: str, **how: Any) -> warehouse.WarehousePipeline:
-    opened = warehouse.pipeline("exact_pipeline", dataset_name="exact").open(
-        "run", source, replaced_rows(source, partitions)
+    opened = warehouse.pipeline("exact_pipeline", dataset_name="exact").create(
+        "run", source, partition_scopes(source, partitions)
     )
-    with opened.turn(), dlt.config.values(DLT_SETTINGS):
+    with opened.partition_lock(), dlt.config.values(DLT_SETTINGS):
         opened.run(source, **how)
-    warehouse.close(opened, failed=False)
+    warehouse.cleanup(opened, failed=False)
     return opened
 
 
@@ -53,9 +53,9 @@ def count(table: str = "items") -> int:
 
 
 @pytest.fixture
-def on_files(warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def on_files(tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes the warehouse an empty folder, and returns it."""
-    folder = warehouse_folder / "lake"
+    folder = tmp_warehouse / "lake"
     monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", folder.as_uri())
     return folder
@@ -66,7 +66,7 @@ THREE = pa.table({"day": ["mon"] * 3, "n": [1, 2, 3]})
 
 
 def test_a_connection_that_is_lost_while_rows_are_copied_doubles_none(
-    on_postgres: str, monkeypatch: pytest.MonkeyPatch
+    postgres_warehouse: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(source_of(THREE, day=DAY), "mon")
     original, lost = Cursor.adbc_ingest, threading.Event()
@@ -74,7 +74,7 @@ def test_a_connection_that_is_lost_while_rows_are_copied_doubles_none(
     def losing(self: Cursor, table: str, *rest: Any, **named: Any) -> int:
         if table == "items" and not lost.is_set():
             lost.set()
-            with psycopg2.connect(on_postgres) as other, other.cursor() as cursor:
+            with psycopg2.connect(postgres_warehouse) as other, other.cursor() as cursor:
                 cursor.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = "
                     "'idle in transaction' AND datname = current_database()"
@@ -85,24 +85,24 @@ def test_a_connection_that_is_lost_while_rows_are_copied_doubles_none(
     loaded = load(source_of(THREE, day=DAY), "mon")
     assert lost.is_set()
     assert count() == 3
-    assert loaded.landed["items"].rows == 3
+    assert loaded.table_stats["items"].row_count == 3
 
 
-@pytest.mark.usefixtures("on_postgres")
+@pytest.mark.usefixtures("postgres_warehouse")
 def test_rows_of_many_files_and_of_a_pipeline_that_runs_twice_stand_once() -> None:
     rows = [{"day": "mon", "n": n} for n in range(100)]
     with dlt.config.values({"data_writer.file_max_items": 10, "data_writer.buffer_max_items": 10}):
         load(source_of(rows, day=DAY), "mon")
         source = source_of(rows, day=DAY)
-        opened = warehouse.pipeline("exact_pipeline", dataset_name="exact").open(
-            "run", source, replaced_rows(source, ["mon"])
+        opened = warehouse.pipeline("exact_pipeline", dataset_name="exact").create(
+            "run", source, partition_scopes(source, ["mon"])
         )
         for data in (rows, rows[:30]):
             opened.run(source_of(data, day=DAY))
     assert count() == 30
 
 
-@pytest.mark.parametrize("kind", ["on_postgres", "on_files"])
+@pytest.mark.parametrize("kind", ["postgres_warehouse", "on_files"])
 @pytest.mark.parametrize("file_format", ["csv", "insert_values", "jsonl"])
 def test_a_format_that_a_resource_asks_for_replaces_rows_all_the_same(
     request: pytest.FixtureRequest, kind: str, file_format: Any
@@ -124,7 +124,7 @@ WRONG = {
 }
 
 
-@pytest.mark.usefixtures("on_postgres")
+@pytest.mark.usefixtures("postgres_warehouse")
 @pytest.mark.parametrize("what", WRONG)
 def test_a_value_of_another_type_lands_as_itself_or_not_at_all(what: str) -> None:
     values, data_type = WRONG[what]
@@ -138,7 +138,7 @@ def test_a_value_of_another_type_lands_as_itself_or_not_at_all(what: str) -> Non
         load(source, "mon")
 
 
-@pytest.mark.usefixtures("on_postgres")
+@pytest.mark.usefixtures("postgres_warehouse")
 def test_numbers_of_other_widths_land_as_they_are() -> None:
     numbers = {
         "narrow": pa.array([7], pa.int16()),
@@ -159,7 +159,7 @@ AMBIGUOUS: dict[str, tuple[Any, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["warehouse_folder", "on_postgres", "on_files"])
+@pytest.mark.parametrize("kind", ["tmp_warehouse", "postgres_warehouse", "on_files"])
 @pytest.mark.parametrize("what", AMBIGUOUS)
 def test_a_partition_whose_name_reads_otherwise_as_its_rows_is_refused(
     request: pytest.FixtureRequest, kind: str, what: str
@@ -167,7 +167,7 @@ def test_a_partition_whose_name_reads_otherwise_as_its_rows_is_refused(
     request.getfixturevalue(kind)
     value, data_type, key = AMBIGUOUS[what]
     source = source_of([{"key": value}], key={"data_type": data_type, "partition": True})
-    with pytest.raises(warehouse.PartitionError, match="none of the partitions"):
+    with pytest.raises(warehouse.OutOfPartitionError, match="none of the partitions"):
         load(source, key)
 
 
@@ -189,7 +189,7 @@ def test_a_layout_by_which_nothing_would_be_replaced_is_refused(
     on_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DESTINATION__WAREHOUSE__LAYOUT", "{table_name}/{load_id}/{file_id}.{ext}")
-    with pytest.raises(warehouse.WarehouseSettingError, match="LAYOUT"):
+    with pytest.raises(warehouse.WarehouseConfigError, match="LAYOUT"):
         load(source_of(THREE, day=DAY), "mon")
     assert not on_files.exists()
 
@@ -210,7 +210,7 @@ PARTITIONS = ["", ".", "..", "a/b", "a%2Fb", "50%", "*?[x]", "é 日", "a.b", "%
 
 
 def test_each_partition_has_a_folder_of_its_own(on_files: Path) -> None:
-    assert len({folder_of(name) for name in PARTITIONS}) == len(PARTITIONS)
+    assert len({partition_dir(name) for name in PARTITIONS}) == len(PARTITIONS)
     for name in PARTITIONS * 2:
         load(source_of(pa.table({"day": [name], "n": [1]}), day=DAY), name)
     found = warehouse.query("SELECT day, count(*) AS n FROM exact.items GROUP BY 1")
@@ -230,7 +230,7 @@ def test_what_files_cannot_replace_is_refused_and_nothing_is_left(on_files: Path
     assert not list(on_files.rglob("items*/**/*.parquet"))
 
 
-@pytest.fixture(params=["on_postgres", "on_files"])
+@pytest.fixture(params=["postgres_warehouse", "on_files"])
 def three_rows(request: pytest.FixtureRequest) -> str:
     request.getfixturevalue(request.param)
     load(source_of(THREE, day=DAY), "mon")
@@ -267,14 +267,14 @@ def test_a_query_may_name_its_parts_and_cast_its_parameters(three_rows: str) -> 
 
 
 def test_a_wrong_scheme_is_named_and_no_password_told(
-    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert warehouse_folder
+    assert tmp_warehouse
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
     address = "postgresql+psycopg2://me:s3cret@127.0.0.1:9/x"
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
     with pytest.raises(
-        warehouse.WarehouseSettingError, match="must begin with postgresql://"
+        warehouse.WarehouseConfigError, match="must begin with postgresql://"
     ) as told:
         warehouse.query("FROM exact.items")
     assert "s3cret" not in str(told.value)

@@ -14,16 +14,21 @@ from urllib.parse import urlsplit
 import psycopg2
 import pytest
 
-from shared import environment, warehouse
+from shared import warehouse
+from shared.redaction import redact
 from shared.sources.simple import simple_source
-from shared.warehouse.destination import TYPES, configured, destination
-from shared.warehouse.locks import PostgresLocks
+from shared.warehouse.destinations.factory import (
+    SUPPORTED_TYPES,
+    create_destination,
+    resolve_configuration,
+)
+from shared.warehouse.locks import PostgresLockManager
 
 HOLD = """
 import sys
-from shared.warehouse.locks import PostgresLocks
-locks = PostgresLocks("numbers", print, sys.argv[1], "the other run")
-with locks.turn({"daily": ["mon"]}), locks.load():
+from shared.warehouse.locks import PostgresLockManager
+locks = PostgresLockManager("numbers", print, sys.argv[1], "the other run")
+with locks.partition_lock({"daily": ["mon"]}), locks.dataset_lock():
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -44,70 +49,79 @@ def holder(address: str) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def locks_of(address: str, told: list[str] | None = None) -> PostgresLocks:
-    return PostgresLocks("numbers", (told if told is not None else []).append, address, "this run")
+def locks_of(address: str, told: list[str] | None = None) -> PostgresLockManager:
+    return PostgresLockManager(
+        "numbers", (told if told is not None else []).append, address, "this run"
+    )
 
 
-def test_a_run_waits_for_another_of_its_partition_and_says_for_whom(on_postgres: str) -> None:
+def test_a_run_waits_for_another_of_its_partition_and_says_for_whom(
+    postgres_warehouse: str,
+) -> None:
     told: list[str] = []
-    with holder(on_postgres) as other:
+    with holder(postgres_warehouse) as other:
         release = threading.Timer(1, other.kill)  # as if its machine were gone
         release.start()
-        with locks_of(on_postgres, told).turn({"daily": ["mon"]}):
+        with locks_of(postgres_warehouse, told).partition_lock({"daily": ["mon"]}):
             assert other.wait(5) == -signal.SIGKILL
     assert told == [
         "Waiting for another run of the same partition of numbers: the other run on 127.0.0.1"
     ]
 
 
-def test_runs_of_other_partitions_and_other_tables_go_on_beside_it(on_postgres: str) -> None:
+def test_runs_of_other_partitions_and_other_tables_go_on_beside_it(postgres_warehouse: str) -> None:
     told: list[str] = []
-    with holder(on_postgres):
-        with locks_of(on_postgres, told).turn({"daily": ["tue", "wed"], "hourly": ["mon"]}):
+    with holder(postgres_warehouse):
+        with locks_of(postgres_warehouse, told).partition_lock(
+            {"daily": ["tue", "wed"], "hourly": ["mon"]}
+        ):
             pass
-        with locks_of(on_postgres, told).turn({"pipeline numbers": []}):
+        with locks_of(postgres_warehouse, told).partition_lock({"pipeline numbers": []}):
             pass
     assert told == []
 
 
 @pytest.mark.parametrize("values", [[], ["mon"], [str(number) for number in range(5_000)]])
 def test_waiting_has_a_limit_however_much_a_run_replaces(
-    on_postgres: str, values: list[str], monkeypatch: pytest.MonkeyPatch
+    postgres_warehouse: str, values: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "0.2")
     with (
-        holder(on_postgres),
-        pytest.raises(warehouse.WarehouseBusyError, match="the other run on 127"),
-        locks_of(on_postgres).turn({"daily": values}),
+        holder(postgres_warehouse),
+        pytest.raises(warehouse.LockTimeoutError, match="the other run on 127"),
+        locks_of(postgres_warehouse).partition_lock({"daily": values}),
     ):
         pytest.fail("it was held")
 
 
 def test_loads_of_a_dataset_take_turns_and_those_of_others_do_not_wait(
-    on_postgres: str, monkeypatch: pytest.MonkeyPatch
+    postgres_warehouse: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "0.2")
-    with holder(on_postgres):
-        with PostgresLocks("words", print, on_postgres, "this run").load():
+    with holder(postgres_warehouse):
+        with PostgresLockManager("words", print, postgres_warehouse, "this run").dataset_lock():
             pass
         with (
-            pytest.raises(warehouse.WarehouseBusyError, match="numbers, which another run loads"),
-            locks_of(on_postgres).load(),
+            pytest.raises(warehouse.LockTimeoutError, match="numbers, which another run loads"),
+            locks_of(postgres_warehouse).dataset_lock(),
         ):
             pytest.fail("it was held")
 
 
 def test_a_run_whose_connection_ended_has_lost_its_turn_and_loads_nothing(
-    on_postgres: str,
+    postgres_warehouse: str,
 ) -> None:
-    held = locks_of(on_postgres)
-    with held.turn({"daily": ["mon"]}):
-        with psycopg2.connect(on_postgres) as connection, connection.cursor() as cursor:
+    held = locks_of(postgres_warehouse)
+    with held.partition_lock({"daily": ["mon"]}):
+        with psycopg2.connect(postgres_warehouse) as connection, connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE application_name = 'this run'"
             )
-        with pytest.raises(warehouse.WarehouseUnreachableError, match="lost its turn"), held.load():
+        with (
+            pytest.raises(warehouse.WarehouseConnectionError, match="lost its turn"),
+            held.dataset_lock(),
+        ):
             pytest.fail("it has no turn")
 
 
@@ -118,8 +132,8 @@ from shared import warehouse
 from shared.sources.simple import simple_source
 declared = warehouse.pipeline("simple_pipeline", dataset_name="simple")
 source = simple_source()
-pipeline = declared.open("run", source)
-with pipeline.turn():
+pipeline = declared.create("run", source)
+with pipeline.partition_lock():
     pipeline.run(source)
 """
     return subprocess.run(
@@ -132,14 +146,14 @@ with pipeline.turn():
 
 
 def test_a_mistyped_type_is_an_error_that_names_the_variable_and_what_was_meant(
-    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgress")
-    with pytest.raises(warehouse.WarehouseSettingError) as told:
-        warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
+    with pytest.raises(warehouse.WarehouseConfigError) as told:
+        warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
     assert "WAREHOUSE_TYPE is 'postgress'" in str(told.value)
     assert "Did you mean postgres?" in str(told.value)
-    assert not list(warehouse_folder.glob("warehouse*"))
+    assert not list(tmp_warehouse.glob("warehouse*"))
 
 
 NEEDED = {
@@ -150,70 +164,70 @@ NEEDED = {
 
 @pytest.mark.parametrize("kind", NEEDED)
 def test_a_missing_credential_is_named_before_anything_is_asked(
-    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_TYPE", kind)
-    with pytest.raises(warehouse.WarehouseSettingError) as told:
-        warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
+    with pytest.raises(warehouse.WarehouseConfigError) as told:
+        warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
     assert f"WAREHOUSE_TYPE is {kind}, and {NEEDED[kind]} is not set" in str(told.value)
-    assert not list(warehouse_folder.glob("warehouse*"))
+    assert not list(tmp_warehouse.glob("warehouse*"))
 
 
 def test_a_part_that_is_missing_of_credentials_is_named(
-    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert warehouse_folder
+    assert tmp_warehouse
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", "postgresql://me@127.0.0.1/x")
-    with pytest.raises(warehouse.WarehouseSettingError, match="CREDENTIALS__PASSWORD is not set"):
-        warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
+    with pytest.raises(warehouse.WarehouseConfigError, match="CREDENTIALS__PASSWORD is not set"):
+        warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
 
 
 def test_a_server_that_does_not_answer_is_an_error_without_the_password(
-    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert warehouse_folder
+    assert tmp_warehouse
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
     address = "postgresql://me:s3cret-of-mine@127.0.0.1:9/x"
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
-    opened = warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
-    with pytest.raises(warehouse.WarehouseUnreachableError) as told, opened.turn():
+    opened = warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
+    with pytest.raises(warehouse.WarehouseConnectionError) as told, opened.partition_lock():
         pytest.fail("nothing listens there")
     assert "port 9" in str(told.value)
     assert "DESTINATION__WAREHOUSE__CREDENTIALS" in str(told.value)
     assert "s3cret-of-mine" not in str(told.value)
-    with pytest.raises(warehouse.WarehouseUnreachableError, match="port 9"):
+    with pytest.raises(warehouse.WarehouseConnectionError, match="port 9"):
         warehouse.query("FROM a_dataset.a_table")
-    assert environment.redacted("password s3cret-of-mine") == "password ***"
+    assert redact("password s3cret-of-mine") == "password ***"
 
 
 def test_a_forgotten_type_makes_no_file_of_a_server(
-    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", "postgresql://me:secret@127.0.0.1/x")
-    with pytest.raises(warehouse.WarehouseSettingError, match="WAREHOUSE_TYPE is duckdb"):
-        warehouse.pipeline("a_pipeline", "a_dataset").open("run", simple_source())
-    assert not list(warehouse_folder.glob("warehouse*"))
+    with pytest.raises(warehouse.WarehouseConfigError, match="WAREHOUSE_TYPE is duckdb"):
+        warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
+    assert not list(tmp_warehouse.glob("warehouse*"))
 
 
 def test_a_warehouse_that_moves_is_the_environment_s_and_not_the_one_in_the_state(
-    on_postgres: str, warehouse_folder: Path
+    postgres_warehouse: str, tmp_warehouse: Path
 ) -> None:
     file = {"WAREHOUSE_TYPE": "duckdb", "DESTINATION__WAREHOUSE__CREDENTIALS": ""}
     # The state that dlt stored names a file; the environment names a server, and the other way round.
     for settings in (file, {}, file):
         done = run_alone(settings)
         assert done.returncode == 0, done.stderr
-    with psycopg2.connect(on_postgres) as connection, connection.cursor() as cursor:
+    with psycopg2.connect(postgres_warehouse) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM simple._dlt_loads")
         assert cursor.fetchone() == (1,)
-    assert (warehouse_folder / "warehouse.duckdb").exists()
+    assert (tmp_warehouse / "warehouse.duckdb").exists()
 
 
-def test_a_replaced_table_is_never_empty_for_a_reader(on_postgres: str) -> None:
+def test_a_replaced_table_is_never_empty_for_a_reader(postgres_warehouse: str) -> None:
     """A snapshot that is older than a load still sees the old rows."""
     assert run_alone({}).returncode == 0
-    reader = psycopg2.connect(on_postgres)
+    reader = psycopg2.connect(postgres_warehouse)
     try:
         reader.set_session(isolation_level="REPEATABLE READ")
         with reader.cursor() as cursor:
@@ -245,14 +259,14 @@ CREDENTIALS: dict[str, dict[str, str]] = {
 
 @pytest.mark.parametrize("kind", CREDENTIALS)
 def test_destinations_in_the_cloud_can_do_what_exact_loads_need(
-    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Constructed and their capabilities checked; none of them is reached."""
-    assert warehouse_folder
+    assert tmp_warehouse
     monkeypatch.setenv("WAREHOUSE_TYPE", kind)
     for name, value in CREDENTIALS[kind].items():
         monkeypatch.setenv(f"DESTINATION__WAREHOUSE__{name}", value)
-    made: Any = destination()
+    made: Any = create_destination()
     assert made.destination_name == "warehouse"
     assert made.destination_type == f"dlt.destinations.{kind}"
     configuration = made.configuration(made.spec()._bind_dataset_name("a_dataset"))
@@ -262,27 +276,27 @@ def test_destinations_in_the_cloud_can_do_what_exact_loads_need(
     assert "delete-insert" in capabilities.supported_merge_strategies
     assert "insert-from-staging" in capabilities.supported_replace_strategies
     assert "parquet" in capabilities.supported_loader_file_formats
-    rows = warehouse.ReplacedRows("r", "day", ("mon", "a;b'"))
-    condition = rows.condition(capabilities.sqlglot_dialect, capabilities.escape_identifier)
+    rows = warehouse.PartitionScope("r", "day", ("mon", "a;b'"))
+    condition = rows.to_sql(capabilities.sqlglot_dialect, capabilities.escape_identifier)
     assert ";" not in condition
 
 
 def test_a_destination_whose_packages_are_missing_says_how_to_add_them(
-    warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert warehouse_folder
+    assert tmp_warehouse
     monkeypatch.setenv("WAREHOUSE_TYPE", "clickhouse")
     monkeypatch.setenv(
         "DESTINATION__WAREHOUSE__CREDENTIALS", CREDENTIALS["clickhouse"]["CREDENTIALS"]
     )
-    with pytest.raises(warehouse.WarehouseSettingError, match=r"uv add .*'dlt\[clickhouse\]'"):
-        configured(destination(), "a_dataset")
+    with pytest.raises(warehouse.WarehouseConfigError, match=r"uv add .*'dlt\[clickhouse\]'"):
+        resolve_configuration(create_destination(), "a_dataset")
 
 
 def test_every_type_is_a_destination_of_dlt_s() -> None:
     import dlt
 
-    assert all(hasattr(dlt.destinations, kind) for kind in TYPES)
+    assert all(hasattr(dlt.destinations, kind) for kind in SUPPORTED_TYPES)
 
 
 def test_a_password_of_an_address_is_found_wherever_it_stands(
@@ -292,4 +306,4 @@ def test_a_password_of_an_address_is_found_wherever_it_stands(
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
     assert urlsplit(address).password == "p%40ssword-1"
     for text in (address, "p%40ssword-1", "p@ssword-1"):
-        assert environment.redacted(f"<{text}>") == "<***>"
+        assert redact(f"<{text}>") == "<***>"

@@ -90,14 +90,14 @@ class Lake:
 
 
 @pytest.fixture
-def lake(tmp_path: Path, launcher: Launcher, on_ducklake: str) -> Lake:
+def lake(tmp_path: Path, launcher: Launcher, ducklake_warehouse: str) -> Lake:
     """A lake of the test's own."""
-    assert on_ducklake
+    assert ducklake_warehouse
     return Lake(tmp_path, launcher)
 
 
 def test_eight_writers_at_once_land_exactly_in_a_lake_that_the_first_of_them_makes(
-    lake: Lake, on_ducklake: str
+    lake: Lake, ducklake_warehouse: str
 ) -> None:
     prices = [lake.drop(day) for day in DAYS]
     config = {"ops": {"import_file": {"config": {"path": f"{DAYS[0]}.csv"}}}}
@@ -115,7 +115,7 @@ def test_eight_writers_at_once_land_exactly_in_a_lake_that_the_first_of_them_mak
         "SELECT data_file FROM ducklake_list_files('lake', 'load_dict', schema => 'simple')"
     )
     assert files
-    assert all(file.startswith(f"{on_ducklake}/simple/load_dict/") for (file,) in files)
+    assert all(file.startswith(f"{ducklake_warehouse}/simple/load_dict/") for (file,) in files)
     assert not list(lake.home.iterdir()), "an extension went into the user's home"
 
 
@@ -132,9 +132,9 @@ def test_a_killed_writer_leaves_old_rows_or_new_and_the_next_run_is_exact(lake: 
         old = new
 
 
-def test_a_reader_makes_no_lake_and_changes_none(on_ducklake: str) -> None:
-    assert on_ducklake
-    with pytest.raises(warehouse.WarehouseUnreachableError, match="does not exist"):
+def test_a_reader_makes_no_lake_and_changes_none(ducklake_warehouse: str) -> None:
+    assert ducklake_warehouse
+    with pytest.raises(warehouse.WarehouseConnectionError, match="does not exist"):
         warehouse.query("SELECT 1")
     with (
         psycopg2.connect(os.environ[f"{ADDRESS}CATALOG"]) as connection,

@@ -30,8 +30,8 @@ from dlt.destinations.impl.postgres.postgres import PostgresClient
 from dlt.destinations.job_client_impl import SqlLoadJob
 
 from shared import warehouse
-from shared.sources import csv
-from shared.warehouse.postgres_copy import CopyJob, ReplacingCopyJob
+from shared.sources.csv import source as csv
+from shared.warehouse.destinations.postgres import CopyJob, ReplaceCopyJob
 
 _EVERYWHERE: dict[str, tuple[type, str]] = {
     "extract": (dlt.Pipeline, "extract"),
@@ -44,14 +44,14 @@ POINTS: dict[str, dict[str, tuple[type, str]]] = {
         **_EVERYWHERE,
         "schema": (DuckDbClient, "update_stored_schema"),
         "copy": (DuckDbCopyJob, "run"),
-        "pushed down": (warehouse.PushedDownJob, "run"),
+        "pushed down": (warehouse.PushdownLoadJob, "run"),
         "commit": (DuckDbSqlClient, "commit_transaction"),
         "complete": (DuckDbClient, "complete_load"),
     },
     "postgres": {
         **_EVERYWHERE,
         "schema": (PostgresClient, "update_stored_schema"),
-        "copy": (ReplacingCopyJob, "run"),
+        "copy": (ReplaceCopyJob, "run"),
         "insert": (CopyJob, "_copy"),  # the old rows are deleted, in this transaction
         "complete": (PostgresClient, "complete_load"),
     },
@@ -70,7 +70,7 @@ def arm(point: str) -> None:
     if when == "inside":
         die_inside_merge()
         return
-    owner, method = POINTS[warehouse.kind()][name]
+    owner, method = POINTS[warehouse.warehouse_type()][name]
     original: Callable[..., Any] = getattr(owner, method)
 
     def dying(*arguments: Any, **named: Any) -> Any:
@@ -102,7 +102,7 @@ def shift_clock(seconds: float) -> None:
 
 
 def run(command: dict[str, Any]) -> bool:
-    """Materialises the command's assets in this process."""
+    """Materializes the command's assets in this process."""
     import dagster as dg
 
     if "die" in command:

@@ -78,7 +78,7 @@ def test_under_a_limit(workspace: Workspace, tally: Tally) -> None:
     days = served(workspace, tally)
     workspace.neows.limit = 100 if tally.asked >= LONG else 4
     workspace.neows.hour = 20.0 if tally.asked >= LONG else 2.0
-    environment = {**home(workspace), "NASA_LONGEST_WAIT_SECONDS": "0"}
+    environment = {**home(workspace), "NASA_MAX_WAIT_SECONDS": "0"}
     (code,) = workspace.run(backfill(workspace, days, environment=environment))
     tally.trial(code == 0 and exact(workspace, days), f"{code}: {workspace.log()[-3000:]}")
     answered = workspace.neows.statuses.count(200)
@@ -92,7 +92,7 @@ def test_side_by_side(workspace: Workspace, tally: Tally) -> None:
     workspace.neows.hour = 30.0 if tally.asked >= LONG else 5.0
     part = -(-len(days) // 10)
     parts = [days[start : start + part] for start in range(0, len(days), part)]
-    environment = {"NASA_LONGEST_WAIT_SECONDS": "120"}
+    environment = {"NASA_MAX_WAIT_SECONDS": "120"}
     codes = workspace.run(
         *({**backfill(workspace, each, environment=environment), "stored": False} for each in parts)
     )

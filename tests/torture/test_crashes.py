@@ -175,16 +175,16 @@ def attack(victim: Victim, tally: Tally, deaths: list[dict[str, Any]]) -> int:
 def test_named_points(workspace: Workspace, tally: Tally, victim: Callable[..., Victim]) -> None:
     """Killed at a named point, a run leaves old rows or new; the next is exact."""
     attacked = victim(workspace)
-    on_postgres = isinstance(workspace, ServerWorkspace)
-    known = WHERE["postgres" if on_postgres else "duckdb"]
+    postgres_warehouse = isinstance(workspace, ServerWorkspace)
+    known = WHERE["postgres" if postgres_warehouse else "duckdb"]
     where = [point for point in known if not point.endswith(attacked.never)]
     points = random.Random(1).sample(where, min(len(where), tally.asked))
-    if on_postgres:
+    if postgres_warehouse:
         points = ["before insert", *points]
     elif "merge" not in attacked.never:
         points = ["inside merge", *points]
     logs = attack(attacked, tally, [{"die": point} for point in points])
-    assert logs or on_postgres, "no death left a write-ahead log"
+    assert logs or postgres_warehouse, "no death left a write-ahead log"
 
 
 @pytest.mark.parametrize(

@@ -303,9 +303,10 @@ class Server:
 
     def crash_postgres(self, seconds: float = 0) -> None:
         """Crashes Postgres, which stays away for some time, in the middle of a load."""
-        on_postgres = isinstance(self.workspace, ServerWorkspace)
+        postgres_warehouse = isinstance(self.workspace, ServerWorkspace)
         self.wait_for(
-            lambda: self.sql(LOADS) if on_postgres else self.started(*self.locations), "a load"
+            lambda: self.sql(LOADS) if postgres_warehouse else self.started(*self.locations),
+            "a load",
         )
         self.postgres.stop("immediate")
         try:

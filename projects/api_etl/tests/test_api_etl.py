@@ -143,7 +143,7 @@ def test_the_summary_agrees_with_the_feed(
 def test_a_failed_request_loads_nothing_and_leaves_no_key_anywhere(
     neows_server: NeowsServer,
     instance: dg.DagsterInstance,
-    warehouse_folder: Path,
+    tmp_warehouse: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     failure: tuple[int, str, str],
@@ -156,7 +156,7 @@ def test_a_failed_request_loads_nothing_and_leaves_no_key_anywhere(
     assert landed() == {"2025-03-10": 15}
     assert neows_server.requests[0][1]["X-Api-Key"] == KEY
     assert KEY not in "".join(capfd.readouterr())
-    seen = [path for path in warehouse_folder.rglob("*") if path.is_file()]
+    seen = [path for path in tmp_warehouse.rglob("*") if path.is_file()]
     assert len(seen) > 5
     assert [path for path in seen if KEY.encode() in path.read_bytes()] == []
 

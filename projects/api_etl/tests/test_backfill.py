@@ -10,7 +10,8 @@ import pytest
 
 from api_etl import assets
 from api_etl.definitions import defs
-from shared import resources, warehouse
+from shared import warehouse
+from shared.orchestration import resource
 from shared.testing.neows_objects import synthetic_days
 from shared.testing.neows_server import NeowsServer
 
@@ -45,7 +46,7 @@ def backfill(
 
 
 def landed() -> dict[str, int]:
-    if not warehouse.path().exists():
+    if not warehouse.duckdb_path().exists():
         return {}
     rows = warehouse.query(
         "SELECT close_approach_date::VARCHAR AS day, element_count, count(neo_reference_id) AS n "
@@ -69,9 +70,9 @@ def metadata(instance: dg.DagsterInstance, key: dg.AssetKey, day: str) -> dict[s
     found = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=key, asset_partitions=[day]), limit=1
     )
-    materialisation = found.records[0].asset_materialization
-    assert materialisation
-    return {name: value.value for name, value in materialisation.metadata.items()}
+    materialization = found.records[0].asset_materialization
+    assert materialization
+    return {name: value.value for name, value in materialization.metadata.items()}
 
 
 def test_a_backfill_takes_a_request_for_eight_days_and_tells_how_far_it_is(
@@ -123,7 +124,7 @@ def test_a_used_up_limit_is_left_and_come_back_to(
     days: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("NASA_LONGEST_WAIT_SECONDS", "0")
+    monkeypatch.setenv("NASA_MAX_WAIT_SECONDS", "0")
     neows_server.limit, neows_server.hour = 4, 15  # longer than a busy machine takes for five
     result = backfill(instance, days)
     assert result.success
@@ -147,7 +148,9 @@ def test_objects_and_the_days_they_were_counted_on_land_together(
     neows_server.days[other] = neows_server.days[other][:1]
     kept = sent(neows_server, [one])
     assert backfill(instance, [one]).success
-    with duckdb.connect(str(warehouse.path())) as connection:  # two days with a count fail now
+    with duckdb.connect(
+        str(warehouse.duckdb_path())
+    ) as connection:  # two days with a count fail now
         connection.execute(
             "CREATE UNIQUE INDEX i ON nasa_neo.near_earth_objects_days(element_count)"
         )
@@ -175,14 +178,14 @@ def test_what_came_before_the_limit_was_used_up_has_landed(
     days: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(resources, "MOST_RETRIES", 0)
+    monkeypatch.setattr(resource, "MAX_RETRIES", 0)
     neows_server.limit = 5
     assert not backfill(instance, days).success
     # Two loads of two requests, and the first request of the third.
     assert landed() == sent(neows_server, days[:40])
     assert instance.get_materialized_partitions(OBJECTS) == set(days[:40])
     neows_server.limit = 1000
-    for state in warehouse.path().parent.glob("warehouse.limits/*.json"):
+    for state in warehouse.duckdb_path().parent.glob("warehouse.limits/*.json"):
         state.unlink()
     assert backfill(instance, days, only_missing="true").success
     assert landed() == sent(neows_server, days)
@@ -195,7 +198,7 @@ def test_a_limit_that_is_used_up_from_the_start_changes_nothing(
     days: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(resources, "MOST_RETRIES", 0)
+    monkeypatch.setattr(resource, "MAX_RETRIES", 0)
     assert backfill(instance, days[:16]).success
     neows_server.limit = 0
     assert not backfill(instance, days).success
@@ -264,40 +267,40 @@ def test_look_ups_are_left_and_come_back_to_as_well(
 
 def walk(instance: dg.DagsterInstance) -> bool:
     job = defs.resolve_implicit_global_asset_job_def()
-    key = dg.AssetKey(["nasa_neo", "catalogue"])
+    key = dg.AssetKey(["nasa_neo", "catalog"])
     return job.execute_in_process(
         asset_selection=[key], instance=instance, raise_on_error=False
     ).success
 
 
-def catalogued() -> dict[str, int]:
-    sql = "SELECT neo_reference_id AS id, catalogue_pass AS walk FROM nasa_neo.catalogue"
+def catalogd() -> dict[str, int]:
+    sql = "SELECT neo_reference_id AS id, crawl_number AS walk FROM nasa_neo.catalog"
     return {row["id"]: row["walk"] for row in warehouse.query(sql)}
 
 
-def test_the_catalogue_is_walked_on_from_the_page_that_landed_last(
+def test_the_catalog_is_walked_on_from_the_page_that_landed_last(
     neows_server: NeowsServer, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assets, "PAGES_PER_LOAD", 5)
     ids = {item["neo_reference_id"] for items in neows_server.days.values() for item in items}
     assert walk(instance)
-    assert len(catalogued()) == 100
+    assert len(catalogd()) == 100
     neows_server.failure = (400, "application/json", "{}")
     assert not walk(instance)
     neows_server.failure = None
     assert walk(instance)
     assert walk(instance)
-    assert catalogued() == dict.fromkeys(ids, 1)
+    assert catalogd() == dict.fromkeys(ids, 1)
     pages = [int(address.partition("page=")[2]) for address, _ in neows_server.requests]
     assert pages == [0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10, 11]
 
-    # What has left the catalogue keeps the number of the walk that met it last.
+    # What has left the catalog keeps the number of the walk that met it last.
     gone = {item["neo_reference_id"] for item in neows_server.days.pop("2015-04-01")}
     still = {item["neo_reference_id"] for items in neows_server.days.values() for item in items}
     for _ in range(3):
         assert walk(instance)
-    assert {key for key, number in catalogued().items() if number == 1} == gone - still
-    assert set(catalogued()) == ids
+    assert {key for key, number in catalogd().items() if number == 1} == gone - still
+    assert set(catalogd()) == ids
 
 
 def test_pages_that_came_before_the_limit_was_used_up_have_landed(
@@ -305,9 +308,9 @@ def test_pages_that_came_before_the_limit_was_used_up_have_landed(
 ) -> None:
     neows_server.limit = 3
     assert walk(instance)
-    assert len(catalogued()) == 60
+    assert len(catalogd()) == 60
     assert not walk(instance)
-    assert len(catalogued()) == 60
+    assert len(catalogd()) == 60
 
 
 def test_days_beside_a_backfill_are_no_business_of_its(

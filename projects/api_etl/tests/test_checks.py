@@ -41,7 +41,7 @@ def told(result: dg.ExecuteInProcessResult) -> Results:
 
 
 def change(sql: str) -> None:
-    with duckdb.connect(str(warehouse.path())) as connection:
+    with duckdb.connect(str(warehouse.duckdb_path())) as connection:
         connection.execute(sql)
 
 
@@ -54,7 +54,7 @@ def test_what_nasa_sent_passes_all_checks_but_that_it_is_yesterday(
         assert result.success
     seen = told(result)
     assert seen.keys() == {*checks.PROMISES, "rows_are_unique"}
-    assert {name for name, (passed, *_) in seen.items() if not passed} == {"yesterday_is_there"}
+    assert {name for name, (passed, *_) in seen.items() if not passed} == {"yesterday_is_loaded"}
 
 
 def test_the_old_shape_and_made_up_days_pass_as_well(
@@ -77,7 +77,7 @@ def test_the_old_shape_and_made_up_days_pass_as_well(
     ]
     assert load(instance, "2018-09-01", "2018-10-30").success
     red = {name for name, (passed, *_) in look(instance).items() if not passed}
-    assert red == {"yesterday_is_there"}
+    assert red == {"yesterday_is_loaded"}
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,10 @@ def test_the_old_shape_and_made_up_days_pass_as_well(
         ),
         (
             (
-                """UPDATE nasa_neo.near_earth_objects SET further_fields = '{"spin": 2}' """
+                """UPDATE nasa_neo.near_earth_objects SET unmapped_fields = '{"spin": 2}' """
                 "WHERE name = '(2015 BY512)'"
             ),
-            "no_further_fields",
+            "no_unmapped_fields",
             "WARN",
             "spin, since 2025-03-10",
         ),
@@ -149,7 +149,7 @@ def test_each_check_is_red_for_its_own_reason(
     seen = look(instance)
     assert {name for name, (passed, *_) in seen.items() if not passed} == {
         check,
-        "yesterday_is_there",
+        "yesterday_is_loaded",
     }
     assert seen[check][1] == severity
     assert reason in seen[check][2]
@@ -183,18 +183,18 @@ def test_yesterday_without_objects_is_there(
     monkeypatch.setattr(checks, "due_day", lambda _: date(2025, 3, 11))
     neows_server.days["2025-03-11"] = []
     assert load(instance, "2025-03-10", "2025-03-10").success
-    passed, severity, reason = look(instance)["yesterday_is_there"]
+    passed, severity, reason = look(instance)["yesterday_is_loaded"]
     assert (passed, severity, reason) == (False, "WARN", "2025-03-11 is not there; load it")
     assert load(instance, "2025-03-11", "2025-03-11").success
-    assert look(instance)["yesterday_is_there"][0]
+    assert look(instance)["yesterday_is_loaded"][0]
 
 
 def test_the_chart_is_a_file_and_stands_with_its_day_alone(
-    neows_server: NeowsServer, instance: dg.DagsterInstance, warehouse_folder: Path
+    neows_server: NeowsServer, instance: dg.DagsterInstance, tmp_warehouse: Path
 ) -> None:
     result = load(instance, "2025-03-10", "2025-03-17")
     assert result.success
-    assert chart.path() == warehouse_folder / "closest_approaches.png"
+    assert chart.path() == tmp_warehouse / "closest_approaches.png"
     assert chart.path().read_bytes().startswith(b"\x89PNG")
     charts = {
         event.partition: event.materialization.metadata["chart"].value

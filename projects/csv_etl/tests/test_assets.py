@@ -11,7 +11,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from csv_etl.definitions import defs
 from shared import warehouse
-from shared.sources import csv
+from shared.sources.csv import source as csv
 
 HEADER = '"date","share_price","amount","spend","shift","spread"\n'
 SAMPLE = Path(__file__).parents[3] / "data" / "drop"
@@ -22,16 +22,16 @@ DAYS = ("2018-01-22", "2018-01-23", "2018-01-24")
 def _each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small files as well are read in both ways that there are, and land in a server, too."""
     if request.param == "into Postgres":
-        request.getfixturevalue("on_postgres")
+        request.getfixturevalue("postgres_warehouse")
     monkeypatch.setattr(csv, "_PUSHED_DOWN_FROM", 0 if request.param == "pushed down" else 10**9)
 
 
 @pytest.fixture
-def drop(warehouse_folder: Path) -> Path:
+def drop(tmp_warehouse: Path) -> Path:
     """The drop folder, with the sample's three files."""
     for day in DAYS:
-        shutil.copy(SAMPLE / f"{day}.csv", warehouse_folder / "drop")
-    return warehouse_folder / "drop"
+        shutil.copy(SAMPLE / f"{day}.csv", tmp_warehouse / "drop")
+    return tmp_warehouse / "drop"
 
 
 def run(instance: dg.DagsterInstance, *assets: str, **how: Any) -> dg.ExecuteInProcessResult:
@@ -110,7 +110,7 @@ def test_a_path_that_is_no_dropped_file_is_refused_before_anything_loads(
     result = load_file(instance, path)
     assert not result.success
     assert why in failure(result)
-    assert not warehouse.path().exists()
+    assert not warehouse.duckdb_path().exists()
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_file_that_fails_its_check_lands_nothing(
     assert check.description is not None
     assert check.description.startswith("bad.csv")
     assert why in check.description
-    assert not warehouse.path().exists()
+    assert not warehouse.duckdb_path().exists()
 
 
 @pytest.mark.parametrize(
@@ -198,9 +198,9 @@ def test_a_large_file_whose_rows_are_there_is_left_as_it_is(
     assert load() == first
     load_file(instance, "2018-01-23.csv")
     assert load() == first, "another file's load changes nothing"
-    again = load(tags={"etl/load_again": "true"})
+    again = load(tags={"etl/force_reload": "true"})
     assert again != first
-    with warehouse.exclusive() as connection:
+    with warehouse.exclusive_connection() as connection:
         connection.execute(
             "DELETE FROM csv_data.share_prices WHERE rowid = "
             "(SELECT max(rowid) FROM csv_data.share_prices WHERE file_name = '2018-01-22.csv')"
@@ -245,7 +245,7 @@ def test_one_bad_day_stops_the_backfill_before_any_day_lands(
 ) -> None:
     (drop / "2018-01-23.csv").write_text(HEADER + "2018/10/01,x,2,3,4,5\n")
     assert not load_days(instance, DAYS[0], DAYS[2]).success
-    assert not warehouse.path().exists()
+    assert not warehouse.duckdb_path().exists()
 
 
 def test_a_day_without_a_file_is_an_error_that_names_it(
@@ -258,7 +258,7 @@ def test_a_day_without_a_file_is_an_error_that_names_it(
 def test_each_dropped_file_is_a_partition(drop: Path, instance: dg.DagsterInstance) -> None:
     name = "it's {odd}.csv"
     shutil.copy(drop / "2018-01-22.csv", drop / name)
-    instance.add_dynamic_partitions("dropped_files", [name])
+    instance.add_dynamic_partitions("dropped_files_sensor", [name])
     for _ in range(2):
         result = run(instance, "import_dropped_file", "share_prices_by_file", partition_key=name)
         assert result.success
@@ -269,14 +269,14 @@ def test_each_dropped_file_is_a_partition(drop: Path, instance: dg.DagsterInstan
 def test_a_file_that_changes_before_it_lands_lands_as_it_is_then(
     drop: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = warehouse.PushedDownJob.run
+    original = warehouse.PushdownLoadJob.run
 
-    def changed_meanwhile(job: warehouse.PushedDownJob) -> None:
+    def changed_meanwhile(job: warehouse.PushdownLoadJob) -> None:
         with (drop / "2018-01-22.csv").open("a") as file:
             file.write("2018/10/09,1,2,3,4,5\n")
         original(job)
 
-    monkeypatch.setattr(warehouse.PushedDownJob, "run", changed_meanwhile)
+    monkeypatch.setattr(warehouse.PushdownLoadJob, "run", changed_meanwhile)
     pushed_down = csv._PUSHED_DOWN_FROM == 0
     assert run(instance, "share_prices_daily", partition_key="2018-01-22").success
     assert landed("share_prices_daily") == {"2018-01-22.csv": 8 + pushed_down}
@@ -294,7 +294,7 @@ def test_a_table_depends_on_its_file() -> None:
 
 
 def load_dropped(instance: dg.DagsterInstance, name: str) -> dg.ExecuteInProcessResult:
-    instance.add_dynamic_partitions("dropped_files", [name])
+    instance.add_dynamic_partitions("dropped_files_sensor", [name])
     job = defs.resolve_job_def("dropped_file_job")
     return job.execute_in_process(instance=instance, partition_key=name, raise_on_error=False)
 
@@ -318,9 +318,7 @@ def test_a_dropped_file_loads_its_good_records_and_keeps_every_bad_one(
         assert result.success
         assert landed("share_prices_by_file") == {"x.csv": 50}
         assert [(row["line"], row["raw"]) for row in rejected()] == [(12, bad[0]), (53, bad[1])]
-    (check,) = (
-        c for c in result.get_asset_check_evaluations() if c.check_name == "rejected_records"
-    )
+    (check,) = (c for c in result.get_asset_check_evaluations() if c.check_name == "rejected_rows")
     assert check.passed
     assert check.description == "x.csv: 2 of 52 records rejected (3.8%)"
     assert check.metadata["rejected"].value == 2
@@ -329,7 +327,7 @@ def test_a_dropped_file_loads_its_good_records_and_keeps_every_bad_one(
     (check,) = (
         c
         for c in load_dropped(instance, "x.csv").get_asset_check_evaluations()
-        if c.check_name == "rejected_records"
+        if c.check_name == "rejected_rows"
     )
     assert not check.passed
     assert landed("share_prices_by_file") == {"x.csv": 5}
@@ -365,4 +363,4 @@ def test_another_header_is_refused_even_under_quarantine(
 ) -> None:
     (drop / "x.csv").write_text("a,b\n1,2\n")
     assert not load_dropped(instance, "x.csv").success
-    assert not warehouse.path().exists()
+    assert not warehouse.duckdb_path().exists()

@@ -7,9 +7,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from csv_etl.automation import MOST_FILES_A_TICK, dropped_files
+from csv_etl.automation import MAX_FILES_PER_TICK, dropped_files_sensor
 from csv_etl.definitions import defs
-from shared.sources.csv import DropFolder
+from shared.sources.csv.source import DropFolder
 
 ROW = "2018/09/28,1,1,1,1,1\n"
 HEADER = '"date","share_price","amount","spend","shift","spread"\n'
@@ -29,13 +29,15 @@ class Daemon:
     def tick(self) -> list[str]:
         """Returns the files a run is launched for."""
         context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
-        result = dropped_files(context)
+        result = dropped_files_sensor(context)
         if isinstance(result, dg.SkipReason):
             return []
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
         for wanted in result.dynamic_partitions_requests or []:
-            self.instance.add_dynamic_partitions("dropped_files", list(wanted.partition_keys))
+            self.instance.add_dynamic_partitions(
+                "dropped_files_sensor", list(wanted.partition_keys)
+            )
         launched = []
         for request in result.run_requests or []:
             assert request.run_key is not None
@@ -51,8 +53,8 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(instance: dg.DagsterInstance, warehouse_folder: Path) -> Daemon:
-    return Daemon(instance, warehouse_folder / "drop")
+def daemon(instance: dg.DagsterInstance, tmp_warehouse: Path) -> Daemon:
+    return Daemon(instance, tmp_warehouse / "drop")
 
 
 def test_a_new_file_is_asked_for_once(daemon: Daemon) -> None:
@@ -122,7 +124,7 @@ def test_the_cursor_stays_small_and_a_tick_bounded(daemon: Daemon) -> None:
     for n in range(250):
         daemon.write(f"{n}-{'long' * 20}.csv", 1)
     ticks = [len(daemon.tick()) for _ in range(5)]
-    assert ticks == [0, MOST_FILES_A_TICK, MOST_FILES_A_TICK, 50, 0]
+    assert ticks == [0, MAX_FILES_PER_TICK, MAX_FILES_PER_TICK, 50, 0]
     assert daemon.cursor is not None
     assert len(daemon.cursor) < 250 * 9
 
@@ -152,17 +154,17 @@ def test_a_file_that_cannot_be_read_for_a_moment_is_tried_again(
 
 
 def test_a_missing_drop_folder_is_told_and_no_crash(
-    instance: dg.DagsterInstance, warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DROP_FOLDER", str(warehouse_folder / "nowhere"))
-    result = dropped_files(dg.build_sensor_context(instance=instance))
+    monkeypatch.setenv("DROP_FOLDER", str(tmp_warehouse / "nowhere"))
+    result = dropped_files_sensor(dg.build_sensor_context(instance=instance))
     assert isinstance(result, dg.SkipReason)
     assert "nowhere does not exist" in str(result.skip_message)
 
 
 def test_the_schedule_asks_for_yesterday_at_six(instance: dg.DagsterInstance) -> None:
     repository = defs.get_repository_def()
-    schedule = repository.get_schedule_def("daily_file_at_six")
+    schedule = repository.get_schedule_def("daily_file_schedule")
     assert schedule.cron_schedule == "0 6 * * *"
     moment = datetime(2018, 1, 24, 6, tzinfo=UTC)
     context = dg.build_schedule_context(

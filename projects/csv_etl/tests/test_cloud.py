@@ -10,17 +10,17 @@ import pytest
 import requests
 from moto.server import ThreadedMotoServer
 
-from csv_etl.automation import dropped_files
+from csv_etl.automation import dropped_files_sensor
 from csv_etl.definitions import defs
 from shared import warehouse
-from shared.sources import csv
-from shared.sources.csv import DropFolder, FileRefusedError
+from shared.sources.csv import source as csv
+from shared.sources.csv.source import DropFolder, InvalidFileError
 
 SAMPLE = Path(__file__).parents[3] / "data" / "drop" / "2018-01-22.csv"
 
 
 @pytest.fixture
-def bucket(warehouse_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A drop folder in a bucket of an S3 server on loopback."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
@@ -76,7 +76,7 @@ def test_a_file_in_a_bucket_loads_like_a_local_one(
     )
     assert loads["n"] == 2
     assert load["n"] == (8 if pushed_down_from == 0 else 0), "an unchanged file is left as it is"
-    assert not list(warehouse.path().with_suffix(".working").iterdir()), "no copy is left"
+    assert not list(warehouse.duckdb_path().with_suffix(".working").iterdir()), "no copy is left"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_file_in_a_bucket_loads_like_a_local_one(
     ],
 )
 def test_a_path_out_of_the_bucket_folder_is_refused(bucket: str, path: str, why: str) -> None:
-    with pytest.raises(FileRefusedError, match=why):
+    with pytest.raises(InvalidFileError, match=why):
         DropFolder(bucket).find(path)
 
 
@@ -101,7 +101,7 @@ def test_the_sensor_sees_new_and_changed_files_in_a_bucket(
     for tick in range(4):
         if tick == 2:
             fsspec.filesystem("s3").pipe("landing/drop/new.csv", b"new")
-        result = dropped_files(dg.build_sensor_context(instance=instance, cursor=cursor))
+        result = dropped_files_sensor(dg.build_sensor_context(instance=instance, cursor=cursor))
         assert isinstance(result, dg.SensorResult)
         cursor = result.cursor
         asked.append([request.partition_key for request in result.run_requests or []])

@@ -14,7 +14,7 @@ def load(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
     return job.execute_in_process(instance=instance)
 
 
-@pytest.mark.usefixtures("warehouse_folder")
+@pytest.mark.usefixtures("tmp_warehouse")
 def test_two_people_land_and_a_rerun_leaves_the_same_rows(instance: dg.DagsterInstance) -> None:
     for _ in range(3):
         assert load(instance).success
@@ -23,7 +23,7 @@ def test_two_people_land_and_a_rerun_leaves_the_same_rows(instance: dg.DagsterIn
 
 
 def test_the_asset_is_named_after_its_table(
-    warehouse_folder: Path, instance: dg.DagsterInstance
+    tmp_warehouse: Path, instance: dg.DagsterInstance
 ) -> None:
     (event,) = load(instance).get_asset_materialization_events()
     assert event.asset_key == dg.AssetKey(["simple", "load_dict"])

@@ -10,16 +10,16 @@ from dagster_dlt import DagsterDltResource, dlt_assets
 from pydantic import field_validator
 
 from api_etl.chart import show_chart
-from api_etl.partitions import BUNDLED, daily
+from api_etl.partitions import SAMPLE_PARTITIONS, daily
 from shared import warehouse
-from shared.resources import WarehouseDltResource
-from shared.sources.neows import neows, neows_catalogue, neows_sentry_objects, neows_summary
-from shared.translator import DUE_AT_SEVEN, WarehouseTranslator, asset_key
+from shared.orchestration.resource import WarehouseDltResource
+from shared.orchestration.translator import DAILY_BY_7AM_FRESHNESS, WarehouseTranslator, asset_key
+from shared.sources.neows.source import neows, neows_catalog, neows_sentry_objects, neows_summary
 
 DAYS_PER_LOAD = 160
 """Days that one load of a backfill takes: twenty requests, some 2,500 objects."""
 PAGES_PER_LOAD = 50
-"""Pages of the catalogue, of twenty objects each, that a run walks further."""
+"""Pages of the catalog, of twenty objects each, that a run walks further."""
 
 pipeline = warehouse.pipeline(
     pipeline_name="nasa_neo_pipeline", dataset_name="nasa_neo", progress="log"
@@ -63,8 +63,8 @@ def asteroids(
     dagster_dlt_translator=WarehouseTranslator(
         owner="team:api",
         automation_condition=dg.AutomationCondition.on_cron("@daily"),
-        freshness_policy=DUE_AT_SEVEN,
-        bundled_partitions=BUNDLED,
+        freshness_policy=DAILY_BY_7AM_FRESHNESS,
+        sample_partitions=SAMPLE_PARTITIONS,
     ),
     partitions_def=daily,
     backfill_policy=dg.BackfillPolicy.single_run(),
@@ -84,7 +84,7 @@ LACKING = """
 """
 
 
-class NotLoadedError(Exception):
+class MissingPartitionError(Exception):
     """Days are asked about whose objects have not been loaded: they only look as if they had none."""
 
 
@@ -92,11 +92,11 @@ def loaded(days: Sequence[str]) -> list[str]:
     """Returns the days.
 
     Raises:
-        NotLoadedError: the objects of some have not been loaded.
+        MissingPartitionError: the objects of some have not been loaded.
     """
     lacking = [row["day"] for row in warehouse.query(LACKING, [list(days)])]
     if lacking:
-        raise NotLoadedError(
+        raise MissingPartitionError(
             f"nasa_neo.near_earth_objects has no {lacking[0]} ({len(lacking)} of {len(days)} days are "
             "missing); load these days first."
         )
@@ -133,8 +133,8 @@ def summarise(days: Sequence[str]) -> list[dict[str, Any]]:
         owner="team:api",
         deps={"daily_summary": [asset_key("nasa_neo", "near_earth_objects")]},
         automation_condition=dg.AutomationCondition.eager(),
-        freshness_policy=DUE_AT_SEVEN,
-        bundled_partitions=BUNDLED,
+        freshness_policy=DAILY_BY_7AM_FRESHNESS,
+        sample_partitions=SAMPLE_PARTITIONS,
     ),
     partitions_def=daily,
     backfill_policy=dg.BackfillPolicy.single_run(),
@@ -168,7 +168,7 @@ def passing(days: Sequence[str]) -> Mapping[str, Sequence[str]]:
     dagster_dlt_translator=WarehouseTranslator(
         owner="team:api",
         deps={"sentry_objects": [asset_key("nasa_neo", "near_earth_objects")]},
-        bundled_partitions=BUNDLED,
+        sample_partitions=SAMPLE_PARTITIONS,
     ),
     partitions_def=daily,
     backfill_policy=dg.BackfillPolicy.single_run(),
@@ -184,13 +184,13 @@ def sentry_objects(
 
 
 @dlt_assets(
-    dlt_source=neows_catalogue(),
+    dlt_source=neows_catalog(),
     dlt_pipeline=pipeline,
     dagster_dlt_translator=WarehouseTranslator(
         owner="team:api", automation_condition=dg.AutomationCondition.on_cron("@hourly")
     ),
-    name="catalogue",
+    name="catalog",
 )
-def catalogue(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
-    """Walks some pages further through the catalogue."""
-    yield from dlt.run(context=context, dlt_source=neows_catalogue(PAGES_PER_LOAD))
+def catalog(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
+    """Walks some pages further through the catalog."""
+    yield from dlt.run(context=context, dlt_source=neows_catalog(PAGES_PER_LOAD))

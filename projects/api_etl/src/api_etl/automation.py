@@ -33,8 +33,8 @@ nasa_neo_checks_schedule = dg.ScheduleDefinition(
 )
 
 due_assets_sensor = dg.AutomationConditionSensorDefinition(
-    "load_what_is_due",
+    "automation_sensor",
     target=dg.AssetSelection.all(),
     description="Loads each table when its own condition says so: days daily, the summary after them, "
-    "the catalogue hourly.",
+    "the catalog hourly.",
 )

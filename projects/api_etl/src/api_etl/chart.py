@@ -29,7 +29,7 @@ _CALM, _HAZARDOUS, _INK = "#4c78a8", "#e45756", "#333333"
 
 def path() -> Path:
     """Returns the chart's file, beside the warehouse."""
-    return warehouse.path().with_name("closest_approaches.png")
+    return warehouse.duckdb_path().with_name("closest_approaches.png")
 
 
 def show_chart(context: dg.AssetExecutionContext, last_day: str) -> None:

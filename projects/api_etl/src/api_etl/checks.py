@@ -12,8 +12,8 @@ from typing import Any
 import dagster as dg
 
 from shared import warehouse
-from shared.checks import unique_rows_check
-from shared.translator import asset_key
+from shared.orchestration.checks import build_unique_rows_check
+from shared.orchestration.translator import asset_key
 
 OBJECTS = asset_key("nasa_neo", "near_earth_objects")
 DUE_HOUR = 7
@@ -90,8 +90,8 @@ EPOCH = """
 """
 
 FURTHER = """
-    SELECT further_fields, min(close_approach_date)::VARCHAR AS since
-    FROM nasa_neo.near_earth_objects WHERE further_fields IS NOT NULL GROUP BY 1
+    SELECT unmapped_fields, min(close_approach_date)::VARCHAR AS since
+    FROM nasa_neo.near_earth_objects WHERE unmapped_fields IS NOT NULL GROUP BY 1
 """
 
 SHARES = """
@@ -111,7 +111,7 @@ def _further() -> list[str]:
     """Names the fields that NASA sends and no column takes, with the first day of each."""
     since: dict[str, str] = {}
     for row in warehouse.query(FURTHER):
-        for field in json.loads(row["further_fields"]):
+        for field in json.loads(row["unmapped_fields"]):
             since[field] = min(since.get(field, row["since"]), row["since"])
     return [f"{field}, since {day}" for field, day in sorted(since.items())][:_SHOWN]
 
@@ -160,12 +160,12 @@ PROMISES: dict[str, Promise] = {
         _WARN,
         _strange_share,
     ),
-    "no_further_fields": Promise(
-        "NASA sends no field without a column; one that it does is kept in further_fields.",
+    "no_unmapped_fields": Promise(
+        "NASA sends no field without a column; one that it does is kept in unmapped_fields.",
         _WARN,
         _further,
     ),
-    "yesterday_is_there": Promise(
+    "yesterday_is_loaded": Promise(
         "Yesterday is loaded by 07:00 UTC; else a run is missing or late.",
         _WARN,
         _missing_yesterday,
@@ -204,14 +204,14 @@ OBJECT_OF_DAY = ["close_approach_date", "neo_reference_id"]
     unique_objects,
     unique_days,
     unique_sentry_objects,
-    unique_catalogue,
+    unique_catalog,
 ) = (
-    unique_rows_check(asset_key("nasa_neo", table), columns)
+    build_unique_rows_check(asset_key("nasa_neo", table), columns)
     for table, columns in {
         "asteroids": OBJECT_OF_DAY,
         "near_earth_objects": OBJECT_OF_DAY,
         "daily_summary": ["close_approach_date"],
         "sentry_objects": ["day", "neo_reference_id"],
-        "catalogue": ["neo_reference_id"],
+        "catalog": ["neo_reference_id"],
     }.items()
 )

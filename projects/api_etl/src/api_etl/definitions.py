@@ -3,10 +3,10 @@
 import dagster as dg
 
 from api_etl import assets, automation, checks
-from shared.alerts import alert_owners
-from shared.code_references import with_code_references
-from shared.executor import executor
-from shared.resources import WarehouseDltResource
+from shared.orchestration.alerts import alert_owners
+from shared.orchestration.code_references import with_code_references
+from shared.orchestration.executor import executor
+from shared.orchestration.resource import WarehouseDltResource
 
 defs = dg.Definitions(
     assets=with_code_references(dg.load_assets_from_modules([assets])),

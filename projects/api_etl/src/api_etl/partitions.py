@@ -4,5 +4,5 @@ import dagster as dg
 
 daily = dg.DailyPartitionsDefinition(start_date="2015-09-01")
 
-BUNDLED = ["2018-12-06...2018-12-12", "2025-03-10...2025-03-17"]
+SAMPLE_PARTITIONS = ["2018-12-06...2018-12-12", "2025-03-10...2025-03-17"]
 """The days recorded in the bundled NeoWs server."""

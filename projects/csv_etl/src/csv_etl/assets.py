@@ -6,13 +6,18 @@ import dagster as dg
 from dagster_dlt import dlt_assets
 from dlt.extract import DltSource
 
-from csv_etl.checks import SHARE_PRICES, check_files, content_of, file_check
-from csv_etl.partitions import BUNDLED_DAYS, BUNDLED_FILES, by_file, daily, file_of_day
+from csv_etl.checks import SHARE_PRICES, check_files, content_hashes, file_check
+from csv_etl.partitions import SAMPLE_DAYS, SAMPLE_FILES, by_file, daily, file_of_day
 from shared import warehouse
-from shared.checks import rejected_records_check, unique_rows_check
-from shared.resources import WarehouseDltResource
-from shared.sources.csv import BadRecords, csv_source
-from shared.translator import DUE_AT_SEVEN, WarehouseTranslator, asset_key, upstream_asset
+from shared.orchestration.checks import build_rejected_rows_check, build_unique_rows_check
+from shared.orchestration.resource import WarehouseDltResource
+from shared.orchestration.translator import (
+    DAILY_BY_7AM_FRESHNESS,
+    WarehouseTranslator,
+    asset_key,
+    external_asset_spec,
+)
+from shared.sources.csv.source import OnBadRows, csv_source
 
 pipeline = warehouse.pipeline(pipeline_name="csv_pipeline", dataset_name="csv_data", progress="log")
 
@@ -26,22 +31,22 @@ DESCRIPTIONS = {
 
 
 def share_prices_from(
-    paths: Sequence[str], table: str, bad_records: BadRecords = "stop"
+    paths: Sequence[str], table: str, on_bad_rows: OnBadRows = "fail"
 ) -> DltSource:
     """Returns the source that loads files of the drop folder into a table."""
     description = DESCRIPTIONS[table]
-    return csv_source(paths, table, SHARE_PRICES, bad_records, description=description)
+    return csv_source(paths, table, SHARE_PRICES, on_bad_rows, description=description)
 
 
 def dropped_file(name: str, description: str, bundled: Sequence[str] = ()) -> dg.AssetSpec:
     """Returns the spec of the files that a table loads."""
-    return upstream_asset(
+    return external_asset_spec(
         "csv_data",
         name,
         description=description,
         kinds={"csv"},
         owner=OWNER,
-        bundled_partitions=bundled,
+        sample_partitions=bundled,
     )
 
 
@@ -51,7 +56,7 @@ def dropped_file(name: str, description: str, bundled: Sequence[str] = ()) -> dg
 class FilePath(dg.Config):
     """The file to load: a path below the drop folder."""
 
-    path: str = BUNDLED_FILES[0]
+    path: str = SAMPLE_FILES[0]
 
 
 IMPORT_FILE = dropped_file("import_file", "The file that the run's config names, checked.")
@@ -94,19 +99,19 @@ def imported_files(context: dg.AssetExecutionContext) -> list[str]:
         for record in records:
             imported = record.event_log_entry.asset_materialization
             if imported and imported.asset_key == IMPORT_FILE.key:
-                return list(content_of(imported))
+                return list(content_hashes(imported))
     latest = context.instance.get_latest_materialization_event(IMPORT_FILE.key)
     if latest and latest.asset_materialization:
-        return list(content_of(latest.asset_materialization))
+        return list(content_hashes(latest.asset_materialization))
     raise dg.Failure(
-        "No file was imported yet: materialise import_file together with share_prices."
+        "No file was imported yet: materialize import_file together with share_prices."
     )
 
 
 # A file a day.
 
 IMPORT_DAILY_FILE = dropped_file(
-    "import_daily_file", "The files named after the days, checked.", BUNDLED_DAYS
+    "import_daily_file", "The files named after the days, checked.", SAMPLE_DAYS
 )
 
 
@@ -128,8 +133,8 @@ def import_daily_file(context: dg.AssetExecutionContext) -> Iterator[dg.Material
     dagster_dlt_translator=WarehouseTranslator(
         OWNER,
         deps={"share_prices_daily": [IMPORT_DAILY_FILE.key]},
-        freshness_policy=DUE_AT_SEVEN,
-        bundled_partitions=BUNDLED_DAYS,
+        freshness_policy=DAILY_BY_7AM_FRESHNESS,
+        sample_partitions=SAMPLE_DAYS,
     ),
     partitions_def=daily,
     backfill_policy=dg.BackfillPolicy.single_run(),
@@ -149,7 +154,7 @@ def share_prices_daily(
 # is not as declared stands aside, in share_prices_by_file_rejected, and the others load.
 
 IMPORT_DROPPED_FILE = dropped_file(
-    "import_dropped_file", "A file that was dropped, checked.", BUNDLED_FILES
+    "import_dropped_file", "A file that was dropped, checked.", SAMPLE_FILES
 )
 
 
@@ -171,7 +176,7 @@ def import_dropped_file(context: dg.AssetExecutionContext) -> Iterator[dg.Materi
     dagster_dlt_translator=WarehouseTranslator(
         OWNER,
         deps={"share_prices_by_file": [IMPORT_DROPPED_FILE.key]},
-        bundled_partitions=BUNDLED_FILES,
+        sample_partitions=SAMPLE_FILES,
     ),
     partitions_def=by_file,
     backfill_policy=dg.BackfillPolicy.single_run(),
@@ -187,11 +192,11 @@ def share_prices_by_file(
 
 # A day stands in a file once; that a file has it twice is for a person to see, not wrong in itself.
 unique_prices, unique_daily_prices, unique_prices_by_file = (
-    unique_rows_check(
+    build_unique_rows_check(
         asset_key("csv_data", table), ["file_name", "date"], dg.AssetCheckSeverity.WARN
     )
     for table in DESCRIPTIONS
 )
-few_rejected_records = rejected_records_check(
+few_rejected_rows = build_rejected_rows_check(
     asset_key("csv_data", "share_prices_by_file"), most=0.05
 )

@@ -13,10 +13,10 @@ from csv_etl.assets import (
     share_prices_by_file,
     share_prices_daily,
 )
-from csv_etl.checks import content_of
+from csv_etl.checks import content_hashes
 from csv_etl.partitions import by_file
-from shared import environment
-from shared.sources.csv import DropFolder, FileRefusedError, FileState
+from shared import settings
+from shared.sources.csv.source import DropFolder, FileStat, InvalidFileError
 
 daily_file_job = dg.define_asset_job(
     "daily_file_job",
@@ -26,7 +26,7 @@ daily_file_job = dg.define_asset_job(
 
 daily_file_schedule = dg.build_schedule_from_partitioned_job(
     daily_file_job,
-    name="daily_file_at_six",
+    name="daily_file_schedule",
     description="Loads yesterday's file, every day at 06:00 UTC.",
     hour_of_day=6,
 )
@@ -37,7 +37,7 @@ dropped_file_job = dg.define_asset_job(
     description="Checks and loads dropped files.",
 )
 
-MOST_FILES_A_TICK = 100
+MAX_FILES_PER_TICK = 100
 """Files looked into at a time; the others wait for the next tick, which has a minute to end in."""
 
 
@@ -46,7 +46,7 @@ MOST_FILES_A_TICK = 100
     minimum_interval_seconds=30,
     description="Loads each new or changed file of the drop folder, once it is written to the end.",
 )
-def dropped_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+def dropped_files_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Asks for a run of each new or changed file, once for each content.
 
     A file is looked at when two ticks in a row found it with the same size and time of change; until
@@ -54,23 +54,23 @@ def dropped_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
     path, size and time. What was loaded before is read from the asset's own history, so a lost cursor
     costs a look at each file and no run.
     """
-    drop_folder = DropFolder(environment.drop_folder())
+    drop_folder = DropFolder(settings.drop_folder())
     try:
         listing = drop_folder.list()
-    except FileRefusedError as error:
+    except InvalidFileError as error:
         return dg.SkipReason(str(error))
     cursor = json.loads(context.cursor) if context.cursor else {"known": "", "waiting": ""}
     states = {path: _digest(path, state) for path, state in listing.items()}
     known, waiting = set(_split(cursor["known"])), _split(cursor["waiting"])
     by_digest = {digest: path for path, digest in states.items()}
-    settled = [by_digest[digest] for digest in waiting if digest in by_digest][:MOST_FILES_A_TICK]
+    settled = [by_digest[digest] for digest in waiting if digest in by_digest][:MAX_FILES_PER_TICK]
 
     requests = []
     unread: set[str] = set()
     for path in settled:
         try:
             content = drop_folder.content_hash(path)
-        except (OSError, FileRefusedError) as error:
+        except (OSError, InvalidFileError) as error:
             context.log.warning("%s could not be read, and is tried again: %s", path, error)
             unread.add(path)
             continue
@@ -94,7 +94,7 @@ def dropped_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
     )
 
 
-def _digest(path: str, state: FileState) -> str:
+def _digest(path: str, state: FileStat) -> str:
     text = f"{path}\0{state.size}\0{state.modified}"
     return b64encode(
         blake2b(text.encode(errors="surrogateescape"), digest_size=6).digest()
@@ -112,4 +112,4 @@ def _latest_import(instance: dg.DagsterInstance, path: str) -> tuple[str | None,
     ).records
     if not records or records[0].asset_materialization is None:
         return None, 0
-    return content_of(records[0].asset_materialization).get(path), records[0].storage_id
+    return content_hashes(records[0].asset_materialization).get(path), records[0].storage_id

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import dagster as dg
 from dlt.common.schema.typing import TColumnSchema
 
-from shared import environment
-from shared.failures import told_plainly
-from shared.sources.csv import BadRecords, CsvFormat, DropFolder, find_problems
+from shared import settings
+from shared.orchestration.failures import as_dagster_failure
+from shared.sources.csv.source import CsvFormat, DropFolder, OnBadRows, validate_file
 
 
 def _money(description: str, nullable: bool = True) -> TColumnSchema:
@@ -35,10 +35,10 @@ SHARE_PRICES = CsvFormat(
 """What a file must look like."""
 
 
-def file_check(asset: dg.AssetKey, bad_records: BadRecords = "stop") -> dg.AssetCheckSpec:
+def file_check(asset: dg.AssetKey, on_bad_rows: OnBadRows = "fail") -> dg.AssetCheckSpec:
     """Declares the check; it blocks, so nothing lands when it fails."""
     values = f", every value fits its type, and {' and '.join(SHARE_PRICES.rules.values())}"
-    told = "" if bad_records == "quarantine" else values
+    told = "" if on_bad_rows == "quarantine" else values
     return dg.AssetCheckSpec(
         name="file_is_loadable",
         asset=asset,
@@ -50,7 +50,7 @@ def file_check(asset: dg.AssetKey, bad_records: BadRecords = "stop") -> dg.Asset
 def check_files(
     paths: Mapping[str | None, str],
     context: dg.AssetExecutionContext | None = None,
-    bad_records: BadRecords = "stop",
+    on_bad_rows: OnBadRows = "fail",
 ) -> dg.MaterializeResult[None]:
     """Checks files of the drop folder, and reports them as imported.
 
@@ -59,24 +59,24 @@ def check_files(
     Args:
         paths: the file of each partition, or of None where there are no partitions.
         context: the partitioned asset's, which gets each partition's metadata.
-        bad_records: what the table does with bad records; under `quarantine` they pass here.
+        on_bad_rows: what the table does with bad records; under `quarantine` they pass here.
 
     Raises:
         Failure: a path leaves the drop folder, is missing or is no file.
     """
     problems: list[str] = []
     metadata: dict[str, dict[str, str]] = {}
-    with told_plainly():
-        drop_folder = DropFolder(environment.drop_folder())
+    with as_dagster_failure():
+        drop_folder = DropFolder(settings.drop_folder())
     for partition, path in paths.items():
-        with told_plainly():
+        with as_dagster_failure():
             # Before the check: should the file change meanwhile, the sensor will see that it did.
             content = {"content": {path: drop_folder.content_hash(path)}}
         if context is None:
             metadata |= content
         else:
             context.add_asset_metadata(content, partition_key=partition)
-        problems += find_problems(path, SHARE_PRICES, bad_records)
+        problems += validate_file(path, SHARE_PRICES, on_bad_rows)
     return dg.MaterializeResult(
         metadata=metadata,
         check_results=[
@@ -89,7 +89,7 @@ def check_files(
     )
 
 
-def content_of(imported: dg.AssetMaterialization) -> dict[str, str]:
+def content_hashes(imported: dg.AssetMaterialization) -> dict[str, str]:
     """Returns the SHA-256 of each file that `check_files` reported, by path."""
     content = imported.metadata["content"].value
     assert isinstance(content, dict)

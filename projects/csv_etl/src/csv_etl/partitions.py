@@ -3,10 +3,10 @@
 import dagster as dg
 
 daily = dg.DailyPartitionsDefinition(start_date="2018-01-22")
-by_file = dg.DynamicPartitionsDefinition(name="dropped_files")
+by_file = dg.DynamicPartitionsDefinition(name="dropped_files_sensor")
 
-BUNDLED_DAYS = ["2018-01-22...2018-01-24"]
-BUNDLED_FILES = ["2018-01-22.csv", "2018-01-23.csv", "2018-01-24.csv"]
+SAMPLE_DAYS = ["2018-01-22...2018-01-24"]
+SAMPLE_FILES = ["2018-01-22.csv", "2018-01-23.csv", "2018-01-24.csv"]
 """What the bundled sample in the drop folder has."""
 
 

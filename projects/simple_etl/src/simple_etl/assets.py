@@ -6,9 +6,9 @@ import dagster as dg
 from dagster_dlt import DagsterDltResource, dlt_assets
 
 from shared import warehouse
-from shared.checks import unique_rows_check
+from shared.orchestration.checks import build_unique_rows_check
+from shared.orchestration.translator import WarehouseTranslator, asset_key
 from shared.sources.simple import simple_source
-from shared.translator import WarehouseTranslator, asset_key
 
 
 @dlt_assets(
@@ -24,4 +24,4 @@ def simple_assets(context: dg.AssetExecutionContext, dlt: DagsterDltResource) ->
     yield from dlt.run(context=context)
 
 
-people_are_unique = unique_rows_check(asset_key("simple", "load_dict"), ["id"])
+people_are_unique = build_unique_rows_check(asset_key("simple", "load_dict"), ["id"])

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from shared.alerts import alert_owners
-from shared.code_references import with_code_references
-from shared.executor import executor
-from shared.resources import WarehouseDltResource
+from shared.orchestration.alerts import alert_owners
+from shared.orchestration.code_references import with_code_references
+from shared.orchestration.executor import executor
+from shared.orchestration.resource import WarehouseDltResource
 from simple_etl.assets import people_are_unique, simple_assets
 
 defs = dg.Definitions(

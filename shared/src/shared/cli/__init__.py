@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from shared import environment
+from shared import settings
 from shared.cli.doctor import PACKAGES, doctor
 from shared.cli.new import new
 from shared.cli.query import query
@@ -45,10 +45,10 @@ def main_options(
     ] = False,
 ) -> None:
     """Runs and inspects the pipelines of this workspace."""
-    root = environment.workspace_root()
+    root = settings.workspace_root()
     os.chdir(root)
     os.environ["PWD"] = str(root)  # which .env.example names
-    environment.load_env_file()
+    settings.load_env_file()
     os.environ.setdefault("DAGSTER_HOME", str(root))
 
 

@@ -17,13 +17,14 @@ from typing import Literal
 import typer
 from dotenv import dotenv_values
 
-from shared import environment
+from shared import settings
 from shared.cli.locations import WorkspaceError, code_locations, interpreters, no_interpreter
 from shared.cli.terminal import AsJson, console, print_json
+from shared.redaction import redact
 
 PACKAGES = ("dagster", "dagster-dlt", "dlt", "duckdb")
 UI_PORT = 3000
-LEAST_FREE_BYTES = 10**9
+MIN_FREE_BYTES = 10**9
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 _LOAD = """
@@ -54,9 +55,7 @@ def doctor(as_json: AsJson = False) -> None:
     """
     checks = []
     for found in _checks():
-        told, fix = (
-            " ".join(environment.redacted(text).split()) for text in (found.told, found.fix)
-        )
+        told, fix = (" ".join(redact(text).split()) for text in (found.told, found.fix))
         check = replace(found, told=told, fix=fix)
         checks.append(check)
         if not as_json:
@@ -90,14 +89,14 @@ def _checks() -> Iterator[Check]:
                 locations[location] = _begin(begun, [interpreter, "-c", _LOAD, module])
             except OSError as error:
                 locations[location] = Check(location, "error", *no_interpreter(interpreter, error))
-        uv, lock = find_uv(), environment.workspace_root() / "uv.lock"
+        uv, lock = find_uv(), settings.workspace_root() / "uv.lock"
         # This very environment, whichever uv would choose; what is in it besides does no harm.
         flags = ("--check", "--locked", "--all-packages", "--inexact", "--active")
         synced = _begin(begun, [uv, "sync", *flags]) if uv and lock.exists() else None
         yield python()
         yield Check("packages", "ok", ", ".join(f"{name} {version(name)}" for name in PACKAGES))
         yield _uv(uv)
-        yield from settings()
+        yield from check_settings()
         yield dagster_home()
         if "api_etl" in modules:
             yield _nasa_key()
@@ -128,7 +127,7 @@ def _begin(begun: ExitStack, command: list[str]) -> "subprocess.Popen[str]":
 
 def find_uv() -> str | None:
     """Returns uv's program: the one that started this, else the PATH's, else what make put into .uv/."""
-    own = environment.workspace_root() / ".uv" / "bin" / "uv"
+    own = settings.workspace_root() / ".uv" / "bin" / "uv"
     found = os.environ.get("UV") or shutil.which("uv") or (str(own) if own.exists() else None)
     return shutil.which(found) if found else None
 
@@ -172,19 +171,19 @@ def _location(location: str, process: "subprocess.Popen[str]") -> Check:
     return Check(location, "error", f"does not load: {why}", mend)
 
 
-def settings() -> Iterator[Check]:
+def check_settings() -> Iterator[Check]:
     """Checks what .env says, and the settings that must be numbers."""
-    file = environment.workspace_root() / ".env"
+    file = settings.workspace_root() / ".env"
     said: Mapping[str, str | None] = dotenv_values(file) if file.is_file() else {}
     told = f".env sets {', '.join(said)}" if said else "no .env; what is not set has its default"
     yield Check("settings", "ok", told)
     for name in said:
-        if name not in environment.VARIABLES:
-            for like in get_close_matches(name, environment.VARIABLES, 1, cutoff=0.8):
+        if name not in settings.SETTINGS:
+            for like in get_close_matches(name, settings.SETTINGS, 1, cutoff=0.8):
                 yield Check("settings", "warning", f".env sets {name}, which is none", f"{like}=…")
-    for name in environment.VARIABLES:
+    for name in settings.SETTINGS:
         if name.endswith(("_SECONDS", "_ROWS")):
-            read = environment.seconds if name.endswith("_SECONDS") else environment.whole_number
+            read = settings.get_seconds if name.endswith("_SECONDS") else settings.get_int
             try:
                 read(name)
             except ValueError as error:
@@ -205,7 +204,7 @@ def dagster_home() -> Check:
 
 
 def _nasa_key() -> Check:
-    if environment.is_default("NASA_API_KEY"):
+    if settings.is_default("NASA_API_KEY"):
         told = "NASA_API_KEY is DEMO_KEY: 30 requests an hour, 50 a day"
         mend = "get a key at https://api.nasa.gov and set NASA_API_KEY in .env"
         return Check("NASA", "warning", told, mend)
@@ -214,9 +213,9 @@ def _nasa_key() -> Check:
 
 def drop_folder() -> Check:
     """Checks that the drop folder is there, in a bucket as well."""
-    from shared.sources.csv import DropFolder
+    from shared.sources.csv.source import DropFolder
 
-    address = environment.drop_folder()
+    address = settings.drop_folder()
     try:
         files = DropFolder(address).list()
     except Exception as error:  # noqa: BLE001 - of whichever storage
@@ -237,9 +236,9 @@ def ui_port(port: int = UI_PORT) -> Check:
     return Check("UI", "ok", f"port {port} is free")
 
 
-def free_space(least: int = LEAST_FREE_BYTES) -> Check:
+def free_space(least: int = MIN_FREE_BYTES) -> Check:
     """Checks that there is room where the warehouse's file, and the runs' working folders, stand."""
-    folder = environment.path("WAREHOUSE_PATH")
+    folder = settings.get_path("WAREHOUSE_PATH")
     while not folder.is_dir():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
@@ -257,18 +256,18 @@ def warehouse_answers() -> Check:
 
     name = where = "warehouse"
     try:
-        where = warehouse.whereabouts()
-        warehouse.probe()
+        where = warehouse.describe_location()
+        warehouse.check_connection()
     except FileNotFoundError:
         told = f"{where} is not there: nothing has been loaded yet"
         return Check(name, "warning", told, "uv run etl run")
-    except warehouse.HeldError as held:
+    except warehouse.LockHeldError as held:
         holder = re.search(r"held in (.+ \(PID \d+\))", str(held))
         told = f"{where} is held by {holder[1] if holder else held}"
-        seconds = environment.value("WAREHOUSE_WAIT_SECONDS")
+        seconds = settings.get("WAREHOUSE_WAIT_SECONDS")
         mend = f"let it end; loads and readers wait for it, {seconds} s at most"
         return Check(name, "warning", told, mend)
-    except (warehouse.WarehouseSettingError, warehouse.WarehouseUnreachableError) as error:
+    except (warehouse.WarehouseConfigError, warehouse.WarehouseConnectionError) as error:
         return Check(name, "error", str(error), "see docs/change-the-warehouse.md")
     except Exception as error:  # noqa: BLE001 - of whichever engine
         return Check(name, "error", f"{where}: {error}", "restore it as docs/backup.md says")

@@ -1,4 +1,4 @@
-"""A location's part of `etl run`, in a process of its own: it plans, waits for a word, materialises."""
+"""A location's part of `etl run`, in a process of its own: it plans, waits for a word, materializes."""
 
 import importlib
 import os
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from filelock import FileLock
 
-from shared import environment
-from shared.cli.reports import Asked, Plan, Report
+from shared.cli.reports import AssetResult, Plan, RunSelection
+from shared.redaction import redact
 
 if TYPE_CHECKING:  # importing Dagster takes seconds, and only this process needs it
     import dagster as dg
@@ -35,7 +35,7 @@ _BODY = "from shared.cli.location_process import main; main()"
 
 
 def start(
-    location: str, module: str, asked: Asked, python: str
+    location: str, module: str, asked: RunSelection, python: str
 ) -> "tuple[subprocess.Popen[bytes], Channel]":
     """Starts the process of a location, which logs to a file, in the working folder.
 
@@ -89,8 +89,8 @@ def _obey(channel: Channel, go: threading.Event) -> None:
 def _run_location(
     location: str,
     module: str,
-    asked: Asked,
-    tell: Callable[[Plan | Report], None],
+    asked: RunSelection,
+    tell: Callable[[Plan | AssetResult], None],
     go: threading.Event,
 ) -> None:
     """Tells what it would run, waits for `go`, and tells what became of each asset."""
@@ -105,14 +105,14 @@ def _run_location(
         why = problem(graph, keys, asked.partitions, instance) if asked.partitions else ""
         tell(Plan(location, _names(keys), _names(_all(graph)), unknown, why))
         go.wait()
-        for report in _materialise(
+        for report in _materialize(
             location, defs, keys, asked.partitions, instance=instance, go=go
         ):
             tell(report)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this location's failure
-        print(environment.redacted(traceback.format_exc()))
-        words = environment.redacted(f"{type(error).__name__}: {error}")
-        tell(Report(location, "", "failed", error=words))
+        print(redact(traceback.format_exc()))
+        words = redact(f"{type(error).__name__}: {error}")
+        tell(AssetResult(location, "", "failed", error=words))
 
 
 def _names(keys: "Sequence[dg.AssetKey]") -> tuple[str, ...]:
@@ -120,7 +120,7 @@ def _names(keys: "Sequence[dg.AssetKey]") -> tuple[str, ...]:
 
 
 def _all(graph: "AssetGraph") -> "list[dg.AssetKey]":
-    """Returns what can be materialised, upstream first."""
+    """Returns what can be materialized, upstream first."""
     return [key for key in graph.toposorted_asset_keys if key in graph.materializable_asset_keys]
 
 
@@ -189,7 +189,7 @@ def _partition_keys(node: Any, instance: "dg.DagsterInstance") -> list[str]:
     """Returns the partitions of an asset; of the sample's files those that are not known yet as well."""
     has = list(node.partitions_def.get_partition_keys(dynamic_partitions_store=instance))
     if _dynamic(node.partitions_def):
-        has += sorted(_bundled([node.metadata]) - set(has))
+        has += sorted(_sample_partitions([node.metadata]) - set(has))
     return has
 
 
@@ -200,13 +200,13 @@ def _dynamic(partitions: "dg.PartitionsDefinition[Any]") -> str:
     return (isinstance(partitions, dg.DynamicPartitionsDefinition) and partitions.name) or ""
 
 
-def _bundled(metadata: Sequence[Any]) -> set[str]:
-    from shared.translator import BUNDLED_PARTITIONS
+def _sample_partitions(metadata: Sequence[Any]) -> set[str]:
+    from shared.orchestration.translator import SAMPLE_PARTITIONS
 
-    return {key for entries in metadata for key in entries.get(BUNDLED_PARTITIONS, [])}
+    return {key for entries in metadata for key in entries.get(SAMPLE_PARTITIONS, [])}
 
 
-def _materialise(
+def _materialize(
     location: str,
     defs: "dg.Definitions",
     keys: "Sequence[dg.AssetKey]",
@@ -214,7 +214,7 @@ def _materialise(
     *,
     instance: "dg.DagsterInstance",
     go: threading.Event,
-) -> Iterator[Report]:
+) -> Iterator[AssetResult]:
     """Runs some assets, those with the same partitions together, and reports each."""
     import dagster as dg
 
@@ -222,11 +222,11 @@ def _materialise(
     groups: dict[dg.PartitionsDefinition[Any] | None, list[dg.AssetKey]] = {}
     for key in keys:
         groups.setdefault(graph.get(key).partitions_def, []).append(key)
-        yield Report(location, key.to_user_string(), "waiting")
+        yield AssetResult(location, key.to_user_string(), "waiting")
     job = defs.resolve_implicit_global_asset_job_def()
     for partitions, together in groups.items():
         for key in together:
-            yield Report(location, key.to_user_string(), "running")
+            yield AssetResult(location, key.to_user_string(), "running")
         metadata = [graph.get(key).metadata for key in together]
         results = [
             job.execute_in_process(
@@ -252,7 +252,7 @@ def _runs(
     """
     if partitions is None:
         return [{}]
-    bundled = _bundled(metadata)
+    bundled = _sample_partitions(metadata)
     if name := _dynamic(partitions):
         missing = [
             key
@@ -277,18 +277,18 @@ def _range(entry: str) -> tuple[str, str]:
 
 def _reports(
     location: str, keys: "Sequence[dg.AssetKey]", results: "Sequence[dg.ExecuteInProcessResult]"
-) -> Iterator[Report]:
+) -> Iterator[AssetResult]:
     """Returns what became of each asset over one or more runs."""
     for key in keys:
         name = key.to_user_string()
         if not results:
-            yield Report(location, name, "skipped")
+            yield AssetResult(location, name, "skipped")
         elif error := next(filter(None, (_error(result, key) for result in results)), None):
-            yield Report(location, name, "failed", error=error)
+            yield AssetResult(location, name, "failed", error=error)
         else:
             metadata = _events(results[-1], key)[-1].materialization.metadata
             rows, table = metadata.get("dagster/row_count"), metadata.get("dagster/table_name")
-            yield Report(
+            yield AssetResult(
                 location,
                 name,
                 "done",
@@ -299,12 +299,12 @@ def _reports(
 
 
 def _events(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> "list[dg.DagsterEvent]":
-    """Returns a run's materialisations of an asset."""
+    """Returns a run's materializations of an asset."""
     return [event for event in result.get_asset_materialization_events() if event.asset_key == key]
 
 
 def _error(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> str | None:
-    """Returns why an asset did not materialise in a run: the innermost error, or a failed check."""
+    """Returns why an asset did not materialize in a run: the innermost error, or a failed check."""
     for check in result.get_asset_check_evaluations():
         failed = not check.passed and check.severity.value == "ERROR"
         if check.asset_key == key and failed:
@@ -325,7 +325,7 @@ def _error(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> str | Non
 
 
 def _seconds(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> float:
-    """Returns how long the step that materialised an asset took."""
+    """Returns how long the step that materialized an asset took."""
     steps = {event.step_key for event in _events(result, key)}
     return sum(
         event.step_success_data.duration_ms / 1000

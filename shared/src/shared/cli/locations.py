@@ -2,7 +2,7 @@
 
 import yaml
 
-from shared import environment
+from shared import settings
 
 
 class WorkspaceError(Exception):
@@ -40,7 +40,7 @@ def no_interpreter(python: str, error: OSError) -> tuple[str, str]:
 
 
 def _entries() -> dict[str, dict[str, str]]:
-    file = environment.workspace_root() / "workspace.yaml"
+    file = settings.workspace_root() / "workspace.yaml"
     try:
         workspace = yaml.safe_load(file.read_text())
         modules = [entry["python_module"] for entry in workspace["load_from"]]

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import typer
 import yaml
 
-from shared import environment
+from shared import settings
 from shared.cli.locations import code_locations
 from shared.cli.terminal import console, stop
 
@@ -29,11 +29,11 @@ LONGEST_NAME = 40
 """Letters; tables, pipelines and files are named after it, and databases cut long names."""
 
 
-class NameRefusedError(Exception):
+class InvalidNameError(Exception):
     """A name that no new pipeline can have; the message says why."""
 
 
-class NotMadeError(Exception):
+class ScaffoldError(Exception):
     """Something else stands in the way; the message says what, and what to do."""
 
 
@@ -53,7 +53,7 @@ def new(
     It is put into workspace.yaml, dg.toml and CODEOWNERS, locked and installed; CI finds it by itself.
     Where anything fails, nothing has changed.
     """
-    root = environment.workspace_root()
+    root = settings.workspace_root()
     name = name.removesuffix("_etl")
     package = f"{name}_etl"
     try:
@@ -61,8 +61,8 @@ def new(
         with tempfile.TemporaryDirectory() as folder:
             made = _made(Path(folder) / package, name, source, root)
             _put_in_place(made, root, _lists(name, root))
-    except (NameRefusedError, NotMadeError) as error:
-        stop(str(error), 2 if isinstance(error, NameRefusedError) else 1)
+    except (InvalidNameError, ScaffoldError) as error:
+        stop(str(error), 2 if isinstance(error, InvalidNameError) else 1)
     uv = "uv" if shutil.which("uv") else os.path.relpath(_uv(root))  # as `make` put it into .uv/
     console.print(
         f"projects/{package} is made, listed, locked and installed.\n\n"
@@ -82,12 +82,12 @@ def refuse(name: str, root: Path) -> None:
     """Refuses a name that a new pipeline of the workspace cannot have.
 
     Raises:
-        NameRefusedError: with the reason.
+        InvalidNameError: with the reason.
     """
     import duckdb
 
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or len(name) > LONGEST_NAME:
-        raise NameRefusedError(
+        raise InvalidNameError(
             f"{name!r} is no name for a pipeline: write up to {LONGEST_NAME} small letters and digits, "
             "words joined by one underscore, such as web_orders."
         )
@@ -110,7 +110,7 @@ def refuse(name: str, root: Path) -> None:
         f"{name!r} is an installed package": _is_installed(name) or _is_installed(package),
         f"{name!r} is a word of DuckDB's": (name,) in kept or name.startswith("pg_"),
         f"{name!r} is the warehouse's own name (WAREHOUSE_PATH)": (
-            environment.path("WAREHOUSE_PATH").stem in {name, f"{name}_staging"}
+            settings.get_path("WAREHOUSE_PATH").stem in {name, f"{name}_staging"}
         ),
         f"another pipeline loads into the dataset {name!r}, or is called so": not taken.isdisjoint(
             {name, name.removesuffix("_staging"), f"{name}_pipeline"}
@@ -118,7 +118,7 @@ def refuse(name: str, root: Path) -> None:
     }
     for objection, holds in objections.items():
         if holds:
-            raise NameRefusedError(f"{objection}: choose another name.")
+            raise InvalidNameError(f"{objection}: choose another name.")
 
 
 def _is_installed(module: str) -> bool:
@@ -132,7 +132,7 @@ def _made(project: Path, name: str, source: str, root: Path) -> Path:
         import copier
         from copier import SettingsModel
     except ModuleNotFoundError:
-        raise NotMadeError(
+        raise ScaffoldError(
             "etl new needs copier, which is not installed here: uv sync brings it."
         ) from None
     instance = re.sub(r"\A(#.*\n)+", "", (root / "dagster.yaml").read_text())
@@ -157,7 +157,7 @@ def _lists(name: str, root: Path) -> dict[Path, str]:
     """Returns the files that list the workspace's projects, with one more.
 
     Raises:
-        NotMadeError: a file is not written as expected, so nothing can be added at its end.
+        ScaffoldError: a file is not written as expected, so nothing can be added at its end.
     """
     package = f"{name}_etl"
     workspace, projects, owners = (
@@ -186,7 +186,7 @@ def _lists(name: str, root: Path) -> dict[Path, str]:
     except (yaml.YAMLError, tomllib.TOMLDecodeError) as error:
         understood = str(error)
     if understood != {**before, "load_from": [*before["load_from"], added]}:
-        raise NotMadeError(
+        raise ScaffoldError(
             "workspace.yaml and dg.toml must end with their lists of locations, a block each, for one "
             "more to be added there."
         )
@@ -197,7 +197,7 @@ def _put_in_place(made: Path, root: Path, lists: Mapping[Path, str]) -> None:
     """Moves a project into the workspace, lists it, locks and installs.
 
     Raises:
-        NotMadeError: a program failed.
+        ScaffoldError: a program failed.
     """
     project = root / "projects" / made.name
     with _unchanged_on_failure(project, *lists, root / "uv.lock"):
@@ -237,8 +237,8 @@ def _call(command: list[str], root: Path) -> None:
     try:
         subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)  # noqa: S603
     except FileNotFoundError:
-        raise NotMadeError(f"{command[0]} is not there; nothing was changed.") from None
+        raise ScaffoldError(f"{command[0]} is not there; nothing was changed.") from None
     except subprocess.CalledProcessError as error:
         told = " ".join((error.stderr or error.stdout or "no word").split())
         program = Path(command[0]).name
-        raise NotMadeError(f"{program} failed, so nothing was changed: {told}") from None
+        raise ScaffoldError(f"{program} failed, so nothing was changed: {told}") from None

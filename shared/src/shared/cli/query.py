@@ -20,4 +20,4 @@ def query(sql: Annotated[str, typer.Argument(metavar="SQL")], as_json: AsJson = 
         if as_json:
             print_json(warehouse.query(sql, log=tell))
         else:
-            warehouse.show(sql, console.width, log=tell)
+            warehouse.print_query(sql, console.width, log=tell)

@@ -5,7 +5,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunSelection:
     """What a location is asked to run.
 
     Attributes:
@@ -37,7 +37,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Report:
+class AssetResult:
     """What became of an asset (or, with an empty name, of a location that did not load)."""
 
     location: str

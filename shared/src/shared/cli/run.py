@@ -1,4 +1,4 @@
-"""`etl run`: materialises assets and shows what landed where."""
+"""`etl run`: materializes assets and shows what landed where."""
 
 import os
 import re
@@ -18,10 +18,10 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
-from shared import environment
+from shared import settings
 from shared.cli.location_process import LOGS, SECONDS_TO_END, Channel, start
 from shared.cli.locations import WorkspaceError, code_locations, interpreters, no_interpreter
-from shared.cli.reports import Asked, Plan, Report
+from shared.cli.reports import AssetResult, Plan, RunSelection
 from shared.cli.terminal import AsJson, console, notes, print_json, stop
 
 
@@ -40,7 +40,7 @@ def run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Materialises assets and shows what landed where.
+    """Materializes assets and shows what landed where.
 
     Without NAME everything runs; without a partition the bundled sample does, of a partitioned asset
     the partitions that the sample has.
@@ -83,14 +83,14 @@ def _partitions(
 
 def _asked(
     names: Sequence[str], known: Mapping[str, str], partitions: tuple[str, str] | None
-) -> dict[str, Asked]:
+) -> dict[str, RunSelection]:
     """Returns what each location is asked for; where an asset is, only the locations themselves know."""
     for name in names:
         if re.fullmatch(r"\w+", name) and name not in known:
             stop(f"No code location {name!r}; workspace.yaml has {', '.join(known)}.", 2)
     selections = tuple(_selection(name) for name in names if name not in known)
     return {
-        location: Asked(selections if names and location not in names else None, partitions)
+        location: RunSelection(selections if names and location not in names else None, partitions)
         for location in known
         if not names or selections or location in names
     }
@@ -104,7 +104,7 @@ def _selection(name: str) -> str:
 @contextmanager
 def _neows() -> Iterator[bool]:
     """Serves recorded NeoWs days where there is no key to ask NASA with; tells whether it does."""
-    if not (environment.is_default("NASA_API_KEY") and environment.is_default("NASA_BASE_URL")):
+    if not (settings.is_default("NASA_API_KEY") and settings.is_default("NASA_BASE_URL")):
         yield False
         return
     from shared.testing.neows_server import NeowsServer
@@ -115,11 +115,14 @@ def _neows() -> Iterator[bool]:
 
 
 def _run_locations(
-    modules: Mapping[str, str], asked: Mapping[str, Asked], bundled_neows: bool, as_json: bool
-) -> list[Report]:
+    modules: Mapping[str, str],
+    asked: Mapping[str, RunSelection],
+    bundled_neows: bool,
+    as_json: bool,
+) -> list[AssetResult]:
     """Runs each location in a process of its own, all at once, and shows progress meanwhile."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    reports = {(location, ""): Report(location, "", "running") for location in asked}
+    reports = {(location, ""): AssetResult(location, "", "running") for location in asked}
     plans: dict[str, Plan] = {}
     out = notes if as_json else console
     careful = any(each.selections is not None or each.partitions for each in asked.values())
@@ -153,7 +156,7 @@ def _run_locations(
         for key, report in reports.items():
             if report.location == location and report.status in ("waiting", "running"):
                 words = f"its process ended with exit code {process.returncode}"
-                reports[key] = Report(location, report.asset, "failed", error=words)
+                reports[key] = AssetResult(location, report.asset, "failed", error=words)
     return list(reports.values())
 
 
@@ -165,7 +168,7 @@ def _go(channels: Iterable[Channel]) -> bool:
     return True
 
 
-def _received(channels: list[Channel]) -> Iterator[Plan | Report]:
+def _received(channels: list[Channel]) -> Iterator[Plan | AssetResult]:
     """Yields what the locations tell until none has anything to tell for a moment."""
     while ready := wait(channels, timeout=0.1):
         for channel in channels[:]:
@@ -179,8 +182,8 @@ def _received(channels: list[Channel]) -> Iterator[Plan | Report]:
 @contextmanager
 def _started(
     modules: Mapping[str, str],
-    asked: Mapping[str, Asked],
-    reports: dict[tuple[str, str], Report],
+    asked: Mapping[str, RunSelection],
+    reports: dict[tuple[str, str], AssetResult],
 ) -> "Iterator[dict[str, tuple[subprocess.Popen[bytes], Channel]]]":
     """Starts the locations' processes, each with the Python that it has in workspace.yaml.
 
@@ -195,7 +198,7 @@ def _started(
                 processes[location] = start(location, modules[location], each, python)
             except OSError as error:
                 words = "; ".join(no_interpreter(python, error))
-                reports[location, ""] = Report(location, "", "failed", error=words)
+                reports[location, ""] = AssetResult(location, "", "failed", error=words)
         yield processes
     finally:
         for _, channel in processes.values():
@@ -208,8 +211,8 @@ def _started(
 
 def _refuse(
     plans: Mapping[str, Plan],
-    asked: Mapping[str, Asked],
-    reports: dict[tuple[str, str], Report],
+    asked: Mapping[str, RunSelection],
+    reports: dict[tuple[str, str], AssetResult],
 ) -> None:
     """Stops before anything runs where something asked for does not exist.
 
@@ -245,11 +248,11 @@ def _tell_neows(used: bool, out: Console) -> None:
         )
 
 
-def _print_reports(reports: Sequence[Report]) -> None:
+def _print_reports(reports: Sequence[AssetResult]) -> None:
     """Prints what landed where, why the rest did not, and what to try next."""
     console.print(_table(reports, live=False))
-    kind = environment.value("WAREHOUSE_TYPE")
-    where = environment.value("WAREHOUSE_PATH") if kind == "duckdb" else kind
+    kind = settings.get("WAREHOUSE_TYPE")
+    where = settings.get("WAREHOUSE_PATH") if kind == "duckdb" else kind
     console.print(f"in {where}", style="dim", highlight=False)
     failed = [report for report in reports if report.status == "failed"]
     for report in failed:
@@ -270,7 +273,7 @@ def _print_reports(reports: Sequence[Report]) -> None:
     )
 
 
-def _table(reports: Iterable[Report], live: bool) -> Table:
+def _table(reports: Iterable[AssetResult], live: bool) -> Table:
     table = Table("asset", "rows", "seconds", "where it landed", box=None, header_style="bold")
     for column in table.columns[1:3]:
         column.justify = "right"

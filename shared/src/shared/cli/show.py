@@ -10,9 +10,9 @@ from rich.table import Table
 from shared.cli.terminal import AsJson, console, notes, print_json, stop, tell, warehouse_errors
 
 if TYPE_CHECKING:  # importing dlt takes a second
-    from shared.warehouse import Load, LoadedTable
+    from shared.warehouse import LoadRecord, TableInfo
 
-FIRST_ROWS = 5
+PREVIEW_ROW_COUNT = 5
 
 
 def show(
@@ -31,12 +31,12 @@ def show(
         from shared import warehouse
 
         try:
-            tables = warehouse.loaded_tables(log=tell)
+            tables = warehouse.list_tables(log=tell)
         except FileNotFoundError:  # the file that the first load makes
             tables = []
         if not tables and table is None:
             (notes if as_json else console).print(
-                f"Nothing has been loaded into {warehouse.whereabouts()} yet: uv run etl run does.",
+                f"Nothing has been loaded into {warehouse.describe_location()} yet: uv run etl run does.",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -45,12 +45,12 @@ def show(
                 print_json([_summary(each) for each in tables])
             elif tables:
                 console.print(_list(tables))
-                console.print(f"in {warehouse.whereabouts()}", style="dim", highlight=False)
+                console.print(f"in {warehouse.describe_location()}", style="dim", highlight=False)
             return
         _show_table(_named(table, tables), as_json)
 
 
-def _named(name: str, tables: "list[LoadedTable]") -> "LoadedTable":
+def _named(name: str, tables: "list[TableInfo]") -> "TableInfo":
     """Returns the table of a name; stops where there is none, or several."""
     found = [each for each in tables if name in (_name(each), each.name)]
     if not tables:
@@ -64,11 +64,11 @@ def _named(name: str, tables: "list[LoadedTable]") -> "LoadedTable":
     return found[0]
 
 
-def _name(table: "LoadedTable") -> str:
+def _name(table: "TableInfo") -> str:
     return f"{table.dataset}.{table.name}"
 
 
-def _summary(table: "LoadedTable") -> dict[str, object]:
+def _summary(table: "TableInfo") -> dict[str, object]:
     return {
         "table": _name(table),
         "parent": f"{table.dataset}.{table.parent}" if table.parent else None,
@@ -77,7 +77,7 @@ def _summary(table: "LoadedTable") -> dict[str, object]:
     }
 
 
-def _list(tables: "list[LoadedTable]") -> Table:
+def _list(tables: "list[TableInfo]") -> Table:
     shown = Table("table", "rows", "last load (UTC)", "load id", box=None, header_style="bold")
     shown.columns[1].justify = "right"
     nesting: dict[str, int] = {}
@@ -90,33 +90,33 @@ def _list(tables: "list[LoadedTable]") -> Table:
     return shown
 
 
-def _time(load: "Load | None") -> str:
+def _time(load: "LoadRecord | None") -> str:
     if load is None:
         return ""
-    return f"{load.at:%Y-%m-%d %H:%M:%S}" if load.at else load.status
+    return f"{load.loaded_at:%Y-%m-%d %H:%M:%S}" if load.loaded_at else load.status
 
 
-def _show_table(table: "LoadedTable", as_json: bool) -> None:
+def _show_table(table: "TableInfo", as_json: bool) -> None:
     from shared import warehouse
 
     names = [column.name for column in table.columns]
     first = (
-        f"SELECT {', '.join(map(warehouse.quoted, names)) or '*'} "
-        f"FROM {warehouse.quoted(table.dataset, table.name)} LIMIT {FIRST_ROWS}"
+        f"SELECT {', '.join(map(warehouse.quote_identifier, names)) or '*'} "
+        f"FROM {warehouse.quote_identifier(table.dataset, table.name)} LIMIT {PREVIEW_ROW_COUNT}"
     )
     if as_json:
         print_json(
             {
                 **_summary(table),
                 "description": table.description,
-                "where": warehouse.whereabouts(),
+                "where": warehouse.describe_location(),
                 "columns": [asdict(column) for column in table.columns],
-                "first_rows": warehouse.query(first),
+                "preview": warehouse.query(first),
             }
         )
         return
     console.print(f"[bold]{_name(table)}[/]: {table.rows:,} rows", highlight=False)
-    for line in filter(None, (table.description, f"in {warehouse.whereabouts()}")):
+    for line in filter(None, (table.description, f"in {warehouse.describe_location()}")):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if load := table.last_load:
         told = f"last load {_time(load)} UTC, {load.status}, load id {load.load_id}"
@@ -127,4 +127,4 @@ def _show_table(table: "LoadedTable", as_json: bool) -> None:
     console.print()
     console.print(columns, markup=False)
     console.print()
-    warehouse.show(first, console.width, log=tell)
+    warehouse.print_query(first, console.width, log=tell)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from shared import environment
+from shared.redaction import redact
 
 console = Console()
 notes = Console(stderr=True)
@@ -28,7 +28,7 @@ def tell(message: str) -> None:
 
 def stop(message: str, code: int = 1) -> NoReturn:
     """Ends the command with one line on stderr; 1 is a failure, 2 a wrong use of the command."""
-    line = " ".join(environment.redacted(message).split())
+    line = " ".join(redact(message).split())
     notes.print(line, markup=False, highlight=False, style="red", soft_wrap=True)
     raise typer.Exit(code)
 
@@ -47,9 +47,9 @@ def warehouse_errors() -> Iterator[None]:
         FileNotFoundError,
         ValueError,
         warehouse.QueryError,
-        warehouse.WarehouseBusyError,
-        warehouse.WarehouseSettingError,
-        warehouse.WarehouseUnreachableError,
+        warehouse.LockTimeoutError,
+        warehouse.WarehouseConfigError,
+        warehouse.WarehouseConnectionError,
     ) as error:
         # DuckDB repeats the query below its message, with a mark that needs lines of its own.
         stop(str(error).partition("\n\nLINE ")[0])

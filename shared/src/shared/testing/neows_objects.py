@@ -105,7 +105,7 @@ def _synthetic_approach(day: date, chance: random.Random) -> dict[str, Any]:
     return approach
 
 
-def looked_up(item: Mapping[str, Any]) -> dict[str, Any]:
+def detail_of(item: Mapping[str, Any]) -> dict[str, Any]:
     """Returns an object of a feed as /neo/{id} and /neo/browse have it: with orbit and all passes."""
     chance = random.Random(item["neo_reference_id"])
     whole = deepcopy(dict(item))
@@ -156,7 +156,7 @@ def looked_up(item: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def catalogue(days: Iterable[Iterable[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+def catalog(days: Iterable[Iterable[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
     """Returns the objects of some days once each, by SPK-ID and in its order."""
     found = {item["neo_reference_id"]: item for items in days for item in items}
     return {spk_id: found[spk_id] for spk_id in sorted(found)}

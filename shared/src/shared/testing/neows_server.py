@@ -17,14 +17,14 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from shared.testing.neows_objects import catalogue, looked_up, recorded_days
+from shared.testing.neows_objects import catalog, detail_of, recorded_days
 
 __all__ = ["INVALID_KEY", "Fault", "NeowsServer", "recorded_days"]
 
 INVALID_KEY = "INVALID"
 """The one key the server refuses."""
 PAGE_SIZE = 20
-"""Objects of a page of the catalogue."""
+"""Objects of a page of the catalog."""
 _SLOWLY = 10  # bytes of a dripping answer
 
 
@@ -149,11 +149,11 @@ class NeowsServer:
         links = {"self": f"{self.url}{address}&api_key={key}"}
         if path.endswith("/feed"):
             return self._feed(address, query, links)
-        objects = catalogue(self.days.values())
+        objects = catalog(self.days.values())
         if path.endswith("/neo/browse"):
             return _page(address, query, list(objects.values()), links)
         if item := objects.get(path.rpartition("/neo/")[2]):
-            return 200, {**looked_up(item), "links": links}
+            return 200, {**detail_of(item), "links": links}
         return 404, _not_found(address, "")
 
     def _feed(
@@ -207,7 +207,7 @@ def _page(
             "total_pages": pages,
             "number": int(page),
         },
-        "near_earth_objects": [looked_up(item) for item in objects[start : start + PAGE_SIZE]],
+        "near_earth_objects": [detail_of(item) for item in objects[start : start + PAGE_SIZE]],
     }
 
 

@@ -24,14 +24,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs a test that asks for `each_warehouse` once on each type of the option."""
-    if "each_warehouse" in metafunc.fixturenames:
+    """Runs a test that asks for `any_warehouse` once on each type of the option."""
+    if "any_warehouse" in metafunc.fixturenames:
         types = metafunc.config.getoption("warehouses").split(",")
-        metafunc.parametrize("each_warehouse", types, indirect=True)
+        metafunc.parametrize("any_warehouse", types, indirect=True)
 
 
 @pytest.fixture
-def warehouse_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tmp_warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Points every setting of the workspace into the test's own folder, and returns that folder.
 
     The warehouse is warehouse.duckdb in it, the drop folder an empty drop/.
@@ -54,11 +54,11 @@ def warehouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postg
 
 
 @pytest.fixture
-def on_postgres(
-    warehouse_folder: Path, warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+def postgres_warehouse(
+    tmp_warehouse: Path, warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> str:
     """Makes the warehouse an empty Postgres database, and returns its address."""
-    del warehouse_folder  # its settings come first
+    del tmp_warehouse  # its settings come first
     address = warehouse_server.warehouse()
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
@@ -92,8 +92,8 @@ def duckdb_extensions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def on_ducklake(
-    warehouse_folder: Path,
+def ducklake_warehouse(
+    tmp_warehouse: Path,
     warehouse_server: PostgresServer,
     bucket_server: str,
     duckdb_extensions: Path,
@@ -102,7 +102,7 @@ def on_ducklake(
     """Makes the warehouse an empty DuckLake, and returns the address of its files."""
     import boto3  # comes with the S3 server
 
-    del warehouse_folder  # its settings come first
+    del tmp_warehouse  # its settings come first
     bucket, access = f"test-{uuid4().hex}", ("key", "secret-of-the-test")
     boto3.client(
         "s3",
@@ -132,9 +132,9 @@ def on_ducklake(
 
 
 @pytest.fixture
-def each_warehouse(request: pytest.FixtureRequest, warehouse_folder: Path) -> str:
+def any_warehouse(request: pytest.FixtureRequest, tmp_warehouse: Path) -> str:
     """Makes the warehouse an empty one of each type in turn, and returns the type."""
-    del warehouse_folder  # a file, unless the type's own fixture says otherwise
+    del tmp_warehouse  # a file, unless the type's own fixture says otherwise
     chosen = str(request.param)
     if chosen != "duckdb":
         request.getfixturevalue(f"on_{chosen}")
@@ -150,7 +150,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def neows_server(
-    warehouse_folder: Path,  # noqa: ARG001 - its setting of the address comes first
+    tmp_warehouse: Path,  # noqa: ARG001 - its setting of the address comes first
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[NeowsServer]:
     """A NeoWs server that api_etl asks for the length of the test, without waits between retries."""

@@ -3,67 +3,73 @@
 | room | what it decides |
 |---|---|
 | destination | which destination of dlt's, by the environment alone, and what it can do |
-| clients, parquet_files, push_down | how it replaces exactly the partitions of a run |
+| clients, parquet_files, pushdown_query | how it replaces exactly the partitions of a run |
 | locks | who may write when |
 | pipeline | a run's pipeline, from its folder to its row counts |
 | query | reading what has landed |
 | tables | which tables have landed, with which columns, and by which load |
 """
 
-from shared.warehouse.destination import (
-    PartitionError,
-    ReplacedRows,
-    WarehouseSettingError,
-    kind,
-    whereabouts,
+from shared.warehouse.catalog import Column, LoadRecord, TableInfo, list_tables, quote_identifier
+from shared.warehouse.destinations.duckdb import PushdownLoadJob
+from shared.warehouse.destinations.factory import (
+    OutOfPartitionError,
+    PartitionScope,
+    WarehouseConfigError,
+    describe_location,
+    warehouse_type,
 )
 from shared.warehouse.locks import (
-    HeldError,
-    WarehouseBusyError,
-    WarehouseUnreachableError,
-    exclusive,
-    path,
+    LockHeldError,
+    LockTimeoutError,
+    WarehouseConnectionError,
+    duckdb_path,
+    exclusive_connection,
 )
 from shared.warehouse.pipeline import (
-    Landed,
-    PipelineDeclaration,
-    SchemaConflictError,
-    ShrinkingError,
+    ConcurrentSchemaChangeError,
+    PipelineSpec,
+    RowCountDropError,
+    TableStats,
     WarehousePipeline,
-    close,
+    cleanup,
     pipeline,
 )
-from shared.warehouse.push_down import PushedDownJob
-from shared.warehouse.query import QueryError, probe, query, reader, show
-from shared.warehouse.tables import Column, Load, LoadedTable, loaded_tables, quoted
+from shared.warehouse.query import (
+    QueryError,
+    check_connection,
+    print_query,
+    query,
+    read_only_connection,
+)
 
 __all__ = [
     "Column",
-    "HeldError",
-    "Landed",
-    "Load",
-    "LoadedTable",
-    "PartitionError",
-    "PipelineDeclaration",
-    "PushedDownJob",
+    "ConcurrentSchemaChangeError",
+    "LoadRecord",
+    "LockHeldError",
+    "LockTimeoutError",
+    "OutOfPartitionError",
+    "PartitionScope",
+    "PipelineSpec",
+    "PushdownLoadJob",
     "QueryError",
-    "ReplacedRows",
-    "SchemaConflictError",
-    "ShrinkingError",
-    "WarehouseBusyError",
+    "RowCountDropError",
+    "TableInfo",
+    "TableStats",
+    "WarehouseConfigError",
+    "WarehouseConnectionError",
     "WarehousePipeline",
-    "WarehouseSettingError",
-    "WarehouseUnreachableError",
-    "close",
-    "exclusive",
-    "kind",
-    "loaded_tables",
-    "path",
+    "check_connection",
+    "cleanup",
+    "describe_location",
+    "duckdb_path",
+    "exclusive_connection",
+    "list_tables",
     "pipeline",
-    "probe",
+    "print_query",
     "query",
-    "quoted",
-    "reader",
-    "show",
-    "whereabouts",
+    "quote_identifier",
+    "read_only_connection",
+    "warehouse_type",
 ]

@@ -2,7 +2,7 @@
 
 On the DuckDB file all loads take turns, for DuckDB has one writing process and dlt reconnects at every
 step. In a server the loads of one dataset do, for they share its staging tables; other datasets load
-beside them. Extracting and normalising stay outside and run in parallel.
+beside them. Extracting and normalizing stay outside and run in parallel.
 """
 
 import fcntl
@@ -18,61 +18,62 @@ from typing import Any, Protocol, TypeVar
 import duckdb
 from filelock import FileLock, Timeout
 
-from shared import environment
+from shared import settings
+from shared.redaction import redact
 
 Log = Callable[[str], None]
-Units = Mapping[str, Sequence[str]]
+LockScope = Mapping[str, Sequence[str]]
 """What a run replaces: by group (a resource, or a pipeline) its partitions, or none for all of it."""
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.1
-_MOST_HELD_ONE_BY_ONE = 32  # partitions; Postgres has some 6,400 locks for all of its users
+_MAX_PARTITION_LOCKS = 32  # partitions; Postgres has some 6,400 locks for all of its users
 
 
-class WarehouseBusyError(Exception):
+class LockTimeoutError(Exception):
     """The warehouse stayed in use by another process for longer than the stated limit."""
 
 
-class WarehouseUnreachableError(Exception):
+class WarehouseConnectionError(Exception):
     """The server does not answer, refuses the user, or was gone while a run held its turn."""
 
 
-def path() -> Path:
+def duckdb_path() -> Path:
     """Returns the warehouse's DuckDB file (`WAREHOUSE_PATH`); it need not exist yet.
 
     Beside it stand the working folders of runs, whatever the warehouse is.
     """
-    return environment.path("WAREHOUSE_PATH")
+    return settings.get_path("WAREHOUSE_PATH")
 
 
-def silent(_: str) -> None:
+def no_log(_: str) -> None:
     """Logs nothing."""
 
 
-class HeldError(Exception):
+class LockHeldError(Exception):
     """Says what is held, and by whom."""
 
 
-def wait_for(attempt: Callable[[], T], log: Log, since: float | None = None) -> T:
+def acquire_with_timeout(attempt: Callable[[], T], log: Log, since: float | None = None) -> T:
     """Tries until nobody holds what is wanted any more, and tells once that it waits.
 
     Args:
-        attempt: raises `HeldError` while it is held.
+        attempt: raises `LockHeldError` while it is held.
         log: told about the wait.
         since: when the wait began, if not now; several waits can share one limit.
 
     Raises:
-        WarehouseBusyError: it was held for more than `WAREHOUSE_WAIT_SECONDS`.
+        LockTimeoutError: it was held for more than `WAREHOUSE_WAIT_SECONDS`.
     """
-    limit = environment.seconds("WAREHOUSE_WAIT_SECONDS")
+    limit = settings.get_seconds("WAREHOUSE_WAIT_SECONDS")
     deadline = (since or time.monotonic()) + limit
     told = False
     while True:
         try:
             return attempt()
-        except HeldError as held:
+        except LockHeldError as held:
             if time.monotonic() > deadline:
-                raise WarehouseBusyError(
+                raise LockTimeoutError(
                     f"Waited more than {limit:g} s for {held}. Let that end, or raise "
                     "WAREHOUSE_WAIT_SECONDS."
                 ) from None
@@ -86,7 +87,7 @@ def connect(file: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     """Opens the DuckDB file.
 
     Raises:
-        HeldError: another program holds it.
+        LockHeldError: another program holds it.
     """
     try:
         return duckdb.connect(str(file), read_only=read_only)
@@ -95,7 +96,7 @@ def connect(file: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         # away by waiting, and its message names the holder's process.
         if "Could not set lock" not in str(error):
             raise
-        raise HeldError(f"the warehouse, held by another program: {error}") from None
+        raise LockHeldError(f"the warehouse, held by another program: {error}") from None
 
 
 @contextmanager
@@ -109,9 +110,9 @@ def _locked(file: Path, what: str, log: Log) -> Iterator[None]:
             lock.acquire(blocking=False)
         except Timeout:
             who = holder.read_text() if holder.exists() else "an unknown process"
-            raise HeldError(f"{what}, held by {who}") from None
+            raise LockHeldError(f"{what}, held by {who}") from None
 
-    wait_for(acquire, log)
+    acquire_with_timeout(acquire, log)
     try:
         holder.write_text(f"pid {os.getpid()}")
         yield
@@ -120,7 +121,7 @@ def _locked(file: Path, what: str, log: Log) -> Iterator[None]:
 
 
 @contextmanager
-def exclusive(log: Log = silent) -> Iterator[duckdb.DuckDBPyConnection]:
+def exclusive_connection(log: Log = no_log) -> Iterator[duckdb.DuckDBPyConnection]:
     """Holds the DuckDB file for one writer, and yields an open connection to it.
 
     Two things together make the section whole: a side lock file orders our own runs; the connection,
@@ -128,59 +129,59 @@ def exclusive(log: Log = silent) -> Iterator[duckdb.DuckDBPyConnection]:
     steps.
 
     Raises:
-        WarehouseBusyError: another process held it for more than `WAREHOUSE_WAIT_SECONDS`.
+        LockTimeoutError: another process held it for more than `WAREHOUSE_WAIT_SECONDS`.
     """
-    file = path()
+    file = duckdb_path()
     with (
         _locked(file.with_suffix(".lock"), "the warehouse", log),
-        wait_for(lambda: connect(file, read_only=False), log) as connection,
+        acquire_with_timeout(lambda: connect(file, read_only=False), log) as connection,
     ):
         yield connection
 
 
-class Locks(Protocol):
+class LockManager(Protocol):
     """What orders the runs of one dataset."""
 
-    def turn(self, units: Units) -> AbstractContextManager[None]:
+    def partition_lock(self, units: LockScope) -> AbstractContextManager[None]:
         """Holds what a run replaces, from its first request to its last row.
 
         Raises:
-            WarehouseBusyError: another run of a partition took more than `WAREHOUSE_WAIT_SECONDS`.
+            LockTimeoutError: another run of a partition took more than `WAREHOUSE_WAIT_SECONDS`.
         """
 
-    def load(self) -> AbstractContextManager[None]:
+    def dataset_lock(self) -> AbstractContextManager[None]:
         """Holds the dataset for the length of a load.
 
         Raises:
-            WarehouseBusyError: others held it for more than `WAREHOUSE_WAIT_SECONDS`.
+            LockTimeoutError: others held it for more than `WAREHOUSE_WAIT_SECONDS`.
         """
 
-    def confirm(self) -> None:
+    def verify_held(self) -> None:
         """Makes sure that the turn still holds, before rows are replaced.
 
         Raises:
-            WarehouseUnreachableError: it does not.
+            WarehouseConnectionError: it does not.
         """
 
 
-class FileLocks:
+class FileLockManager:
     """Orders the runs of this machine, by files beside the warehouse's."""
 
     def __init__(self, dataset: str, log: Log) -> None:
         self.dataset, self.log = dataset, log
 
     @contextmanager
-    def turn(self, units: Units) -> Iterator[None]:
-        """Holds what a run replaces; see `Locks`."""
+    def partition_lock(self, units: LockScope) -> Iterator[None]:
+        """Holds what a run replaces; see `LockManager`."""
         what = _another_run(self.dataset)
         since = time.monotonic()
-        with path().with_suffix(".turns").open("a") as file:
+        with duckdb_path().with_suffix(".turns").open("a") as file:
 
             def acquire(place: int) -> None:
                 try:
                     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
                 except BlockingIOError:
-                    raise HeldError(what) from None
+                    raise LockHeldError(what) from None
 
             # A byte of one file for each unit, in order, so that no two runs wait for each other.
             # The kernel frees them when the process ends, however it ends.
@@ -188,65 +189,65 @@ class FileLocks:
                 f"{group} {each}" for group, values in units.items() for each in values or [""]
             ]
             for place in sorted({_place(f"{self.dataset} {name}", 7) for name in names}):
-                wait_for(partial(acquire, place), self.log, since)
+                acquire_with_timeout(partial(acquire, place), self.log, since)
             yield
 
     @contextmanager
-    def load(self) -> Iterator[None]:
-        """Holds the dataset for the length of a load; see `Locks`."""
-        file = path().with_suffix(f".{self.dataset}.lock")
+    def dataset_lock(self) -> Iterator[None]:
+        """Holds the dataset for the length of a load; see `LockManager`."""
+        file = duckdb_path().with_suffix(f".{self.dataset}.lock")
         with _locked(file, self.dataset, self.log):
             yield
 
-    def confirm(self) -> None:
+    def verify_held(self) -> None:
         """Has nothing to look at: the kernel keeps a lock as long as the process lives."""
 
 
-class DuckDbLocks(FileLocks):
+class DuckDbLockManager(FileLockManager):
     """Orders all writers of the DuckDB file."""
 
     @contextmanager
-    def load(self) -> Iterator[None]:
+    def dataset_lock(self) -> Iterator[None]:
         """Holds the whole file; see `exclusive`."""
-        with exclusive(self.log):
+        with exclusive_connection(self.log):
             yield
 
 
-class PostgresLocks:
+class PostgresLockManager:
     """Orders the runs of all machines, by advisory locks in a Postgres database.
 
     They belong to a connection, and the server frees them when that ends, however it ends. So the
     connection must be to the server itself, or through a pooler that keeps one for each session.
     """
 
-    def __init__(self, dataset: str, log: Log, address: str, who: str) -> None:
+    def __init__(self, dataset: str, log: Log, address: str, owner: str) -> None:
         """Takes the database's address, and what others are told of who holds what."""
-        self.dataset, self.log, self.address, self.who = dataset, log, address, who
+        self.dataset, self.log, self.address, self.owner = dataset, log, address, owner
         self._session: Any = None
 
     @contextmanager
-    def turn(self, units: Units) -> Iterator[None]:
-        """Holds what a run replaces; see `Locks`."""
+    def partition_lock(self, units: LockScope) -> Iterator[None]:
+        """Holds what a run replaces; see `LockManager`."""
         since = time.monotonic()
         with self._connected():
             # In order, so that no two runs wait for each other. Runs of some partitions share their
             # group; one of very many, or of a whole table, has it alone.
             for group in sorted(units):
-                some = 0 < len(units[group]) <= _MOST_HELD_ONE_BY_ONE
+                some = 0 < len(units[group]) <= _MAX_PARTITION_LOCKS
                 self._acquire(group, since, _another_run(self.dataset), shared=some)
             for group in sorted(units):
-                if len(units[group]) <= _MOST_HELD_ONE_BY_ONE:
+                if len(units[group]) <= _MAX_PARTITION_LOCKS:
                     for value in sorted(units[group]):
                         name = f"{group} {value}"
                         self._acquire(name, since, _another_run(self.dataset), shared=False)
             yield
 
     @contextmanager
-    def load(self) -> Iterator[None]:
-        """Holds the dataset for the length of a load; see `Locks`.
+    def dataset_lock(self) -> Iterator[None]:
+        """Holds the dataset for the length of a load; see `LockManager`.
 
         Raises:
-            WarehouseUnreachableError: the run lost its turn meanwhile, as its connection did not last.
+            WarehouseConnectionError: the run lost its turn meanwhile, as its connection did not last.
         """
         with self._connected():
             name, since = "load", time.monotonic()
@@ -254,14 +255,14 @@ class PostgresLocks:
             yield
             try:
                 self._execute("SELECT pg_advisory_unlock(%s)", self._place(name))
-            except WarehouseUnreachableError:
-                raise WarehouseUnreachableError(
+            except WarehouseConnectionError:
+                raise WarehouseConnectionError(
                     f"What was loaded into {self.dataset} is there, but the connection that held the "
                     "turn ended meanwhile, so another run may have loaded beside it. Run it again."
                 ) from None
 
-    def confirm(self) -> None:
-        """Asks the server; see `Locks`."""
+    def verify_held(self) -> None:
+        """Asks the server; see `LockManager`."""
         if self._session is not None:
             self._execute("SELECT 1")
 
@@ -275,15 +276,15 @@ class PostgresLocks:
         try:
             self._session = psycopg2.connect(
                 self.address,
-                application_name=self.who,
+                application_name=self.owner,
                 # Firewalls forget connections that say nothing, and a turn can take hours.
                 keepalives_idle=30,
                 keepalives_interval=10,
                 keepalives_count=6,
             )
         except psycopg2.Error as error:
-            told = environment.redacted(str(error).strip().rstrip("?."))
-            raise WarehouseUnreachableError(
+            told = redact(str(error).strip().rstrip("?."))
+            raise WarehouseConnectionError(
                 f"{told}; nothing was asked or loaded. Look at DESTINATION__WAREHOUSE__CREDENTIALS."
             ) from None
         self._session.autocommit = True
@@ -312,9 +313,9 @@ class PostgresLocks:
             try:
                 self._execute(f"SELECT {lock}(%s)", self._place(name))
             except psycopg2.errors.LockNotAvailable:
-                raise HeldError(f"{what}: {self._holder(name)}") from None
+                raise LockHeldError(f"{what}: {self._holder(name)}") from None
 
-        wait_for(acquire, self.log, since)
+        acquire_with_timeout(acquire, self.log, since)
 
     def _place(self, name: str) -> int:
         return _place(f"{self.dataset} {name}", 8) - (1 << 63)
@@ -341,13 +342,13 @@ class PostgresLocks:
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             if isinstance(error, psycopg2.errors.LockNotAvailable):
                 raise
-            raise WarehouseUnreachableError(
+            raise WarehouseConnectionError(
                 f"The run lost its turn, for its connection to the warehouse ended: "
                 f"{str(error).strip()}. Run it again."
             ) from None
 
 
-class DuckLakeLocks(PostgresLocks):
+class DuckLakeLockManager(PostgresLockManager):
     """Orders the runs of a DuckLake in the database of its catalog, which the first of them makes."""
 
     def __init__(
@@ -355,27 +356,29 @@ class DuckLakeLocks(PostgresLocks):
         dataset: str,
         log: Log,
         address: str,
-        who: str,
+        owner: str,
         *,
         schema: str,
         make: Callable[[], None],
     ) -> None:
         """Takes the catalog's schema, and what makes it where it is not there."""
-        super().__init__(dataset, log, address, who)
+        super().__init__(dataset, log, address, owner)
         self._schema, self._make = schema, make
 
     @contextmanager
-    def turn(self, units: Units) -> Iterator[None]:
-        """Holds what a run replaces; see `Locks`."""
+    def partition_lock(self, units: LockScope) -> Iterator[None]:
+        """Holds what a run replaces; see `LockManager`."""
         with self._connected():
             # Of two that make it at the same moment DuckLake fails one.
             if not self._execute(
                 "SELECT FROM pg_tables WHERE schemaname = %s AND tablename = 'ducklake_metadata'",
                 self._schema,
             ):
-                with PostgresLocks("the lake", self.log, self.address, self.who).load():
+                with PostgresLockManager(
+                    "the lake", self.log, self.address, self.owner
+                ).dataset_lock():
                     self._make()
-            with super().turn(units):
+            with super().partition_lock(units):
                 yield
 
 

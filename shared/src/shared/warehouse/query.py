@@ -15,19 +15,23 @@ from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 from sqlglot.tokens import TokenType  # type: ignore[attr-defined]
 
-from shared import environment
-from shared.warehouse.destination import configured, destination, kind
+from shared.redaction import redact
+from shared.warehouse.destinations.factory import (
+    create_destination,
+    resolve_configuration,
+    warehouse_type,
+)
 from shared.warehouse.locks import (
     Log,
-    WarehouseUnreachableError,
+    WarehouseConnectionError,
+    acquire_with_timeout,
     connect,
-    path,
-    silent,
-    wait_for,
+    duckdb_path,
+    no_log,
 )
 
-_NO_QUERY = "That is no query: it returns no rows."
-_MOST_SHOWN = 10_000
+_NO_QUERY = "Only SELECT queries are allowed: this one returns no rows."
+_MAX_ROWS_PRINTED = 10_000
 
 
 class QueryError(Exception):
@@ -35,18 +39,18 @@ class QueryError(Exception):
 
 
 @contextmanager
-def reader(log: Log = silent) -> Iterator[duckdb.DuckDBPyConnection]:
+def read_only_connection(log: Log = no_log) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yields a read-only connection to what has been committed in the DuckDB file.
 
     A writer is waited for. Keep it short: while it is open, loads wait.
 
     Raises:
         FileNotFoundError: nothing has been loaded yet.
-        WarehouseBusyError: a writer held it for more than `WAREHOUSE_WAIT_SECONDS`.
+        LockTimeoutError: a writer held it for more than `WAREHOUSE_WAIT_SECONDS`.
     """
-    file = path()
+    file = duckdb_path()
     _there(file)
-    with wait_for(lambda: connect(file, read_only=True), log) as connection:
+    with acquire_with_timeout(lambda: connect(file, read_only=True), log) as connection:
         yield connection
 
 
@@ -56,7 +60,7 @@ def _there(file: Path) -> None:
 
 
 def query(
-    sql: str, parameters: Sequence[object] = (), *, log: Log = silent
+    sql: str, parameters: Sequence[object] = (), *, log: Log = no_log
 ) -> list[dict[str, Any]]:
     """Runs a query on what has been committed in the warehouse, and returns its rows.
 
@@ -69,43 +73,43 @@ def query(
 
     Raises:
         QueryError: the text is no query, it cannot be translated, or the server refuses it.
-        WarehouseUnreachableError: the server does not answer.
+        WarehouseConnectionError: the server does not answer.
         FileNotFoundError: the warehouse is a file, and nothing has been loaded yet.
-        WarehouseBusyError: a writer held that file for more than `WAREHOUSE_WAIT_SECONDS`.
+        LockTimeoutError: a writer held that file for more than `WAREHOUSE_WAIT_SECONDS`.
         duckdb.Error: DuckDB refuses it.
     """
-    if kind() == "duckdb":
-        with reader(log) as connection:
+    if warehouse_type() == "duckdb":
+        with read_only_connection(log) as connection:
             return _rows(connection.execute(sql, parameters))
     asked = _parsed(sql, parameters)
-    if kind() == "filesystem":
+    if warehouse_type() == "filesystem":
         with _files(asked) as connection:
             return _rows(connection.execute(asked.sql("duckdb")))
     return _translated(asked)
 
 
-def probe() -> None:
+def check_connection() -> None:
     """Sees whether the warehouse answers, without waiting for whoever holds it.
 
     Raises:
-        HeldError: another program holds the DuckDB file; the message says which.
-        WarehouseSettingError: a variable is missing or wrong.
+        LockHeldError: another program holds the DuckDB file; the message says which.
+        WarehouseConfigError: a variable is missing or wrong.
         Exception: what `query` raises, or what a bucket's own library does.
     """
-    made: Any = destination()
-    configuration = configured(made, "public")
-    if made.kind == "duckdb":
-        _there(path())
-        connect(path(), read_only=True).close()
+    made: Any = create_destination()
+    configuration = resolve_configuration(made, "public")
+    if made.warehouse_type == "duckdb":
+        _there(duckdb_path())
+        connect(duckdb_path(), read_only=True).close()
         return
-    if made.kind == "filesystem":
+    if made.warehouse_type == "filesystem":
         client = made.client(Schema("reader"), configuration)
         client.fs_client.exists(client.dataset_path)
         return
     query("SELECT 1 AS answer")
 
 
-def show(sql: str, width: int, log: Log = silent) -> None:
+def print_query(sql: str, width: int, log: Log = no_log) -> None:
     """Prints the rows of a query, the first of very many.
 
     Args:
@@ -113,19 +117,19 @@ def show(sql: str, width: int, log: Log = silent) -> None:
         width: letters in a line.
         log: told about waits.
     """
-    if kind() == "duckdb":
-        with reader(log) as connection:
+    if warehouse_type() == "duckdb":
+        with read_only_connection(log) as connection:
             found = connection.sql(sql)
             if found is None:
                 raise QueryError(_NO_QUERY)
             found.show(max_width=width)
         return
     asked = _parsed(sql, ())
-    if kind() == "filesystem":
+    if warehouse_type() == "filesystem":
         with _files(asked) as connection:
             connection.sql(asked.sql("duckdb")).show(max_width=width)
         return
-    rows = _translated(asked if asked.args.get("limit") else asked.limit(_MOST_SHOWN))
+    rows = _translated(asked if asked.args.get("limit") else asked.limit(_MAX_ROWS_PRINTED))
     if rows:
         duckdb.from_arrow(pa.Table.from_pylist(rows)).show(max_width=width)
     else:
@@ -180,13 +184,13 @@ def _parsed(sql: str, parameters: Sequence[object]) -> exp.Query:
 
 def _translated(asked: exp.Query) -> list[dict[str, Any]]:
     """Runs a query on a server, which takes nothing but reading from this connection."""
-    made: Any = destination()
+    made: Any = create_destination()
     tables = [table.db for table in asked.find_all(exp.Table) if table.db]
-    configuration = configured(made, tables[0] if tables else "public")
+    configuration = resolve_configuration(made, tables[0] if tables else "public")
     client = made.client(Schema("reader"), configuration)
     try:
         sql = asked.sql(client.capabilities.sqlglot_dialect, unsupported_level=ErrorLevel.RAISE)
-        if made.kind == "ducklake":
+        if made.warehouse_type == "ducklake":
             # A reader makes no lake, and changes none; dlt has no setting for it.
             attach = client.sql_client.attach_statement.removesuffix(")")
             client.sql_client._attach_statement = f"{attach}, READ_ONLY)"  # noqa: SLF001
@@ -194,28 +198,28 @@ def _translated(asked: exp.Query) -> list[dict[str, Any]]:
             try:
                 session = opened.enter_context(client.sql_client)
             except Exception as error:  # noqa: BLE001 - of whichever driver
-                told = environment.redacted(str(error).strip().rstrip("?."))
-                raise WarehouseUnreachableError(
+                told = redact(str(error).strip().rstrip("?."))
+                raise WarehouseConnectionError(
                     f"{told}; look at DESTINATION__WAREHOUSE__CREDENTIALS."
                 ) from None
-            if made.kind == "postgres":
+            if made.warehouse_type == "postgres":
                 session.execute_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
             with session.execute_query(sql) as result:
                 return _rows(result)
     except (DestinationException, SqlglotError) as error:
-        raise QueryError(environment.redacted(str(error))) from None
+        raise QueryError(redact(str(error))) from None
 
 
 @contextmanager
 def _files(asked: exp.Query) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yields a connection in which the query's tables are views of their files."""
-    made: Any = destination()
+    made: Any = create_destination()
     with duckdb.connect() as connection:
         for table in {(each.db, each.name) for each in asked.find_all(exp.Table)}:
             dataset, name = table
             if not dataset:  # a subquery's name
                 continue
-            client = made.client(Schema("reader"), configured(made, dataset))
+            client = made.client(Schema("reader"), resolve_configuration(made, dataset))
             if not (client.is_local_filesystem or connection.list_filesystems()):
                 # Through the client's own connection: DuckDB's extension would have to be downloaded.
                 connection.register_filesystem(client.fs_client)

@@ -1,4 +1,4 @@
-"""The workers that execute steps on several machines: `celery -A shared.workers worker`.
+"""The workers that execute steps on several machines: `celery -A shared.orchestration.workers worker`.
 
 A run's own process hands its steps over through Redis, waits for them, and writes down how it ends. What
 keeps a step from being lost, or from running twice at once, stands here for both sides.
@@ -10,12 +10,12 @@ from dagster_celery import celery_executor
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_task
 
-from shared import environment
+from shared import settings
 
-_ADDRESS = environment.value("WORKERS_REDIS_URL")
+_ADDRESS = settings.get("WORKERS_REDIS_URL")
 if not _ADDRESS:
     raise ValueError("WORKERS_REDIS_URL is not set; it is where workers get steps from.")
-_LONGEST_STEP = environment.seconds("WORKERS_LONGEST_STEP_SECONDS")
+_LONGEST_STEP = settings.get_seconds("WORKERS_MAX_STEP_SECONDS")
 
 SETTINGS: dict[str, Any] = {
     # Redis forgets a step when it is done, not when it begins: so it outlives a killed worker.

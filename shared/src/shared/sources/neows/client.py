@@ -19,9 +19,9 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from shared import environment
-from shared.rate_limit import RateLimit, retry_after
-from shared.sources import TryLaterError
+from shared import settings
+from shared.sources.protocol import RetryLaterError
+from shared.sources.rate_limit import RateLimit, retry_after
 
 DEMO_KEY_SAYS = (
     "DEMO_KEY allows 30 requests an hour and 50 a day for each address; set NASA_API_KEY to a key of "
@@ -52,7 +52,7 @@ class NeowsClient:
     Server errors, answers that are cut, empty, too slow or no JSON, and connections that fail are
     tried again, as often and as long as dlt's `RUNTIME__REQUEST_…` settings say, after a random part
     of the backoff, so that runs side by side do not return together. A used up limit is waited for,
-    if that takes no longer than `NASA_LONGEST_WAIT_SECONDS`.
+    if that takes no longer than `NASA_MAX_WAIT_SECONDS`.
 
     The key travels in a header: in the address every error message would repeat it. No answer repeats
     it either: NASA's links do, and it is struck out of what arrives.
@@ -68,11 +68,11 @@ class NeowsClient:
             NeowsError: NASA_API_KEY holds what no header can carry.
         """
         self.metrics = {} if metrics is None else metrics
-        self.key = environment.value("NASA_API_KEY").strip()
+        self.key = settings.get("NASA_API_KEY").strip()
         if not (self.key.isascii() and self.key.isprintable()):
             raise NeowsError("NASA_API_KEY holds characters that no key has; set it again.")
-        self.address = environment.value("NASA_BASE_URL").rstrip("/")
-        self._longest_wait = environment.seconds("NASA_LONGEST_WAIT_SECONDS")
+        self.address = settings.get("NASA_BASE_URL").rstrip("/")
+        self._longest_wait = settings.get_seconds("NASA_MAX_WAIT_SECONDS")
         self._settings = resolve_configuration(RuntimeConfiguration())
         self._limit = RateLimit(
             self.address,
@@ -98,7 +98,7 @@ class NeowsClient:
 
         Raises:
             NeowsError: any answer but such a feed.
-            TryLaterError: the request limit is used up.
+            RetryLaterError: the request limit is used up.
         """
         what = f"{first} to {last}"
         query = {"start_date": first.isoformat(), "end_date": last.isoformat()}
@@ -119,11 +119,11 @@ class NeowsClient:
         return days
 
     def browse(self, page: int) -> tuple[list[dict[str, Any]], int]:
-        """Returns a page of the catalogue, counted from 0, and how many pages there are.
+        """Returns a page of the catalog, counted from 0, and how many pages there are.
 
         Raises:
             NeowsError: any answer but such a page.
-            TryLaterError: the request limit is used up.
+            RetryLaterError: the request limit is used up.
         """
         answer = self._ask(
             "/neo/browse", {"page": str(page)}, f"page {page}", near_earth_objects=list
@@ -141,7 +141,7 @@ class NeowsClient:
         Raises:
             NotFoundError: NeoWs has no such object.
             NeowsError: any other answer but an object.
-            TryLaterError: the request limit is used up.
+            RetryLaterError: the request limit is used up.
         """
         return self._ask(f"/neo/{spk_id}", {}, f"object {spk_id}", close_approach_data=list)
 
@@ -188,9 +188,9 @@ class NeowsClient:
 
         try:
             response = self._limit.ask(send)
-        except TryLaterError as error:
+        except RetryLaterError as error:
             demo = f" {DEMO_KEY_SAYS}" if self.key == "DEMO_KEY" else ""
-            raise TryLaterError(f"{what}: {error}{demo}", error.seconds) from None
+            raise RetryLaterError(f"{what}: {error}{demo}", error.retry_after) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
             raise _FailedAttemptError(f"NeoWs could not be reached: {error}") from None
         status = response.status_code
@@ -199,7 +199,7 @@ class NeowsClient:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             wait = retry_after(response) or 0.0
             if wait > self._longest_wait:
-                raise TryLaterError(f"{place}; NeoWs asks to come back in {wait:.0f} s.", wait)
+                raise RetryLaterError(f"{place}; NeoWs asks to come back in {wait:.0f} s.", wait)
             raise _FailedAttemptError(f"status {status}", wait)
         if status == HTTPStatus.FORBIDDEN:
             raise NeowsError(

@@ -20,32 +20,38 @@ from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.pipeline import Pipeline
 
-from shared import metadata, warehouse
-from shared.failures import told_plainly
-from shared.sources import REPLACED_TOGETHER, TryLaterError
-from shared.translator import asset_key
+from shared import warehouse
+from shared.orchestration import metadata
+from shared.orchestration.failures import as_dagster_failure
+from shared.orchestration.translator import asset_key
+from shared.sources.protocol import COMPANION_TABLES_HINT, RetryLaterError
 
-DEFAULT_CONTRACT: TSchemaContractDict = {
+DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
     "tables": "evolve",
     "columns": "evolve",
     "data_type": "freeze",
 }
 """For sources that state none: new columns are added, a value of another type stops the load."""
 
-ALLOW_SHRINKING = "etl/allow_shrinking"
+ALLOW_ROW_COUNT_DROP = "etl/allow_row_count_drop"
 """The run tag that lets a replace leave a table with far fewer rows than it has."""
 
-LOAD_AGAIN = "etl/load_again"
+FORCE_RELOAD = "etl/force_reload"
 """The run tag that loads a large file although its rows are there, unchanged since it was loaded."""
 
 ONLY_MISSING = "etl/only_missing"
 """The run tag that leaves out partitions which have landed before; see `run_in_batches`."""
 
-MOST_RETRIES = 100
+MAX_RETRIES = 100
 """How often a run comes back to an upstream that asks it to try later."""
 
-_TOLD_OF_EACH = ("dlt_load_id", metadata.RECENT, "dagster/row_count", "dagster/table_name")
-_MOST_TOLD_APART = 100  # partitions; Dagster takes longer for each, the more a run has
+_PARTITION_METADATA = (
+    "dlt_load_id",
+    metadata.ROW_HISTORY_KEY,
+    "dagster/row_count",
+    "dagster/table_name",
+)
+_MAX_PARTITIONS_WITH_METADATA = 100  # partitions; Dagster takes longer for each, the more a run has
 
 DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
@@ -73,10 +79,10 @@ class WarehouseDltResource(DagsterDltResource):
         dagster_dlt_translator: DagsterDltTranslator | None = None,
         *,
         partitions: Sequence[str] | None = None,
-        keep_at_least: float = 0.5,
+        min_row_ratio: float = 0.5,
         **kwargs: Any,
     ) -> DltEventIterator[DltEventType]:
-        """Runs the asset's dlt pipeline and yields a materialisation for each resource.
+        """Runs the asset's dlt pipeline and yields a materialization for each resource.
 
         A resource that marks a column with dlt's `partition` hint is loaded by replacement: its rows
         of the named partitions go, those just extracted come, in one transaction; no other row is
@@ -89,34 +95,34 @@ class WarehouseDltResource(DagsterDltResource):
             dagster_dlt_translator: the asset's own if left out.
             partitions: values of the partition column that this run replaces; the run's partition
                 keys if left out.
-            keep_at_least: the share of its rows that a table with the write disposition `replace`
+            min_row_ratio: the share of its rows that a table with the write disposition `replace`
                 must keep; less stops the load, for a truncated answer looks just like that. The run
-                tag `etl/allow_shrinking` = `true` allows it once.
+                tag `etl/allow_row_count_drop` = `true` allows it once.
             kwargs: passed on to dlt's `Pipeline.run`.
 
         Raises:
             TypeError: the pipeline was not declared with `warehouse.pipeline`.
             ValueError: a resource is loaded by partition and the run names none.
             Failure: in the words of what went wrong, less any secret. That is
-                `PartitionError`: a row belongs to none of the run's partitions;
+                `OutOfPartitionError`: a row belongs to none of the run's partitions;
                 `SchemaContractError`: upstream sent a type, or a column, that the contract freezes out;
-                `ShrinkingError`: a replaced table would keep too few rows;
-                `WarehouseBusyError`: another process held the warehouse for too long;
-                `TryLaterError`: upstream takes no more requests for now; or what the source raised.
+                `RowCountDropError`: a replaced table would keep too few rows;
+                `LockTimeoutError`: another process held the warehouse for too long;
+                `RetryLaterError`: upstream takes no more requests for now; or what the source raised.
         """
-        load = self._open(
+        load = self._prepare(
             context,
             dlt_source,
             dlt_pipeline,
             dagster_dlt_translator,
             partitions=partitions,
-            keep_at_least=keep_at_least,
+            min_row_ratio=min_row_ratio,
         )
 
         def results() -> Iterator[DltEventType]:
-            with told_plainly():
+            with as_dagster_failure():
                 for result in self._run(context, *load, **kwargs):
-                    yield _tell_partitions(context, result, load[1])
+                    yield _attach_partition_metadata(context, result, load[1])
 
         return DltEventIterator(results(), context=context, dlt_pipeline=load[1])
 
@@ -130,11 +136,11 @@ class WarehouseDltResource(DagsterDltResource):
         """Runs the asset's dlt pipeline as `run` does, some of the run's partitions after the other.
 
         Each batch is a load of its own, so memory stays flat and a crash costs one batch; its
-        partitions are materialised as soon as they have landed, and the log says how far the run is.
+        partitions are materialized as soon as they have landed, and the log says how far the run is.
         Where upstream asks to try later, Dagster retries the step then, for what has not landed yet.
 
-        The run tag `etl/only_missing` = `true` leaves out partitions that were materialised before, by
-        whichever run: so an interrupted backfill goes on. At the run's end Dagster materialises all of
+        The run tag `etl/only_missing` = `true` leaves out partitions that were materialized before, by
+        whichever run: so an interrupted backfill goes on. At the run's end Dagster materializes all of
         its partitions, those left out as well.
 
         Args:
@@ -147,42 +153,42 @@ class WarehouseDltResource(DagsterDltResource):
             RetryRequested: upstream takes no more requests for now; what came until then has landed.
             Failure: as `run` does.
         """
-        wanted = _wanted(context)
+        wanted = _pending_partitions(context)
         if not wanted:
             context.log.info("All of the run's partitions have landed before; nothing was asked.")
             for key in context.selected_asset_keys:
                 event = context.instance.get_latest_materialization_event(key)
                 told = event.asset_materialization if event else None
                 latest = told.metadata if told else {}
-                kept = {name: latest[name] for name in _TOLD_OF_EACH if name in latest}
+                kept = {name: latest[name] for name in _PARTITION_METADATA if name in latest}
                 yield dg.MaterializeResult(asset_key=key, metadata=kept)
             return
-        progress = _Progress.of(context, wanted)
+        progress = BatchProgress.of(context, wanted)
         rows: dict[dg.AssetKey | None, dict[str, dict[str, int]]] = {}
         for first in range(0, len(wanted), partitions_per_batch):
             batch = wanted[first : first + partitions_per_batch]
-            load = self._open(context, source(batch), partitions=batch, loads_in_parts=True)
+            load = self._prepare(context, source(batch), partitions=batch, allow_partial=True)
             pipeline = load[1]
             try:
-                with told_plainly(but=TryLaterError):
+                with as_dagster_failure(but=RetryLaterError):
                     results = list(self._run(context, *load, **kwargs))
-            except TryLaterError as why:
+            except RetryLaterError as why:
                 raise _retry(context, why, progress, bool(first)) from why
-            landed = [partition for partition in batch if partition not in pipeline.left]
-            progress.count(landed, results)
+            landed = [partition for partition in batch if partition not in pipeline.deferred]
+            progress.add_batch(landed, results)
             for result in results:
                 of_result = rows.setdefault(result.asset_key, {})
                 of_result |= _rows_of_partitions(result, pipeline, landed)
             if landed != wanted[first:]:  # the last ones are told by the step's own result
-                _tell_landed(context, landed, results, pipeline, progress)
-            for later in pipeline.left.values():
+                _log_materializations(context, landed, results, pipeline, progress)
+            for later in pipeline.deferred.values():
                 raise _retry(context, later, progress, landed=True) from later
-            context.log.info(progress.told())
+            context.log.info(progress.summary())
         for result in results:
             of_each, earlier = progress.metadata(), rows[result.asset_key]
-            yield _tell_partitions(context, result, pipeline, of_each, earlier)
+            yield _attach_partition_metadata(context, result, pipeline, of_each, earlier)
 
-    def _open(
+    def _prepare(
         self,
         context: dg.OpExecutionContext | dg.AssetExecutionContext,
         dlt_source: DltSource | None = None,
@@ -190,8 +196,8 @@ class WarehouseDltResource(DagsterDltResource):
         dagster_dlt_translator: DagsterDltTranslator | None = None,
         *,
         partitions: Sequence[str] | None,
-        keep_at_least: float = 0.0,
-        loads_in_parts: bool = False,
+        min_row_ratio: float = 0.0,
+        allow_partial: bool = False,
     ) -> tuple[DltSource, warehouse.WarehousePipeline, DagsterDltTranslator]:
         """Returns source, pipeline and translator of one load; see `run`."""
         declared = next(iter(context.assets_def.metadata_by_key.values()))
@@ -199,23 +205,25 @@ class WarehouseDltResource(DagsterDltResource):
         # (Dagster issue 34052).
         source = dlt_source if dlt_source is not None else declared[META_KEY_SOURCE].clone()
         if source.schema_contract is None:
-            source.schema_contract = DEFAULT_CONTRACT
+            source.schema_contract = DEFAULT_SCHEMA_CONTRACT
         if partitions is None and context.assets_def.partitions_def is not None:
             partitions = context.partition_keys
         declaration = dlt_pipeline or declared[META_KEY_PIPELINE]
-        if not isinstance(declaration, warehouse.PipelineDeclaration):
+        if not isinstance(declaration, warehouse.PipelineSpec):
             raise TypeError(
                 f"{declaration} was made by dlt.pipeline(), which owns a folder from the start; "
                 "declare it with shared.warehouse.pipeline()."
             )
-        pipeline = declaration.open(
+        pipeline = declaration.create(
             run_id=context.run.run_id,
             source=source,
-            replaced_rows=replaced_rows(source, partitions),
+            partition_scopes=partition_scopes(source, partitions),
             log=context.log.info,
-            keep_at_least=0 if context.run.tags.get(ALLOW_SHRINKING) == "true" else keep_at_least,
-            loads_again=context.run.tags.get(LOAD_AGAIN) == "true",
-            loads_in_parts=loads_in_parts,
+            min_row_ratio=0
+            if context.run.tags.get(ALLOW_ROW_COUNT_DROP) == "true"
+            else min_row_ratio,
+            force_reload=context.run.tags.get(FORCE_RELOAD) == "true",
+            allow_partial=allow_partial,
         )
         return source, pipeline, dagster_dlt_translator or declared[META_KEY_TRANSLATOR]
 
@@ -231,28 +239,30 @@ class WarehouseDltResource(DagsterDltResource):
         again = dlt_source.clone()
         failed = True
         try:
-            with dlt_pipeline.turn(), dlt_library.config.values(DLT_SETTINGS):
+            with dlt_pipeline.partition_lock(), dlt_library.config.values(DLT_SETTINGS):
                 yield from super()._run(
                     context, dlt_source, dlt_pipeline, dagster_dlt_translator, **kwargs
                 )
             failed = False
         except PipelineStepFailed as error:
-            if error.step == "load" and dlt_pipeline.has_pushed_down:
+            if error.step == "load" and dlt_pipeline.uses_pushdown:
                 context.log.info("Not as the fast way needs it, so read record by record.")
                 failed = False
-                anew = dlt_pipeline.start_over()
+                anew = dlt_pipeline.retry_without_pushdown()
                 for result in self._run(context, again, anew, dagster_dlt_translator, **kwargs):
-                    dlt_pipeline.landed = anew.landed
+                    dlt_pipeline.table_stats = anew.table_stats
                     yield result
                 return
-            if later := _cause(error, TryLaterError):
+            if later := _cause(error, RetryLaterError):
                 failed = False
                 raise later from None
             if violation := _cause(error, DataValidationError):
-                raise SchemaContractError(_told(violation, dlt_pipeline)) from None
+                raise SchemaContractError(
+                    _contract_violation_message(violation, dlt_pipeline)
+                ) from None
             raise
         finally:
-            warehouse.close(dlt_pipeline, failed)
+            warehouse.cleanup(dlt_pipeline, failed)
 
     def _extract_table_schema_metadata(self, table_name: str, schema: Schema) -> dg.TableSchema:
         return metadata.column_schema(table_name, schema)
@@ -275,12 +285,12 @@ class WarehouseDltResource(DagsterDltResource):
         table = dlt_pipeline.default_schema.naming.normalize_table_identifier(
             str(resource.table_name)
         )
-        landed = dlt_pipeline.landed.get(table, warehouse.Landed())
+        stats = dlt_pipeline.table_stats.get(table, warehouse.TableStats())
         trace = dlt_pipeline.last_trace
-        normalised = trace.last_normalize_info if trace else None
-        extracted = normalised.row_counts.get(table, 0) if normalised else 0
-        rows = dlt_pipeline.pushed_down_rows.get(table, extracted)
-        replaced = dlt_pipeline.replaced_rows.get(table)
+        normalized = trace.last_normalize_info if trace else None
+        extracted = normalized.row_counts.get(table, 0) if normalized else 0
+        rows = dlt_pipeline.pushdown_row_counts.get(table, extracted)
+        replaced = dlt_pipeline.partition_scopes.get(table)
         jobs = [
             job
             for package in load_info.load_packages
@@ -290,27 +300,29 @@ class WarehouseDltResource(DagsterDltResource):
         defaults = super().extract_resource_metadata(context, resource, load_info, dlt_pipeline)
         return {
             "rows_loaded": rows,
-            **metadata.chart_of_rows(
+            **metadata.row_history(
                 context.instance,
                 asset_key(str(dlt_pipeline.dataset_name), resource.name),
                 context.run.run_id,
                 rows,
             ),
-            **metadata.tables(landed),
-            "source": metadata.source(replaced.column, replaced.values)
+            **metadata.tables(stats),
+            "replaced": metadata.source(replaced.column, replaced.partition_keys)
             if replaced
-            else "all of it",
-            "seconds": round((datetime.now(UTC) - trace.started_at).total_seconds(), 2)
+            else "full table",
+            "duration_seconds": round((datetime.now(UTC) - trace.started_at).total_seconds(), 2)
             if trace
             else 0.0,
-            "bytes": sum(job.file_size for job in jobs if job.job_file_info.file_format != "model"),
+            "bytes_read": sum(
+                job.file_size for job in jobs if job.job_file_info.file_format != "model"
+            ),
             **resource.custom_metrics,
             "dlt_load_id": ", ".join(load_info.loads_ids),
-            "dagster/row_count": landed.rows,
+            "dagster/row_count": stats.row_count,
             "dagster/table_name": ".".join(
                 (dlt_pipeline.warehouse_name, str(dlt_pipeline.dataset_name), table)
             ),
-            "dagster/storage_kind": warehouse.kind(),
+            "dagster/storage_kind": warehouse.warehouse_type(),
             "dagster/column_schema": defaults["dagster/column_schema"],
             **{
                 name: value
@@ -320,7 +332,7 @@ class WarehouseDltResource(DagsterDltResource):
         }
 
 
-def _wanted(context: dg.AssetExecutionContext) -> list[str]:
+def _pending_partitions(context: dg.AssetExecutionContext) -> list[str]:
     """Returns the run's partitions, less those that it need not load any more."""
     landed: set[str] = set()
     if context.run.tags.get(ONLY_MISSING) == "true":
@@ -337,7 +349,7 @@ def _wanted(context: dg.AssetExecutionContext) -> list[str]:
 def _landed_in_this_run(context: dg.AssetExecutionContext) -> dict[str, Mapping[str, Any]]:
     """Returns the partitions that an earlier try of the step has landed, of all of its assets.
 
-    Each has what its materialisation told of the run's progress.
+    Each has what its materialization told of the run's progress.
     """
     landed: dict[dg.AssetKey, dict[str, Mapping[str, Any]]] = {
         key: {} for key in context.selected_asset_keys
@@ -358,15 +370,17 @@ def _landed_in_this_run(context: dg.AssetExecutionContext) -> dict[str, Mapping[
 
 
 def _retry(
-    context: dg.AssetExecutionContext, why: TryLaterError, progress: "_Progress", landed: bool
+    context: dg.AssetExecutionContext, why: RetryLaterError, progress: "BatchProgress", landed: bool
 ) -> dg.RetryRequested:
     """Returns what makes Dagster come back later, and says so.
 
-    A try that has landed something costs none of the `MOST_RETRIES`.
+    A try that has landed something costs none of the `MAX_RETRIES`.
     """
-    context.log.warning("%s %s Dagster tries again in %.0f s.", why, progress.told(), why.seconds)
+    context.log.warning(
+        "%s %s Dagster tries again in %.0f s.", why, progress.summary(), why.retry_after
+    )
     free = context.retry_number if landed else 0
-    return dg.RetryRequested(max_retries=free + MOST_RETRIES, seconds_to_wait=why.seconds)
+    return dg.RetryRequested(max_retries=free + MAX_RETRIES, seconds_to_wait=why.retry_after)
 
 
 def _rows_of_partitions(
@@ -374,12 +388,12 @@ def _rows_of_partitions(
 ) -> dict[str, dict[str, int]]:
     """Returns how many rows each partition of a table has after a load, as Dagster's metadata."""
     table = result.metadata["dagster/table_name"].rpartition(".")[2]
-    replaced = pipeline.replaced_rows.get(table)
-    rows = pipeline.landed[table].partitions
-    if replaced is None or not rows.keys() <= set(replaced.values):
+    replaced = pipeline.partition_scopes.get(table)
+    rows = pipeline.table_stats[table].partition_row_counts
+    if replaced is None or not rows.keys() <= set(replaced.partition_keys):
         return {}  # the database writes the values in another way
     # A partition is called like its value, or has one in the same place.
-    values = dict.fromkeys(replaced.values)
+    values = dict.fromkeys(replaced.partition_keys)
     others = dict(zip(partitions, values, strict=False)) if len(values) == len(partitions) else {}
     named = {each: each if each in values else others.get(each) for each in partitions}
     return {
@@ -389,7 +403,7 @@ def _rows_of_partitions(
     }
 
 
-def _tell_partitions(
+def _attach_partition_metadata(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     result: Any,
     pipeline: warehouse.WarehousePipeline,
@@ -412,31 +426,31 @@ def _tell_partitions(
     ):
         return result
     partitions = list(context.partition_keys)
-    if len(partitions) <= _MOST_TOLD_APART:
+    if len(partitions) <= _MAX_PARTITIONS_WITH_METADATA:
         rows = {**(earlier or {}), **_rows_of_partitions(result, pipeline, partitions)}
         for partition, told in rows.items():
             context.add_asset_metadata(told, result.asset_key, partition)
     context.add_asset_metadata(result.metadata, result.asset_key, partitions[-1])
     # Partitions that are no days are told in any order, and what reads the latest event needs these.
-    kept = {name: result.metadata[name] for name in _TOLD_OF_EACH}
+    kept = {name: result.metadata[name] for name in _PARTITION_METADATA}
     return result._replace(metadata={**kept, **(of_each or {})})
 
 
-def _tell_landed(
+def _log_materializations(
     context: dg.AssetExecutionContext,
     partitions: Sequence[str],
     results: Sequence[Any],
     pipeline: warehouse.WarehousePipeline,
-    progress: "_Progress",
+    progress: "BatchProgress",
 ) -> None:
-    """Materialises partitions that have landed while the step goes on."""
+    """Materializes partitions that have landed while the step goes on."""
     for result in results:
         rows = _rows_of_partitions(result, pipeline, partitions)
         for partition in partitions:
             told = {
                 **progress.metadata(),
                 **rows.get(partition, {}),
-                **{name: result.metadata[name] for name in _TOLD_OF_EACH},
+                **{name: result.metadata[name] for name in _PARTITION_METADATA},
             }
             context.log_event(
                 dg.AssetMaterialization(
@@ -446,61 +460,65 @@ def _tell_landed(
 
 
 @dataclass
-class _Progress:
+class BatchProgress:
     """How far a run in batches is.
 
     Attributes:
-        wanted: the partitions it is to load.
-        done: those that have landed.
+        total: the partitions it is to load.
+        completed: those that have landed.
         rows: the rows they brought, of all resources.
         requests: the requests they took, where the source counts them.
-        before: those of `done` that landed in an earlier try.
+        completed_before: those of `completed` that landed in an earlier try.
     """
 
-    wanted: int
-    done: int = 0
+    total: int
+    completed: int = 0
     rows: int = 0
     requests: int = 0
-    before: int = 0
-    began: float = field(default_factory=time.monotonic)
+    completed_before: int = 0
+    started_at: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, context: dg.AssetExecutionContext, wanted: Sequence[str]) -> "_Progress":
+    def of(cls, context: dg.AssetExecutionContext, wanted: Sequence[str]) -> "BatchProgress":
         """Returns the progress at a try's begin."""
         landed = _landed_in_this_run(context)
         told = max(landed.values(), key=lambda each: each.get("run_partitions", 0), default={})
         return cls(
-            wanted=len(landed) + len(wanted),
-            done=len(landed),
+            total=len(landed) + len(wanted),
+            completed=len(landed),
             rows=told.get("run_rows_loaded", 0),
             requests=told.get("run_requests", 0),
-            before=len(landed),
+            completed_before=len(landed),
         )
 
-    def count(self, landed: Sequence[str], results: Sequence[Any]) -> None:
+    def add_batch(self, landed: Sequence[str], results: Sequence[Any]) -> None:
         """Adds a batch."""
-        self.done += len(landed)
+        self.completed += len(landed)
         for result in results:
             told = result.metadata or {}
             self.rows += told["rows_loaded"]
             self.requests += told.get("requests", 0)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Returns how far the run is, and what is to come at this pace."""
-        left = self.wanted - self.done
-        told = f"{self.done:,} of {self.wanted:,} partitions, {self.rows:,} rows"
-        if self.done == self.before or not left:
+        left = self.total - self.completed
+        told = f"{self.completed:,} of {self.total:,} partitions, {self.rows:,} rows"
+        if self.completed == self.completed_before or not left:
             return f"{told}."
-        seconds = (time.monotonic() - self.began) / (self.done - self.before) * left
+        seconds = (
+            (time.monotonic() - self.started_at) / (self.completed - self.completed_before) * left
+        )
         if self.requests:
-            told += f"; about {max(1, round(self.requests / self.done * left)):,} requests to go"
+            told += (
+                f"; about {max(1, round(self.requests / self.completed * left)):,} requests to go"
+            )
         return f"{told}; about {timedelta(seconds=round(seconds))} to go."
 
     def metadata(self) -> dict[str, Any]:
         """Returns the same for Dagster."""
         return {
-            "run_partitions": self.done,
-            "run_partitions_left": self.wanted - self.done,
+            "run_partitions": self.completed,
+            "run_partitions_left": self.total - self.completed,
             "run_rows_loaded": self.rows,
             **({"run_requests": self.requests} if self.requests else {}),
         }
@@ -517,7 +535,9 @@ def _cause(error: BaseException | None, kind: type[E]) -> E | None:
     return None
 
 
-def _told(violation: DataValidationError, pipeline: warehouse.WarehousePipeline) -> str:
+def _contract_violation_message(
+    violation: DataValidationError, pipeline: warehouse.WarehousePipeline
+) -> str:
     """Returns what upstream sent against which column, where, and what to do about it."""
     table = f"{pipeline.dataset_name}.{violation.table_name}"
     item = violation.data_item if isinstance(violation.data_item, dict) else {}
@@ -531,17 +551,17 @@ def _told(violation: DataValidationError, pipeline: warehouse.WarehousePipeline)
         what = f"{table}.{column} is {declared} and upstream sent {sent}, {example}"
     else:
         what = str(violation)
-    partitions = pipeline.replaced_rows.get(violation.table_name)
-    run = f" in the run of {reprlib.repr(partitions.values)}" if partitions else ""
+    partitions = pipeline.partition_scopes.get(violation.table_name)
+    run = f" in the run of {reprlib.repr(partitions.partition_keys)}" if partitions else ""
     return (
         f"{what}{run}; nothing was loaded. Change the resource's columns or its schema_contract if "
         "upstream is right."
     )
 
 
-def replaced_rows(
+def partition_scopes(
     source: DltSource, partitions: Sequence[str] | None
-) -> Mapping[str, warehouse.ReplacedRows]:
+) -> Mapping[str, warehouse.PartitionScope]:
     """Returns which rows of each table a run replaces; tables loaded as a whole are left out.
 
     Raises:
@@ -570,9 +590,9 @@ def replaced_rows(
                 "`partitions=[...]` to dlt.run, so that exactly those rows are replaced."
             )
         column = naming.normalize_identifier(partition_column)
-        together: Sequence[str] = schema.get(REPLACED_TOGETHER, [])  # type: ignore[assignment]
+        together: Sequence[str] = schema.get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
         for table in (str(resource.table_name), *together):
-            conditions[naming.normalize_table_identifier(table)] = warehouse.ReplacedRows(
+            conditions[naming.normalize_table_identifier(table)] = warehouse.PartitionScope(
                 resource.name, column, tuple(partitions)
             )
     return conditions

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import dagster as dg
 
 from shared import warehouse
-from shared.failures import told_plainly
-from shared.sources.csv import rejected_table
+from shared.orchestration.failures import as_dagster_failure
+from shared.sources.csv.source import rejected_table
 
 _SHOWN = 5  # files, and records, in a check's result
 
 
-def unique_rows_check(
+def build_unique_rows_check(
     asset: dg.AssetKey,
     columns: Sequence[str],
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
@@ -26,15 +26,15 @@ def unique_rows_check(
         columns: what tells one thing from another.
         severity: WARN where upstream may send a thing twice.
     """
-    names = ", ".join(map(warehouse.quoted, columns))
+    names = ", ".join(map(warehouse.quote_identifier, columns))
 
     @dg.asset_check(
         asset=asset, description=f"Each {', '.join(columns)} stands in the table once, not twice."
     )
     def rows_are_unique() -> dg.AssetCheckResult:
-        with told_plainly():  # the table may not be there yet
+        with as_dagster_failure():  # the table may not be there yet
             doubled = warehouse.query(f"""
-                SELECT {names}, count(*) AS "rows that are the same" FROM {warehouse.quoted(*asset.path)}
+                SELECT {names}, count(*) AS "rows that are the same" FROM {warehouse.quote_identifier(*asset.path)}
                 GROUP BY {names} HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT {_SHOWN}
             """)
         told = [
@@ -50,8 +50,8 @@ def unique_rows_check(
     return rows_are_unique
 
 
-def rejected_records_check(asset: dg.AssetKey, most: float) -> dg.AssetChecksDefinition:
-    """Makes the check of a table that a CSV source loads with `bad_records="quarantine"`.
+def build_rejected_rows_check(asset: dg.AssetKey, most: float) -> dg.AssetChecksDefinition:
+    """Makes the check of a table that a CSV source loads with `on_bad_rows="quarantine"`.
 
     Its result shows how many records stand in `<table>_rejected`, and the first of them; it fails
     where a file had more than a stated share.
@@ -61,17 +61,17 @@ def rejected_records_check(asset: dg.AssetKey, most: float) -> dg.AssetChecksDef
         most: the share of a file's records that may be rejected, from 0 to 1.
     """
     dataset, table = asset.path
-    rejected = warehouse.quoted(dataset, rejected_table(table))
+    rejected = warehouse.quote_identifier(dataset, rejected_table(table))
 
     @dg.asset_check(
         asset=asset,
         description=f"No file has more than {most:.1%} of its records rejected; those stand in "
         f"{dataset}.{rejected_table(table)}.",
     )
-    def rejected_records() -> dg.AssetCheckResult:
+    def rejected_rows() -> dg.AssetCheckResult:
         files = warehouse.query(f"""
             WITH landed AS (
-                SELECT file_name, 0 AS bad FROM {warehouse.quoted(dataset, table)}
+                SELECT file_name, 0 AS bad FROM {warehouse.quote_identifier(dataset, table)}
                 UNION ALL SELECT file_name, 1 FROM {rejected}
             )
             SELECT file_name, sum(bad)::BIGINT AS bad, count(*) AS records, avg(bad)::DOUBLE AS share
@@ -105,4 +105,4 @@ def rejected_records_check(asset: dg.AssetKey, most: float) -> dg.AssetChecksDef
             },
         )
 
-    return rejected_records
+    return rejected_rows

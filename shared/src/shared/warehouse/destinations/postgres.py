@@ -18,7 +18,7 @@ from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
 from dlt.destinations.job_impl import ReferenceFollowupJobRequest
 
-from shared.warehouse.destination import Warehouse
+from shared.warehouse.destinations.factory import WarehouseDestination
 
 _BATCH_ROWS = 100_000
 
@@ -69,10 +69,10 @@ class StreamedCopyJob(CopyJob, HasFollowupJobs):
             self._copy(cursor, self.load_table_name, self._file_path)
 
 
-class ReplacingCopyJob(CopyJob):
+class ReplaceCopyJob(CopyJob):
     """Replaces a run's rows of all tables that belong together, in one transaction."""
 
-    def __init__(self, file_path: str, destination: Warehouse) -> None:
+    def __init__(self, file_path: str, destination: WarehouseDestination) -> None:
         super().__init__(file_path)
         self._destination = destination
 
@@ -81,14 +81,14 @@ class ReplacingCopyJob(CopyJob):
         this: Any = self._job_client
         sql_client = this.sql_client
         with self._transaction() as cursor:
-            for table in sorted(self._destination.replaced_together(self.load_table_name)):
+            for table in sorted(self._destination.tables_in_transaction(self.load_table_name)):
                 name = sql_client.make_qualified_table_name(table)
-                rows = self._destination.replaced_rows[table]
-                condition = rows.condition("postgres", sql_client.escape_column_name)
+                rows = self._destination.partition_scopes[table]
+                condition = rows.to_sql("postgres", sql_client.escape_column_name)
                 cursor.execute(f"DELETE FROM {name} WHERE {condition}")
             for path in ReferenceFollowupJobRequest.resolve_references(self._file_path):
                 self._copy(cursor, ParsedLoadJobFileName.parse(path).table_name, path)
-            self._destination.confirm_turn()
+            self._destination.verify_lock()
 
 
 def _refuse_number_as_moment(table: str, found: pa.Field, declared: pa.Field) -> None:

@@ -7,18 +7,18 @@ from typing import Any
 import dagster as dg
 from dlt.common.schema import Schema
 
-from shared.warehouse import Landed
+from shared.warehouse import TableStats
 
-RECENT_RUNS = 30
+MAX_RUNS_IN_HISTORY = 30
 """Runs in the chart of rows."""
 
-RECENT = "rows_of_recent_runs"
+ROW_HISTORY_KEY = "row_history"
 """The metadata from which the next run makes the chart: `number=rows` of each run."""
 
-_MOST_EXACT = 2**53
-_SHOWN_LETTERS = 60  # of a value in a preview
+_MAX_EXACT_INTEGER = 2**53
+_MAX_VALUE_CHARS = 60  # of a value in a preview
 _WIDTH, _HEIGHT = 8, 40  # of a bar, in pixels
-_COLOUR = "#4c78a8"  # seen on white and on black
+_COLOR = "#4c78a8"  # seen on white and on black
 
 _COLUMNS_OF_DLT = {
     "_dlt_load_id": "The load that brought the row; _dlt_loads has its time.",
@@ -51,14 +51,14 @@ def column_schema(table: str, schema: Schema) -> dg.TableSchema:
     )
 
 
-def tables(landed: Landed) -> dict[str, Any]:
+def tables(stats: TableStats) -> dict[str, Any]:
     """Returns a preview of the rows, and how many the further tables have; nothing of what is empty."""
     told: dict[str, Any] = {}
-    if landed.first_rows:
-        told["preview"] = _table(landed.first_rows)
-    if landed.further:
-        told["further_tables"] = _table(
-            [{"table": table, "rows": rows} for table, rows in landed.further.items()]
+    if stats.preview:
+        told["preview"] = _table(stats.preview)
+    if stats.related_row_counts:
+        told["related_tables"] = _table(
+            [{"table": table, "rows": rows} for table, rows in stats.related_row_counts.items()]
         )
     return told
 
@@ -79,33 +79,33 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 def _cell(value: object) -> str | int | float | bool:
     # Of numbers the browser reads no more than JavaScript has.
-    if isinstance(value, int | float) and abs(value) < _MOST_EXACT:
+    if isinstance(value, int | float) and abs(value) < _MAX_EXACT_INTEGER:
         return value
     if isinstance(value, memoryview):
         value = bytes(value)
     text = "" if value is None else str(value)
-    return text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}…"
+    return text if len(text) <= _MAX_VALUE_CHARS else f"{text[:_MAX_VALUE_CHARS]}…"
 
 
-def chart_of_rows(
+def row_history(
     instance: dg.DagsterInstance, asset: dg.AssetKey, run_id: str, rows: int
 ) -> dict[str, Any]:
     """Returns a chart of the rows that an asset's recent runs brought, this one last.
 
-    The asset's latest materialisation tells what came before, so that one event is read, however
+    The asset's latest materialization tells what came before, so that one event is read, however
     many partitions a run has. Of two runs that end at the same moment one may be missing later.
     """
     latest = instance.get_latest_materialization_event(asset)
     before = latest.asset_materialization if latest else None
-    told = before.metadata.get(RECENT) if before else None
+    told = before.metadata.get(ROW_HISTORY_KEY) if before else None
     entries = [entry.split("=") for entry in str(told.value if told else "").split()]
     recent = {run: int(count) for run, count in entries}
     this_run = run_id[:8]  # as the UI shows it; a run that goes on adds to its own bar
     recent[this_run] = rows + recent.pop(this_run, 0)
-    recent = dict(list(recent.items())[-RECENT_RUNS:])
+    recent = dict(list(recent.items())[-MAX_RUNS_IN_HISTORY:])
     return {
         "rows_over_recent_runs": dg.MetadataValue.md(sparkline(list(recent.values()))),
-        RECENT: " ".join(f"{run}={count}" for run, count in recent.items()),
+        ROW_HISTORY_KEY: " ".join(f"{run}={count}" for run, count in recent.items()),
     }
 
 
@@ -119,7 +119,7 @@ def sparkline(numbers: Sequence[int]) -> str:
     )
     picture = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{len(numbers) * _WIDTH}" '
-        f'height="{_HEIGHT}"><path stroke="{_COLOUR}" stroke-width="6" d="{bars}"/></svg>'
+        f'height="{_HEIGHT}"><path stroke="{_COLOR}" stroke-width="6" d="{bars}"/></svg>'
     )
     encoded = base64.b64encode(picture.encode()).decode()
     runs = f"{len(numbers)} runs, at most {most:,}" if len(numbers) > 1 else "the first run"

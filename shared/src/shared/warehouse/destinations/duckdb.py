@@ -7,20 +7,20 @@ from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.destinations.job_client_impl import ModelLoadJob
 from xxhash import xxh3_128_hexdigest
 
-from shared.warehouse.destination import PartitionError, Warehouse
+from shared.warehouse.destinations.factory import OutOfPartitionError, WarehouseDestination
 
 _MEMORY_MB = 256  # for a file that the warehouse reads itself, however long
 _MEMORY_MB_PER_COLUMN = 4
 
 
-class PushedDownJob(ModelLoadJob):
+class PushdownLoadJob(ModelLoadJob):
     """Replaces a run's rows of a table by those of a query, in one transaction and without staging.
 
-    What it replaced them by is kept in `_pushed_down_loads`, in the same transaction: where the query
+    What it replaced them by is kept in `_pushdown_loads`, in the same transaction: where the query
     would bring the rows that are there, it does not run.
     """
 
-    def __init__(self, file_path: str, destination: Warehouse) -> None:
+    def __init__(self, file_path: str, destination: WarehouseDestination) -> None:
         super().__init__(file_path)
         self._destination = destination
 
@@ -40,11 +40,11 @@ class PushedDownJob(ModelLoadJob):
             model = SqlModel.from_file(file, "duckdb")
         insert = self._insert_statement_from_select_statement("duckdb", model.to_sql())
         name = str(self._load_table["name"])
-        condition = self._destination.replaced_rows[name].condition()
+        condition = self._destination.partition_scopes[name].to_sql()
         client = self._job_client.sql_client
         table = client.make_qualified_table_name(name)
-        version = xxh3_128_hexdigest("\n".join(self._destination.versions).encode())
-        loads = client.make_qualified_table_name("_pushed_down_loads")
+        version = xxh3_128_hexdigest("\n".join(self._destination.fingerprints).encode())
+        loads = client.make_qualified_table_name("_pushdown_loads")
         # Rows may land in any order: DuckDB then needs less memory and less time, however long the
         # file is.
         client.execute_sql("SET preserve_insertion_order = false")
@@ -65,9 +65,9 @@ class PushedDownJob(ModelLoadJob):
                 condition,
                 version,
             )
-            if found and not self._destination.loads_again:
-                ((load_id, self._destination.inserted[name]),) = found
-                for confirm in self._destination.confirmations:
+            if found and not self._destination.force_reload:
+                ((load_id, self._destination.rows_inserted[name]),) = found
+                for confirm in self._destination.pre_commit_checks:
                     confirm()
                 self._destination.log(f"{name}: unchanged since load {load_id}, so left as it is")
                 return
@@ -77,8 +77,8 @@ class PushedDownJob(ModelLoadJob):
                 f"SELECT count(*) FROM {table} WHERE {condition}"
             ) or ((0,),)
             if landed != inserted:
-                raise PartitionError(f"{name}: {inserted - landed} rows of other partitions")
-            for confirm in self._destination.confirmations:
+                raise OutOfPartitionError(f"{name}: {inserted - landed} rows of other partitions")
+            for confirm in self._destination.pre_commit_checks:
                 confirm()
             client.execute_sql(
                 f"DELETE FROM {loads} WHERE table_name = %s AND condition = %s",
@@ -93,4 +93,4 @@ class PushedDownJob(ModelLoadJob):
                 self._load_id,
                 inserted,
             )
-        self._destination.inserted[name] = inserted
+        self._destination.rows_inserted[name] = inserted

@@ -1,6 +1,6 @@
 """NASA NeoWs: every asteroid that passes near Earth, by day (https://api.nasa.gov).
 
-The three ways to load an API: `neows` by windows of days, `neows_catalogue` by pages,
+The three ways to load an API: `neows` by windows of days, `neows_catalog` by pages,
 `neows_sentry_objects` by one look-up for each object.
 """
 
@@ -18,10 +18,10 @@ from dlt.common.libs.pyarrow import columns_to_arrow
 from dlt.common.schema.typing import TColumnSchema, TSchemaContractDict
 from dlt.extract import DltResource
 
-from shared.sources import REPLACED_TOGETHER, TryLaterError, leave
-from shared.sources.neows_client import NeowsClient, NeowsError, NotFoundError
+from shared.sources.neows.client import NeowsClient, NeowsError, NotFoundError
+from shared.sources.protocol import COMPANION_TABLES_HINT, RetryLaterError, defer_partitions
 
-WIDEST_WINDOW_DAYS = 8
+MAX_WINDOW_DAYS = 8
 """Calendar dates one /feed request may cover: the API accepts `end_date - start_date <= 7`."""
 
 _UNITS_OF_DIAMETER = ("kilometers", "meters", "miles", "feet")
@@ -72,7 +72,7 @@ _APPROACH_COLUMNS: dict[str, TColumnSchema] = {
     "orbiting_body": _column("text", "The body passed; Earth in the feed."),
 }
 _FURTHER_FIELDS = {
-    "further_fields": _column(
+    "unmapped_fields": _column(
         "text", "JSON of what NASA sends and no other column takes; NULL if nothing."
     )
 }
@@ -122,7 +122,7 @@ OBJECT_COLUMNS: dict[str, TColumnSchema] = {
 DAY_COLUMNS: dict[str, TColumnSchema] = {
     "close_approach_date": _column("date", "The day, UTC.", nullable=False, partition=True),
     "element_count": _column("bigint", "Objects that NASA sent for the day.", nullable=False),
-    "asked_at": _column("timestamp", "When NASA was asked, UTC.", nullable=False),
+    "requested_at": _column("timestamp", "When NASA was asked, UTC.", nullable=False),
 }
 """The columns of `<table>_days`, a row for each day that was loaded, those without objects too."""
 
@@ -137,21 +137,21 @@ SUMMARY_COLUMNS: dict[str, TColumnSchema] = {
 }
 """The columns of the daily summary."""
 
-CATALOGUE_COLUMNS: dict[str, TColumnSchema] = {
+CATALOG_COLUMNS: dict[str, TColumnSchema] = {
     **_OBJECT_COLUMNS,
     "neo_reference_id": _column(
         "text", "JPL's SPK-ID of the object.", nullable=False, primary_key=True
     ),
     **_ORBIT_COLUMNS,
-    "catalogue_pass": _column(
+    "crawl_number": _column(
         "bigint",
         "The walk through all pages that last met the object. One that two later, finished walks did "
-        "not meet has left the catalogue; one alone may miss an object that moved to another page.",
+        "not meet has left the catalog; one alone may miss an object that moved to another page.",
         nullable=False,
     ),
     **_FURTHER_FIELDS,
 }
-"""The columns of the catalogue, a row for each object."""
+"""The columns of the catalog, a row for each object."""
 
 SENTRY_COLUMNS: dict[str, TColumnSchema] = {
     "day": _column("date", "The day on which it passed, UTC.", nullable=False, partition=True),
@@ -257,7 +257,7 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
 
         Yields Arrow tables with the columns of `OBJECT_COLUMNS`, one for a request, and of
         `DAY_COLUMNS`; times are UTC. What NASA does not send is NULL, such as `is_sentry_object`
-        before 2018-12; what it sends and no column takes is kept in `further_fields`.
+        before 2018-12; what it sends and no column takes is kept in `unmapped_fields`.
 
         Where the request limit is used up midway, the days left are for a later run if the pipeline
         loads in parts.
@@ -265,7 +265,7 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
         Raises:
             NeowsError: an answer was no feed, or a value has another type; the message names window,
                 status and object, and what to do.
-            TryLaterError: the request limit is used up.
+            RetryLaterError: the request limit is used up.
         """
         # Without these an empty day would load nothing, and its old rows would stay.
         yield _arrow(OBJECT_COLUMNS).empty_table()
@@ -273,11 +273,11 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
         client = NeowsClient(dlt.current.resource_metrics())
         counts: list[dict[str, Any]] = []
         for first, last in windows(days):
-            asked_at = datetime.now(UTC)
+            requested_at = datetime.now(UTC)
             try:
                 feed = client.feed(first, last)
-            except TryLaterError as why:
-                leave([day for day in days if day >= first.isoformat()], why)
+            except RetryLaterError as why:
+                defer_partitions([day for day in days if day >= first.isoformat()], why)
                 break
             found = [(day, item) for day in sorted(feed) for item in feed[day]]
             yield _read(found, _passes)
@@ -285,7 +285,7 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
                 {
                     "close_approach_date": day,
                     "element_count": len(feed.get(day.isoformat(), ())),
-                    "asked_at": asked_at,
+                    "requested_at": requested_at,
                 }
                 for day in (first + timedelta(days=n) for n in range((last - first).days + 1))
             ]
@@ -293,7 +293,9 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
             pa.Table.from_pylist(counts, _arrow(DAY_COLUMNS)), days_table
         )
 
-    return near_earth_objects.apply_hints(additional_table_hints={REPLACED_TOGETHER: [days_table]})
+    return near_earth_objects.apply_hints(
+        additional_table_hints={COMPANION_TABLES_HINT: [days_table]}
+    )
 
 
 @dlt.source(name="neows")
@@ -323,10 +325,10 @@ def neows_summary(summarise: Callable[[], Iterable[dict[str, Any]]]) -> DltResou
 
 
 @dlt.source(name="neows")
-def neows_catalogue(pages: int = 50) -> DltResource:
-    """Loads the catalogue of all near-earth objects, some pages further with each run.
+def neows_catalog(pages: int = 50) -> DltResource:
+    """Loads the catalog of all near-earth objects, some pages further with each run.
 
-    The API tells nothing of what changed, so the catalogue is walked page by page, without end: dlt's
+    The API tells nothing of what changed, so the catalog is walked page by page, without end: dlt's
     state keeps the next page, and a run that fails or is killed goes on where the last one landed.
 
     Args:
@@ -334,42 +336,42 @@ def neows_catalogue(pages: int = 50) -> DltResource:
     """
 
     @dlt.resource(
-        name="catalogue",
-        columns=CATALOGUE_COLUMNS,
+        name="catalog",
+        columns=CATALOG_COLUMNS,
         write_disposition=_REPLACED,
         schema_contract=_FROZEN,
     )
-    def catalogue() -> Iterator[Any]:
+    def catalog() -> Iterator[Any]:
         """All near-earth objects that NASA knows, with their orbits, a row each.
 
-        A walk through the catalogue without end, some pages with each run.
+        A walk through the catalog without end, some pages with each run.
 
-        Yields an Arrow table with the columns of `CATALOGUE_COLUMNS` for each page. Where the
+        Yields an Arrow table with the columns of `CATALOG_COLUMNS` for each page. Where the
         request limit is used up after a page, what came until then lands.
 
         Raises:
             NeowsError: an answer was no page, or a value has another type.
-            TryLaterError: the request limit is used up at the first page.
+            RetryLaterError: the request limit is used up at the first page.
         """
-        yield _arrow(CATALOGUE_COLUMNS).empty_table()
+        yield _arrow(CATALOG_COLUMNS).empty_table()
         state = dlt.current.resource_state()
         first, walk = state.get("next_page", 0), state.get("pass", 1)
         client = NeowsClient(dlt.current.resource_metrics())
         for page in range(first, first + pages):
             try:
                 objects, in_all = client.browse(page)
-            except TryLaterError:
+            except RetryLaterError:
                 if page == first:
                     raise
                 return
             found = [(f"page {page}", item) for item in objects]
-            yield _read(found, lambda items: _catalogued(items, walk))
+            yield _read(found, lambda items: _catalogd(items, walk))
             state["next_page"] = page + 1
             if page + 1 >= in_all:
                 state |= {"next_page": 0, "pass": walk + 1}
                 return
 
-    return catalogue
+    return catalog
 
 
 @dlt.source(name="neows")
@@ -390,7 +392,7 @@ def neows_sentry_objects(
             yield {"day": day, "spk_ids": passes.get(day, [])}
 
     found: dict[str, dict[str, Any] | None] = {}
-    later: list[TryLaterError] = []
+    later: list[RetryLaterError] = []
 
     @dlt.transformer(
         data_from=days_with_objects,
@@ -409,7 +411,7 @@ def neows_sentry_objects(
 
         Raises:
             NeowsError: an answer was no object, or a value has another type.
-            TryLaterError: the request limit is used up.
+            RetryLaterError: the request limit is used up.
         """
         day = passed["day"]
         if day == min(days):
@@ -419,10 +421,10 @@ def neows_sentry_objects(
             if not later:
                 unknown = [spk_id for spk_id in passed["spk_ids"] if spk_id not in found]
                 found.update(_look_up(unknown) if unknown else {})
-        except TryLaterError as why:
+        except RetryLaterError as why:
             later.append(why)
         if later:
-            leave([day], later[0])
+            defer_partitions([day], later[0])
             return
         items = [item for spk_id in passed["spk_ids"] if (item := found[spk_id])]
         for item in items:
@@ -432,7 +434,7 @@ def neows_sentry_objects(
             )
 
     return sentry_objects.apply_hints(
-        additional_table_hints={REPLACED_TOGETHER: ["sentry_approaches"]}
+        additional_table_hints={COMPANION_TABLES_HINT: ["sentry_approaches"]}
     )
 
 
@@ -456,7 +458,7 @@ def windows(days: Iterable[str]) -> Iterator[tuple[date, date]]:
     first = dates[0]
     for day, following in pairwise([*dates, None]):
         assert day is not None
-        full = (day - first).days + 1 == WIDEST_WINDOW_DAYS
+        full = (day - first).days + 1 == MAX_WINDOW_DAYS
         if full or following != day + timedelta(days=1):
             yield first, day
             if following is not None:
@@ -505,7 +507,7 @@ def _passes(items: list[dict[str, Any]]) -> pa.Table:
     columns = {
         **_object_values(items),
         **_approach_values(approaches),
-        "further_fields": _further(
+        "unmapped_fields": _further(
             {}
             if _nothing_further(item, approach)
             else _untaken(item, _TAKEN)
@@ -516,15 +518,15 @@ def _passes(items: list[dict[str, Any]]) -> pa.Table:
     return _rows(columns, OBJECT_COLUMNS)
 
 
-def _catalogued(items: list[dict[str, Any]], walk: int) -> pa.Table:
-    """Returns a page of the catalogue."""
+def _catalogd(items: list[dict[str, Any]], walk: int) -> pa.Table:
+    """Returns a page of the catalog."""
     columns = {
         **_object_values(items),
         **_orbit_values(items),
-        "catalogue_pass": pa.array([walk] * len(items), pa.int64()),
-        "further_fields": _further(_untaken(item, _TAKEN_WITH_ORBIT) for item in items),
+        "crawl_number": pa.array([walk] * len(items), pa.int64()),
+        "unmapped_fields": _further(_untaken(item, _TAKEN_WITH_ORBIT) for item in items),
     }
-    return _rows(columns, CATALOGUE_COLUMNS)
+    return _rows(columns, CATALOG_COLUMNS)
 
 
 def _looked_up(items: list[dict[str, Any]], day: str) -> pa.Table:
@@ -533,7 +535,7 @@ def _looked_up(items: list[dict[str, Any]], day: str) -> pa.Table:
         "day": pa.array([day] * len(items)),
         **_object_values(items),
         **_orbit_values(items),
-        "further_fields": _further(_untaken(item, _TAKEN_WITH_ORBIT) for item in items),
+        "unmapped_fields": _further(_untaken(item, _TAKEN_WITH_ORBIT) for item in items),
     }
     return _rows(columns, SENTRY_COLUMNS)
 
@@ -545,7 +547,9 @@ def _approaches(items: list[dict[str, Any]], day: str) -> pa.Table:
         "day": pa.array([day] * len(pairs)),
         "neo_reference_id": pa.array([item["neo_reference_id"] for item, _ in pairs], pa.string()),
         **_approach_values([approach for _, approach in pairs]),
-        "further_fields": _further(_untaken(approach, _TAKEN_OF_APPROACH) for _, approach in pairs),
+        "unmapped_fields": _further(
+            _untaken(approach, _TAKEN_OF_APPROACH) for _, approach in pairs
+        ),
     }
     return _rows(columns, SENTRY_APPROACH_COLUMNS)
 

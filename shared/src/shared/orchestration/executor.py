@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from shared import environment
+from shared import settings
 
 
 def executor() -> dg.ExecutorDefinition:
@@ -10,8 +10,8 @@ def executor() -> dg.ExecutorDefinition:
 
     Importing Dagster and dlt takes seconds, so a process for each step is no third choice.
     """
-    if not environment.value("WORKERS_REDIS_URL"):
+    if not settings.get("WORKERS_REDIS_URL"):
         return dg.in_process_executor
-    from shared import workers
+    from shared.orchestration import workers
 
     return workers.executor

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from shared import environment
+from shared import settings
 
 
 def with_code_references(assets: Iterable[Any]) -> list[Any]:
@@ -32,7 +32,7 @@ def _linked(asset: Any) -> Any:
 
 
 def _readme(source: Path) -> Iterable[dg.LocalFileCodeReference]:
-    root = environment.workspace_root()
+    root = settings.workspace_root()
     for folder in source.parents:
         if folder == root:
             return
@@ -45,7 +45,7 @@ def _readme(source: Path) -> Iterable[dg.LocalFileCodeReference]:
 def _address(
     file: dg.LocalFileCodeReference,
 ) -> dg.LocalFileCodeReference | dg.UrlCodeReference:
-    repository, root = environment.value("REPOSITORY_URL"), environment.workspace_root()
+    repository, root = settings.get("REPOSITORY_URL"), settings.workspace_root()
     path = Path(file.file_path)
     if not repository or not path.is_relative_to(root):
         return file

@@ -23,11 +23,11 @@ from dlt.common.destination.exceptions import (
 from dlt.common.schema.utils import get_nested_tables, get_root_table
 from dlt.destinations.impl.filesystem.filesystem import FilesystemLoadJob
 
-from shared.warehouse.destination import (
-    PartitionError,
-    ReplacedRows,
-    Warehouse,
-    WarehouseSettingError,
+from shared.warehouse.destinations.factory import (
+    OutOfPartitionError,
+    PartitionScope,
+    WarehouseConfigError,
+    WarehouseDestination,
 )
 
 _BATCH_ROWS = 100_000
@@ -35,13 +35,13 @@ _UNFINISHED = ".part"
 _AT_ONCE = 16  # files in a bucket, each of which answers slowly
 
 
-def folder_of(partition: str) -> str:
+def partition_dir(partition: str) -> str:
     """Returns a partition's folder: its value, with what a path cannot hold as in an address."""
     written = quote(partition, safe="")
     return written.replace(".", "%2E") if not written.strip(".") and written else written or "%00"
 
 
-class WholeFileJob(FilesystemLoadJob):
+class AtomicFileJob(FilesystemLoadJob):
     """Writes a file that is there as a whole or not at all, wherever the run may die."""
 
     def run(self) -> None:
@@ -58,10 +58,10 @@ class WholeFileJob(FilesystemLoadJob):
         client.fs_client.mv(f"{remote}{_UNFINISHED}", remote)
 
 
-class PartitionFilesJob(WholeFileJob):
+class PartitionedFileJob(AtomicFileJob):
     """Writes each partition's rows of a file into the partition's folder."""
 
-    def __init__(self, file_path: str, rows: ReplacedRows) -> None:
+    def __init__(self, file_path: str, rows: PartitionScope) -> None:
         super().__init__(file_path)
         self._rows = rows
 
@@ -73,43 +73,43 @@ class PartitionFilesJob(WholeFileJob):
             for batch in pq.ParquetFile(self._file_path).iter_batches(_BATCH_ROWS):
                 values = pc.cast(batch.column(self._rows.column), "string")
                 for value in pc.unique(values).to_pylist():
-                    if value not in self._rows.values:
+                    if value not in self._rows.partition_keys:
                         told = (
                             f"{self._rows.resource}: {value!r} names none of the run's partitions"
                         )
-                        raise DestinationTerminalException(PartitionError(told))
+                        raise DestinationTerminalException(OutOfPartitionError(told))
                     if value not in writers:
                         file = Path(own) / str(len(writers))
                         writers[value] = opened.enter_context(pq.ParquetWriter(file, batch.schema))
                     writers[value].write_batch(batch.filter(pc.equal(values, value)))
             opened.close()
             for number, value in enumerate(writers):
-                remote = written.parent / folder_of(value) / written.name
+                remote = written.parent / partition_dir(value) / written.name
                 self._put(str(Path(own) / str(number)), str(remote))
         if not writers:
             super().run()
 
 
-class ParquetFiles:
+class FilesystemReplaceMixin:
     """dlt's client of files, which replaces partitions and whole tables after the new have landed."""
 
-    destination: Warehouse
+    destination: WarehouseDestination
 
     def verify_schema(self, only_tables: Any = None, new_jobs: Any = None) -> Any:
         """Refuses what files cannot replace exactly.
 
         Raises:
-            WarehouseSettingError: a table merges by key, or has nested rows of a partition.
+            WarehouseConfigError: a table merges by key, or has nested rows of a partition.
         """
         this: Any = self
         for job in new_jobs or ():
             name = job.table_name
-            if name in self.destination.replaced_rows or name.startswith("_dlt"):
+            if name in self.destination.partition_scopes or name.startswith("_dlt"):
                 continue
             root = get_root_table(this.schema.tables, name)
             if root.get("write_disposition") == "merge":
                 what = "merges by key" if root["name"] == name else "is nested"
-                raise WarehouseSettingError(
+                raise WarehouseConfigError(
                     f"{name} {what}, which WAREHOUSE_TYPE=filesystem cannot load exactly: rows would "
                     "stand there twice. Nothing was loaded; ducklake keeps the same files and can."
                 )
@@ -117,7 +117,7 @@ class ParquetFiles:
 
     def prepare_load_table(self, table_name: str) -> Any:
         """Returns the table as dlt is to load it: what a run replaces goes after the load."""
-        if table_name not in self.destination.replaced_rows:
+        if table_name not in self.destination.partition_scopes:
             return super().prepare_load_table(table_name)  # type: ignore[misc]
         this: Any = self
         table = JobClientBase.prepare_load_table(this, table_name)
@@ -131,10 +131,10 @@ class ParquetFiles:
 
     def create_load_job(self, table: Any, file_path: str, *args: Any, **kwargs: Any) -> Any:
         """Returns the job that writes a file's rows."""
-        if rows := self.destination.replaced_rows.get(table["name"]):
-            return PartitionFilesJob(file_path, rows)
+        if rows := self.destination.partition_scopes.get(table["name"]):
+            return PartitionedFileJob(file_path, rows)
         if file_path.endswith(".parquet") and not table["name"].startswith("_dlt"):
-            return WholeFileJob(file_path)
+            return AtomicFileJob(file_path)
         return super().create_load_job(table, file_path, *args, **kwargs)  # type: ignore[misc]
 
     def data_files(self, table: str) -> list[str]:
@@ -156,11 +156,11 @@ class ParquetFiles:
             files.setdefault(PurePosixPath(file).parent.name, []).append(file)
         return {
             value: self._rows_of(files[folder])
-            for value in self.destination.replaced_rows[table].values
-            if (folder := folder_of(value)) in files
+            for value in self.destination.partition_scopes[table].partition_keys
+            if (folder := partition_dir(value)) in files
         }
 
-    def first_rows(
+    def preview(
         self, table: str, columns: Sequence[str], load_ids: Sequence[str], most: int
     ) -> list[dict[str, Any]]:
         """Returns some rows that loads have brought; any others where they brought none."""
@@ -197,13 +197,13 @@ class ParquetFiles:
     def _replaced(self) -> Iterator[str]:
         """Yields the files of the partitions, and of the tables, that the load replaces."""
         this: Any = self
-        for name in self.destination.loading:
+        for name in self.destination.tables_in_package:
             if name.startswith("_dlt"):
                 continue
-            if rows := self.destination.replaced_rows.get(name):
+            if rows := self.destination.partition_scopes.get(name):
                 folder = this.get_table_dir(name)
                 # What an earlier load without rows left.
-                for each in ("", *map(folder_of, rows.values)):
+                for each in ("", *map(partition_dir, rows.partition_keys)):
                     yield from this.fs_client.find(f"{folder}{each}", maxdepth=1)
             elif this.prepare_load_table(name)["write_disposition"] == "replace":
                 # A nested table may have rows of before, and none now.

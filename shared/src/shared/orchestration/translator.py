@@ -12,15 +12,15 @@ from dagster_dlt.translator import DltResourceTranslatorData
 
 from shared import warehouse
 
-BUNDLED_PARTITIONS = "bundled_partitions"
+SAMPLE_PARTITIONS = "sample_partitions"
 """Metadata of a partitioned asset: the partitions that the bundled sample input has, each a key or a
-range `first...last`. `etl run` materialises these."""
+range `first...last`. `etl run` materializes these."""
 
 
-LATE_AFTER_A_WEEK = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=7))
+WEEKLY_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=7))
 """For tables that are loaded by hand, or whenever something comes."""
 
-DUE_AT_SEVEN = dg.FreshnessPolicy.cron("0 7 * * *", lower_bound_delta=timedelta(hours=7))
+DAILY_BY_7AM_FRESHNESS = dg.FreshnessPolicy.cron("0 7 * * *", lower_bound_delta=timedelta(hours=7))
 """For tables of days: loaded between midnight and 07:00 UTC, every day."""
 
 
@@ -30,18 +30,18 @@ def asset_key(dataset: str, name: str) -> dg.AssetKey:
 
 
 def bundled(partitions: Sequence[str]) -> dict[str, list[str]]:
-    """Returns the metadata that names an asset's `BUNDLED_PARTITIONS`; none if empty."""
-    return {BUNDLED_PARTITIONS: list(partitions)} if partitions else {}
+    """Returns the metadata that names an asset's `SAMPLE_PARTITIONS`; none if empty."""
+    return {SAMPLE_PARTITIONS: list(partitions)} if partitions else {}
 
 
-def upstream_asset(
+def external_asset_spec(
     dataset: str,
     name: str,
     *,
     description: str,
     kinds: set[str],
     owner: str,
-    bundled_partitions: Sequence[str] = (),
+    sample_partitions: Sequence[str] = (),
 ) -> dg.AssetSpec:
     """Returns the spec of an asset that dlt does not load but a loaded table depends on."""
     return dg.AssetSpec(
@@ -50,7 +50,7 @@ def upstream_asset(
         group_name=dataset,
         kinds=kinds,
         owners=[owner],
-        metadata=bundled(bundled_partitions),
+        metadata=bundled(sample_partitions),
     )
 
 
@@ -61,16 +61,16 @@ class WarehouseTranslator(DagsterDltTranslator):
     Attributes:
         deps: upstream asset keys, by resource name; a resource not named here has none.
         owner: the team, as `team:<name>`.
-        automation_condition: when Dagster should materialise the assets by itself.
+        automation_condition: when Dagster should materialize the assets by itself.
         freshness_policy: when Dagster should call them late; a week after the last load if none.
-        bundled_partitions: see `BUNDLED_PARTITIONS`.
+        sample_partitions: see `SAMPLE_PARTITIONS`.
     """
 
     owner: str
     deps: Mapping[str, Sequence[dg.AssetKey]] = field(default_factory=dict)
     automation_condition: dg.AutomationCondition[Any] | None = None
-    freshness_policy: dg.FreshnessPolicy = LATE_AFTER_A_WEEK
-    bundled_partitions: Sequence[str] = ()
+    freshness_policy: dg.FreshnessPolicy = WEEKLY_FRESHNESS
+    sample_partitions: Sequence[str] = ()
 
     def get_asset_spec(self, data: DltResourceTranslatorData) -> dg.AssetSpec:
         """Returns the spec; the default's dependency on a phantom upstream asset is dropped."""
@@ -89,9 +89,9 @@ class WarehouseTranslator(DagsterDltTranslator):
             group_name=dataset,
             deps=self.deps.get(data.resource.name, []),
             owners=[self.owner],
-            kinds={"dlt", warehouse.kind()},
+            kinds={"dlt", warehouse.warehouse_type()},
             tags={**spec.tags, "write_disposition": str(table.get("write_disposition", "append"))},
             automation_condition=self.automation_condition,
             freshness_policy=self.freshness_policy,
-            metadata={**spec.metadata, **bundled(self.bundled_partitions)},
+            metadata={**spec.metadata, **bundled(self.sample_partitions)},
         )

@@ -9,8 +9,8 @@ from typing import Any
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import get_root_table
 
-from shared.warehouse.destination import kind
-from shared.warehouse.locks import Log, silent
+from shared.warehouse.destinations.factory import warehouse_type
+from shared.warehouse.locks import Log, no_log
 from shared.warehouse.query import QueryError, query
 
 _LISTED = """
@@ -32,16 +32,16 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadRecord:
     """A load of dlt's. One without a time died before its end."""
 
     load_id: str
-    at: datetime | None
+    loaded_at: datetime | None
     status: str
 
 
 @dataclass(frozen=True)
-class LoadedTable:
+class TableInfo:
     """A table that a pipeline has loaded.
 
     Attributes:
@@ -60,10 +60,10 @@ class LoadedTable:
     rows: int
     description: str
     columns: tuple[Column, ...]
-    last_load: Load | None
+    last_load: LoadRecord | None
 
 
-def loaded_tables(log: Log = silent) -> list[LoadedTable]:
+def list_tables(log: Log = no_log) -> list[TableInfo]:
     """Returns every table that pipelines have loaded, nested ones below their parents.
 
     Args:
@@ -73,7 +73,7 @@ def loaded_tables(log: Log = silent) -> list[LoadedTable]:
         QueryError: the warehouse is a folder or a bucket, which has no list of its tables.
         Exception: what `query` raises.
     """
-    if kind() == "filesystem":
+    if warehouse_type() == "filesystem":
         raise QueryError(
             "A folder or a bucket has no list of its tables; ask one: "
             'etl query "SELECT * FROM nasa_neo.daily_summary".'
@@ -84,12 +84,12 @@ def loaded_tables(log: Log = silent) -> list[LoadedTable]:
     return [table for dataset, names in there.items() for table in _tables(dataset, names)]
 
 
-def quoted(*names: str) -> str:
+def quote_identifier(*names: str) -> str:
     """Returns a name of several parts as SQL writes it."""
     return ".".join('"{}"'.format(name.replace('"', '""')) for name in names)
 
 
-def _tables(dataset: str, there: set[str]) -> Iterator[LoadedTable]:
+def _tables(dataset: str, there: set[str]) -> Iterator[TableInfo]:
     """Yields a dataset's tables."""
     hints = {name: table for name, table in _stored(dataset).items() if name in there}
     if not hints:
@@ -98,7 +98,7 @@ def _tables(dataset: str, there: set[str]) -> Iterator[LoadedTable]:
     loads = _loads(dataset, {row["load_id"] for row in counts.values() if row["load_id"]})
     for name in _nested(hints):
         table, load_id = hints[name], counts[get_root_table(hints, name)["name"]]["load_id"]
-        yield LoadedTable(
+        yield TableInfo(
             dataset,
             name,
             table.get("parent"),
@@ -109,14 +109,14 @@ def _tables(dataset: str, there: set[str]) -> Iterator[LoadedTable]:
                 for column in table["columns"].values()
                 if not column["name"].startswith("_dlt_") and column.get("data_type")
             ),
-            loads.get(load_id, Load(load_id, None, "incomplete")) if load_id else None,
+            loads.get(load_id, LoadRecord(load_id, None, "incomplete")) if load_id else None,
         )
 
 
 def _stored(dataset: str) -> dict[str, Any]:
     """Returns the tables of the newest of each schema that dlt has stored in a dataset."""
     versions = query(
-        f'SELECT "schema" AS stored FROM {quoted(dataset, "_dlt_version")} ORDER BY inserted_at'
+        f'SELECT "schema" AS stored FROM {quote_identifier(dataset, "_dlt_version")} ORDER BY inserted_at'
     )
     tables: dict[str, Any] = {}
     newest: dict[str, Schema] = {}
@@ -133,20 +133,20 @@ def _counts(dataset: str, hints: Mapping[str, Any]) -> str:
     return " UNION ALL ".join(
         f"SELECT '{name}' AS name, count(*) AS landed, "
         + ("max(_dlt_load_id)" if "_dlt_load_id" in table["columns"] else "CAST(NULL AS TEXT)")
-        + f" AS load_id FROM {quoted(dataset, name)}"
+        + f" AS load_id FROM {quote_identifier(dataset, name)}"
         for name, table in hints.items()
     )
 
 
-def _loads(dataset: str, load_ids: Iterable[str]) -> dict[str, Load]:
+def _loads(dataset: str, load_ids: Iterable[str]) -> dict[str, LoadRecord]:
     """Returns the loads, as far as dlt has noted them at their end, in UTC."""
     noted = query(
         "SELECT load_id, inserted_at, status "
-        f"FROM {quoted(dataset, '_dlt_loads')} WHERE load_id IN (SELECT unnest(?))",
+        f"FROM {quote_identifier(dataset, '_dlt_loads')} WHERE load_id IN (SELECT unnest(?))",
         [sorted(load_ids)],
     )
     return {
-        row["load_id"]: Load(
+        row["load_id"]: LoadRecord(
             row["load_id"],
             row["inserted_at"].astimezone(UTC),
             "complete" if row["status"] == 0 else f"status {row['status']}",

@@ -21,27 +21,28 @@ from dagster._core.definitions.freshness import FreshnessState
 from dagster._core.events import JobFailureData
 from dagster._core.execution.plan.objects import StepFailureData
 
-from shared import environment
+from shared import settings
+from shared.redaction import redact
 
-MOST_RUNS_A_TICK = 100
+MAX_RUNS_PER_TICK = 100
 """Ended runs looked at in a tick, of each kind; the others wait for the next one."""
 
-LONGEST_ERROR = 600
+MAX_ERROR_CHARS = 600
 """Characters of an error's, or a check's, own text in a message."""
 
-LONGEST_ALERT = 3_000
+MAX_ALERT_CHARS = 3_000
 """Characters of what is said of one run."""
 
-LONGEST_MESSAGE = 12_000
+MAX_MESSAGE_CHARS = 12_000
 """Characters of a message: Slack shows 40,000, Mattermost 16,383."""
 
-RECEIVER_SECONDS = 10
+WEBHOOK_TIMEOUT_SECONDS = 10
 """How long the receiver may take to answer; a sensor's tick has a minute."""
 
 _LOADED = datetime.now(UTC).timestamp()  # what ended before is nobody's news
 
 
-class AlertNotSentError(Exception):
+class AlertDeliveryError(Exception):
     """The receiver of alerts did not take a message; the next tick sends it again."""
 
 
@@ -62,7 +63,7 @@ class _Cursor:
 
 def _default_status() -> dg.DefaultSensorStatus:
     """Returns whether the sensor is on: the variable is its switch, else its ticks are idle."""
-    is_on = bool(environment.value("ALERTS_WEBHOOK_URL"))
+    is_on = bool(settings.get("ALERTS_WEBHOOK_URL"))
     return dg.DefaultSensorStatus.RUNNING if is_on else dg.DefaultSensorStatus.STOPPED
 
 
@@ -77,9 +78,9 @@ def alert_owners(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     Only runs and tables of its own location are told, so each is told once.
 
     Raises:
-        AlertNotSentError: the receiver did not take it; the cursor stays, so the next tick tells it.
+        AlertDeliveryError: the receiver did not take it; the cursor stays, so the next tick tells it.
     """
-    if not environment.value("ALERTS_WEBHOOK_URL"):
+    if not settings.get("ALERTS_WEBHOOK_URL"):
         context.update_cursor("")  # once the variable is set, nothing old is told
         return dg.SkipReason("Nobody is told of failures: ALERTS_WEBHOOK_URL is not set.")
     cursor = _Cursor(**json.loads(context.cursor)) if context.cursor else _Cursor(_LOADED)
@@ -88,41 +89,39 @@ def alert_owners(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         send(alerts)
     context.update_cursor(json.dumps(asdict(cursor)))
     told = f"Sent: {'; '.join(alert.splitlines()[0] for alert in alerts)}"
-    return dg.SkipReason(
-        environment.redacted(told) if alerts else "Nothing failed, nothing is late."
-    )
+    return dg.SkipReason(redact(told) if alerts else "Nothing failed, nothing is late.")
 
 
 def send(alerts: Sequence[str]) -> None:
     """Sends alerts as one message to ALERTS_WEBHOOK_URL, without secrets; those too many are counted.
 
     Raises:
-        AlertNotSentError: the receiver did not take it; the text does not hold its address.
+        AlertDeliveryError: the receiver did not take it; the text does not hold its address.
     """
     from slack_sdk.errors import SlackRequestError  # runs need none of it
     from slack_sdk.webhook import WebhookClient
 
     message, left = "", [_cut(alert) for alert in alerts]
-    while left and len(message) + len(left[0]) < LONGEST_MESSAGE:
+    while left and len(message) + len(left[0]) < MAX_MESSAGE_CHARS:
         message += f"{left.pop(0)}\n\n"
     if left:
         message += f"and {len(left):,} more: {_page('runs')}"
     log = logging.getLogger(f"{__name__}.client")
     log.disabled = True  # it would tell the address
     client = WebhookClient(
-        environment.value("ALERTS_WEBHOOK_URL"), timeout=RECEIVER_SECONDS, logger=log
+        settings.get("ALERTS_WEBHOOK_URL"), timeout=WEBHOOK_TIMEOUT_SECONDS, logger=log
     )
     try:
         # An upstream's error text must not call a whole channel: Slack reads <!channel>.
-        answer = client.send(text=html.escape(environment.redacted(message.strip()), quote=False))
+        answer = client.send(text=html.escape(redact(message.strip()), quote=False))
     except (OSError, HTTPException, SlackRequestError, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else type(error).__name__
-        raise AlertNotSentError(
+        raise AlertDeliveryError(
             f"The receiver that ALERTS_WEBHOOK_URL names could not be reached ({reason}). "
             "The next tick sends the alert again."
         ) from None
     if answer.status_code // 100 != 2:  # noqa: PLR2004 - HTTP's success
-        raise AlertNotSentError(
+        raise AlertDeliveryError(
             f"The receiver that ALERTS_WEBHOOK_URL names answered {answer.status_code} "
             f"({_brief(answer.body)}). The next tick sends the alert again."
         )
@@ -135,7 +134,7 @@ def _ended_runs(context: dg.SensorEvaluationContext, cursor: _Cursor) -> Iterato
             dg.RunStatusChangeRecordsFilter(
                 kind, after_timestamp=cursor.since, after_storage_id=cursor.seen.get(kind.value)
             ),
-            limit=MOST_RUNS_A_TICK,
+            limit=MAX_RUNS_PER_TICK,
             ascending=True,
         )
         ids = [record.run_id for record in found.records]
@@ -202,7 +201,7 @@ def _told(
 def _assets(
     context: dg.SensorEvaluationContext, run: dg.DagsterRun, steps: set[str]
 ) -> set[dg.AssetKey]:
-    """Returns the assets of a run's failed steps; all that it was to materialise, if it has none."""
+    """Returns the assets of a run's failed steps; all that it was to materialize, if it has none."""
     assert context.repository_def
     chosen = set(run.asset_selection or ())
     of_steps = {
@@ -290,18 +289,18 @@ def _partition(run: dg.DagsterRun) -> str:
 
 
 def _page(path: str) -> str:
-    return f"{environment.value('DAGSTER_UI_URL').rstrip('/')}/{path}"
+    return f"{settings.get('DAGSTER_UI_URL').rstrip('/')}/{path}"
 
 
-def _brief(text: str, most: int = LONGEST_ERROR) -> str:
+def _brief(text: str, most: int = MAX_ERROR_CHARS) -> str:
     """Returns a text's beginning; what is secret is hidden before a cut could halve it."""
-    text = environment.redacted(text.strip())
+    text = redact(text.strip())
     return text if len(text) <= most else f"{text[:most].rstrip()} …"
 
 
 def _cut(alert: str) -> str:
     """Returns an alert that is not too long; its last line, owner and link, stays."""
-    if len(alert) <= LONGEST_ALERT:
+    if len(alert) <= MAX_ALERT_CHARS:
         return alert
     said, _, last = alert.rpartition("\n")
-    return f"{_brief(said, LONGEST_ALERT)}\n{last}"
+    return f"{_brief(said, MAX_ALERT_CHARS)}\n{last}"

@@ -29,16 +29,17 @@ from dlt.common.storages.configuration import (
     FilesystemConfigurationWithLocalFiles,
 )
 
-from shared import environment
+from shared import settings
+from shared.redaction import redact
 from shared.warehouse.locks import (
-    DuckDbLocks,
-    DuckLakeLocks,
-    FileLocks,
-    Locks,
+    DuckDbLockManager,
+    DuckLakeLockManager,
+    FileLockManager,
+    LockManager,
     Log,
-    PostgresLocks,
-    path,
-    silent,
+    PostgresLockManager,
+    duckdb_path,
+    no_log,
 )
 
 NAME = "warehouse"
@@ -46,7 +47,7 @@ NAME = "warehouse"
 
 _SETTINGS = f"DESTINATION__{NAME.upper()}__"
 
-TEXT_OF_HEXADECIMAL = {
+HEX_DECODE_SQL = {
     "duckdb": "decode(from_hex('{}'))",
     "postgres": "convert_from(decode('{}', 'hex'), 'UTF8')",
     "snowflake": "hex_decode_string('{}')",
@@ -56,7 +57,7 @@ TEXT_OF_HEXADECIMAL = {
 }
 """SQL for a text that is written in hexadecimal, by dialect."""
 
-TYPES = (
+SUPPORTED_TYPES = (
     "duckdb",
     "postgres",
     "ducklake",
@@ -70,52 +71,56 @@ TYPES = (
 """dlt's destinations that the warehouse can be."""
 
 
-class PartitionError(Exception):
+class OutOfPartitionError(Exception):
     """Rows were extracted that belong to none of the partitions a run replaces."""
 
 
-class WarehouseSettingError(Exception):
+class WarehouseConfigError(Exception):
     """A variable that says where the warehouse is has a wrong value, or none; the message names it."""
 
 
-def kind() -> str:
+def warehouse_type() -> str:
     """Returns the warehouse's type, `WAREHOUSE_TYPE`.
 
     Raises:
-        WarehouseSettingError: dlt has no such destination, or the project does not know it.
+        WarehouseConfigError: dlt has no such destination, or the project does not know it.
     """
-    named = environment.value("WAREHOUSE_TYPE")
-    if named not in TYPES:
-        like = "".join(f" Did you mean {each}?" for each in get_close_matches(named, TYPES, 1))
-        raise WarehouseSettingError(
-            f"WAREHOUSE_TYPE is {named!r}; it must be one of {', '.join(TYPES)}.{like}"
+    named = settings.get("WAREHOUSE_TYPE")
+    if named not in SUPPORTED_TYPES:
+        like = "".join(
+            f" Did you mean {each}?" for each in get_close_matches(named, SUPPORTED_TYPES, 1)
+        )
+        raise WarehouseConfigError(
+            f"WAREHOUSE_TYPE is {named!r}; it must be one of {', '.join(SUPPORTED_TYPES)}.{like}"
         )
     return named
 
 
 @dataclass(frozen=True)
-class ReplacedRows:
+class PartitionScope:
     """The rows of a table that a run replaces: those with some values in its partition column."""
 
     resource: str
     column: str
-    values: tuple[str, ...]
+    partition_keys: tuple[str, ...]
 
-    def condition(
+    def to_sql(
         self,
         dialect: str = "duckdb",
         escape: Callable[[str], str] = escape_postgres_identifier,
     ) -> str:
         """Returns the same in SQL."""
-        values = ", ".join(_sql_value(value, dialect) for value in self.values)
+        values = ", ".join(_sql_literal(value, dialect) for value in self.partition_keys)
         return f"{escape(self.column)} IN ({values})"
 
-    def without(self, values: Sequence[str]) -> "ReplacedRows":
+    def excluding(self, values: Sequence[str]) -> "PartitionScope":
         """Returns those of the rows that have none of these values."""
-        return replace(self, values=tuple(each for each in self.values if each not in values))
+        return replace(
+            self, partition_keys=tuple(each for each in self.partition_keys if each not in values)
+        )
 
 
-def _sql_value(key: str, dialect: str) -> str:
+def _sql_literal(key: str, dialect: str) -> str:
     """Returns SQL for a partition key that survives what dlt does to a merge's text.
 
     dlt splits that text at every semicolon, joins its lines, fills its braces and leaves the
@@ -123,10 +128,10 @@ def _sql_value(key: str, dialect: str) -> str:
     """
     if re.fullmatch(r"[\w.:/-]*", key, re.ASCII):
         return f"'{key}'"
-    return TEXT_OF_HEXADECIMAL[dialect].format(key.encode().hex())
+    return HEX_DECODE_SQL[dialect].format(key.encode().hex())
 
 
-class Warehouse:
+class WarehouseDestination:
     """What every destination of the warehouse adds to dlt's: it replaces exactly a run's partitions.
 
     dlt's delete-insert merge takes a `destination_scope`: the rows to delete before the new ones go
@@ -134,26 +139,26 @@ class Warehouse:
     would delete that day again), so it is set here, at load time only.
     """
 
-    kind: str
+    warehouse_type: str
 
     def __init__(
         self,
-        replaced_rows: Mapping[str, ReplacedRows] | None = None,
+        partition_scopes: Mapping[str, PartitionScope] | None = None,
         *,
-        log: Log = silent,
-        loads_again: bool = False,
+        log: Log = no_log,
+        force_reload: bool = False,
         **kwargs: Any,
     ) -> None:
         """Takes the rows to replace, by table name, what `open` was given, and dlt's own arguments."""
-        self.replaced_rows = dict(replaced_rows or {})
+        self.partition_scopes = dict(partition_scopes or {})
         self.pushed_down: set[str] = set()
-        self.versions: list[str] = []
-        self.confirmations: list[Callable[[], None]] = []
-        self.inserted: Counter[str] = Counter()
-        self.loading: set[str] = set()
-        self.merging: dict[str, Sequence[Any]] = {}
-        self.confirm_turn: Callable[[], None] = lambda: None
-        self.loads_again = loads_again
+        self.fingerprints: list[str] = []
+        self.pre_commit_checks: list[Callable[[], None]] = []
+        self.rows_inserted: Counter[str] = Counter()
+        self.tables_in_package: set[str] = set()
+        self.pending_table_chains: dict[str, Sequence[Any]] = {}
+        self.verify_lock: Callable[[], None] = lambda: None
+        self.force_reload = force_reload
         self.log = log
         super().__init__(destination_name=NAME, **kwargs)  # type: ignore[call-arg]
 
@@ -161,14 +166,14 @@ class Warehouse:
         capabilities = super()._raw_capabilities()  # type: ignore[misc]
         # dlt's own choice, a text of INSERTs, is most of a load's time.
         capabilities.preferred_loader_file_format = "parquet"
-        if self.kind in ("postgres", "filesystem"):
+        if self.warehouse_type in ("postgres", "filesystem"):
             # What replaces a run's rows there knows no other, whatever a resource may ask for.
             capabilities.supported_loader_file_formats = ["parquet", "reference"]
-        if self.kind in ("duckdb", "motherduck", "ducklake", "postgres"):
+        if self.warehouse_type in ("duckdb", "motherduck", "ducklake", "postgres"):
             # dlt leaves this unset for them, and then commits a merge statement by statement: a load
             # that fails between its delete and its insert would lose the rows.
             capabilities.supports_transactions = True
-        if self.kind == "postgres":
+        if self.warehouse_type == "postgres":
             # A reader whose snapshot is older than a TRUNCATE finds the table empty.
             capabilities.supports_truncate_command = False
         return capabilities
@@ -190,24 +195,24 @@ class Warehouse:
     @property
     def destination_type(self) -> str:
         """Dlt's own type, so that a pipeline's stored state opens with plain dlt as well."""
-        return f"dlt.destinations.{self.kind}"
+        return f"dlt.destinations.{self.warehouse_type}"
 
     @property
     def client_class(self) -> Any:
         """Dlt's client for the destination, which knows this run's partitions."""
         # Here, for the clients know this module.
-        from shared.warehouse.clients import client_class
+        from shared.warehouse.destinations.sql import client_class
 
         return client_class(super().client_class, self)  # type: ignore[misc]
 
-    def replaced_together(self, table: str) -> set[str]:
+    def tables_in_transaction(self, table: str) -> set[str]:
         """Returns the tables that this load merges in one transaction with a table, itself included."""
-        rows = self.replaced_rows.get(table)
+        rows = self.partition_scopes.get(table)
         return {table} | {
             name
-            for name in self.loading - self.pushed_down
-            if rows and name in self.replaced_rows
-            if self.replaced_rows[name].resource == rows.resource
+            for name in self.tables_in_package - self.pushed_down
+            if rows and name in self.partition_scopes
+            if self.partition_scopes[name].resource == rows.resource
         }
 
 
@@ -215,28 +220,32 @@ class Warehouse:
 def _destination_class(of: str) -> Any:
     base = getattr(dlt.destinations, of)
     # By __orig_base__ dlt knows whose arguments, hence whose defaults, are meant.
-    return type("WarehouseDestination", (Warehouse, base), {"kind": of, "__orig_base__": base})
+    return type(
+        "WarehouseDestination",
+        (WarehouseDestination, base),
+        {"warehouse_type": of, "__orig_base__": base},
+    )
 
 
-def destination(
-    replaced_rows: Mapping[str, ReplacedRows] | None = None, **kwargs: Any
-) -> Warehouse:
-    """Returns the warehouse as a destination of dlt; what `Warehouse` takes is passed on.
+def create_destination(
+    partition_scopes: Mapping[str, PartitionScope] | None = None, **kwargs: Any
+) -> WarehouseDestination:
+    """Returns the warehouse as a destination of dlt; what `WarehouseDestination` takes is passed on.
 
     Raises:
-        WarehouseSettingError: a variable is missing or wrong.
+        WarehouseConfigError: a variable is missing or wrong.
     """
-    chosen = kind()
+    chosen = warehouse_type()
     if chosen == "duckdb":
         # A server whose type was forgotten must not become a file without a word.
         if ignored := sorted(
             name for name, value in os.environ.items() if name.startswith(_SETTINGS) and value
         ):
-            raise WarehouseSettingError(
+            raise WarehouseConfigError(
                 f"{ignored[0]} is set, and WAREHOUSE_TYPE is duckdb, a file (WAREHOUSE_PATH) that "
                 "takes none of it. Set WAREHOUSE_TYPE, or unset the other."
             )
-        kwargs["credentials"] = {"database": str(path())}
+        kwargs["credentials"] = {"database": str(duckdb_path())}
     if chosen != "filesystem":
         # A plain replace empties the table at the start, and is seen empty meanwhile.
         kwargs["replace_strategy"] = "insert-from-staging"
@@ -245,15 +254,15 @@ def destination(
         # another machine's rows would be lost from them without a word.
         host = re.sub(r"\W", "_", os.uname().nodename.lower())
         kwargs["staging_dataset_name_layout"] = f"%s_staging_{host}"
-    made: Warehouse = _destination_class(chosen)(replaced_rows, **kwargs)
+    made: WarehouseDestination = _destination_class(chosen)(partition_scopes, **kwargs)
     return made
 
 
-def configured(made: Warehouse, dataset: str) -> Any:
+def resolve_configuration(made: WarehouseDestination, dataset: str) -> Any:
     """Returns the destination's whole configuration, for a dataset.
 
     Raises:
-        WarehouseSettingError: a variable is missing or wrong, or packages are.
+        WarehouseConfigError: a variable is missing or wrong, or packages are.
     """
     this: Any = made
     try:
@@ -265,33 +274,33 @@ def configured(made: Warehouse, dataset: str) -> Any:
         # Of an address that is missing as a whole, dlt names every part.
         first = missing[0] if missing else f"{_SETTINGS}…"
         named = first if len(set(missing)) <= 1 else first.rpartition("__")[0]
-        raise WarehouseSettingError(
-            f"WAREHOUSE_TYPE is {made.kind}, and {named} is not set; nothing was asked or loaded. "
-            f"dlt's documentation of the destination {made.kind} says what it takes."
+        raise WarehouseConfigError(
+            f"WAREHOUSE_TYPE is {made.warehouse_type}, and {named} is not set; nothing was asked or loaded. "
+            f"dlt's documentation of the destination {made.warehouse_type} says what it takes."
         ) from None
     except (ImportError, MissingDependencyException) as error:
-        raise WarehouseSettingError(
-            f"WAREHOUSE_TYPE is {made.kind}, whose packages are missing: "
+        raise WarehouseConfigError(
+            f"WAREHOUSE_TYPE is {made.warehouse_type}, whose packages are missing: "
             f"{str(error).strip().splitlines()[0]}. Add them: uv add --package shared "
-            f"'dlt[{made.kind}]'"
+            f"'dlt[{made.warehouse_type}]'"
         ) from None
     except (ConfigurationException, ValueError) as error:
-        told = environment.redacted(str(error).strip())
-        raise WarehouseSettingError(
-            f"WAREHOUSE_TYPE is {made.kind}, and one of the variables {_SETTINGS}… is wrong: {told}"
+        told = redact(str(error).strip())
+        raise WarehouseConfigError(
+            f"WAREHOUSE_TYPE is {made.warehouse_type}, and one of the variables {_SETTINGS}… is wrong: {told}"
         ) from None
     driver = getattr(configuration.credentials, "drivername", None)
-    if made.kind == "postgres" and driver not in ("postgres", "postgresql"):
-        raise WarehouseSettingError(
+    if made.warehouse_type == "postgres" and driver not in ("postgres", "postgresql"):
+        raise WarehouseConfigError(
             f"{_SETTINGS}CREDENTIALS must begin with postgresql://, without a driver; it says {driver}."
         )
-    if made.kind == "filesystem" and configuration.layout != DEFAULT_FILE_LAYOUT:
-        raise WarehouseSettingError(
+    if made.warehouse_type == "filesystem" and configuration.layout != DEFAULT_FILE_LAYOUT:
+        raise WarehouseConfigError(
             f"{_SETTINGS}LAYOUT is {configuration.layout}; what a load replaces would not be found "
             "by it. Unset it."
         )
-    if made.kind == "ducklake":
-        _refuse_files_of_a_machine(configuration)
+    if made.warehouse_type == "ducklake":
+        _require_shared_storage(configuration)
     return configuration
 
 
@@ -305,35 +314,37 @@ def _variables(traces: Mapping[str, Sequence[Any]]) -> Iterator[str]:
                 yield each.key
 
 
-def _refuse_files_of_a_machine(configuration: Any) -> None:
+def _require_shared_storage(configuration: Any) -> None:
     """Refuses what dlt takes without a word where a part of a DuckLake is not set."""
     address, credentials = f"{_SETTINGS}CREDENTIALS__", configuration.credentials
     driver = credentials.catalog.drivername
     if driver not in ("postgres", "postgresql"):
-        raise WarehouseSettingError(
+        raise WarehouseConfigError(
             f"DuckLake's catalog is {driver}, and must be a Postgres database: a file loses the loads "
             f"of several writers. Set {address}CATALOG to postgresql://…; nothing was asked or loaded."
         )
     if isinstance(credentials.storage, FilesystemConfigurationWithLocalFiles):
-        raise WarehouseSettingError(
+        raise WarehouseConfigError(
             "DuckLake's files would land in the working folder of each run. Set "
             f"{address}STORAGE__BUCKET_URL to s3://…, or to a folder that all machines share; nothing "
             "was asked or loaded."
         )
 
 
-def locks(made: Warehouse, configuration: DestinationClientDwhConfiguration, log: Log) -> Locks:
+def create_lock_manager(
+    made: WarehouseDestination, configuration: DestinationClientDwhConfiguration, log: Log
+) -> LockManager:
     """Returns what orders the runs of the configuration's dataset."""
     dataset, credentials = str(configuration.dataset_name), configuration.credentials
     this: Any = credentials
     who = f"pid {os.getpid()} of {os.uname().nodename}"
-    if made.kind == "duckdb":
-        return DuckDbLocks(dataset, log)
-    if made.kind == "postgres":
-        return PostgresLocks(dataset, log, this.to_native_representation(), who)
-    if made.kind == "ducklake":
+    if made.warehouse_type == "duckdb":
+        return DuckDbLockManager(dataset, log)
+    if made.warehouse_type == "postgres":
+        return PostgresLockManager(dataset, log, this.to_native_representation(), who)
+    if made.warehouse_type == "ducklake":
         address = str(this.catalog.to_native_representation()).partition("://")[2]
-        return DuckLakeLocks(
+        return DuckLakeLockManager(
             dataset,
             log,
             f"postgresql://{address}",
@@ -341,7 +352,7 @@ def locks(made: Warehouse, configuration: DestinationClientDwhConfiguration, log
             schema=this.metadata_schema or this.ducklake_name,
             make=partial(_attach, made, configuration),
         )
-    return FileLocks(dataset, log)
+    return FileLockManager(dataset, log)
 
 
 def _attach(made: Any, configuration: Any) -> None:
@@ -350,24 +361,26 @@ def _attach(made: Any, configuration: Any) -> None:
         pass
 
 
-def name(made: Warehouse, configuration: Any) -> str:
+def database_name(made: WarehouseDestination, configuration: Any) -> str:
     """Returns what people call the warehouse: the file's stem, the database, or the folder."""
-    if made.kind == "duckdb":
-        return path().stem
+    if made.warehouse_type == "duckdb":
+        return duckdb_path().stem
     if isinstance(configuration, FilesystemConfiguration):
-        return environment.redacted(str(configuration.bucket_url))
-    return str(getattr(configuration.credentials, "database", None) or made.kind)
+        return redact(str(configuration.bucket_url))
+    return str(getattr(configuration.credentials, "database", None) or made.warehouse_type)
 
 
-def whereabouts() -> str:
+def describe_location() -> str:
     """Returns where the warehouse is, for people: the file, or the database and its host.
 
     Raises:
-        WarehouseSettingError: a variable is missing or wrong.
+        WarehouseConfigError: a variable is missing or wrong.
     """
-    made = destination()
-    configuration = configured(made, "public")
-    if made.kind == "duckdb":
-        return str(path())
+    made = create_destination()
+    configuration = resolve_configuration(made, "public")
+    if made.warehouse_type == "duckdb":
+        return str(duckdb_path())
     host = getattr(configuration.credentials, "host", None)
-    return f"{made.kind} {name(made, configuration)}" + (f" on {host}" if host else "")
+    return f"{made.warehouse_type} {database_name(made, configuration)}" + (
+        f" on {host}" if host else ""
+    )

@@ -8,14 +8,15 @@ from pathlib import Path
 import dagster as dg
 import dlt
 
-from shared import environment
+from shared import settings
+from shared.redaction import redact
 
 _LIBRARIES = {Path(module.__file__).parents[1] for module in (traceback, dlt) if module.__file__}
 _SHOWN = 4  # lines of the workspace's own code
 
 
 @contextmanager
-def told_plainly(but: tuple[type[Exception], ...] | type[Exception] = ()) -> Iterator[None]:
+def as_dagster_failure(but: tuple[type[Exception], ...] | type[Exception] = ()) -> Iterator[None]:
     """Turns whatever is raised inside into a failure that Dagster shows in its own words first.
 
     The whole stack goes to the run's log, at the level DEBUG. Secrets go nowhere.
@@ -38,15 +39,13 @@ def told_plainly(but: tuple[type[Exception], ...] | type[Exception] = ()) -> Ite
             raise cause from None
         if isinstance(cause, dg.Failure):  # a source's own words
             raise dg.Failure(
-                environment.redacted(cause.description or ""),
+                redact(cause.description or ""),
                 metadata=cause.metadata,
                 allow_retries=cause.allow_retries,
             ) from None
-        dg.get_dagster_logger().debug(
-            environment.redacted("".join(traceback.format_exception(error)))
-        )
-        text = environment.redacted(f"{type(cause).__name__}: {cause}")
-        raise dg.Failure(text, metadata={"where": "\n".join(_lines(cause))}) from None
+        dg.get_dagster_logger().debug(redact("".join(traceback.format_exception(error))))
+        text = redact(f"{type(cause).__name__}: {cause}")
+        raise dg.Failure(text, metadata={"traceback": "\n".join(_lines(cause))}) from None
 
 
 def unwrapped(error: BaseException) -> BaseException:
@@ -57,7 +56,7 @@ def unwrapped(error: BaseException) -> BaseException:
 
 
 def _lines(error: BaseException) -> list[str]:
-    root = environment.workspace_root()
+    root = settings.workspace_root()
     frames = [
         f"{path.relative_to(root) if path.is_relative_to(root) else path}:{frame.lineno} in {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)

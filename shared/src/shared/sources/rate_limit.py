@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
-from shared import environment
-from shared.sources import TryLaterError
+from shared import settings
+from shared.sources.protocol import RetryLaterError
 
 _ONE_AT_A_TIME_BELOW = 20
 _UNTOLD_WAIT_SECONDS = 600.0
@@ -56,7 +56,7 @@ class RateLimit:
             patience: seconds after which a request that another process makes is waited for no more.
         """
         self.upstream, self.longest_wait, self.patience = upstream, longest_wait, patience
-        folder = environment.path("WAREHOUSE_PATH").with_suffix(".limits")
+        folder = settings.get_path("WAREHOUSE_PATH").with_suffix(".limits")
         whose = blake2b(f"{upstream} {credential}".encode(), digest_size=8).hexdigest()
         self._file = folder / f"{whose}.json"
 
@@ -64,7 +64,7 @@ class RateLimit:
         """Returns the answer to a request, once the limit lets it through.
 
         Raises:
-            TryLaterError: that would take longer than the longest wait.
+            RetryLaterError: that would take longer than the longest wait.
         """
         self._file.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
@@ -86,7 +86,7 @@ class RateLimit:
                     return response
                 continue
             if time.monotonic() - began + wait > self.longest_wait:
-                raise TryLaterError(
+                raise RetryLaterError(
                     f"{self.upstream}: the request limit is used up for {wait:.0f} s more; what has "
                     "landed stays, run the rest again then.",
                     wait,

@@ -19,7 +19,7 @@ _kept: defaultdict[int, list[DuckDBPyConnection]] = defaultdict(list)
 """Connections without a lake, by process: a fork cannot use its parent's."""
 
 
-class KeptConnections(DuckDbConnectionPool):
+class ReusableConnectionPool(DuckDbConnectionPool):
     """dlt's pool, which keeps what is returned for whoever asks next.
 
     dlt opens some ten connections a run, each to a DuckDB of its own, and detaches the lake before it
@@ -30,7 +30,7 @@ class KeptConnections(DuckDbConnectionPool):
     def borrow_conn(
         self, global_config: Any = None, local_config: Any = None, pragmas: Any = None
     ) -> DuckDBPyConnection:
-        """Returns a connection, configured as dlt and the environment want it."""
+        """Returns a connection, resolve_configuration as dlt and the environment want it."""
         chosen = {**(self.credentials.global_config or {}), **(global_config or {})}
         # Last, for they load the extension, and the folder of extensions is among the others.
         patience = {name: value for name, value in _PATIENCE.items() if name not in chosen}

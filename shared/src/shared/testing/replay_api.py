@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def recorded_api(folder: Path) -> Iterator[str]:
+def replay_api(folder: Path) -> Iterator[str]:
     """Serves the answers recorded in a folder, and yields the address.
 
     `GET /orders?day=2025-03-10` is answered with the folder's `orders/day=2025-03-10.json`, and with

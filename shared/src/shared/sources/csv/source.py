@@ -23,8 +23,8 @@ import xxhash
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
-from shared import environment
-from shared.sources import REPLACED_TOGETHER, PushesDown, active_pipeline
+from shared import settings
+from shared.sources.protocol import COMPANION_TABLES_HINT, SupportsPushdown, current_pipeline
 
 BATCH_ROWS = 100_000
 """Rows handed to dlt at a time; bounds memory."""
@@ -103,12 +103,12 @@ _SUFFIXES = (".csv", *(f".csv{suffix}" for suffix in _DECOMPRESSED))
 _DAMAGED = (OSError, EOFError, RuntimeError, lzma.LZMAError, zipfile.BadZipFile)
 
 
-class FileRefusedError(Exception):
+class InvalidFileError(Exception):
     """A path or a file that must not be loaded; the message says which and why."""
 
 
 @dataclass(frozen=True)
-class FileState:
+class FileStat:
     """What a listing tells of a file: two equal states mean it was not written to in between."""
 
     size: int
@@ -133,24 +133,24 @@ class DropFolder:
         """Returns a file's full address.
 
         Raises:
-            FileRefusedError: the path leaves the folder, is missing or is no file.
+            InvalidFileError: the path leaves the folder, is missing or is no file.
         """
         full = self._below(path)
         if any("\ud800" <= letter <= "\udfff" for letter in path):
-            raise FileRefusedError(f"{path!r} has a name that is not UTF-8; rename it")
+            raise InvalidFileError(f"{path!r} has a name that is not UTF-8; rename it")
         if self.files.isdir(full):
-            raise FileRefusedError(
+            raise InvalidFileError(
                 f"{path!r} in the drop folder {self.url} is a folder, not a file"
             )
         if not self.files.exists(full):
-            raise FileRefusedError(f"{path!r} is not in the drop folder {self.url}")
+            raise InvalidFileError(f"{path!r} is not in the drop folder {self.url}")
         return full
 
     def _below(self, path: str) -> str:
         # Only the plain spelling of a path: with ./ or // one file would load under two names.
         plain = str(PurePosixPath(path))
         if path != plain or "://" in path or plain.startswith("/") or ".." in plain.split("/"):
-            raise FileRefusedError(f"{path!r} is no path below the drop folder {self.url}")
+            raise InvalidFileError(f"{path!r} is no path below the drop folder {self.url}")
         full = f"{self._root}/{path}"
         if self.is_local:
             try:
@@ -158,19 +158,19 @@ class DropFolder:
             except (OSError, RuntimeError):  # links that lead in a circle
                 inside = False
             if not inside:
-                raise FileRefusedError(f"{path!r} leads out of the drop folder {self.url}")
+                raise InvalidFileError(f"{path!r} leads out of the drop folder {self.url}")
         return full
 
-    def list(self) -> dict[str, FileState]:
+    def list(self) -> dict[str, FileStat]:
         """Returns the CSV files below the folder, compressed ones too.
 
         Hidden files, links that lead out and what is no regular file are left out.
 
         Raises:
-            FileRefusedError: the folder itself does not exist.
+            InvalidFileError: the folder itself does not exist.
         """
         if not self.files.exists(self._root):
-            raise FileRefusedError(
+            raise InvalidFileError(
                 f"The drop folder {self.url} does not exist; set DROP_FOLDER or make it"
             )
         found = {}
@@ -178,13 +178,13 @@ class DropFolder:
             path = str(PurePosixPath(full).relative_to(self._root))
             if not path.endswith(_SUFFIXES) or any(p.startswith(".") for p in path.split("/")):
                 continue
-            with suppress(FileRefusedError):
+            with suppress(InvalidFileError):
                 if self.is_local and not Path(self._below(path)).is_file():
                     continue
                 found[path] = _state(info)
         return found
 
-    def state(self, path: str) -> FileState:
+    def state(self, path: str) -> FileStat:
         """Returns a file's size and time of change."""
         return _state(self.files.info(self.find(path)))
 
@@ -199,7 +199,7 @@ class DropFolder:
             folder: where a copy is left; of any other nothing remains.
 
         Raises:
-            FileRefusedError: the path must not be read, or what is compressed is damaged.
+            InvalidFileError: the path must not be read, or what is compressed is damaged.
         """
         full = self.find(path)
         compression = Path(path).suffix
@@ -216,7 +216,7 @@ class DropFolder:
                 except _DAMAGED as error:
                     if getattr(error, "errno", None):  # the storage's trouble, not the file's
                         raise
-                    raise FileRefusedError(
+                    raise InvalidFileError(
                         f"{path} cannot be uncompressed: {_short(str(error))}"
                     ) from None
             yield copy
@@ -238,14 +238,14 @@ class CsvFormat:
         rules: by column, a SQL condition about it that every record must meet.
         encoding: of the text, by Python's name for it. A byte order mark at a file's start tells
             UTF-8, UTF-16 and UTF-32 by itself.
-        may_be_empty: whether a file may have a header alone; if so, what it had loaded goes.
+        allow_empty: whether a file may have a header alone; if so, what it had loaded goes.
     """
 
     columns: Mapping[str, TColumnSchema]
     date_format: str = "%Y-%m-%d"
     rules: Mapping[str, str] = field(default_factory=dict)
     encoding: str = "utf-8"
-    may_be_empty: bool = False
+    allow_empty: bool = False
 
     def __post_init__(self) -> None:
         """Refuses an encoding that Python does not know, and a rule about no column."""
@@ -254,7 +254,7 @@ class CsvFormat:
             raise ValueError(f"There are rules about {', '.join(unknown)}, which is no column")
 
 
-BadRecords = Literal["stop", "quarantine"]
+OnBadRows = Literal["fail", "quarantine"]
 """What a record that is not as declared does: stop its file, or stand aside."""
 
 
@@ -268,7 +268,7 @@ def csv_source(
     paths: Sequence[str],
     table: str,
     csv_format: CsvFormat,
-    bad_records: BadRecords = "stop",
+    on_bad_rows: OnBadRows = "fail",
     *,
     folder: str | None = None,
     description: str = "Rows of dropped CSV files, with the file each came from.",
@@ -279,7 +279,7 @@ def csv_source(
         paths: files below it.
         table: the table to load into.
         csv_format: what the files must look like.
-        bad_records: what a record that is not like that does. `stop`: its file loads nothing, and the
+        on_bad_rows: what a record that is not like that does. `fail`: its file loads nothing, and the
             error names line, column and reason. `quarantine`: the others load, and it is kept in
             `<table>_rejected` (columns `REJECTED`), so that loaded and rejected records together are
             the file's. The two tables commit together, but for a large file that the warehouse reads
@@ -295,7 +295,7 @@ def csv_source(
         for name, hints in {"file_name": FILE_NAME, **csv_format.columns}.items()
     }
 
-    tables = [rejected_table(table)] if bad_records == "quarantine" else []
+    tables = [rejected_table(table)] if on_bad_rows == "quarantine" else []
 
     @dlt.resource(
         name=table,
@@ -310,36 +310,36 @@ def csv_source(
         under `quarantine` also batches of `REJECTED`, marked for the table of rejected records.
 
         Raises:
-            FileRefusedError: a path that must not be read, or a file that `find_problems` objects to.
+            InvalidFileError: a path that must not be read, or a file that `validate_file` objects to.
         """
-        drop_folder = DropFolder(folder or environment.drop_folder())
+        drop_folder = DropFolder(folder or settings.drop_folder())
         metrics = dlt.current.resource_metrics()
         pushed_down = _pushed_down(drop_folder, paths, csv_format, metrics)
         # Without these a file without rows would load nothing, and its old rows would stay. Arrow
         # they must be too: dlt gives a table that begins otherwise a column that Arrow rows lack.
         yield _no_rows(declared) if pushed_down is None else pushed_down
-        if bad_records == "quarantine":
+        if on_bad_rows == "quarantine":
             # A further table begins with all hints of the resource; its columns have to go first.
             for further in ({}, REJECTED):
                 hints = dlt.mark.make_hints(table_name=rejected_table(table), columns=further)
                 yield dlt.mark.with_hints(_no_rows(REJECTED), hints, create_table_variant=True)
         for path in paths if pushed_down is None else ():
             before = drop_folder.state(path)
-            metrics["bytes"] = metrics.get("bytes", 0) + before.size
+            metrics["bytes_read"] = metrics.get("bytes_read", 0) + before.size
             with _open(drop_folder, path, csv_format) as file:
                 # A check that ran before may have seen the file as it was before.
-                if problems := file.problems(bad_records):
-                    raise FileRefusedError("; ".join(problems))
+                if problems := file.problems(on_bad_rows):
+                    raise InvalidFileError("; ".join(problems))
                 for batch in file.rows():
                     yield batch.cast(_required(batch.schema, declared))
-                if bad_records == "quarantine":
+                if on_bad_rows == "quarantine":
                     for batch in file.rejected():
                         kept = batch.cast(_required(batch.schema, REJECTED))
                         yield dlt.mark.with_table_name(kept, rejected_table(table))
             _refuse_change(drop_folder, {path: before})
 
     return csv_rows.apply_hints(
-        additional_table_hints={REPLACED_TOGETHER: tables, "description": description}
+        additional_table_hints={COMPANION_TABLES_HINT: tables, "description": description}
     )
 
 
@@ -352,8 +352,8 @@ def _pushed_down(
     enough of them for it to pay: the warehouse is held while they are read. What is compressed or in a
     bucket is copied first.
     """
-    pipeline = active_pipeline()
-    if not isinstance(pipeline, PushesDown) or not pipeline.pushes_down:
+    pipeline = current_pipeline()
+    if not isinstance(pipeline, SupportsPushdown) or not pipeline.pushdown_enabled:
         return None
     if codecs.lookup(csv_format.encoding).name != "utf-8":
         return None
@@ -372,20 +372,20 @@ def _pushed_down(
                 versions += [selects[-1].replace(str(file.source), ""), _hash(content)]
     names = ", ".join(map(_quoted, ("file_name", *csv_format.columns)))
     select = f"SELECT {names} FROM ({' UNION ALL '.join(selects)}) AS files"
-    metrics["bytes"] = size
-    return pipeline.push_down(
-        select, "\n".join(versions), confirm=lambda: _refuse_change(drop_folder, states)
+    metrics["bytes_read"] = size
+    return pipeline.pushdown_query(
+        select, "\n".join(versions), before_commit=lambda: _refuse_change(drop_folder, states)
     )
 
 
-def _refuse_change(drop_folder: DropFolder, states: Mapping[str, FileState]) -> None:
+def _refuse_change(drop_folder: DropFolder, states: Mapping[str, FileStat]) -> None:
     for path, before in states.items():
         if drop_folder.state(path) != before:
-            raise FileRefusedError(f"{path} was written to while it was read; load it again")
+            raise InvalidFileError(f"{path} was written to while it was read; load it again")
 
 
-def find_problems(
-    path: str, csv_format: CsvFormat, bad_records: BadRecords = "stop", most: int = 5
+def validate_file(
+    path: str, csv_format: CsvFormat, on_bad_rows: OnBadRows = "fail", most: int = 5
 ) -> list[str]:
     """Returns why a file would not load, naming line and column; an empty list if it would.
 
@@ -395,18 +395,18 @@ def find_problems(
     Args:
         path: a file below the drop folder.
         csv_format: what the file must look like.
-        bad_records: as for `csv_source`.
+        on_bad_rows: as for `csv_source`.
         most: name no more bad records than this.
 
     Raises:
-        FileRefusedError: the path leaves the folder, is missing or is no file.
+        InvalidFileError: the path leaves the folder, is missing or is no file.
     """
-    drop_folder = DropFolder(environment.drop_folder())
+    drop_folder = DropFolder(settings.drop_folder())
     drop_folder.find(path)
     try:
         with _open(drop_folder, path, csv_format) as file:
-            return file.problems(bad_records, most)
-    except FileRefusedError as error:
+            return file.problems(on_bad_rows, most)
+    except InvalidFileError as error:
         return [str(error)]
 
 
@@ -423,7 +423,7 @@ def _open(
         copies: where a copy is left, if there has to be one.
 
     Raises:
-        FileRefusedError: the path must not be read, or the header is another.
+        InvalidFileError: the path must not be read, or the header is another.
     """
     with drop_folder.local(path, copies) as source, tempfile.TemporaryDirectory() as folder:
         encoding = _encoding(source, csv_format.encoding)
@@ -432,11 +432,11 @@ def _open(
             try:
                 header = [_shown(name) for name in next(reader, [])]
             except (csv.Error, UnicodeError) as error:
-                raise FileRefusedError(f"{path}: the header cannot be read: {error}") from None
+                raise InvalidFileError(f"{path}: the header cannot be read: {error}") from None
         if not header:
-            raise FileRefusedError(f"{path} is empty: not even a header")
+            raise InvalidFileError(f"{path} is empty: not even a header")
         if sorted(header) != sorted(csv_format.columns):
-            raise FileRefusedError(
+            raise InvalidFileError(
                 f"{path}: the header is {_short(', '.join(header))}; "
                 f"expected {_short(', '.join(csv_format.columns))}"
             )
@@ -485,14 +485,14 @@ class _File:
     folder: Path
     connection: duckdb.DuckDBPyConnection
 
-    def problems(self, bad_records: BadRecords, most: int = 5) -> list[str]:
+    def problems(self, on_bad_rows: OnBadRows, most: int = 5) -> list[str]:
         """Returns why the file must not be loaded."""
         try:
             if not self._has_records():
-                if self.csv_format.may_be_empty:
+                if self.csv_format.allow_empty:
                     return []
                 return [f"{self.path} has a header and no rows"]
-            if self._is_sound or bad_records == "quarantine":
+            if self._is_sound or on_bad_rows == "quarantine":
                 return []
             found = self.connection.execute(
                 f"SELECT {_quoted(_LINE)}, {_quoted(_REASON)} FROM {self._records} "
@@ -565,7 +565,7 @@ class _File:
         try:
             yield from self.connection.sql(select, params=[self.path]).to_arrow_reader(BATCH_ROWS)
         except (duckdb.Error, ValueError) as error:
-            raise FileRefusedError(f"{self.path}: {_reason(error)}") from None
+            raise InvalidFileError(f"{self.path}: {_reason(error)}") from None
 
     def _has_records(self) -> bool:
         relation = _read_csv(self._text, self._texts()) if self._is_sound else self._records
@@ -631,7 +631,7 @@ class _File:
         )
         found = self.connection.execute(f"SELECT count(*) FROM {records}").fetchall()
         if found != [(count,)]:
-            raise FileRefusedError(f"{self.path}: its quotes can be read in two ways; mend them")
+            raise InvalidFileError(f"{self.path}: its quotes can be read in two ways; mend them")
         return records
 
     def _checked(self, relation: str) -> str:
@@ -828,7 +828,7 @@ def _hash(file: BinaryIO) -> str:
     return str(digest.hexdigest())
 
 
-def _state(info: Mapping[str, Any]) -> FileState:
+def _state(info: Mapping[str, Any]) -> FileStat:
     times = ("mtime", "LastModified", "updated", "last_modified")
     modified = next((info[time] for time in times if info.get(time)), None)
-    return FileState(size=info["size"], modified=str(modified))
+    return FileStat(size=info["size"], modified=str(modified))

@@ -1,4 +1,4 @@
-"""A receiver of alerts on loopback: what a channel's incoming webhook is to `shared.alerts`."""
+"""A receiver of alerts on loopback: what a channel's incoming webhook is to `shared.orchestration.alerts`."""
 
 import json
 import threading
@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
 
-class AlertsReceiver:
+class WebhookServer:
     """Takes messages while entered as a context.
 
     Attributes:

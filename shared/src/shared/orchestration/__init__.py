@@ -1,0 +1,1 @@
+"""Everything that imports Dagster: it plans a load from a run and reports its result."""

@@ -1,0 +1,1 @@
+"""NASA NeoWs as a dlt source."""

@@ -1,0 +1,1 @@
+"""The warehouse as a destination of dlt, one module per engine."""
