@@ -1,28 +1,31 @@
-# uv does the work; where the machine has none it is put into .uv/ here, and nothing else changes.
+# Each command runs through uv. If uv is not installed, it is installed into .uv/ in this folder.
 UV := $(or $(shell command -v uv),.uv/bin/uv)
 export UV_COMPILE_BYTECODE := 1
 
-run: $(UV) ## install what is needed and load the bundled sample through every pipeline
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: $(UV) ## install the dependencies and load the bundled sample data through every pipeline
 	$(UV) sync --quiet --locked
 	$(UV) run --no-sync etl run
 
-test: $(UV) ## run every test
+test: $(UV) ## run the tests
 	$(UV) sync --quiet --locked
 	$(UV) run --no-sync pytest
 
-torture: $(UV) ## kill, starve and race the loads, at length; ends with a table
+torture: $(UV) ## stress tests: kill loads and run many of them concurrently; prints a table of the results
 	$(UV) sync --quiet --locked
 	$(UV) run --no-sync pytest tests/torture --trials 100
 
-bench: $(UV) ## time loads against DuckDB alone and against others; takes an hour
+bench: $(UV) ## measure loading speed and compare it with DuckDB and other tools; takes about an hour
 	$(UV) sync --quiet --locked
 	UV=$(UV) $(UV) run --no-sync python benchmarks/run.py
 
-dev: $(UV) ## open the UI on http://localhost:3000
+dev: $(UV) ## start Dagster with its UI on http://localhost:3000
 	$(UV) sync --quiet --locked
 	DAGSTER_HOME=$(CURDIR) $(UV) run --no-sync dagster dev -w workspace.yaml
 
-lint: $(UV) ## ruff, format and types
+lint: $(UV) ## check code style, formatting and types (ruff, mypy)
 	$(UV) sync --quiet --locked
 	$(UV) run --no-sync ruff check
 	$(UV) run --no-sync ruff format --check
@@ -33,4 +36,4 @@ lint: $(UV) ## ruff, format and types
 	.uv/bin/pip install --quiet 'uv>=0.7'
 	@echo 'uv is in .uv/bin; for the commands of the README: export PATH="$$PWD/.uv/bin:$$PATH"'
 
-.PHONY: run test torture bench dev lint
+.PHONY: help run test torture bench dev lint

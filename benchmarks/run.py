@@ -200,12 +200,24 @@ class Measured:
     error: str | None = None
 
 
+def find_uv() -> str:
+    """Return the uv program; without one, exit with a message that names the next step."""
+    uv = os.environ.get("UV") or "uv"
+    if found := shutil.which(uv):
+        return found
+    sys.stderr.write(
+        f"{uv} was not found. Run `make bench`, which installs uv into .uv/, "
+        "or add the folder of uv to PATH.\n"
+    )
+    sys.exit(2)
+
+
 def interpreter(script: Path) -> str:
     """Returns the Python that runs a script: the workspace's, or one with what the script names."""
     if "# /// script" not in script.read_text():
         return sys.executable
     clean = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    uv = os.environ.get("UV", "uv")
+    uv = find_uv()
     subprocess.run([uv, "sync", "--quiet", "--script", str(script)], check=True, env=clean)
     found = subprocess.run(
         [uv, "python", "find", "--script", str(script)],
@@ -330,6 +342,7 @@ def main() -> None:
     asked = parser.parse_args()
     if unknown := set(asked.workloads) - known.keys():
         parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(known)}")
+    find_uv()  # before the first measurement: the charts need it as well
     DATA.mkdir(exist_ok=True)
     asked.results.mkdir(exist_ok=True)
     latest = asked.results / "latest.json"

@@ -1,6 +1,7 @@
-"""The benchmarks run, and say of each system what it landed."""
+"""The benchmarks run and report what each system loaded."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +42,22 @@ def test_a_workload_that_does_not_exist_is_refused() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "no such workload: csv_replace_7m" in done.stderr
+
+
+def test_without_uv_one_line_names_the_next_step(tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if name != "UV"}
+    results = tmp_path / "results"
+    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "partitions_1"]
+    done = subprocess.run(
+        [*command, "--results", str(results)],
+        env={**clean, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "uv was not found. Run `make bench`, which installs uv into .uv/, "
+        "or add the folder of uv to PATH.\n"
+    )
+    assert not results.exists()  # nothing was measured

@@ -1,4 +1,4 @@
-"""CI's own promises: valid workflows, pinned actions, and a matrix that finds each member by itself."""
+"""The workflows are valid, their actions are pinned, and their matrices cover members and Pythons."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,77 @@ def test_each_member_is_tested_on_each_python_it_declares(
     ]
     for file in [*root.glob("projects/*/pyproject.toml"), root / "shared" / "pyproject.toml"]:
         assert 'requires-python = ">=3.11,<3.14"' in file.read_text()
+
+
+def test_the_laptop_path_runs_on_macos_and_on_the_oldest_and_newest_python(
+    workflows: dict[str, dict[str, Any]],
+) -> None:
+    jobs = workflows["ci.yml"]["jobs"]
+    laptop = jobs["laptop"]
+    pythons = jobs["member"]["strategy"]["matrix"]["python"]
+    covered = {(each["os"], each["python"]) for each in laptop["strategy"]["matrix"]["include"]}
+    assert covered == {
+        ("ubuntu-latest", pythons[-1]),
+        ("macos-latest", pythons[0]),
+        ("macos-latest", pythons[-1]),
+    }
+    assert laptop["runs-on"] == "${{ matrix.os }}"
+    assert laptop["strategy"]["fail-fast"] is False
+    commands = [step["run"] for step in laptop["steps"] if "run" in step]
+    assert commands == ["make run", "make test"]
+
+
+def test_the_newest_versions_may_fail_and_are_in_the_summary(
+    workflows: dict[str, dict[str, Any]],
+) -> None:
+    jobs = workflows["ci.yml"]["jobs"]
+    newest = jobs["newest"]
+    assert newest["continue-on-error"] is True
+    assert not any("continue-on-error" in job for name, job in jobs.items() if name != "newest")
+    assert not any("newest" in job.get("needs", "") for job in jobs.values())
+    lock, test, result = [step for step in newest["steps"] if "run" in step]
+    assert ".github/newest_versions.py" in lock["run"]
+    assert "$GITHUB_STEP_SUMMARY" in lock["run"]
+    assert test["run"] == "make test"
+    assert result["if"] == "always()"
+    assert "$GITHUB_STEP_SUMMARY" in result["run"]
+    assert "::warning" in result["run"]
+
+
+def test_the_newest_versions_are_those_without_upper_bounds(root: Path, tmp_path: Path) -> None:
+    """Removes the bounds in a copy: no dlt, Dagster or DuckDB keeps one, everything else does."""
+    script = runpy.run_path(str(root / ".github" / "newest_versions.py"))
+    files = [file for pattern in script["DECLARED_IN"] for file in root.glob(pattern)]
+    for file in files:
+        copy = tmp_path / file.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(file.read_text())
+    changed = script["remove_upper_bounds"](tmp_path)
+    assert sorted(file.relative_to(tmp_path) for file in changed) == sorted(
+        file.relative_to(root) for file in files
+    )
+    bound = re.compile(r'"([a-z-]+)(?:\[[a-z,]*\])?>=[^"]*<[^"]*"')
+    followed = {"dagster", "dagster-dlt", "dlt", "duckdb"}
+    before = {name for file in files for name in bound.findall(file.read_text())}
+    after = {name for file in changed for name in bound.findall(file.read_text())}
+    assert followed <= before
+    assert after == {
+        name for name in before if name not in followed and not name.startswith("dagster")
+    }
+    assert "typer" in after
+    for file in changed:
+        if file.suffix == ".toml":
+            tomllib.loads(file.read_text())
+
+
+def test_the_newest_versions_are_shown_beside_the_locked_ones(root: Path) -> None:
+    script = runpy.run_path(str(root / ".github" / "newest_versions.py"))
+    assert {"dagster", "dagster-dlt", "dlt", "duckdb"} <= script["locked_versions"](root).keys()
+    table = script["format_table"]({"dlt": "1.31.0", "duckdb": "2.0.0"}, {"dlt": "1.32.0"})
+    assert table.splitlines()[2:] == [
+        "| dlt | 1.31.0 | **1.32.0** |",
+        "| duckdb | 2.0.0 | **-** |",
+    ]
 
 
 def test_a_member_that_fails_stops_no_other_s_tests(workflows: dict[str, dict[str, Any]]) -> None:
