@@ -91,9 +91,9 @@ def test_a_load_shows_rows_a_preview_further_tables_and_its_source(
     assert shown["rows_loaded"] == 2
     assert shown["dagster/row_count"] == 9
     assert shown["dagster/partition_row_count"] == 2
-    assert shown["source"] == "day 2025-03-11"
-    assert shown["seconds"] > 0
-    assert shown["bytes"] > 0
+    assert shown["replaced"] == "day 2025-03-11"
+    assert shown["duration_seconds"] > 0
+    assert shown["bytes_read"] > 0
     assert shown["related_tables"].records == [
         dg.TableRecord({"table": "orders__lines", "rows": 18})
     ]
@@ -123,7 +123,7 @@ def test_each_day_of_a_range_tells_its_own_rows_and_the_last_one_all(
     rows = [day["dagster/partition_row_count"] for day in (monday, tuesday, wednesday)]
     assert rows == [3, 0, 1]
     assert "preview" not in monday
-    assert wednesday["source"] == "day 2025-03-10 to 2025-03-12, 3 of them"
+    assert wednesday["replaced"] == "day 2025-03-10 to 2025-03-12, 3 of them"
     assert wednesday["rows_loaded"] == 4
 
 

@@ -137,7 +137,7 @@ def any_warehouse(request: pytest.FixtureRequest, tmp_warehouse: Path) -> str:
     del tmp_warehouse  # a file, unless the type's own fixture says otherwise
     chosen = str(request.param)
     if chosen != "duckdb":
-        request.getfixturevalue(f"on_{chosen}")
+        request.getfixturevalue(f"{chosen}_warehouse")
     return chosen
 
 
