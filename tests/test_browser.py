@@ -102,7 +102,9 @@ def test_a_person_sees_three_locations_materialises_and_reads_what_came_of_it(
         page.get_by_role("button").filter(has_text="Materialize").first.click()
         server.wait_for(lambda: _statuses(server)[:1] == ["SUCCESS"])
         page.reload()
-        visit.sees("Row count", "The person's number.", "README.md", "rows_loaded", "duration_seconds")
+        visit.sees(
+            "Row count", "The person's number.", "README.md", "rows_loaded", "duration_seconds"
+        )
         visit.sees("2 rows; 2 runs, at most 2", "Alice", "Bob", "all of it", "dlt_load_id")
         chart = page.get_by_alt_text("rows of 2 runs, at most 2")
         assert chart.evaluate("image => image.naturalWidth") > 0

@@ -31,6 +31,12 @@ SHORTER = (
 """The promises that are tried where a test is not at length: those that differ by what a warehouse does."""
 
 
+def load_run() -> warehouse.LoadRun:
+    """Return a load of the simple source that has not begun."""
+    spec = warehouse.pipeline("a_pipeline", "a_dataset")
+    return warehouse.LoadRun(warehouse.plan_load(spec, simple_source()))
+
+
 @pytest.mark.parametrize(
     ("settings", "named", "why"),
     [
@@ -54,7 +60,7 @@ def test_what_several_machines_cannot_share_is_refused_before_anything_is_asked(
     for name, value in settings.items():
         monkeypatch.setenv(f"{ADDRESS}{name}", value)
     with pytest.raises(warehouse.WarehouseConfigError) as told:
-        warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
+        load_run()
     assert why in str(told.value)
     assert f"Set {ADDRESS}{named} to " in str(told.value)
     assert "nothing was asked or loaded" in str(told.value)
@@ -70,7 +76,7 @@ def test_a_catalog_in_postgres_with_files_on_s3_is_taken(
     monkeypatch.setenv("WAREHOUSE_TYPE", "ducklake")
     for name, value in {**CATALOG, **FILES}.items():
         monkeypatch.setenv(f"{ADDRESS}{name}", value)
-    opened = warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
+    opened = load_run()
     with pytest.raises(warehouse.WarehouseConnectionError, match="port 9"), opened.partition_lock():
         pytest.fail("nothing listens there")
 

@@ -53,12 +53,11 @@ if "changed" in how:
         copy.writelines(line for number, line in enumerate(lines) if number != 1)
 
 import dagster as dg
-import dlt as dlt_library
 from dagster_dlt import dlt_assets
 from dlt.extract import DltSource
 
 from shared import warehouse
-from shared.orchestration.resource import DLT_SETTINGS, WarehouseDltResource, partition_scopes
+from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
 from shared.sources.csv.source import CsvFormat, csv_source
 
@@ -94,11 +93,7 @@ def as_asset() -> None:
 
 
 def as_pipeline() -> None:
-    loaded = source()
-    pipeline = declared.open("bench", loaded, partition_scopes(loaded, [name]))
-    with pipeline.turn(), dlt_library.config.values(DLT_SETTINGS):
-        pipeline.run(loaded)
-    warehouse.cleanup(pipeline, failed=False)
+    warehouse.load(warehouse.plan_load(declared, source(), [name]))
 
 
 ready = "changed" in how or "unchanged" in how

@@ -33,10 +33,8 @@ server.serve_forever()
 """
 os.environ["WAREHOUSE_PATH"] = str(Path(folder) / "warehouse.duckdb")
 
-import dlt as dlt_library
 
 from shared import warehouse
-from shared.orchestration.resource import DLT_SETTINGS, partition_scopes
 from shared.sources.neows.source import neows
 
 with subprocess.Popen(
@@ -48,11 +46,7 @@ with subprocess.Popen(
     days = [(first + timedelta(days=n)).isoformat() for first in firsts for n in range(8)]
     source = neows(days, table="items")
     began = time.perf_counter()
-    pipeline = warehouse.pipeline("bench", dataset_name="bench").open(
-        "bench", source, partition_scopes(source, days)
-    )
-    with pipeline.turn(), dlt_library.config.values(DLT_SETTINGS):
-        pipeline.run(source)
-    warehouse.cleanup(pipeline, failed=False)
+    spec = warehouse.pipeline("bench", dataset_name="bench")
+    warehouse.load(warehouse.plan_load(spec, source, days))
     print(json.dumps({"seconds": time.perf_counter() - began}))
     server.kill()

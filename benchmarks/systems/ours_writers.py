@@ -10,11 +10,9 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import dlt as dlt_library
 import duckdb
 
 from shared import warehouse
-from shared.orchestration.resource import DLT_SETTINGS, partition_scopes
 from shared.sources.csv.source import CsvFormat, csv_source
 
 ROWS_EACH = 125_000
@@ -46,10 +44,7 @@ declared = warehouse.pipeline("bench", dataset_name="bench")
 
 def load(name: str) -> None:
     source = csv_source([name], "items", ITEMS)
-    pipeline = declared.open("bench", source, partition_scopes(source, [name]))
-    with pipeline.turn(), dlt_library.config.values(DLT_SETTINGS):
-        pipeline.run(source)
-    warehouse.cleanup(pipeline, failed=False)
+    warehouse.load(warehouse.plan_load(declared, source, [name]))
 
 
 began = time.perf_counter()

@@ -261,7 +261,9 @@ def _camel(settings: Any) -> Any:
 
 
 def _read(path: str) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((workspace_settings.workspace_root() / path).read_text())
+    content: dict[str, Any] = yaml.safe_load(
+        (workspace_settings.workspace_root() / path).read_text()
+    )
     return content
 
 

@@ -292,7 +292,7 @@ def test_a_wrong_number_of_preview_rows_stops_before_the_load(
     ],
 )
 def test_a_value_is_shown_as_a_browser_can_read_it(value: object, shown: object) -> None:
-    table = metadata.tables(warehouse.TableStats(1, preview=[{"value": value}]))["preview"]
+    table = metadata.table_metadata(warehouse.TableStats(1, preview=[{"value": value}]))["preview"]
     assert table.records[0].data == {"value": shown}
 
 

@@ -18,10 +18,10 @@ from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
 from shared import warehouse
-from shared.orchestration import resource as dlt_resource
-from shared.orchestration.resource import WarehouseDltResource, partition_scopes
+from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
 from shared.redaction import redact
+from shared.warehouse.load import find_cause
 
 Rows = dict[str, list[int]]
 upstream: Rows = {}
@@ -324,7 +324,7 @@ def test_a_partition_hint_without_replacement_is_refused() -> None:
     source = flat([], True)
     source.flat_numbers.apply_hints(write_disposition="append")
     with pytest.raises(ValueError, match="delete-insert"):
-        partition_scopes(source, ["mon"])
+        warehouse.partition_scopes(source, ["mon"])
 
 
 def test_a_source_may_change_its_name_and_its_tables() -> None:
@@ -474,17 +474,13 @@ def test_a_day_may_shrink_to_nothing() -> None:
     assert flat_rows() == []
 
 
-def extracted(day: str, row: dict[str, Any]) -> warehouse.WarehousePipeline:
-    """Returns the pipeline of a run that has extracted a row of a day, and not loaded it yet."""
+def extracted(day: str, row: dict[str, Any]) -> warehouse.LoadRun:
+    """Return a load that has extracted a row of a day, and not committed it yet."""
     source = flat([{"day": day, **row}], True)
-    pipeline = warehouse.pipeline("flat_pipeline", dataset_name="numbers").create(
-        day, source, partition_scopes(source, [day])
-    )
-    with dlt.config.values({"normalize.parquet_normalizer.add_dlt_load_id": True}):
-        pipeline.sync_destination()
-        pipeline.extract(source)
-        pipeline.normalize()
-    return pipeline
+    spec = warehouse.pipeline("flat_pipeline", dataset_name="numbers")
+    run = warehouse.LoadRun(warehouse.plan_load(spec, source, [day]))
+    run.extract()
+    return run
 
 
 def test_what_two_runs_at_once_find_new_is_known_to_all_later_runs() -> None:
@@ -590,4 +586,4 @@ def test_secrets_are_found_however_they_are_written(monkeypatch: pytest.MonkeyPa
 def test_an_error_that_is_its_own_cause_is_told_all_the_same() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
-    assert dlt_resource._cause(first, KeyError) is None
+    assert find_cause(first, KeyError) is None

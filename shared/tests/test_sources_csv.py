@@ -235,18 +235,14 @@ def test_a_drop_folder_that_does_not_exist_says_which_setting_to_look_at(tmp_pat
 MOMENTS = """
 import sys
 from shared import warehouse
-from shared.orchestration.resource import DLT_SETTINGS, partition_scopes
 from shared.sources.csv import source as csv
-import dlt
 
 csv._PUSHED_DOWN_FROM = int(sys.argv[1])
 columns = {"moment": {"data_type": "timestamp"}}
 for _ in range(2):
     source = csv.csv_source(["file.csv", "file.csv"], "moments", csv.CsvFormat(columns))
-    pipeline = warehouse.pipeline("p", dataset_name="d").create("r", source, partition_scopes(source, ["file.csv"]))
-    with dlt.config.values(DLT_SETTINGS):
-        pipeline.run(source)
-    warehouse.cleanup(pipeline, failed=False)
+    spec = warehouse.pipeline("p", dataset_name="d")
+    warehouse.load(warehouse.plan_load(spec, source, ["file.csv"]))
 print("moments", [row["us"] for row in warehouse.query("SELECT epoch_us(moment) AS us FROM d.moments")])
 """
 

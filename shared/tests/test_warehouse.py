@@ -128,12 +128,13 @@ def test_each_run_has_a_working_folder_of_its_own_and_old_ones_are_swept(
     tmp_warehouse: Path,
 ) -> None:
     declared = warehouse.pipeline("a_pipeline", dataset_name="a_dataset")
-    first, second = declared.create("run", simple_source()), declared.create("run", simple_source())
-    assert first.working_dir != second.working_dir
+    plan = warehouse.plan_load(declared, simple_source())
+    first, second = warehouse.LoadRun(plan), warehouse.LoadRun(plan)
+    assert first.pipeline.working_dir != second.pipeline.working_dir
     folders = tmp_warehouse / "warehouse.working"
     assert len(list(folders.iterdir())) == 2
     long_ago = time.time() - 8 * 24 * 3600
     os.utime(first.pipelines_dir, (long_ago, long_ago))
-    third = declared.create("run", simple_source())
+    third = warehouse.LoadRun(plan)
     left = {folder.name for folder in folders.iterdir()}
     assert left == {Path(second.pipelines_dir).name, Path(third.pipelines_dir).name}

@@ -15,7 +15,6 @@ from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import warehouse
-from shared.orchestration.resource import DLT_SETTINGS, partition_scopes
 from shared.warehouse.destinations.filesystem import partition_dir
 
 REPLACED: Any = {"disposition": "merge", "strategy": "delete-insert"}
@@ -37,14 +36,12 @@ def source_of(data: Any, name: str = "items", disposition: Any = None, **hints: 
     return exact()
 
 
-def load(source: DltSource, *partitions: str, **how: Any) -> warehouse.WarehousePipeline:
-    opened = warehouse.pipeline("exact_pipeline", dataset_name="exact").create(
-        "run", source, partition_scopes(source, partitions)
-    )
-    with opened.partition_lock(), dlt.config.values(DLT_SETTINGS):
-        opened.run(source, **how)
-    warehouse.cleanup(opened, failed=False)
-    return opened
+PIPELINE = warehouse.pipeline("exact_pipeline", dataset_name="exact")
+
+
+def load(source: DltSource, *partitions: str, **how: Any) -> warehouse.LoadResult:
+    options = warehouse.LoadOptions(extract_arguments=how)
+    return warehouse.load(warehouse.plan_load(PIPELINE, source, partitions, options))
 
 
 def count(table: str = "items") -> int:
@@ -85,7 +82,7 @@ def test_a_connection_that_is_lost_while_rows_are_copied_doubles_none(
     loaded = load(source_of(THREE, day=DAY), "mon")
     assert lost.is_set()
     assert count() == 3
-    assert loaded.table_stats["items"].row_count == 3
+    assert loaded.tables["items"].row_count == 3
 
 
 @pytest.mark.usefixtures("postgres_warehouse")
@@ -93,12 +90,8 @@ def test_rows_of_many_files_and_of_a_pipeline_that_runs_twice_stand_once() -> No
     rows = [{"day": "mon", "n": n} for n in range(100)]
     with dlt.config.values({"data_writer.file_max_items": 10, "data_writer.buffer_max_items": 10}):
         load(source_of(rows, day=DAY), "mon")
-        source = source_of(rows, day=DAY)
-        opened = warehouse.pipeline("exact_pipeline", dataset_name="exact").create(
-            "run", source, partition_scopes(source, ["mon"])
-        )
         for data in (rows, rows[:30]):
-            opened.run(source_of(data, day=DAY))
+            load(source_of(data, day=DAY), "mon")
     assert count() == 30
 
 

@@ -125,16 +125,19 @@ def test_a_run_whose_connection_ended_has_lost_its_turn_and_loads_nothing(
             pytest.fail("it has no turn")
 
 
+def load_run() -> warehouse.LoadRun:
+    """Return a load of the simple source that has not begun."""
+    spec = warehouse.pipeline("a_pipeline", "a_dataset")
+    return warehouse.LoadRun(warehouse.plan_load(spec, simple_source()))
+
+
 def run_alone(environment_of_run: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Loads the simple source in a process of its own, as a run does."""
     code = """
 from shared import warehouse
 from shared.sources.simple import simple_source
 declared = warehouse.pipeline("simple_pipeline", dataset_name="simple")
-source = simple_source()
-pipeline = declared.create("run", source)
-with pipeline.partition_lock():
-    pipeline.run(source)
+warehouse.load(warehouse.plan_load(declared, simple_source()))
 """
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -150,7 +153,7 @@ def test_a_mistyped_type_is_an_error_that_names_the_variable_and_what_was_meant(
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgress")
     with pytest.raises(warehouse.WarehouseConfigError) as told:
-        warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
+        load_run()
     assert "WAREHOUSE_TYPE is 'postgress'" in str(told.value)
     assert "Did you mean postgres?" in str(told.value)
     assert not list(tmp_warehouse.glob("warehouse*"))
@@ -168,7 +171,7 @@ def test_a_missing_credential_is_named_before_anything_is_asked(
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_TYPE", kind)
     with pytest.raises(warehouse.WarehouseConfigError) as told:
-        warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
+        load_run()
     assert f"WAREHOUSE_TYPE is {kind}, and {NEEDED[kind]} is not set" in str(told.value)
     assert not list(tmp_warehouse.glob("warehouse*"))
 
@@ -180,7 +183,7 @@ def test_a_part_that_is_missing_of_credentials_is_named(
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", "postgresql://me@127.0.0.1/x")
     with pytest.raises(warehouse.WarehouseConfigError, match="CREDENTIALS__PASSWORD is not set"):
-        warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
+        load_run()
 
 
 def test_a_server_that_does_not_answer_is_an_error_without_the_password(
@@ -190,7 +193,7 @@ def test_a_server_that_does_not_answer_is_an_error_without_the_password(
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
     address = "postgresql://me:s3cret-of-mine@127.0.0.1:9/x"
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
-    opened = warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
+    opened = load_run()
     with pytest.raises(warehouse.WarehouseConnectionError) as told, opened.partition_lock():
         pytest.fail("nothing listens there")
     assert "port 9" in str(told.value)
@@ -206,7 +209,7 @@ def test_a_forgotten_type_makes_no_file_of_a_server(
 ) -> None:
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", "postgresql://me:secret@127.0.0.1/x")
     with pytest.raises(warehouse.WarehouseConfigError, match="WAREHOUSE_TYPE is duckdb"):
-        warehouse.pipeline("a_pipeline", "a_dataset").create("run", simple_source())
+        load_run()
     assert not list(tmp_warehouse.glob("warehouse*"))
 
 

@@ -36,7 +36,7 @@ from shared.warehouse.destinations.postgres import CopyJob, ReplaceCopyJob
 _EVERYWHERE: dict[str, tuple[type, str]] = {
     "extract": (dlt.Pipeline, "extract"),
     "normalize": (dlt.Pipeline, "normalize"),
-    "load": (warehouse.WarehousePipeline, "load"),
+    "load": (dlt.Pipeline, "load"),
     "merge": (SqlLoadJob, "run"),
 }
 POINTS: dict[str, dict[str, tuple[type, str]]] = {

@@ -1,12 +1,16 @@
 """What a person sees of a load in Dagster: how much came, since when, and what it looks like."""
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 from dlt.common.schema import Schema
+from dlt.common.schema.utils import get_nested_tables
+from dlt.extract import DltResource
 
+from shared import warehouse
 from shared.warehouse import TableStats
 
 MAX_RUNS_IN_HISTORY = 30
@@ -27,6 +31,55 @@ _COLUMNS_OF_DLT = {
     "_dlt_root_id": "The row of the outermost table: its _dlt_id.",
     "_dlt_list_idx": "The place in the nested list, from 0.",
 }
+
+
+def load_metadata(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    key: dg.AssetKey,
+    resource: DltResource,
+    plan: warehouse.LoadPlan,
+    result: warehouse.LoadResult,
+) -> dict[str, Any]:
+    """Return what Dagster shows of a table's load, what people look for first.
+
+    `rows_loaded` is what this load brought, 0 included; `dagster/row_count` what the table holds now;
+    `replaced` the files or days whose rows were replaced; `bytes_read` what was read, if the source
+    counts it, else the size of dlt's files. dlt's `jobs` and the schemas of nested tables come last.
+    """
+    schema, dataset = result.schema, plan.spec.dataset_name
+    table = schema.naming.normalize_table_identifier(str(resource.table_name))
+    stats = result.tables.get(table, TableStats())
+    rows = result.rows_loaded.get(table, 0)
+    scope = result.scopes.get(table)
+    jobs = [
+        job
+        for package in result.info.load_packages
+        for job in package.jobs["completed_jobs"]
+        if job.job_file_info.table_name == table
+    ]
+    nested = (
+        [str(child["name"]) for child in get_nested_tables(schema.tables, table)[1:]]
+        if table in schema.tables
+        else []
+    )
+    return {
+        "rows_loaded": rows,
+        **row_history(context.instance, key, context.run.run_id, rows),
+        **table_metadata(stats),
+        "replaced": describe_scope(scope) if scope else "full table",
+        "duration_seconds": round(result.duration_seconds, 2),
+        "bytes_read": sum(
+            job.file_size for job in jobs if job.job_file_info.file_format != "model"
+        ),
+        **result.metrics.get(resource.name, {}),
+        "dlt_load_id": ", ".join(result.info.loads_ids),
+        "dagster/row_count": stats.row_count,
+        "dagster/table_name": f"{result.database}.{dataset}.{table}",
+        "dagster/storage_kind": warehouse.warehouse_type(),
+        "dagster/column_schema": column_schema(table, schema),
+        **{name: column_schema(name, schema) for name in nested},
+        "jobs": json.loads(json.dumps([job.asdict() for job in jobs], default=str)),
+    }
 
 
 def column_schema(table: str, schema: Schema) -> dg.TableSchema:
@@ -51,23 +104,24 @@ def column_schema(table: str, schema: Schema) -> dg.TableSchema:
     )
 
 
-def tables(stats: TableStats) -> dict[str, Any]:
-    """Returns a preview of the rows, and how many the further tables have; nothing of what is empty."""
-    told: dict[str, Any] = {}
+def table_metadata(stats: TableStats) -> dict[str, Any]:
+    """Return a preview of the rows, and the row counts of related tables; nothing that is empty."""
+    shown: dict[str, Any] = {}
     if stats.preview:
-        told["preview"] = _table(stats.preview)
+        shown["preview"] = _table(stats.preview)
     if stats.related_row_counts:
-        told["related_tables"] = _table(
+        shown["related_tables"] = _table(
             [{"table": table, "rows": rows} for table, rows in stats.related_row_counts.items()]
         )
-    return told
+    return shown
 
 
-def source(column: str, partitions: Sequence[str]) -> str:
-    """Returns which partitions a load replaced: the one, or the first and the last, and how many."""
-    first, last = min(partitions), max(partitions)
-    told = first if first == last else f"{first} to {last}, {len(partitions):,} of them"
-    return f"{column} {told}"
+def describe_scope(scope: warehouse.PartitionScope) -> str:
+    """Return which partitions a load replaced: the one, or the first, the last and the number."""
+    first, last = min(scope.partition_keys), max(scope.partition_keys)
+    if first == last:
+        return f"{scope.column} {first}"
+    return f"{scope.column} {first} to {last}, {len(scope.partition_keys):,} of them"
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:

@@ -1,10 +1,9 @@
 """What a source may request of the load that runs it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, runtime_checkable
-
-from dlt.common.configuration.container import Container
-from dlt.common.pipeline import PipelineContext
 
 COMPANION_TABLES_HINT = "x-companion-tables"
 """A table hint: names of further tables that the resource loads by the same partition column. A run
@@ -59,15 +58,30 @@ class SupportsPartialLoads(Protocol):
         """
 
 
-def current_pipeline() -> object:
-    """Returns the pipeline that is extracting; None where a source is read without one."""
-    context = Container()[PipelineContext]
-    return context.pipeline() if context.is_active() else None
+_CURRENT_LOAD: ContextVar[object | None] = ContextVar("current_load", default=None)
+
+
+@contextmanager
+def loading(load: object) -> Iterator[None]:
+    """Make a load the one that `current_load` returns, for the length of the block."""
+    token = _CURRENT_LOAD.set(load)
+    try:
+        yield
+    finally:
+        _CURRENT_LOAD.reset(token)
+
+
+def current_load() -> object | None:
+    """Return the load that extracts in this thread; None where a source is read without one."""
+    return _CURRENT_LOAD.get()
 
 
 def defer_partitions(partitions: Sequence[str], why: RetryLaterError) -> None:
     """Leaves partitions for later, as `SupportsPartialLoads.defer_partitions` does; raises `why` where nothing can."""
-    pipeline = current_pipeline()
-    if not isinstance(pipeline, SupportsPartialLoads):
+    load = current_load()
+    if not isinstance(load, SupportsPartialLoads):
         raise why
-    pipeline.defer_partitions(partitions, why)
+    load.defer_partitions(partitions, why)
+
+
+current_pipeline = current_load

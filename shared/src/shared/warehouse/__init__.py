@@ -19,6 +19,8 @@ from shared.warehouse.destinations.factory import (
     describe_location,
     warehouse_type,
 )
+from shared.warehouse.guards import RowCountDropError
+from shared.warehouse.load import DLT_SETTINGS, LoadResult, LoadRun, SchemaContractError, load
 from shared.warehouse.locks import (
     LockHeldError,
     LockTimeoutError,
@@ -26,15 +28,8 @@ from shared.warehouse.locks import (
     duckdb_path,
     exclusive_connection,
 )
-from shared.warehouse.pipeline import (
-    ConcurrentSchemaChangeError,
-    PipelineSpec,
-    RowCountDropError,
-    TableStats,
-    WarehousePipeline,
-    cleanup,
-    pipeline,
-)
+from shared.warehouse.pipeline import PipelineSpec, pipeline
+from shared.warehouse.plan import LoadOptions, LoadPlan, partition_scopes, plan_load
 from shared.warehouse.query import (
     QueryError,
     check_connection,
@@ -42,11 +37,18 @@ from shared.warehouse.query import (
     query,
     read_only_connection,
 )
+from shared.warehouse.schema_sync import ConcurrentSchemaChangeError
+from shared.warehouse.statistics import TableStats
 
 __all__ = [
+    "DLT_SETTINGS",
     "Column",
     "ConcurrentSchemaChangeError",
+    "LoadOptions",
+    "LoadPlan",
     "LoadRecord",
+    "LoadResult",
+    "LoadRun",
     "LockHeldError",
     "LockTimeoutError",
     "OutOfPartitionError",
@@ -55,18 +57,20 @@ __all__ = [
     "PushdownLoadJob",
     "QueryError",
     "RowCountDropError",
+    "SchemaContractError",
     "TableInfo",
     "TableStats",
     "WarehouseConfigError",
     "WarehouseConnectionError",
-    "WarehousePipeline",
     "check_connection",
-    "cleanup",
     "describe_location",
     "duckdb_path",
     "exclusive_connection",
     "list_tables",
+    "load",
+    "partition_scopes",
     "pipeline",
+    "plan_load",
     "print_query",
     "query",
     "quote_identifier",

@@ -1,0 +1,149 @@
+"""What one load replaces, decided before the first request."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dlt.common.schema.typing import TSchemaContractDict
+from dlt.extract import DltSource
+
+from shared.sources.protocol import COMPANION_TABLES_HINT
+from shared.warehouse.destinations.factory import PartitionScope
+from shared.warehouse.locks import LockScope
+from shared.warehouse.pipeline import PipelineSpec
+
+DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
+    "tables": "evolve",
+    "columns": "evolve",
+    "data_type": "freeze",
+}
+"""For sources that state none: new columns are added, a value of another type fails the load."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What a run may decide about a load.
+
+    Attributes:
+        run_id: names the working directory, for people who look into it after a failure.
+        min_row_ratio: the share of its rows that a table with the write disposition `replace` must keep.
+        force_reload: whether files are read although the table has their rows, unchanged.
+        allow_partial: whether the source may defer some partitions to a later load.
+        pushdown_enabled: whether the source may have the warehouse read files itself.
+        extract_arguments: passed on to `dlt.Pipeline.extract`, such as `refresh`.
+    """
+
+    run_id: str = "load"
+    min_row_ratio: float = 0.0
+    force_reload: bool = False
+    allow_partial: bool = False
+    pushdown_enabled: bool = True
+    extract_arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """One load: what it extracts, and what it replaces.
+
+    Attributes:
+        spec: the pipeline.
+        source: what to extract. `load` extracts a copy, so a plan can be loaded again.
+        scopes: the rows to replace, by table; tables that are not in it load by their write disposition.
+        options: what the run decides.
+    """
+
+    spec: PipelineSpec
+    source: DltSource
+    scopes: Mapping[str, PartitionScope]
+    options: LoadOptions
+
+    @property
+    def lock_scope(self) -> LockScope:
+        """What no other run may load at the same time: the partitions, or the pipeline."""
+        units: dict[str, Sequence[str]] = {
+            scope.resource: scope.partition_keys for scope in self.scopes.values()
+        }
+        if self.source.selected_resources.keys() - units.keys():
+            # An unpartitioned table, and the cursor of an incremental one, belong to the pipeline.
+            units[f"pipeline {self.spec.pipeline_name}"] = ()
+        return units
+
+    @property
+    def reported_tables(self) -> frozenset[str]:
+        """The tables that the result describes: one for each resource with a fixed table name."""
+        naming = self.source.schema.naming
+        return frozenset(
+            naming.normalize_table_identifier(resource.table_name)
+            for resource in self.source.selected_resources.values()
+            if isinstance(resource.table_name, str)
+        )
+
+
+def plan_load(
+    spec: PipelineSpec,
+    source: DltSource,
+    partitions: Sequence[str] | None = None,
+    options: LoadOptions | None = None,
+) -> LoadPlan:
+    """Decide what a load replaces. No request is sent and nothing is written.
+
+    Args:
+        spec: the pipeline, declared with `warehouse.pipeline`.
+        source: what to extract. A source without a schema contract gets `DEFAULT_SCHEMA_CONTRACT`.
+        partitions: values of the partition column whose rows are replaced.
+        options: what the run decides.
+
+    Raises:
+        TypeError: the pipeline was created by `dlt.pipeline()`.
+        ValueError: a resource is loaded by partition and none is named, or its write disposition would
+            not replace them.
+    """
+    if not isinstance(spec, PipelineSpec):
+        raise TypeError(
+            f"{spec} was created by dlt.pipeline(), which owns a working directory from the start; "
+            "declare it with shared.warehouse.pipeline()."
+        )
+    # A copy: extraction alters a source's schema, and a second load would fail on it (dagster#34052).
+    source = source.clone()
+    if source.schema_contract is None:
+        source.schema_contract = DEFAULT_SCHEMA_CONTRACT
+    return LoadPlan(spec, source, partition_scopes(source, partitions), options or LoadOptions())
+
+
+def partition_scopes(
+    source: DltSource, partitions: Sequence[str] | None
+) -> Mapping[str, PartitionScope]:
+    """Return the rows that a load replaces, by table; tables without a partition column are left out.
+
+    Raises:
+        ValueError: a resource is loaded by partition and none is named, or its write disposition would
+            not replace them.
+    """
+    scopes = {}
+    naming = source.schema.naming
+    for resource in source.selected_resources.values():
+        schema = resource.compute_table_schema()
+        columns = schema["columns"]
+        partition_column = next(
+            (name for name, hints in columns.items() if hints.get("partition")), None
+        )
+        if partition_column is None:
+            continue
+        disposition = (schema.get("write_disposition"), schema.get("x-merge-strategy"))
+        if disposition != ("merge", "delete-insert"):
+            raise ValueError(
+                f"{resource.name} marks {partition_column} as its partition: its write disposition "
+                'must be {"disposition": "merge", "strategy": "delete-insert"}, or reruns add up.'
+            )
+        if not partitions:
+            raise ValueError(
+                f"{resource.name} is loaded by {partition_column}: run it for a partition, or pass "
+                "`partitions=[...]` to dlt.run, so that exactly those rows are replaced."
+            )
+        column = naming.normalize_identifier(partition_column)
+        companions: Sequence[str] = schema.get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
+        for table in (str(resource.table_name), *companions):
+            scopes[naming.normalize_table_identifier(table)] = PartitionScope(
+                resource.name, column, tuple(partitions)
+            )
+    return scopes

@@ -1,0 +1,62 @@
+"""What a table holds after a load."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dlt.common.schema import Schema
+from dlt.common.schema.utils import get_nested_tables
+
+from shared.redaction import redact
+from shared.sources.protocol import COMPANION_TABLES_HINT
+from shared.warehouse.locks import Log
+
+
+@dataclass(frozen=True)
+class TableStats:
+    """What a table holds after a load.
+
+    Attributes:
+        row_count: rows of the table.
+        related_row_counts: rows of its nested and companion tables, by table.
+        partition_row_counts: rows of each partition that the load replaced, where it has any.
+        preview: some of the rows that the load brought, by column.
+    """
+
+    row_count: int = 0
+    related_row_counts: Mapping[str, int] = field(default_factory=dict)
+    partition_row_counts: Mapping[str, int] = field(default_factory=dict)
+    preview: Sequence[Mapping[str, Any]] = ()
+
+
+def collect_stats(
+    client: Any,
+    schema: Schema,
+    table: str,
+    load_ids: Sequence[str],
+    *,
+    preview_rows: int,
+    log: Log,
+) -> TableStats:
+    """Return what a table holds. What cannot be described does not fail a load that is committed."""
+    row_count = client.row_count(table)
+    if not row_count or table not in schema.tables:
+        return TableStats(row_count)
+    companions: Sequence[str] = schema.tables[table].get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
+    related = [
+        *(str(nested["name"]) for nested in get_nested_tables(schema.tables, table)[1:]),
+        *map(schema.naming.normalize_table_identifier, companions),
+    ]
+    columns = schema.get_table_columns(table)
+    shown = [name for name in columns if not name.startswith("_dlt")]
+    loads = load_ids if "_dlt_load_id" in columns else ()
+    try:
+        return TableStats(
+            row_count,
+            {name: client.row_count(name) for name in related},
+            client.partition_counts(table) if table in client.destination.partition_scopes else {},
+            client.preview(table, shown, loads, preview_rows) if preview_rows and shown else (),
+        )
+    except Exception as error:  # noqa: BLE001 - such as a date that Python cannot hold
+        log(redact(f"{table} is loaded, and cannot be described: {error}"))
+        return TableStats(row_count)
