@@ -205,11 +205,14 @@ class LoadRun:
                 info = self.pipeline.load()
                 info.raise_on_failed_jobs()
                 tables = self._collect_stats(info.loads_ids)
+        rows_loaded = {**self._row_counts, **self.destination.rows_inserted}
+        for table in self.schema.dlt_table_names():
+            rows_loaded.pop(table, None)
         return LoadResult(
             info=info,
             schema=self.schema,
             database=self._database,
-            rows_loaded={**self._row_counts, **self.destination.rows_inserted},
+            rows_loaded=rows_loaded,
             tables=tables,
             metrics={
                 name: dict(resource.custom_metrics)
