@@ -125,13 +125,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds how long the torture suite goes on, and where pictures are kept."""
+    """Adds the number of trials of a stress test, and where pictures are kept."""
     parser.addoption("--pictures", type=Path, help="Where the browser's pictures are kept.")
-    parser.addoption("--trials", type=int, default=2, help="Trials of each torture test.")
+    parser.addoption("--trials", type=int, default=2, help="Trials of each stress test.")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints the torture suite's table, a line for each promise."""
+    """Print the table of the stress tests, a line for each promise."""
     listed = [entry for entries in terminalreporter.stats.values() for entry in entries]
     reports = [entry for entry in listed if isinstance(entry, pytest.TestReport)]
     lines = sorted(
@@ -139,12 +139,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             tuple(cast(list[Any], value))
             for report in reports
             for name, value in report.user_properties
-            if name == "torture"
+            if name == "stress"
         },
         key=lambda line: (line[0].startswith("STOCK"), line),
     )
     if lines:
-        terminalreporter.section("torture")
+        terminalreporter.section("stress")
         terminalreporter.write_line(f"{'trials':>7} {'failures':>8} {'seconds':>8}  promise")
         for promise, trials, failures, seconds in lines:
             terminalreporter.write_line(f"{trials:>7} {failures:>8} {seconds:>8.1f}  {promise}")

@@ -1,7 +1,6 @@
 """Alerts on a server: each location's own process tells its own team, in that team's channel."""
 
 import logging
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,9 +10,8 @@ import yaml
 from dagster._core.events import StepMaterializationData
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 
-from deployment import RELOAD, CodeServer, launch
 from shared.testing.webhook_server import WebhookServer
-from torture.harness import DevServer
+from support.servers import CodeServer, DagsterDev
 
 DEFINITIONS = """
 from datetime import timedelta
@@ -90,15 +88,11 @@ def test_each_team_is_told_of_its_own_failures_in_its_own_channel(
         (tmp_path / "workspace.yaml").write_text(yaml.safe_dump({"load_from": workspace}))
         shop, bakery = channels.values()
         shop.failures = [500]
-        ui = running.enter_context(
-            DevServer(
-                [sys.executable, "-m", "dagster"], tmp_path, environment, tmp_path / "dev.log"
-            )
-        )
+        ui = running.enter_context(DagsterDev(tmp_path, environment, tmp_path / "dev.log"))
 
         def all_loaded() -> bool:
             for team in TEAMS:
-                ui.graphql(RELOAD, name=team)
+                ui.api.reload(team)
             return ui.loaded_locations() == set(TEAMS)
 
         def told(channel: WebhookServer, *words: str) -> bool:
@@ -106,16 +100,16 @@ def test_each_team_is_told_of_its_own_failures_in_its_own_channel(
             return all(word in text for word in words)
 
         ui.wait_for(all_loaded)
-        failed = launch(ui, "shop", ["shop", "failed"])
-        checked = launch(ui, "shop", ["shop", "checked"])
-        elsewhere = launch(ui, "bakery", ["bakery", "failed"])
+        failed = ui.launch("shop", ["shop", "failed"])
+        checked = ui.launch("shop", ["shop", "checked"])
+        elsewhere = ui.launch("bakery", ["bakery", "failed"])
         ui.wait_for(
             lambda: (
                 told(shop, failed, checked, "*Table is late*: shop/late")
                 and told(bakery, elsewhere)
             )
         )
-        launch(ui, "shop", ["shop", "late"])
+        ui.launch("shop", ["shop", "late"])
         ui.wait_for(lambda: told(shop, "*Table is fresh again*: shop/late"))
 
     assert shop.refused == 1  # and nothing of it was lost

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from csv_etl.definitions import defs as csv_etl
-from deployment import rows
 from shared.testing.postgres_server import PostgresServer
 from simple_etl.definitions import defs as simple_etl
+from support.servers import query_postgres
 
 Content = dict[str, list[str]]
 
@@ -89,9 +89,9 @@ class Server:
         tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
         return {
             table: sorted(
-                row for (row,) in rows(environment, f'SELECT t::text FROM "{table}" AS t')
+                row for (row,) in query_postgres(environment, f'SELECT t::text FROM "{table}" AS t')
             )
-            for (table,) in rows(environment, tables)
+            for (table,) in query_postgres(environment, tables)
         }
 
     def warehouse_content(self) -> Content:
@@ -230,7 +230,7 @@ def test_an_upgrade_keeps_old_runs_readable_and_a_restore_goes_back(
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def form() -> list[tuple[Any, ...]]:
-        return rows(dict(os.environ), "SELECT version_num FROM alembic_version")
+        return query_postgres(dict(os.environ), "SELECT version_num FROM alembic_version")
 
     _, told = told_by(with_old, old_home, "run")
     runs, events, landed = told
@@ -242,7 +242,7 @@ def test_an_upgrade_keeps_old_runs_readable_and_a_restore_goes_back(
     assert form() != old_form
     assert told_by([sys.executable], server.home, "read") == [told]
     server.load()
-    assert rows(dict(os.environ), "SELECT status FROM runs") == [("SUCCESS",)] * 3
+    assert query_postgres(dict(os.environ), "SELECT status FROM runs") == [("SUCCESS",)] * 3
 
     server.use(postgres)
     server.shell(server.restore)

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 from shared.cli.locations import code_locations
-from torture.harness import DevServer
+from support.servers import DagsterDev, Webserver
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SIZES = {"wide": (1400, 1000), "narrow": (800, 1000)}
@@ -21,12 +21,6 @@ WAIT = 120_000
 RUNS = "{ runsOrError { ... on Runs { results { status } } } }"
 MATERIALISED = """{ assetsOrError { ... on AssetConnection { nodes {
     key { path } assetMaterializations(limit: 1) { runId } } } } }"""
-LAUNCH = """mutation { launchPipelineExecution(executionParams: {
-    selector: { repositoryLocationName: "csv_etl", repositoryName: "__repository__",
-        pipelineName: "__ASSET_JOB", assetSelection: [{ path: ["csv_data", "import_file"] },
-        { path: ["csv_data", "share_prices"] }] }
-    runConfigData: { ops: { import_file: { config: { path: "gone.csv" } } } }
-}) { ... on LaunchRunSuccess { run { runId } } } }"""
 
 
 @pytest.fixture
@@ -47,7 +41,7 @@ def browser() -> Iterator[Browser]:
 class Visit:
     """A person at a page, who notes what the browser complains of and what it asks others for."""
 
-    def __init__(self, page: Page, server: DevServer, pictures: Path) -> None:
+    def __init__(self, page: Page, server: Webserver, pictures: Path) -> None:
         self.page, self.pictures = page, pictures
         self.address = f"http://127.0.0.1:{server.port}"
         self.complaints: list[str] = []
@@ -87,8 +81,7 @@ def test_a_person_sees_three_locations_materialises_and_reads_what_came_of_it(
 ) -> None:
     run = [sys.executable, "-m", "shared.cli", "run"]
     subprocess.run(run, cwd=clone, env=shell, check=True, capture_output=True)
-    dagster = [sys.executable, "-m", "dagster"]
-    with DevServer(dagster, clone, shell, clone / "dev.log") as server:
+    with DagsterDev(clone, shell, clone / "dev.log") as server:
         assert server.loaded_locations() == set(code_locations())
         visit = Visit(browser.new_page(), server, pictures)
         page = visit.page
@@ -117,7 +110,12 @@ def test_a_person_sees_three_locations_materialises_and_reads_what_came_of_it(
         visit.photograph("partitions")
 
         # A failure says in its own words what to do, before any stack.
-        failed = server.graphql(LAUNCH)["launchPipelineExecution"]["run"]["runId"]
+        failed = server.api.launch(
+            "csv_etl",
+            ["csv_data", "import_file"],
+            ["csv_data", "share_prices"],
+            run_config={"ops": {"import_file": {"config": {"path": "gone.csv"}}}},
+        )
         server.wait_for(lambda: _statuses(server)[:1] == ["FAILURE"])
         visit.open(f"/runs/{failed}")
         told = f"'gone.csv' is not in the drop folder {clone / 'data' / 'drop'}"
@@ -126,12 +124,12 @@ def test_a_person_sees_three_locations_materialises_and_reads_what_came_of_it(
         visit.photograph("failure")
         assert visit.complaints == []
 
-    with DevServer(dagster, clone, shell, clone / "dev.log") as server:
-        nodes = server.wait_for(lambda: server.graphql(MATERIALISED)["assetsOrError"]["nodes"])
+    with DagsterDev(clone, shell, clone / "dev.log") as server:
+        nodes = server.wait_for(lambda: server.api.query(MATERIALISED)["assetsOrError"]["nodes"])
         kept = {"/".join(node["key"]["path"]) for node in nodes if node["assetMaterializations"]}
         assert len(kept) >= 10
         assert "nasa_neo/daily_summary" in kept
 
 
-def _statuses(server: DevServer) -> list[str]:
-    return [run["status"] for run in server.graphql(RUNS)["runsOrError"]["results"]]
+def _statuses(server: Webserver) -> list[str]:
+    return [run["status"] for run in server.api.query(RUNS)["runsOrError"]["results"]]

@@ -17,12 +17,12 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from dlt.extract import DltResource
 
-from command_line import etl, workspace
 from csv_etl.definitions import defs as csv_etl
 from shared import warehouse
 from shared.cli import app
 from shared.cli.doctor import free_space, ui_port, warehouse_answers
 from shared.cli.location_process import problem
+from support.processes import etl, workspace
 
 COMMANDS = sorted(
     str(each.name or each.callback.__name__) for each in app.registered_commands if each.callback

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from deployment import LAUNCH, RELOAD, STATUS, CodeServer, ended, launch, rows
 from shared.cli.locations import code_locations
 from shared.testing.postgres_server import PostgresServer
-from torture.harness import DevServer
+from support.graphql import FINISHED
+from support.servers import CodeServer, DagsterDev, query_postgres
 
 
 def materialize(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -35,8 +35,8 @@ def test_runs_and_events_stand_in_postgres_and_outlive_its_crash(
         assert done.returncode == 0, done.stderr
         postgres.stop("immediate")
         postgres.start()
-    assert rows(server_environment, "SELECT status FROM runs") == [("SUCCESS",)] * 2
-    ((events,),) = rows(
+    assert query_postgres(server_environment, "SELECT status FROM runs") == [("SUCCESS",)] * 2
+    ((events,),) = query_postgres(
         server_environment,
         "SELECT count(*) FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION'",
     )
@@ -62,27 +62,28 @@ def test_a_missing_address_is_named(server_environment: dict[str, str]) -> None:
 def test_queued_runs_end_right_on_a_server(
     root: Path, server_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    dagster = [sys.executable, "-m", "dagster"]
-    with DevServer(dagster, root, server_environment, tmp_path / "dev.log") as server:
+    with DagsterDev(root, server_environment, tmp_path / "dev.log") as server:
         assert server.loaded_locations()
-        parameters = {
-            "selector": {
-                "repositoryLocationName": "simple_etl",
-                "repositoryName": "__repository__",
-                "pipelineName": "__ASSET_JOB",
-            }
-        }
-        launched = [
-            server.graphql(LAUNCH, parameters=parameters)["launchRun"]["run"]["runId"]
-            for _ in range(3)
-        ]
+        runs = [server.api.launch("simple_etl") for _ in range(3)]
+        server.wait_for(lambda: {server.api.status(run) for run in runs} <= set(FINISHED))
+    assert query_postgres(server_environment, "SELECT status FROM runs") == [("SUCCESS",)] * 3
 
-        def over() -> bool:
-            statuses = [server.graphql(STATUS, id=run)["runOrError"]["status"] for run in launched]
-            return set(statuses) <= {"SUCCESS", "FAILURE", "CANCELED"}
 
-        server.wait_for(over)
-    assert rows(server_environment, "SELECT status FROM runs") == [("SUCCESS",)] * 3
+def load_people(server: DagsterDev) -> str:
+    """Run the asset of simple_etl and return the final status of the run."""
+    return server.final_status(server.launch("simple_etl", ["simple", "load_dict"]))
+
+
+def version_two(folder: Path) -> Path:
+    """Write a version of simple_etl's code with another description, and return the file."""
+    file = folder / "version_two.py"
+    file.write_text(
+        "import dagster as dg\n"
+        "@dg.asset(key=['simple', 'load_dict'], description='version_two')\n"
+        "def load_dict() -> None: ...\n"
+        "defs = dg.Definitions([load_dict])\n"
+    )
+    return file
 
 
 NODES = """{ assetNodes { assetKey { path } description
@@ -108,43 +109,44 @@ def test_a_location_that_dies_or_changes_touches_no_other(
         for entry in entries:
             entry["port"] = running[entry["location_name"]].port
         (tmp_path / "workspace.yaml").write_text(yaml.safe_dump(workspace))
-        dagster = [sys.executable, "-m", "dagster"]
-        with DevServer(dagster, tmp_path, environment, tmp_path / "dev.log") as server:
+        with DagsterDev(tmp_path, environment, tmp_path / "dev.log") as server:
 
             def all_loaded() -> bool:
                 if server.loaded_locations() == deployed:
                     return True
                 for name in deployed:
-                    server.graphql(RELOAD, name=name)
+                    server.api.reload(name)
                 return False
 
             server.wait_for(all_loaded)
-            assert ended(server, launch(server, "simple_etl", ["simple", "load_dict"])) == "SUCCESS"
+            assert load_people(server) == "SUCCESS"
 
             running["csv_etl"].kill()
-            assert ended(server, launch(server, "simple_etl", ["simple", "load_dict"])) == "SUCCESS"
+            assert load_people(server) == "SUCCESS"
             running["csv_etl"].start()
             server.wait_for(all_loaded)
 
             running["simple_etl"].kill()
-            running["simple_etl"].start(version="version_two")
+            running["simple_etl"].serve("-f", str(version_two(tmp_path)))
+            running["simple_etl"].start()
 
             def renewed() -> bool:
-                nodes = server.graphql(NODES)["assetNodes"]
+                nodes = server.api.query(NODES)["assetNodes"]
                 return any(node["description"] == "version_two" for node in nodes)
 
             def reloaded() -> bool:
-                server.graphql(RELOAD, name="simple_etl")
+                server.api.reload("simple_etl")
                 return renewed()
 
             server.wait_for(reloaded)
             # The others' servers are still those that were started before.
             assert running["api_etl"].process.poll() is None
             assert (
-                ended(server, launch(server, "csv_etl", ["csv_data", "import_file"])) == "SUCCESS"
+                server.final_status(server.launch("csv_etl", ["csv_data", "import_file"]))
+                == "SUCCESS"
             )
-            assert ended(server, launch(server, "simple_etl", ["simple", "load_dict"])) == "SUCCESS"
-    assert ("SUCCESS",) in rows(server_environment, "SELECT status FROM runs")
+            assert load_people(server) == "SUCCESS"
+    assert ("SUCCESS",) in query_postgres(server_environment, "SELECT status FROM runs")
 
 
 def test_a_server_differs_from_a_laptop_in_what_a_server_needs(root: Path) -> None:

@@ -9,17 +9,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from uuid import uuid4
 
 import duckdb
 import psycopg2
 import pytest
 import yaml
+from dagster_graphql import DagsterGraphQLClientError
 
-from deployment import LAUNCH, STATUS, ended, rows
 from shared.testing.postgres_server import PostgresServer
-from webserver import Daemon, Webserver
+from support.servers import Daemon, Webserver, query_postgres
 
 NETWORK_NAMESPACE = 0x40000000  # CLONE_NEWNET; Python has os.setns from 3.12 on
 ASSETS = {"simple_etl": ["simple", "load_dict"], "csv_etl": ["csv_data", "import_file"]}
@@ -119,10 +119,6 @@ def network() -> Iterator[Network]:
         yield made
 
 
-ENTRIES = """{ workspaceOrError { ... on Workspace { locationEntries {
-    name locationOrLoadError { ... on PythonError { message } } } } } }"""
-
-
 UNFINISHED = "SELECT run_id FROM runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
 
 
@@ -176,31 +172,22 @@ class Deployment:
     def warehouse(self, name: str) -> Path:
         return self.folder / name / "warehouse.duckdb"
 
-    def launch(self, name: str) -> dict[str, Any]:
-        selector = {
-            "repositoryLocationName": name,
-            "repositoryName": "__repository__",
-            "pipelineName": "__ASSET_JOB",
-            "assetSelection": [{"path": ASSETS[name]}],
-        }
-        answer: dict[str, Any] = self.web.graphql(LAUNCH, parameters={"selector": selector})
-        launched: dict[str, Any] = answer["launchRun"]
-        return launched
-
     def run(self, name: str) -> str:
-        """Launches a location's asset and returns the run's id."""
-        answer = self.launch(name)
-        assert "run" in answer, answer
-        return str(answer["run"]["runId"])
+        """Launch a location's asset and return the run's id."""
+        return self.web.api.launch(name, ASSETS[name])
+
+    def refusal(self, name: str) -> str:
+        """Return the message of Dagster if it refuses to launch a location's asset."""
+        try:
+            self.run(name)
+        except DagsterGraphQLClientError as error:
+            return str(error)
+        return ""
 
     def errors(self) -> dict[str, str]:
-        """Returns why a location is not loaded, as the page of locations tells."""
-        entries = self.web.graphql(ENTRIES)["workspaceOrError"]["locationEntries"]
-        return {
-            entry["name"]: (entry["locationOrLoadError"] or {"message": "not yet"})["message"]
-            for entry in entries
-            if entry["locationOrLoadError"] != {}
-        }
+        """Return the locations that are not loaded, with the reason that the UI shows."""
+        errors = self.web.api.load_errors().items()
+        return {name: error for name, error in errors if error is not None}
 
     def execute(self, sql: str) -> None:
         address = self.environment["DAGSTER_POSTGRES_URL"].replace("+psycopg2", "")
@@ -209,12 +196,12 @@ class Deployment:
             connection.cursor().execute(sql)
 
     def status(self, run: str) -> str:
-        return str(self.web.graphql(STATUS, id=run)["runOrError"]["status"])
+        return self.web.api.status(run)
 
     def told(self, run: str, text: str) -> bool:
         """Tells whether a run's events have a text."""
         sql = f"SELECT event FROM event_logs WHERE run_id = '{run}'"
-        return any(text in event for (event,) in rows(self.environment, sql))
+        return any(text in event for (event,) in query_postgres(self.environment, sql))
 
 
 @pytest.fixture
@@ -243,10 +230,10 @@ def test_a_host_that_is_cut_off_touches_no_other_and_goes_on_once_it_is_back(
         )
         launched = {name: deployment.run(name) for name in ASSETS}
         for name, run in launched.items():
-            assert ended(web, run) == "SUCCESS"
+            assert web.final_status(run) == "SUCCESS"
             sql = f"""SELECT sent_from FROM event_logs WHERE run_id = '{run}'
                 AND dagster_event_type IN ('PIPELINE_START', 'ASSET_MATERIALIZATION')"""
-            assert rows(environment, sql) == [(network.hosts[name].address,)] * 2
+            assert query_postgres(environment, sql) == [(network.hosts[name].address,)] * 2
 
         # When simple_etl's host is cut off it has a run under way, and one in the queue.
         holder = duckdb.connect(str(deployment.warehouse("simple_etl")))
@@ -257,14 +244,14 @@ def test_a_host_that_is_cut_off_touches_no_other_and_goes_on_once_it_is_back(
     with deployment.daemon():
         # The others go on, and what is wrong is told with the location's name or address.
         first = deployment.run("csv_etl")
-        refused = deployment.launch("simple_etl")["message"]
+        refused = deployment.refusal("simple_etl")
         assert "Could not reach user code server" in refused
         assert "10.77.0.2:4001" in refused or "simple_etl" in refused
         web.wait_for(lambda: deployment.told(queued, "Could not reach user code server"))
         web.wait_for(lambda: deployment.errors().keys() == {"simple_etl"})
         assert "Could not reach user code server" in deployment.errors()["simple_etl"]
         second = deployment.run("csv_etl")
-        assert {ended(web, first), ended(web, second)} == {"SUCCESS"}
+        assert {web.final_status(first), web.final_status(second)} == {"SUCCESS"}
         assert deployment.status(under_way) == "STARTED"
         assert deployment.status(queued) in {"QUEUED", "STARTING"}
 
@@ -273,8 +260,8 @@ def test_a_host_that_is_cut_off_touches_no_other_and_goes_on_once_it_is_back(
         holder.close()
         web.wait_for(lambda: deployment.errors() == {})
         # A channel of gRPC repeats its last error for a moment after its host is back.
-        web.wait_for(lambda: "run" in deployment.launch("simple_etl"))
-        assert {ended(web, run) for run in (under_way, queued)} == {"SUCCESS"}
-        web.wait_for(lambda: not rows(environment, UNFINISHED))
-    statuses = rows(environment, "SELECT status, count(*) FROM runs GROUP BY status")
+        web.wait_for(lambda: not deployment.refusal("simple_etl"))
+        assert {web.final_status(run) for run in (under_way, queued)} == {"SUCCESS"}
+        web.wait_for(lambda: not query_postgres(environment, UNFINISHED))
+    statuses = query_postgres(environment, "SELECT status, count(*) FROM runs GROUP BY status")
     assert statuses == [("SUCCESS", 7)]

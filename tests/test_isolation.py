@@ -13,9 +13,8 @@ import duckdb
 import pytest
 import yaml
 
-from deployment import ended, launch
 from shared.cli.locations import interpreters
-from torture.harness import DevServer
+from support.servers import DagsterDev
 
 VERSION_ASSETS = """
 from collections.abc import Iterator
@@ -119,12 +118,12 @@ def test_a_team_with_versions_of_its_own_runs_beside_its_neighbour(
     workspace = {"load_from": [own, {"python_module": other}]}
     (clone / "workspace.yaml").write_text(yaml.safe_dump(workspace))
 
-    with DevServer([sys.executable, "-m", "dagster"], clone, shell, tmp_path / "dev.log") as server:
+    with DagsterDev(clone, shell, tmp_path / "dev.log") as server:
         assert server.loaded_locations() == {"simple_etl", "neighbour"}
         runs = [
-            launch(server, "simple_etl", ["simple", "version"]),
-            launch(server, "neighbour", ["neighbour", "version"]),
+            server.launch("simple_etl", ["simple", "version"]),
+            server.launch("neighbour", ["neighbour", "version"]),
         ]
-        assert [ended(server, each) for each in runs] == ["SUCCESS", "SUCCESS"]
+        assert [server.final_status(run) for run in runs] == ["SUCCESS", "SUCCESS"]
     assert loaded_with("simple").startswith("1.30.")
     assert loaded_with("neighbour") == importlib.metadata.version("dlt") != loaded_with("simple")

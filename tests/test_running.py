@@ -4,13 +4,11 @@ import json
 import os
 import re
 import shutil
-import socket
 import ssl
 import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +17,17 @@ import duckdb
 import pytest
 import requests
 import yaml
+from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
+from gql.transport.requests import RequestsHTTPTransport
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from deployment import LAUNCH, ended, rows
 from shared import settings
 from shared.cli.locations import code_locations
-from torture.harness import DevServer
+from support.processes import PROGRAMS, free_port
+from support.servers import Webserver, query_postgres
 
-PROGRAMS = Path(sys.executable).parent
 VARIABLE = re.compile(r"(?<!\$)\$\{?(\w+)")
 
 
@@ -198,22 +197,18 @@ def test_what_an_image_installs_is_in_the_lock(root: Path, location: str, tmp_pa
     assert not {"pytest", "mypy", "ruff"} & names
 
 
-class UnitProcess(DevServer):
+class UnitProcess(Webserver):
     """A unit's own command, with this environment's programs and a free port."""
 
     def __init__(
         self, unit: Path, folder: Path, settings: dict[str, str], *options: str, name: str = ""
     ) -> None:
-        super().__init__([], folder, settings, folder / f"{unit.stem}.log")
+        super().__init__(folder, settings, folder / f"{unit.stem}.log")
         (command,) = commands(unit)
         command = re.sub(r"/opt/embedded-etl/\S+/bin", str(PROGRAMS), command)
         command = re.sub(r"-h \S+ -p \S+", f"-h 127.0.0.1 -p {self.port}", command)
         command = command.replace("/etc/embedded-etl", str(folder)).replace("%i", name)
         self.command = [*command.split(), *options]
-
-    def __exit__(self, *error: object) -> None:
-        with suppress(ProcessLookupError):  # it is dead, and nothing that it started is left
-            super().__exit__(*error)
 
 
 @pytest.fixture
@@ -244,26 +239,17 @@ def location(start: Callable[..., UnitProcess], tmp_path: Path) -> UnitProcess:
     return server
 
 
-def launch(address: str, **options: Any) -> dict[str, Any]:
-    """Asks a webserver to launch simple_etl's assets, and returns its answer."""
-    selector = {
-        "repositoryLocationName": "simple_etl",
-        "repositoryName": "__repository__",
-        "pipelineName": "__ASSET_JOB",
-    }
-    asked = {"query": LAUNCH, "variables": {"parameters": {"selector": selector}}}
-    answer = requests.post(f"{address}/graphql", json=asked, timeout=60, **options)
-    answer.raise_for_status()
-    launched: dict[str, Any] = answer.json()["data"]["launchRun"]
-    return launched
+def launch_through_proxy(address: str, **options: Any) -> str:
+    """Launch simple_etl's assets with the options of `requests` and return the run's id."""
+    transport = RequestsHTTPTransport(f"{address}/graphql", use_json=True, timeout=60, **options)
+    client = DagsterGraphQLClient("127.0.0.1", transport=transport)
+    return client.submit_job_execution("__ASSET_JOB", "simple_etl", "__repository__")
 
 
 @contextmanager
 def proxy(deploy: Path, folder: Path, upstream: int, name: str, password: str) -> Iterator[int]:
     """Runs nginx with the shipped site, a certificate and a user of the test's own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    port = free_port()
     openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     files = ["-keyout", str(folder / "key"), "-out", str(folder / "certificate")]
@@ -323,9 +309,9 @@ def test_the_proxy_lets_nobody_in_without_a_password_and_everything_through_with
         assert page(verify=trusted, auth=("ada", "a guess")).status_code == 401
         assert page(**known).status_code == 200
         assert page(**known).text.startswith("<!DOCTYPE html>")
-        with pytest.raises(requests.HTTPError, match="401"):
-            launch(address, verify=trusted)
-        assert launch(address, **known)["__typename"] == "LaunchRunSuccess"
+        with pytest.raises(DagsterGraphQLClientError, match="401"):
+            launch_through_proxy(address, verify=trusted)
+        assert launch_through_proxy(address, **known)
 
         # The UI watches runs over a websocket.
         login = {"Authorization": f"Basic {b64encode(b'ada:a long password').decode()}"}
@@ -346,8 +332,8 @@ def test_a_read_only_webserver_shows_all_and_launches_nothing(
     location: UnitProcess, start: Callable[..., UnitProcess]
 ) -> None:
     server = start("webserver", "--read-only")
-    answer = launch(f"http://127.0.0.1:{server.port}")
-    assert answer["__typename"] == "UnauthorizedError"
+    with pytest.raises(DagsterGraphQLClientError, match="UnauthorizedError"):
+        server.api.launch("simple_etl")
 
 
 def test_a_run_goes_on_while_its_location_is_started_anew(
@@ -361,12 +347,12 @@ def test_a_run_goes_on_while_its_location_is_started_anew(
     server = start("webserver")
     start("daemon")
     with duckdb.connect(server_environment["WAREHOUSE_PATH"]):  # which the run waits for
-        run = launch(f"http://127.0.0.1:{server.port}")["run"]["runId"]
+        run = server.api.launch("simple_etl")
         waiting = f"""SELECT 1 FROM event_logs
             WHERE run_id = '{run}' AND event LIKE '%Waiting for the warehouse%'"""
-        server.wait_for(lambda: rows(server_environment, waiting))
+        server.wait_for(lambda: query_postgres(server_environment, waiting))
         location.process.kill()
         location.process.wait()
         again = start("location@", "-p", str(location.port), name="simple_etl")
-    assert ended(server, run) == "SUCCESS"
+    assert server.final_status(run) == "SUCCESS"
     assert again.process.poll() is None

@@ -9,19 +9,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import pytest
 
-from deployment import rows
-from held_steps import ROWS
-from redis_server import RedisServer
 from shared.cli.locations import code_locations
 from shared.settings import SETTINGS
 from shared.testing.postgres_server import PostgresServer
+from support.paused_steps import ROWS
+from support.processes import wait_for
+from support.redis_server import RedisServer
+from support.servers import query_postgres
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def landed(environment: Mapping[str, str]) -> list[tuple[Any, ...]]:
         "SELECT letter, count(*), count(DISTINCT number) FROM letters.numbers "
         "GROUP BY letter ORDER BY letter"
     )
-    return rows(environment, sql, of="DESTINATION__WAREHOUSE__CREDENTIALS")
+    return query_postgres(environment, sql, "DESTINATION__WAREHOUSE__CREDENTIALS")
 
 
 class Machines:
@@ -52,7 +52,7 @@ class Machines:
         self.environment = {
             **environment,
             "WORKERS_REDIS_URL": redis.url,
-            "HOLD": str(self.hold),
+            "PAUSE_FOLDER": str(self.hold),
             "PYTHONPATH": str(Path(__file__).parent),
         }
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -97,17 +97,20 @@ class Machines:
 
     def materialize(self, asset: str, *options: str, **environment: str) -> subprocess.Popen[bytes]:
         """Starts a run."""
-        command = ["asset", "materialize", "-m", "held_steps", "--select", asset, *options]
+        command = [
+            "asset",
+            "materialize",
+            "-m",
+            "support.paused_steps",
+            "--select",
+            asset,
+            *options,
+        ]
         return self.start("dagster", *command, **environment)
 
     def wait_for(self, found: Callable[[], T], seconds: float = 300) -> T:
         """Returns what `found` returns, once that is something."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if value := found():
-                return value
-            time.sleep(0.1)
-        raise TimeoutError(self.log.read_text()[-5000:])
+        return wait_for(found, seconds, lambda: self.log.read_text()[-5000:])
 
     def tries(self, step: str) -> list[int]:
         """Returns the processes that have begun a step."""
@@ -131,13 +134,14 @@ class Machines:
 
     def statuses(self) -> list[str]:
         return [
-            status for (status,) in rows(self.environment, "SELECT status FROM runs ORDER BY id")
+            status
+            for (status,) in query_postgres(self.environment, "SELECT status FROM runs ORDER BY id")
         ]
 
     def starts(self) -> int:
         """Returns how often a step was started, as Dagster tells it."""
         sql = "SELECT count(*) FROM event_logs WHERE dagster_event_type = 'STEP_START'"
-        return int(rows(self.environment, sql)[0][0])
+        return int(query_postgres(self.environment, sql)[0][0])
 
     def unacknowledged(self) -> int:
         """Returns the steps that Redis keeps until their worker says that they are done."""
@@ -173,9 +177,17 @@ def test_a_backfill_runs_on_several_machines_and_outlives_whatever_is_killed(
 ) -> None:
     machines.held("a", "b")
     workers = {machines.worker(name) for name in ("one@machine", "two@machine")}
-    backfill = ["-m", "held_steps", "-j", "numbers_job", "--partitions", "a,b,c", "--noprompt"]
+    backfill = [
+        "-m",
+        "support.paused_steps",
+        "-j",
+        "numbers_job",
+        "--partitions",
+        "a,b,c",
+        "--noprompt",
+    ]
     assert machines.start("dagster", "job", "backfill", *backfill).wait(300) == 0
-    machines.start("dagster._daemon", "run", "-m", "held_steps")
+    machines.start("dagster._daemon", "run", "-m", "support.paused_steps")
     (first,), (second,) = machines.begun("a"), machines.begun("b")
     assert {machines.worker_of(first), machines.worker_of(second)} == workers
 

@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 
 from shared import warehouse
-from torture.harness import Launcher, Rows
+from stress.harness import Launcher, Rows
 
 DAYS = [f"2018-01-{day}" for day in range(22, 28)]
 ROWS = 500

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from torture.harness import Rows, ServerWorkspace, Tally, Workspace, objects_of
-from torture.launcher import POINTS
+from stress.harness import Rows, ServerWorkspace, Tally, Workspace, objects_of
+from stress.launcher import POINTS
 
 DAY, OTHER = "2025-04-02", "2025-04-01"
 HEADER = "date,share_price,amount,spend,shift,spread\n"

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from shared import warehouse
-from torture.harness import Tally, Workspace, objects_of
+from stress.harness import Tally, Workspace, objects_of
 
 DAYS = [f"2025-04-{n:02}" for n in range(1, 9)]
 

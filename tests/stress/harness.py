@@ -1,23 +1,18 @@
-"""What the torture suite stands on: processes to run and to kill, a warehouse each, a tally."""
+"""The parts of the stress tests: processes to run and to kill, a warehouse for each test, a tally."""
 
-import contextlib
 import copy
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import duckdb
 import psycopg2
 import psycopg2.errors
-import requests
 import sqlglot
 
 from shared.testing.neows_server import NeowsServer, recorded_days
@@ -167,71 +162,3 @@ OBJECTS = """
 def expected_objects(neows: NeowsServer, days: Iterable[str]) -> Rows:
     """Returns what `OBJECTS` finds when the days have landed exactly."""
     return sorted((day, item["neo_reference_id"]) for day in days for item in neows.days[day])
-
-
-LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries {
-    name loadStatus locationOrLoadError { __typename } } } } }"""
-
-
-class DevServer:
-    """`dagster dev -w workspace.yaml`, as a user starts it, while entered as a context."""
-
-    def __init__(
-        self, dagster: list[str], folder: Path, environment: dict[str, str], log: Path
-    ) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        self.command = [*dagster, "dev", "-w", "workspace.yaml", "-p", str(self.port)]
-        self.folder, self.environment, self.log = folder, environment, log
-
-    def __enter__(self) -> Self:
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                cwd=self.folder,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                # Where the tests run in the background SIGINT is ignored, and a child inherits that.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.killpg(self.process.pid, signal.SIGINT)
-        try:
-            self.process.wait(60)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-
-    def graphql(self, query: str, **variables: Any) -> Any:
-        address = f"http://127.0.0.1:{self.port}/graphql"
-        asked = {"query": query, "variables": variables}
-        return requests.post(address, json=asked, timeout=60).json()["data"]
-
-    def wait_for(self, found: Callable[[], Any], seconds: float = 300) -> Any:
-        """Returns what `found` returns, once that is something."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            with contextlib.suppress(requests.ConnectionError):
-                if value := found():
-                    return value
-            time.sleep(0.5)
-        raise TimeoutError(self.log.read_text()[-3000:])
-
-    def loaded_locations(self) -> set[str]:
-        """Returns the locations that loaded, once each has loaded or failed to."""
-
-        def entries() -> Any:
-            found = self.graphql(LOCATIONS)["workspaceOrError"]["locationEntries"]
-            done = {entry["loadStatus"] for entry in found} == {"LOADED"}
-            return found if done else None
-
-        return {
-            entry["name"]
-            for entry in self.wait_for(entries)
-            if entry["locationOrLoadError"]["__typename"] == "RepositoryLocation"
-        }

@@ -2,17 +2,12 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
-from torture.harness import OBJECTS, DevServer, Tally, Workspace, expected_objects, objects_of
+from stress.harness import OBJECTS, Tally, Workspace, expected_objects, objects_of
+from support.servers import DagsterDev
 
 ROOT = Path(__file__).parents[2]
-LAUNCH = """mutation($day: String!) { launchPipelineExecution(executionParams: {
-    selector: { repositoryLocationName: "api_etl", repositoryName: "__repository__",
-        pipelineName: "__ASSET_JOB", assetSelection: [{ path: ["nasa_neo", "near_earth_objects"] }] }
-    executionMetadata: { tags: [{ key: "dagster/partition", value: $day }] }
-}) { __typename ... on PythonError { message } } }"""
 RUNS = "{ runsOrError { ... on Runs { results { status } } } }"
 
 
@@ -27,15 +22,14 @@ def test_queued_runs(workspace: Workspace, tally: Tally) -> None:
         shutil.copy(ROOT / name, folder)
     environment = {**os.environ, **workspace.environment}
     environment.pop("DAGSTER_HOME", None)
-    dagster = [sys.executable, "-m", "dagster"]
-    with DevServer(dagster, folder, environment, workspace.folder / "dev.log") as server:
+    with DagsterDev(folder, environment, workspace.folder / "dev.log") as server:
         assert "api_etl" in server.loaded_locations()
         for day in days:
-            launched = server.graphql(LAUNCH, day=day)["launchPipelineExecution"]
-            assert launched["__typename"] == "LaunchRunSuccess", launched
+            asset = ["nasa_neo", "near_earth_objects"]
+            server.api.launch("api_etl", asset, tags={"dagster/partition": day})
 
         def over() -> list[str]:
-            runs = server.graphql(RUNS)["runsOrError"]["results"]
+            runs = server.api.query(RUNS)["runsOrError"]["results"]
             ended = [run["status"] for run in runs if run["status"] in ("SUCCESS", "FAILURE")]
             return ended if len(ended) == len(days) else []
 

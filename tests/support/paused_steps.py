@@ -1,6 +1,7 @@
-"""A code location whose steps wait until a test lets them go on.
+"""A code location whose steps pause until the test releases them.
 
-They run in processes of others; HOLD names the folder through which the test and they speak.
+The steps run in other processes. They and the test communicate through files in the directory that
+PAUSE_FOLDER names.
 """
 
 import os
@@ -22,26 +23,30 @@ from shared.orchestration.translator import WarehouseTranslator
 ROWS = 100
 
 
-def began(step: str) -> Path:
-    """Tells the test that a step has begun, which process executes it, and whose child that is."""
-    folder = Path(os.environ["HOLD"])
+def report_start(step: str) -> Path:
+    """Report to the test that a step has started, with its process and its parent process.
+
+    Returns:
+        The file that pauses the step as long as it exists.
+    """
+    folder = Path(os.environ["PAUSE_FOLDER"])
     (folder / f"{step}.{os.getpid()}").write_text(str(os.getppid()))
     return folder / step
 
 
 @dlt.source(name="letters")
-def letters(wanted: Sequence[str]) -> DltResource:
-    """Yields the rows of some letters, once their files are gone from the folder."""
+def letters(names: Sequence[str]) -> DltResource:
+    """Yield the rows of some letters, half of them before the pause and half of them after it."""
 
     @dlt.resource(
         write_disposition={"disposition": "merge", "strategy": "delete-insert"},
         columns={"letter": {"data_type": "text", "partition": True}},
     )
     def numbers() -> Iterator[list[dict[str, object]]]:
-        for letter in wanted:
-            held = began(letter)
+        for letter in names:
+            pause = report_start(letter)
             yield [{"letter": letter, "number": number} for number in range(ROWS // 2)]
-            while held.exists():
+            while pause.exists():
                 time.sleep(0.05)
             yield [{"letter": letter, "number": number} for number in range(ROWS // 2, ROWS)]
 
@@ -56,14 +61,14 @@ def letters(wanted: Sequence[str]) -> DltResource:
     name="numbers",
 )
 def numbers(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
-    """Loads a letter."""
+    """Load a letter."""
     yield from dlt.run(context=context, dlt_source=letters(context.partition_keys))
 
 
 @dg.asset
 def deadly() -> None:
-    """Kills the process that executes it."""
-    began("deadly")
+    """Kill the process that executes the step."""
+    report_start("deadly")
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -4,7 +4,7 @@ import random
 from datetime import date
 
 from shared.testing.neows_objects import synthetic_days
-from torture.harness import OBJECTS, Tally, Workspace, expected_objects
+from stress.harness import OBJECTS, Tally, Workspace, expected_objects
 
 FIRST = date(2015, 9, 1)
 LONG = 100  # trials from which a backfill has all of its days

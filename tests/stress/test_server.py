@@ -3,25 +3,21 @@
 import contextlib
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import psycopg2
 import pytest
 import requests
 import yaml
+from dagster_graphql import DagsterGraphQLClientError
 
-from deployment import LAUNCH
 from shared.testing.neows_server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
-from torture.harness import (
-    LOCATIONS,
+from stress.harness import (
     OBJECTS,
     Launcher,
     ServerWorkspace,
@@ -30,9 +26,11 @@ from torture.harness import (
     expected_objects,
     objects_of,
 )
+from support.graphql import GraphqlApi, UnreachableError
+from support.processes import PROGRAMS, free_port, wait_for
+from support.servers import ServerProcess
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = Path(sys.executable).parent
 LONG = 100  # trials from which this is tried: it takes a quarter of an hour for each warehouse
 HEADER = "date,share_price,amount,spend,shift,spread\n"
 FILES = """
@@ -44,9 +42,10 @@ RUNS = """
         (SELECT max(value) FROM run_tags WHERE run_id = runs.run_id AND key = 'dagster/will_retry'),
         (SELECT max(value) FROM run_tags WHERE run_id = runs.run_id AND key = 'dagster/auto_retry_run_id'),
         EXISTS (SELECT FROM run_tags WHERE run_id = runs.run_id AND key = 'dagster/parent_run_id')
-    FROM runs JOIN run_tags AS tag ON tag.run_id = runs.run_id AND tag.key = 'torture/number'
+    FROM runs JOIN run_tags AS tag ON tag.run_id = runs.run_id AND tag.key = 'stress/number'
     ORDER BY 1, runs.id
 """
+T = TypeVar("T")
 ACTIVE = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 PROCESS = """
     SELECT substring(event FROM 'Started process for run \\(pid: (\\d+)\\)') FROM event_logs
@@ -92,38 +91,6 @@ class Work(NamedTuple):
     partition: str | None
 
 
-class Program:
-    """One of the server's programs, a process of its own."""
-
-    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
-        self.command, self.folder, self.environment = command, folder, environment
-        self.groups: list[int] = []
-
-    def start(self) -> None:
-        with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                cwd=self.folder,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.groups.append(self.process.pid)
-
-    def kill(self) -> None:
-        """Kills the process itself; what it has started goes on."""
-        self.process.kill()
-        self.process.wait()
-
-    def kill_all(self) -> None:
-        """Kills what it has started as well, as a container's end does."""
-        for group in self.groups:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
-        self.process.wait()
-
-
 class Server:
     """Postgres, a code server for each location, the webserver and the daemon."""
 
@@ -141,7 +108,7 @@ class Server:
             instance = instance.replace(f"{name}: {shipped}\n", f"{name}: {here}\n")
         (self.folder / "dagster.yaml").write_text(instance)
         locations = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text())
-        self.programs: dict[str, Program] = {}
+        self.programs: dict[str, ServerProcess] = {}
         for entry in locations["load_from"]:
             server = entry["grpc_server"]
             name, server["port"] = server["location_name"], free_port()
@@ -151,13 +118,15 @@ class Server:
         (self.folder / "workspace.yaml").write_text(yaml.safe_dump(locations))
         self.locations = list(self.programs)
         self.port = free_port()
+        self.api = GraphqlApi(self.port)
         there = ["-w", "workspace.yaml"]
         self.add("webserver", "dagster-webserver", "-h", "127.0.0.1", "-p", str(self.port), *there)
         self.add("daemon", "dagster-daemon", "run", *there)
 
     def add(self, name: str, program: str, *arguments: str) -> None:
         command = [str(PROGRAMS / program), *arguments]
-        self.programs[name] = Program(command, self.folder, self.environment)
+        log = self.folder / "server.log"
+        self.programs[name] = ServerProcess(command, self.folder, self.environment, log)
 
     def __enter__(self) -> Self:
         for program in self.programs.values():
@@ -166,38 +135,24 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         for program in self.programs.values():
-            program.kill_all()
+            program.kill_groups()
 
-    def wait_for(self, found: Callable[[], Any], what: str, seconds: float = 900) -> Any:
-        """Returns what `found` returns, once that is something."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if value := found():
-                return value
-            time.sleep(0.3)
-        log = (self.folder / "server.log").read_text()[-3000:]
-        raise TimeoutError(f"{what}: {[run for run in self.runs() if not run.settled]} {log}")
+    def wait_for(self, condition: Callable[[], T], what: str, seconds: float = 900) -> T:
+        """Wait for a condition while parts of the server may be dead."""
 
-    def graphql(self, query: str, **variables: Any) -> Any:
-        """Returns the webserver's answer, or nothing while it has none."""
-        address = f"http://127.0.0.1:{self.port}/graphql"
-        with contextlib.suppress(requests.RequestException):
-            answer = requests.post(
-                address, json={"query": query, "variables": variables}, timeout=60
-            )
-            return answer.json()["data"]
-        return None
+        def describe() -> str:
+            log = (self.folder / "server.log").read_text()[-3000:]
+            return f"{what}: {[run for run in self.runs() if not run.settled]} {log}"
+
+        unreachable = (UnreachableError, requests.RequestException)
+        return wait_for(condition, seconds, describe, unreachable)
 
     def whole(self) -> bool:
-        """Tells whether each location is there."""
-        answer = self.graphql(LOCATIONS)
-        entries = answer["workspaceOrError"]["locationEntries"] if answer else []
-        loaded = [
-            entry["name"]
-            for entry in entries
-            if (entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation"
-        ]
-        return set(loaded) == set(self.locations)
+        """Return whether every location is loaded."""
+        errors = self.api.load_errors()
+        return set(errors) == set(self.locations) and not any(
+            error is not None for error in errors.values()
+        )
 
     def tried_again(self) -> bool:
         """Tells whether the daemon has looked at all that failed."""
@@ -245,24 +200,17 @@ class Server:
         """Queues a run, once: an answer that does not come may mean that the run is there."""
         number = len(self.work)
         self.work.append(work)
-        tags = {"torture/number": str(number)}
+        tags = {"stress/number": str(number)}
         if work.partition:
             tags["dagster/partition"] = work.partition
-        parameters = {
-            "selector": {
-                "repositoryLocationName": work.location,
-                "repositoryName": "__repository__",
-                "pipelineName": "__ASSET_JOB",
-                "assetSelection": [{"path": key} for key in work.keys],
-            },
-            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
-        }
 
         def launched() -> bool:
             if any(run.number == number for run in self.runs()):
                 return True
-            answer = self.graphql(LAUNCH, parameters=parameters)
-            return bool(answer and "run" in answer["launchRun"])
+            try:
+                return bool(self.api.launch(work.location, *work.keys, tags=tags))
+            except DagsterGraphQLClientError:
+                return False
 
         self.wait_for(launched, f"launching {work}")
 
@@ -287,7 +235,7 @@ class Server:
         program, hit = self.programs[location], False
         while not hit:
             runs = self.wait_for(lambda: self.started(location), f"a run of {location}")
-            program.kill_all()
+            program.kill_groups()
             hit = any(self.status(run.id) == "STARTED" for run in runs)  # none has just ended
             program.start()
 
@@ -313,13 +261,6 @@ class Server:
             time.sleep(seconds)
         finally:
             self.postgres.start()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 def work(workspace: Workspace, number: int, rows: int) -> Work:

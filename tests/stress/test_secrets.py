@@ -1,6 +1,6 @@
 """A key stands in no log, event, metadata, trace, working folder or table, whatever fails."""
 
-from torture.harness import Tally, Workspace, objects_of
+from stress.harness import Tally, Workspace, objects_of
 
 KEY = "marked-key-5f3a9c"
 DAY = "2025-04-01"
