@@ -208,11 +208,10 @@ def _table(
 
 def _unmapped(value: Mapping[str, Any], mapped: _Fields, prefix: str = "") -> dict[str, Any]:
     """Return the fields without a column, by their path; empty values are left out."""
-    unmapped = {
-        f"{prefix}{name}": value[name]
-        for name in value.keys() - mapped.keys()
-        if value[name] not in (None, {}, [])
-    }
+    unmapped = {}
+    if not value.keys() <= mapped.keys():
+        names = value.keys() - mapped.keys()
+        unmapped = {f"{prefix}{n}": value[n] for n in names if value[n] not in (None, {}, [])}
     for name, fields in mapped.items():
         if fields and isinstance(member := value.get(name), dict):
             unmapped |= _unmapped(member, fields, f"{prefix}{name}.")
