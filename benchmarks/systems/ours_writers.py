@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 
 from shared import warehouse
-from shared.sources.csv.source import CsvFormat, csv_source
+from shared.sources.csv import CsvFormat, csv_source
 
 ROWS_EACH = 125_000
 

@@ -20,15 +20,16 @@ from dlt.common.schema.typing import TColumnSchema
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.sources.csv.source import (
+from shared.sources.csv import (
     CsvFormat,
     DropFolder,
     InvalidFileError,
-    _open,
-    _split,
     csv_source,
     validate_file,
 )
+from shared.sources.csv.file import open_csv
+from shared.sources.csv.pushdown import strict_select_sql
+from shared.sources.csv.rows import iter_rows
 
 COLUMNS: dict[str, TColumnSchema] = {
     "code": {"data_type": "text"},
@@ -213,12 +214,12 @@ def pushed_down(folder: Path, content: bytes, csv_format: CsvFormat) -> list[Any
     """Returns the rows as the warehouse reads them; None where it does not take the file."""
     (folder / "x.csv").write_bytes(content)
     try:
-        with _open(DropFolder(str(folder)), "x.csv", csv_format) as file:
-            if file.encoding != "utf-8-sig" or not file.begins_with_a_record():
+        with open_csv(DropFolder(str(folder)), "x.csv", csv_format) as file:
+            if file.encoding != "utf-8-sig" or not file.starts_with_row():
                 return None
             names = ", ".join(f'"{name}"' for name in csv_format.columns)
             return file.connection.execute(
-                f"SELECT {names} FROM ({file.select_or_fail()})"
+                f"SELECT {names} FROM ({strict_select_sql(file)})"
             ).fetchall()
     except (InvalidFileError, duckdb.Error):
         return None
@@ -314,7 +315,7 @@ def test_a_file_compressed_in_pieces_arrives_whole(tmp_path: Path, kind: str) ->
 @pytest.mark.parametrize("left", [0.0, 0.5, 0.95])
 def test_a_compressed_file_that_is_cut_is_refused(tmp_path: Path, kind: str, left: float) -> None:
     whole = COMPRESSED[kind]("".join(f"{n},{n},{n}\n" for n in range(30_000)))
-    with pytest.raises(Exception, match=rf"x\.csv\.{kind} (cannot be uncompressed|is empty)"):
+    with pytest.raises(Exception, match=rf"x\.csv\.{kind} (cannot be decompressed|is empty)"):
         compressed(tmp_path, kind, whole[: int(len(whole) * left)])
 
 
@@ -447,7 +448,7 @@ def test_an_empty_line_of_one_column_is_a_missing_value(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text('n\n1\n\nx\n""\n')
     for nullable, good, rejected in [(True, [1, None], ["x", '""']), (False, [1], ["", "x", '""'])]:
         csv_format = CsvFormat({"n": {"data_type": "bigint", "nullable": nullable}})
-        with _open(DropFolder(str(tmp_path)), "x.csv", csv_format) as file:
+        with open_csv(DropFolder(str(tmp_path)), "x.csv", csv_format) as file:
             assert [row["n"] for batch in file.rows() for row in batch.to_pylist()] == good
             bad = [row["raw"] for batch in file.rejected() for row in batch.to_pylist()]
         assert bad == rejected
@@ -507,12 +508,12 @@ def test_every_letter_of_a_file_is_in_a_record_and_every_record_is_loaded_or_rej
 ) -> None:
     text = HEADER + "".join(f"{record}\n" for record in records)
     lines = io.StringIO(text.removeprefix(HEADER), newline="")
-    split = list(_split(lines, 2, 3))
+    split = list(iter_rows(lines, 2, 3))
     letters = "".join(raw for _, raw, _ in split)
     assert without_breaks(letters) == without_breaks(text.removeprefix(HEADER))
     with TemporaryDirectory() as folder:
         (Path(folder) / "x.csv").write_bytes(text.encode())
-        with _open(DropFolder(folder), "x.csv", CsvFormat(COLUMNS, allow_empty=True)) as file:
+        with open_csv(DropFolder(folder), "x.csv", CsvFormat(COLUMNS, allow_empty=True)) as file:
             assert file.problems("quarantine") == []
             good = sum(batch.num_rows for batch in file.rows())
             bad = [row for batch in file.rejected() for row in batch.to_pylist()]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from dlt.common.schema.typing import TColumnSchema
 
-from shared.sources.csv.source import (
+from shared.sources.csv import (
     CsvFormat,
     DropFolder,
     InvalidFileError,
@@ -105,7 +105,7 @@ def test_a_file_has_one_spelling_only(tmp_path: Path, path: str) -> None:
     (tmp_path / "below").mkdir()
     for name in ("a.csv", "below/a.csv"):
         drop(tmp_path, HEADER, name)
-    with pytest.raises(InvalidFileError, match="no path below"):
+    with pytest.raises(InvalidFileError, match="not a path below"):
         problems(path)
 
 
@@ -164,7 +164,7 @@ def test_a_missing_value_where_one_is_needed_stops_the_load(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "empty: not even a header"),
+        ("", "empty: it has no header"),
         ("day,code,price\n", "the header is day, code, price; expected day, code, price, pieces"),
         ("day,code,price,pieces,more\n", "expected day, code, price, pieces"),
         ("day,code,price,price\n", "the header is day, code, price, price"),
@@ -187,13 +187,13 @@ def test_a_file_without_rows_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "why"),
     [
-        ("../outside.csv", "no path below"),
-        ("/etc/passwd", "no path below"),
-        ("file:///etc/passwd", "no path below"),
-        ("https://example.com/x.csv", "no path below"),
-        ("", "no path below"),
-        ("link.csv", "leads out of"),
-        ("linked/outside.csv", "leads out of"),
+        ("../outside.csv", "not a path below"),
+        ("/etc/passwd", "not a path below"),
+        ("file:///etc/passwd", "not a path below"),
+        ("https://example.com/x.csv", "not a path below"),
+        ("", "not a path below"),
+        ("link.csv", "outside the drop folder"),
+        ("linked/outside.csv", "outside the drop folder"),
         ("folder", "is a folder"),
         (".", "is a folder"),
         ("missing.csv", "is not in"),
@@ -208,7 +208,7 @@ def test_a_path_that_is_no_file_below_the_folder_is_refused(
     (folder / "link.csv").symlink_to(tmp_path / "outside.csv")
     (folder / "linked").symlink_to(tmp_path)
     with pytest.raises(InvalidFileError, match=why):
-        DropFolder(str(folder)).find(path)
+        DropFolder(str(folder)).resolve(path)
     monkeypatch.setenv("DROP_FOLDER", str(folder))
     with pytest.raises(InvalidFileError, match=why):
         problems(path)
@@ -235,9 +235,10 @@ def test_a_drop_folder_that_does_not_exist_says_which_setting_to_look_at(tmp_pat
 MOMENTS = """
 import sys
 from shared import warehouse
-from shared.sources.csv import source as csv
+from shared.sources import csv
+from shared.sources.csv import pushdown
 
-csv._PUSHED_DOWN_FROM = int(sys.argv[1])
+pushdown._PUSHDOWN_MIN_BYTES = int(sys.argv[1])
 columns = {"moment": {"data_type": "timestamp"}}
 for _ in range(2):
     source = csv.csv_source(["file.csv", "file.csv"], "moments", csv.CsvFormat(columns))

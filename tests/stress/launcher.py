@@ -30,7 +30,7 @@ from dlt.destinations.impl.postgres.postgres import PostgresClient
 from dlt.destinations.job_client_impl import SqlLoadJob
 
 from shared import warehouse
-from shared.sources.csv import source as csv
+from shared.sources.csv import pushdown
 from shared.warehouse.destinations.postgres import CopyJob, ReplaceCopyJob
 
 _EVERYWHERE: dict[str, tuple[type, str]] = {
@@ -108,7 +108,7 @@ def run(command: dict[str, Any]) -> bool:
     if "die" in command:
         arm(command["die"])
     if "pushed_down_from" in command:
-        vars(csv)["_PUSHED_DOWN_FROM"] = command["pushed_down_from"]
+        vars(pushdown)["_PUSHDOWN_MIN_BYTES"] = command["pushed_down_from"]
     if "clock" in command:
         shift_clock(command["clock"])
     if command.get("days_per_load"):

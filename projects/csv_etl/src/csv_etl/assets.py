@@ -17,7 +17,7 @@ from shared.orchestration.translator import (
     asset_key,
     external_asset_spec,
 )
-from shared.sources.csv.source import OnBadRows, csv_source
+from shared.sources.csv import OnBadRows, csv_source
 
 pipeline = warehouse.pipeline(pipeline_name="csv_pipeline", dataset_name="csv_data", progress="log")
 

@@ -213,7 +213,7 @@ def _nasa_key() -> Check:
 
 def drop_folder() -> Check:
     """Checks that the drop folder is there, in a bucket as well."""
-    from shared.sources.csv.source import DropFolder
+    from shared.sources.csv import DropFolder
 
     address = settings.drop_folder()
     try:
