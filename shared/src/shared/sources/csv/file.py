@@ -72,16 +72,8 @@ def open_csv(
                 f"expected {shorten(', '.join(csv_format.columns))}"
             )
         with duckdb.connect() as connection:
-            yield CsvFile(
-                path=path,
-                source=source,
-                encoding=encoding,
-                header=header,
-                header_lines=reader.line_num,
-                csv_format=csv_format,
-                folder=Path(folder),
-                connection=connection,
-            )
+            parsed = (encoding, header, reader.line_num)
+            yield CsvFile(path, csv_format, source, *parsed, Path(folder), connection)
 
 
 def _detect_encoding(source: Path, declared: str) -> str:
@@ -108,11 +100,11 @@ class CsvFile:
     """
 
     path: str
+    csv_format: CsvFormat
     source: Path
     encoding: str
     header: list[str]
     header_lines: int
-    csv_format: CsvFormat
     folder: Path
     connection: duckdb.DuckDBPyConnection
 

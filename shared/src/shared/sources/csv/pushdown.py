@@ -17,7 +17,7 @@ from shared.sources.csv.sql import (
     read_csv,
     typed,
 )
-from shared.sources.protocol import SupportsPushdown, current_load
+from shared.sources.protocol import current_load
 
 _PUSHDOWN_MIN_BYTES = 5_000_000  # of all files of a run
 _PUSHDOWN_MAX_FILES = 100  # in one query
@@ -33,9 +33,8 @@ def pushdown_item(
     in a bucket are copied first.
     """
     load = current_load()
-    if not isinstance(load, SupportsPushdown) or not load.pushdown_enabled:
-        return None
-    if codecs.lookup(csv_format.encoding).name != "utf-8":
+    is_utf8 = codecs.lookup(csv_format.encoding).name == "utf-8"
+    if load is None or not load.pushdown_enabled or not is_utf8:
         return None
     stats = {path: drop_folder.stat(path) for path in paths}
     size = sum(stat.size for stat in stats.values())
@@ -47,7 +46,7 @@ def pushdown_item(
             if file.encoding != "utf-8-sig" or not file.starts_with_row():
                 return None
             selects.append(strict_select_sql(file))
-            # The query has the declared columns; the hash stands for the content.
+            # The query has the declared columns; the hash represents the content.
             with file.source.open("rb") as content:
                 query = selects[-1].replace(str(file.source), "")
                 fingerprints += [query, hash_content(content)]

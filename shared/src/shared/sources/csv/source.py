@@ -18,12 +18,8 @@ from shared.sources.csv.format import (
     rejected_table,
 )
 from shared.sources.csv.pushdown import pushdown_item
-from shared.sources.csv.sql import arrow_schema
-from shared.sources.protocol import (
-    COMPANION_TABLES_HINT,
-    REPLACE_PARTITIONS,
-    empty_companion_table,
-)
+from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema, empty_companion_table
+from shared.sources.protocol import COMPANION_TABLES_HINT
 
 
 @dlt.source(name="csv")
@@ -75,7 +71,7 @@ def csv_source(
         # because dlt adds a column to other tables that Arrow rows do not have.
         yield schema.empty_table() if pushdown is None else pushdown
         if is_quarantine:
-            yield from empty_companion_table(rejected, REJECTED_COLUMNS, rejected_schema)
+            yield from empty_companion_table(rejected, REJECTED_COLUMNS)
         for path in paths if pushdown is None else ():
             before = drop_folder.stat(path)
             metrics["bytes_read"] = metrics.get("bytes_read", 0) + before.size

@@ -6,10 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from dlt.common.destination import DestinationCapabilitiesContext
-from dlt.common.libs.pyarrow import columns_to_arrow
 from dlt.common.schema.typing import TColumnSchema
 
+from shared.sources.hints import arrow_schema
 from shared.sources.neows.client import NeowsError
 from shared.sources.neows.columns import (
     DIAMETER_BOUNDS,
@@ -66,15 +65,6 @@ _MAPPED_WITH_ORBIT: _Fields = {
     **_MAPPED,
     "orbital_data": {**dict.fromkeys(_ORBIT_VALUES), "orbit_class": dict.fromkeys(_ORBIT_CLASS)},
 }
-
-
-def arrow_schema(columns: Mapping[str, TColumnSchema]) -> pa.Schema:
-    """Return the Arrow schema of dlt's columns; timestamps are UTC."""
-    return columns_to_arrow(
-        {name: {**hints, "name": name} for name, hints in columns.items()},
-        DestinationCapabilitiesContext.generic_capabilities(),
-        "UTC",
-    )
 
 
 def to_rows(objects: list[tuple[str, Any]], convert: Callable[[list[Any]], pa.Table]) -> pa.Table:
