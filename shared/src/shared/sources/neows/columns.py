@@ -9,7 +9,6 @@ DIAMETER_BOUNDS = ("min", "max")
 VELOCITY_UNITS = ("kilometers_per_second", "kilometers_per_hour", "miles_per_hour")
 DISTANCE_UNITS = ("astronomical", "lunar", "kilometers", "miles")
 
-
 _OBJECT_COLUMNS: dict[str, TColumnSchema] = {
     "neo_reference_id": required_column("text", "JPL's SPK-ID of the object."),
     "name": column("text", "Designation, such as (2015 BY512)."),
@@ -17,12 +16,14 @@ _OBJECT_COLUMNS: dict[str, TColumnSchema] = {
     "nasa_jpl_url": column("text", "The object's page at JPL."),
     "absolute_magnitude_h": column("double", "Absolute magnitude H."),
     **{
-        f"estimated_diameter_{unit}_{bound}": column("double", f"Diameter, {bound}, in {unit}.")
+        f"estimated_diameter_{unit}_{bound}": column(
+            "double", f"Estimated diameter, {bound}, in {unit}."
+        )
         for unit in DIAMETER_UNITS
         for bound in DIAMETER_BOUNDS
     },
-    "is_potentially_hazardous_asteroid": column("bool", "Whether JPL calls it hazardous."),
-    "is_sentry_object": column("bool", "Whether JPL lists it as a risk; NULL before 2018-12."),
+    "is_potentially_hazardous_asteroid": column("bool", "Whether it is potentially hazardous."),
+    "is_sentry_object": column("bool", "Whether JPL's Sentry list has it; NULL before 2018-12."),
     "sentry_data": column("text", "The URL of its impact risk; only for Sentry objects."),
 }
 _APPROACH_COLUMNS: dict[str, TColumnSchema] = {
@@ -32,16 +33,13 @@ _APPROACH_COLUMNS: dict[str, TColumnSchema] = {
         for unit in VELOCITY_UNITS
     },
     "miss_distance_astronomical": column("double", "Distance from the body, in au."),
-    "miss_distance_lunar": column("double", "Distance from the body; NASA's unit is 1/389 au."),
+    "miss_distance_lunar": column("double", "Distance from the body; the unit is 1/389 au."),
     "miss_distance_kilometers": column("double", "Distance from the body, in kilometers."),
     "miss_distance_miles": column("double", "Distance from the body, in miles."),
     "orbiting_body": column("text", "The body of the approach; Earth in the feed."),
 }
 _UNMAPPED_FIELDS = {
-    "unmapped_fields": column(
-        "text",
-        "JSON of the fields that have no column; NULL if there are none.",
-    )
+    "unmapped_fields": column("text", "JSON of the fields that have no column, or NULL.")
 }
 ORBIT_COLUMNS: dict[str, TColumnSchema] = {
     "orbit_id": column("text", "JPL's name of the orbit's solution."),
