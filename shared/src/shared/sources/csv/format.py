@@ -56,6 +56,14 @@ class CsvFormat:
         if unknown := self.rules.keys() - self.columns.keys():
             raise ValueError(f"There are rules about {', '.join(unknown)}; declare these columns")
 
+    @property
+    def table_columns(self) -> dict[str, TColumnSchema]:
+        """The columns of the table; each states whether it is nullable, because Arrow does too."""
+        return {
+            name: {**hints, "nullable": hints.get("nullable") is not False}
+            for name, hints in {"file_name": FILE_NAME_COLUMN, **self.columns}.items()
+        }
+
 
 def rejected_table(table: str) -> str:
     """Return the name of the table with the rejected rows of a table."""
