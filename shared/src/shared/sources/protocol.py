@@ -3,33 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, runtime_checkable
-
-import dlt
-import pyarrow as pa
-from dlt.common.schema.typing import TColumnSchema
+from typing import Any, Protocol
 
 COMPANION_TABLES_HINT = "x-companion-tables"
 """A table hint: names of more tables that the resource loads by the same partition column. A run
 replaces its partitions in these as well, so the resource materializes them even without rows."""
-
-REPLACE_PARTITIONS: Any = {
-    "write_disposition": {"disposition": "merge", "strategy": "delete-insert"},
-    "schema_contract": {"columns": "freeze", "data_type": "freeze"},
-}
-"""Arguments of a resource whose columns are fixed and whose partitions or keys a run replaces."""
-
-
-def empty_companion_table(
-    name: str, columns: dict[str, TColumnSchema], schema: pa.Schema
-) -> Iterator[Any]:
-    """Yield the items that create a companion table of the running resource, without rows.
-
-    A companion table starts with all hints of the resource, so the first item removes its columns.
-    """
-    for hinted in ({}, columns):
-        hints = dlt.mark.make_hints(table_name=name, columns=hinted)
-        yield dlt.mark.with_hints(schema.empty_table(), hints, create_table_variant=True)
 
 
 class RetryLaterError(Exception):
@@ -44,15 +22,14 @@ class RetryLaterError(Exception):
         self.retry_after = retry_after
 
 
-@runtime_checkable
-class SupportsPushdown(Protocol):
-    """A load whose destination can read local files with DuckDB's SQL."""
+class CurrentLoad(Protocol):
+    """What a source may use of the load that runs it: pushdown and deferred partitions."""
 
     pipelines_dir: str
     """A folder of this run; files for the destination can stay there until the load ends."""
 
     pushdown_enabled: bool
-    """Whether the destination reads files in this run."""
+    """Whether the destination can read local files with DuckDB's SQL in this run."""
 
     def pushdown_query(
         self, select: str, fingerprint: str, before_commit: Callable[[], None]
@@ -67,11 +44,6 @@ class SupportsPushdown(Protocol):
             before_commit: called before the rows are committed; raises if they must not be.
         """
 
-
-@runtime_checkable
-class SupportsPartialLoads(Protocol):
-    """A load that can load some of its partitions now and defer the others."""
-
     def defer_partitions(self, partitions: Sequence[str], why: RetryLaterError) -> None:
         """Leave the rows of these partitions unchanged and load the other partitions.
 
@@ -80,11 +52,11 @@ class SupportsPartialLoads(Protocol):
         """
 
 
-_CURRENT_LOAD: ContextVar[object | None] = ContextVar("current_load", default=None)
+_CURRENT_LOAD: ContextVar[CurrentLoad | None] = ContextVar("current_load", default=None)
 
 
 @contextmanager
-def loading(load: object) -> Iterator[None]:
+def loading(load: CurrentLoad) -> Iterator[None]:
     """Make a load the one that `current_load` returns, for the length of the block."""
     token = _CURRENT_LOAD.set(load)
     try:
@@ -93,18 +65,14 @@ def loading(load: object) -> Iterator[None]:
         _CURRENT_LOAD.reset(token)
 
 
-def current_load() -> object | None:
+def current_load() -> CurrentLoad | None:
     """Return the load that extracts in this thread; None where a source is read without one."""
     return _CURRENT_LOAD.get()
 
 
 def defer_partitions(partitions: Sequence[str], why: RetryLaterError) -> None:
-    """Call `SupportsPartialLoads.defer_partitions` of the current load.
-
-    Raises:
-        RetryLaterError: `why`, if the current load cannot defer partitions.
-    """
+    """Call `CurrentLoad.defer_partitions` of the current load; raise `why` if there is none."""
     load = current_load()
-    if not isinstance(load, SupportsPartialLoads):
+    if load is None:
         raise why
     load.defer_partitions(partitions, why)

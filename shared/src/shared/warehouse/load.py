@@ -247,13 +247,13 @@ class LoadRun:
     def pushdown_query(
         self, select: str, fingerprint: str, before_commit: Callable[[], None]
     ) -> dlt.Relation:
-        """Return the item that makes the warehouse run a query; see `SupportsPushdown`."""
+        """Return the item that makes the warehouse run a query; see `CurrentLoad`."""
         self.destination.fingerprints.append(fingerprint)
         self.destination.pre_commit_checks.append(before_commit)
         return self.pipeline.dataset().query(select, "duckdb")
 
     def defer_partitions(self, partitions: Sequence[str], why: RetryLaterError) -> None:
-        """Leave partitions unchanged in this load; see `SupportsPartialLoads`."""
+        """Leave partitions unchanged in this load; see `CurrentLoad`."""
         scopes = {table: scope.excluding(partitions) for table, scope in self.scopes.items()}
         if not self.plan.options.allow_partial or not all(
             scope.partition_keys for scope in scopes.values()

@@ -14,18 +14,10 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from shared.sources.csv import sql
 from shared.sources.csv.folder import DropFolder, InvalidFileError, shorten
 from shared.sources.csv.format import CsvFormat, OnBadRows
 from shared.sources.csv.rows import iter_rows, printable
-from shared.sources.csv.sql import (
-    MAX_ROW_BYTES,
-    duckdb_type,
-    is_lossless,
-    literal,
-    quote,
-    read_csv,
-    typed,
-)
 
 BATCH_ROWS = 100_000
 """Rows that dlt gets at a time; limits memory."""
@@ -37,8 +29,8 @@ _ROW_COLUMNS = {
     "why rejected": "VARCHAR",
     "text of the row": "VARCHAR",
 }
-_LINE, _REASON, _RAW = map(quote, _ROW_COLUMNS)
-_TEXTS = quote("texts of the values")
+_LINE, _REASON, _RAW = map(sql.quote, _ROW_COLUMNS)
+_TEXTS = sql.quote("texts of the values")
 
 
 @contextmanager
@@ -72,16 +64,8 @@ def open_csv(
                 f"expected {shorten(', '.join(csv_format.columns))}"
             )
         with duckdb.connect() as connection:
-            yield CsvFile(
-                path=path,
-                source=source,
-                encoding=encoding,
-                header=header,
-                header_lines=reader.line_num,
-                csv_format=csv_format,
-                folder=Path(folder),
-                connection=connection,
-            )
+            parsed = (encoding, header, reader.line_num)
+            yield CsvFile(path, csv_format, source, *parsed, Path(folder), connection)
 
 
 def _detect_encoding(source: Path, declared: str) -> str:
@@ -108,11 +92,11 @@ class CsvFile:
     """
 
     path: str
+    csv_format: CsvFormat
     source: Path
     encoding: str
     header: list[str]
     header_lines: int
-    csv_format: CsvFormat
     folder: Path
     connection: duckdb.DuckDBPyConnection
 
@@ -120,7 +104,7 @@ class CsvFile:
         """Return why the file must not be loaded; an empty list if it may be."""
         try:
             relation = (
-                read_csv(self._utf8_copy, self.texts) if self._is_valid else self._checked_rows
+                sql.read_csv(self._utf8_copy, self.texts) if self._is_valid else self._checked_rows
             )
             if not self._has_rows(relation):
                 if self.csv_format.allow_empty:
@@ -139,11 +123,13 @@ class CsvFile:
     def rows(self) -> Iterator[pa.RecordBatch]:
         """Yield the valid rows, typed, with the file's name."""
         if self._is_valid:
-            types = {name: duckdb_type(self.csv_format.columns[name]) for name in self.header}
-            relation = read_csv(self._utf8_copy, types, self.csv_format.date_format)
+            types = {name: sql.duckdb_type(self.csv_format.columns[name]) for name in self.header}
+            relation = sql.read_csv(self._utf8_copy, types, self.csv_format.date_format)
         else:
             relation = f"(FROM {self._checked_rows} WHERE {_REASON} = '')"
-        return self._batches(f"{', '.join(map(quote, self.csv_format.columns))} FROM {relation}")
+        return self._batches(
+            f"{', '.join(map(sql.quote, self.csv_format.columns))} FROM {relation}"
+        )
 
     def rejected(self) -> Iterator[pa.RecordBatch]:
         """Yield the other rows, with the columns of `REJECTED_COLUMNS`."""
@@ -157,7 +143,7 @@ class CsvFile:
     def starts_with_row(self) -> bool:
         """Return whether DuckDB can read a first row, without reading the rest of the file."""
         try:
-            return self._has_rows(read_csv(self.source, self.texts))
+            return self._has_rows(sql.read_csv(self.source, self.texts))
         except duckdb.Error:
             return False
 
@@ -192,10 +178,10 @@ class CsvFile:
     @cached_property
     def _is_valid(self) -> bool:
         try:
-            values = self._typed_values(read_csv(self._utf8_copy, self.texts))
+            values = self._typed_values(sql.read_csv(self._utf8_copy, self.texts))
             bad = " OR ".join(condition for condition, _ in self._checks())
             # DuckDB validates only the values that a query uses, so this query uses all.
-            used = " OR ".join(f"strlen({_TEXTS}.{quote(name)}) < 0" for name in self.header)
+            used = " OR ".join(f"strlen({_TEXTS}.{sql.quote(name)}) < 0" for name in self.header)
             return not self._has_rows(f"{values} WHERE {bad} OR {used}")
         except (duckdb.Error, UnicodeError):
             return False
@@ -214,11 +200,13 @@ class CsvFile:
                 next(text)
             for line, raw, reason in iter_rows(text, self.header_lines + 1, len(self.header)):
                 fields = "," * (len(self.header) - 1) if reason else raw
-                quoted = quote(reason) if reason else ""
-                target.write(f"{line},{quoted},{quote(printable(raw))},{fields}\n")
+                quoted = sql.quote(reason) if reason else ""
+                target.write(f"{line},{quoted},{sql.quote(printable(raw))},{fields}\n")
                 count += 1
         # The copy has each row twice, once with its quotes doubled.
-        relation = read_csv(copy, _ROW_COLUMNS | self.texts, max_row_bytes=5 * MAX_ROW_BYTES)
+        relation = sql.read_csv(
+            copy, _ROW_COLUMNS | self.texts, max_row_bytes=5 * sql.MAX_ROW_BYTES
+        )
         errors = ", ".join(f"CASE WHEN {bad} THEN {message} END" for bad, message in self._checks())
         reason = f"coalesce({_REASON}, concat_ws('; ', {errors}))"
         rows = f"(SELECT * REPLACE ({reason} AS {_REASON}) FROM {self._typed_values(relation)})"
@@ -228,9 +216,9 @@ class CsvFile:
 
     def _typed_values(self, relation: str) -> str:
         """Return the table expression with each column typed, and its text in `_TEXTS`."""
-        texts = ", ".join(f"{quote(name)}: {quote(name)}" for name in self.header)
+        texts = ", ".join(f"{sql.quote(name)}: {sql.quote(name)}" for name in self.header)
         values = ", ".join(
-            f"{typed(quote(name), hints, self.csv_format.date_format)} AS {quote(name)}"
+            f"{sql.typed(sql.quote(name), hints, self.csv_format.date_format)} AS {sql.quote(name)}"
             for name, hints in self.csv_format.columns.items()
         )
         return f"(SELECT * REPLACE ({values}), {{{texts}}} AS {_TEXTS} FROM {relation})"
@@ -238,15 +226,15 @@ class CsvFile:
     def _checks(self) -> Iterator[tuple[str, str]]:
         """Yield SQL conditions that reject a row, each with the SQL of its message."""
         for name, hints in self.csv_format.columns.items():
-            text, value = f"{_TEXTS}.{quote(name)}", quote(name)
-            column = literal(f"column {name}: ")
+            text, value = f"{_TEXTS}.{sql.quote(name)}", sql.quote(name)
+            column = sql.literal(f"column {name}: ")
             shown = f"{column} || chr(39) || left({text}, {_MAX_VALUE_CHARS}) || chr(39) || "
-            misfit = literal(f" does not fit {duckdb_type(hints)}")
-            yield f"NOT ({is_lossless(text, value, hints)})", shown + misfit
+            misfit = sql.literal(f" does not fit {sql.duckdb_type(hints)}")
+            yield f"NOT ({sql.is_lossless(text, value, hints)})", shown + misfit
             if not hints.get("nullable", True):
                 yield f"{text} IS NULL", f"{column} || 'the value is missing'"
             if rule := self.csv_format.rules.get(name):
-                yield f"NOT ({rule}\n)", shown + literal(f" breaks the rule {rule}")
+                yield f"NOT ({rule}\n)", shown + sql.literal(f" breaks the rule {rule}")
 
 
 def _reason(error: Exception) -> str:

@@ -7,31 +7,18 @@ from typing import Literal
 
 from dlt.common.schema.typing import TColumnSchema
 
-FILE_NAME_COLUMN: TColumnSchema = {
-    "data_type": "text",
-    "nullable": False,
-    "partition": True,
-    "description": "The file of the row, as a path below the drop folder.",
-}
+from shared.sources.hints import required_column
+
+FILE_NAME_COLUMN = required_column(
+    "text", "The file of the row, as a path below the drop folder.", partition=True
+)
 """The column added to every row. A load replaces all rows of its files."""
 
 REJECTED_COLUMNS: dict[str, TColumnSchema] = {
     "file_name": FILE_NAME_COLUMN,
-    "line": {
-        "data_type": "bigint",
-        "nullable": False,
-        "description": "The line of the file in which the row starts; the header is line 1.",
-    },
-    "reason": {
-        "data_type": "text",
-        "nullable": False,
-        "description": "Why the row was rejected, by column.",
-    },
-    "raw": {
-        "data_type": "text",
-        "nullable": False,
-        "description": "The text of the row in the file, without its line break.",
-    },
+    "line": required_column("bigint", "The line in which the row starts; the header is line 1."),
+    "reason": required_column("text", "Why the row was rejected, by column."),
+    "raw": required_column("text", "The text of the row in the file, without its line break."),
 }
 """The columns of a table of rejected rows."""
 
@@ -68,6 +55,14 @@ class CsvFormat:
         codecs.lookup(self.encoding)
         if unknown := self.rules.keys() - self.columns.keys():
             raise ValueError(f"There are rules about {', '.join(unknown)}; declare these columns")
+
+    @property
+    def table_columns(self) -> dict[str, TColumnSchema]:
+        """The columns of the table; each states whether it is nullable, because Arrow does too."""
+        return {
+            name: {**hints, "nullable": hints.get("nullable") is not False}
+            for name, hints in {"file_name": FILE_NAME_COLUMN, **self.columns}.items()
+        }
 
 
 def rejected_table(table: str) -> str:

@@ -5,19 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from shared.sources.csv import sql
 from shared.sources.csv.file import CsvFile, open_csv
 from shared.sources.csv.folder import DropFolder, hash_content
 from shared.sources.csv.format import CsvFormat
-from shared.sources.csv.sql import (
-    duckdb_type,
-    is_canonical,
-    is_lossless,
-    literal,
-    quote,
-    read_csv,
-    typed,
-)
-from shared.sources.protocol import SupportsPushdown, current_load
+from shared.sources.protocol import current_load
 
 _PUSHDOWN_MIN_BYTES = 5_000_000  # of all files of a run
 _PUSHDOWN_MAX_FILES = 100  # in one query
@@ -33,9 +25,8 @@ def pushdown_item(
     in a bucket are copied first.
     """
     load = current_load()
-    if not isinstance(load, SupportsPushdown) or not load.pushdown_enabled:
-        return None
-    if codecs.lookup(csv_format.encoding).name != "utf-8":
+    is_utf8 = codecs.lookup(csv_format.encoding).name == "utf-8"
+    if load is None or not load.pushdown_enabled or not is_utf8:
         return None
     stats = {path: drop_folder.stat(path) for path in paths}
     size = sum(stat.size for stat in stats.values())
@@ -47,11 +38,11 @@ def pushdown_item(
             if file.encoding != "utf-8-sig" or not file.starts_with_row():
                 return None
             selects.append(strict_select_sql(file))
-            # The query has the declared columns; the hash stands for the content.
+            # The query has the declared columns; the hash represents the content.
             with file.source.open("rb") as content:
                 query = selects[-1].replace(str(file.source), "")
                 fingerprints += [query, hash_content(content)]
-    names = ", ".join(map(quote, ("file_name", *csv_format.columns)))
+    names = ", ".join(map(sql.quote, ("file_name", *csv_format.columns)))
     select = f"SELECT {names} FROM ({' UNION ALL '.join(selects)}) AS files"
     metrics["bytes_read"] = size
     return load.pushdown_query(
@@ -63,28 +54,30 @@ def strict_select_sql(file: CsvFile) -> str:
     """Return SQL of all rows, typed, with the file's name; it fails on a bad row."""
     csv_format, values = file.csv_format, []
     for name, hints in csv_format.columns.items():
-        text, kind = quote(name), hints["data_type"]
+        text, kind = sql.quote(name), hints["data_type"]
         is_required = not hints.get("nullable", True)
-        value = typed(text, hints, csv_format.date_format)
-        fits = is_lossless(text, value, hints)
+        value = sql.typed(text, hints, csv_format.date_format)
+        fits = sql.is_lossless(text, value, hints)
         if is_required:
             fits = f"{text} IS NOT NULL AND ({fits})"
-        checked = f"CASE WHEN {fits} THEN {value} ELSE error({literal(name)}) END"
+        checked = f"CASE WHEN {fits} THEN {value} ELSE error({sql.literal(name)}) END"
         if kind != "date" or csv_format.date_format == "%Y-%m-%d":
             # Most values are canonical; the full check of a value takes far longer.
-            cast = f"TRY_CAST({text} AS {duckdb_type(hints)})"
-            checked = f"CASE WHEN {is_canonical(text, cast, hints)} THEN {cast} ELSE {checked} END"
+            cast = f"TRY_CAST({text} AS {sql.duckdb_type(hints)})"
+            checked = (
+                f"CASE WHEN {sql.is_canonical(text, cast, hints)} THEN {cast} ELSE {checked} END"
+            )
         if kind == "timestamp" and hints.get("timezone", True):
             checked = f"timezone('UTC', {checked})"  # otherwise DuckDB uses the session's zone
         values.append(f"{checked if is_required or kind != 'text' else text} AS {text}")
     rules = " AND ".join(
-        f"CASE WHEN ({rule}\n) IS NOT FALSE THEN true ELSE error({literal(name)}) END"
+        f"CASE WHEN ({rule}\n) IS NOT FALSE THEN true ELSE error({sql.literal(name)}) END"
         for name, rule in csv_format.rules.items()
     )
-    names = ", ".join(map(quote, csv_format.columns))
+    names = ", ".join(map(sql.quote, csv_format.columns))
     return (
-        f"SELECT {literal(file.path)} AS file_name, {names} FROM "
+        f"SELECT {sql.literal(file.path)} AS file_name, {names} FROM "
         # With aliases, because dlt does not know the columns of read_csv.
-        f"(SELECT {', '.join(values)} FROM {read_csv(file.source, file.texts)} "
-        f"AS texts({', '.join(map(quote, file.header))})) AS typed WHERE {rules or 'true'}"
+        f"(SELECT {', '.join(values)} FROM {sql.read_csv(file.source, file.texts)} "
+        f"AS texts({', '.join(map(sql.quote, file.header))})) AS typed WHERE {rules or 'true'}"
     )

@@ -4,26 +4,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dlt
-from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
 from shared import settings
 from shared.sources.csv.file import open_csv
 from shared.sources.csv.folder import DropFolder, InvalidFileError
-from shared.sources.csv.format import (
-    FILE_NAME_COLUMN,
-    REJECTED_COLUMNS,
-    CsvFormat,
-    OnBadRows,
-    rejected_table,
-)
+from shared.sources.csv.format import REJECTED_COLUMNS, CsvFormat, OnBadRows, rejected_table
 from shared.sources.csv.pushdown import pushdown_item
-from shared.sources.csv.sql import arrow_schema
-from shared.sources.protocol import (
-    COMPANION_TABLES_HINT,
-    REPLACE_PARTITIONS,
-    empty_companion_table,
-)
+from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema, empty_companion_table
+from shared.sources.protocol import COMPANION_TABLES_HINT
 
 
 @dlt.source(name="csv")
@@ -42,22 +31,16 @@ def csv_source(
         paths: files below the folder.
         table: the table to load into.
         csv_format: what the files must look like.
-        on_bad_rows: what a row that does not match does. `fail`: its file loads nothing, and the error
-            names line, column and reason. `quarantine`: the row goes to `<table>_rejected`
-            (`REJECTED_COLUMNS`) and the others load, so the two tables have all rows of the file. They
-            commit together, except after pushdown. A wrong header or unreadable text always fails.
+        on_bad_rows: `fail`: a file with a bad row loads nothing; the error names line, column and
+            reason. `quarantine`: bad rows go to `<table>_rejected` (`REJECTED_COLUMNS`), the others
+            load. The two tables commit together, except after pushdown. A wrong header always fails.
         folder: the folder, as for `DropFolder`; default: `DROP_FOLDER`.
         description: what the table is, for its users.
     """
     paths = list(dict.fromkeys(paths))  # a file that is listed twice loads once
-    # Arrow states for every column whether it is nullable, so dlt needs it too.
-    columns: dict[str, TColumnSchema] = {
-        name: {**hints, "nullable": hints.get("nullable") is not False}
-        for name, hints in {"file_name": FILE_NAME_COLUMN, **csv_format.columns}.items()
-    }
-    rejected, is_quarantine = rejected_table(table), on_bad_rows == "quarantine"
+    companions = [rejected_table(table)] if on_bad_rows == "quarantine" else []
 
-    @dlt.resource(name=table, columns=columns, **REPLACE_PARTITIONS)
+    @dlt.resource(name=table, columns=csv_format.table_columns, **REPLACE_PARTITIONS)
     def csv_rows() -> Iterator[Any]:
         """Rows of the dropped CSV files, typed as declared, with the file of each row.
 
@@ -69,13 +52,13 @@ def csv_source(
         """
         drop_folder = DropFolder(folder or settings.drop_folder())
         metrics = dlt.current.resource_metrics()
-        schema, rejected_schema = arrow_schema(columns), arrow_schema(REJECTED_COLUMNS)
+        schema = arrow_schema(csv_format.table_columns)
         pushdown = pushdown_item(drop_folder, paths, csv_format, metrics)
         # Without an empty table, the old rows of a file without rows would stay. It must be Arrow,
         # because dlt adds a column to other tables that Arrow rows do not have.
         yield schema.empty_table() if pushdown is None else pushdown
-        if is_quarantine:
-            yield from empty_companion_table(rejected, REJECTED_COLUMNS, rejected_schema)
+        for rejected in companions:
+            yield from empty_companion_table(rejected, REJECTED_COLUMNS)
         for path in paths if pushdown is None else ():
             before = drop_folder.stat(path)
             metrics["bytes_read"] = metrics.get("bytes_read", 0) + before.size
@@ -85,11 +68,11 @@ def csv_source(
                     raise InvalidFileError("; ".join(problems))
                 for batch in file.rows():
                     yield batch.cast(schema)
-                for batch in file.rejected() if is_quarantine else ():
-                    yield dlt.mark.with_table_name(batch.cast(rejected_schema), rejected)
+                for batch in file.rejected() if companions else ():
+                    rows = batch.cast(arrow_schema(REJECTED_COLUMNS))
+                    yield dlt.mark.with_table_name(rows, companions[0])
             drop_folder.require_unchanged({path: before})
 
-    companions = [rejected] if is_quarantine else []
     return csv_rows.apply_hints(
         additional_table_hints={COMPANION_TABLES_HINT: companions, "description": description}
     )

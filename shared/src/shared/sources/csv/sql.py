@@ -4,8 +4,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import duckdb
-import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema
 
 MAX_ROW_BYTES = 2_000_000  # DuckDB's own limit
@@ -35,14 +33,6 @@ def duckdb_type(hints: TColumnSchema) -> str:
     if hints["data_type"] == "decimal":
         return f"DECIMAL({hints['precision']}, {hints['scale']})"
     return _DUCKDB_TYPES[hints["data_type"]]
-
-
-def arrow_schema(columns: Mapping[str, TColumnSchema]) -> pa.Schema:
-    """Return the Arrow schema of the rows that DuckDB reads; required columns are not nullable."""
-    nulls = ", ".join(f"NULL::{duckdb_type(hints)} AS {quote(n)}" for n, hints in columns.items())
-    with duckdb.connect() as connection:
-        schema = connection.sql(f"SELECT {nulls}").to_arrow_table().schema
-    return pa.schema([f.with_nullable(columns[f.name].get("nullable", True)) for f in schema])
 
 
 def read_csv(

@@ -7,10 +7,11 @@ from typing import Any
 import dlt
 from dlt.extract import DltResource
 
+from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema
 from shared.sources.neows.client import NeowsClient
 from shared.sources.neows.columns import CATALOG_COLUMNS
-from shared.sources.neows.rows import arrow_schema, detail_rows, to_rows
-from shared.sources.protocol import REPLACE_PARTITIONS, RetryLaterError
+from shared.sources.neows.rows import detail_rows, to_rows
+from shared.sources.protocol import RetryLaterError
 
 
 @dlt.source(name="neows")

@@ -1,6 +1,7 @@
 """An HTTP client for NASA's NeoWs: it retries, respects the request limit, and hides the key."""
 
 import gc
+import random
 import time
 from datetime import date
 from http import HTTPStatus
@@ -11,13 +12,6 @@ import urllib3
 from dlt.common.configuration.resolve import resolve_configuration
 from dlt.common.configuration.specs import RuntimeConfiguration
 from dlt.sources.helpers import requests
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
 
 from shared import settings
 from shared.sources.protocol import RetryLaterError
@@ -74,21 +68,12 @@ class NeowsClient:
         self.url = settings.get("NASA_BASE_URL").rstrip("/")
         self._max_wait = settings.get_seconds("NASA_MAX_WAIT_SECONDS")
         self._settings = resolve_configuration(RuntimeConfiguration())
-        self._limit = RateLimit(
-            self.url,
-            self.key,
-            self._max_wait,
-            lock_timeout=float(self._settings.request_timeout),
-        )
-        self._session = requests.Session(
-            timeout=self._settings.request_timeout, raise_for_status=False
-        )
+        timeout = self._settings.request_timeout
+        self._limit = RateLimit(self.url, self.key, self._max_wait, lock_timeout=float(timeout))
+        self._session = requests.Session(timeout=timeout, raise_for_status=False)
         self._session.headers.update(
-            {
-                "X-Api-Key": self.key,
-                # Without it the gateway picks the type of its errors, also HTML.
-                "Accept": "application/json",
-            }
+            # Without `Accept` the gateway picks the type of its errors, also HTML.
+            {"X-Api-Key": self.key, "Accept": "application/json"}
         )
 
     def feed(self, first: date, last: date) -> dict[str, list[Any]]:
@@ -144,34 +129,24 @@ class NeowsClient:
 
     def _get(self, path: str, query: dict[str, str], what: str, **expected: type) -> dict[str, Any]:
         """Return a response's JSON, which has the expected fields; messages name `what`."""
-        attempts = Retrying(
-            stop=stop_after_attempt(self._settings.request_max_attempts),
-            wait=self._pause,
-            retry=retry_if_exception_type(_FailedAttemptError),
-            reraise=True,
-        )
-        try:
-            response: dict[str, Any] = attempts(self._attempt, path, query, what, expected)
-        except _FailedAttemptError as error:
-            raise NeowsError(
-                f"{self.url}{path} for {what}: {error} "
-                f"(attempt {attempts.statistics['attempt_number']} of "
-                f"{self._settings.request_max_attempts}). Nothing of it was loaded; run again later."
-            ) from None
-        return response
-
-    def _pause(self, state: RetryCallState) -> float:
-        backoff = wait_random_exponential(
-            multiplier=self._settings.request_backoff_factor,
-            max=self._settings.request_max_retry_delay,
-        )
-        error = state.outcome.exception() if state.outcome else None
-        assert isinstance(error, _FailedAttemptError)
-        return max(backoff(state), error.wait)
+        config, attempt = self._settings, 1
+        while True:
+            try:
+                return self._attempt(path, query, what, expected)
+            except _FailedAttemptError as error:
+                if attempt >= config.request_max_attempts:
+                    raise NeowsError(
+                        f"{self.url}{path} for {what}: {error} (attempt {attempt} of "
+                        f"{config.request_max_attempts}). Nothing of it was loaded; run again later."
+                    ) from None
+                backoff = config.request_backoff_factor * 2 ** (attempt - 1)
+                backoff = random.uniform(0, min(backoff, config.request_max_retry_delay))  # noqa: S311
+                time.sleep(max(backoff, error.wait))
+                attempt += 1
 
     def _attempt(
         self, path: str, query: dict[str, str], what: str, expected: dict[str, type]
-    ) -> Any:
+    ) -> dict[str, Any]:
         url = f"{self.url}{path}"
         body = b""
 

@@ -8,16 +8,11 @@ import dlt
 import pyarrow as pa
 from dlt.extract import DltResource
 
+from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema, empty_companion_table
 from shared.sources.neows.client import NeowsClient
 from shared.sources.neows.columns import DAY_COLUMNS, OBJECT_COLUMNS, SUMMARY_COLUMNS
-from shared.sources.neows.rows import arrow_schema, feed_rows, to_rows
-from shared.sources.protocol import (
-    COMPANION_TABLES_HINT,
-    REPLACE_PARTITIONS,
-    RetryLaterError,
-    defer_partitions,
-    empty_companion_table,
-)
+from shared.sources.neows.rows import feed_rows, to_rows
+from shared.sources.protocol import COMPANION_TABLES_HINT, RetryLaterError, defer_partitions
 
 MAX_WINDOW_DAYS = 8
 """Calendar dates that one /feed request may cover: the API accepts `end_date - start_date <= 7`."""
@@ -54,10 +49,9 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
                 window, status and object, and the next step.
             RetryLaterError: the request limit is reached.
         """
-        schema, day_schema = arrow_schema(OBJECT_COLUMNS), arrow_schema(DAY_COLUMNS)
         # Without an empty table, the old rows of a day without objects would stay.
-        yield schema.empty_table()
-        yield from empty_companion_table(days_table, DAY_COLUMNS, day_schema)
+        yield arrow_schema(OBJECT_COLUMNS).empty_table()
+        yield from empty_companion_table(days_table, DAY_COLUMNS)
         client = NeowsClient(dlt.current.resource_metrics())
         counts: list[dict[str, Any]] = []
         for first, last in date_windows(days):
@@ -75,7 +69,8 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
                     "requested_at": requested_at,
                 }
                 counts.append(row)
-        yield dlt.mark.with_table_name(pa.Table.from_pylist(counts, day_schema), days_table)
+        rows = pa.Table.from_pylist(counts, arrow_schema(DAY_COLUMNS))
+        yield dlt.mark.with_table_name(rows, days_table)
 
     return near_earth_objects.apply_hints(
         additional_table_hints={COMPANION_TABLES_HINT: [days_table]}

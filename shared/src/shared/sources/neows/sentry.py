@@ -6,16 +6,11 @@ from typing import Any
 
 import dlt
 
+from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema, empty_companion_table
 from shared.sources.neows.client import NeowsClient, NotFoundError
 from shared.sources.neows.columns import SENTRY_APPROACH_COLUMNS, SENTRY_COLUMNS
-from shared.sources.neows.rows import approach_rows, arrow_schema, detail_rows, to_rows
-from shared.sources.protocol import (
-    COMPANION_TABLES_HINT,
-    REPLACE_PARTITIONS,
-    RetryLaterError,
-    defer_partitions,
-    empty_companion_table,
-)
+from shared.sources.neows.rows import approach_rows, detail_rows, to_rows
+from shared.sources.protocol import COMPANION_TABLES_HINT, RetryLaterError, defer_partitions
 
 
 @dlt.source(name="neows")
@@ -60,8 +55,7 @@ def neows_sentry_objects(
         day, ids = passed["day"], passed["spk_ids"]
         if day == min(days):
             yield arrow_schema(SENTRY_COLUMNS).empty_table()
-            schema = arrow_schema(SENTRY_APPROACH_COLUMNS)
-            yield from empty_companion_table("sentry_approaches", SENTRY_APPROACH_COLUMNS, schema)
+            yield from empty_companion_table("sentry_approaches", SENTRY_APPROACH_COLUMNS)
         try:
             if not limits:
                 unknown = [spk_id for spk_id in ids if spk_id not in objects]
