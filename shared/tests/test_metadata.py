@@ -19,7 +19,7 @@ from shared.orchestration.code_references import with_code_references
 from shared.orchestration.metadata import sparkline
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
-from shared.warehouse.destinations.sql import PostgresReplaceMixin
+from shared.warehouse.destinations.postgres import PostgresReplaceMixin
 
 MOST_SHOWN_INLINE = 1000  # characters of Markdown; Dagster puts what is longer behind a click
 upstream: dict[str, int] = {}

@@ -57,7 +57,7 @@ def test_a_writer_waits_for_another_and_says_for_whom() -> None:
         assert other.poll() is not None or other.wait(5) == 0
         connection.execute("INSERT INTO numbers VALUES (2)")
     assert rows() == [1, 2]
-    assert told == [f"Waiting for the warehouse, held by pid {other.pid}"]
+    assert told == [f"Waiting for the warehouse lock (owner: pid {other.pid})"]
 
 
 @pytest.mark.parametrize("mode", ["read", "write"])
@@ -79,7 +79,10 @@ def test_a_reader_waits_for_a_writer() -> None:
 
 @pytest.mark.parametrize(
     ("code", "what"),
-    [(HOLD, "0.3 s for the warehouse, held by pid"), (FOREIGN, "held by another program")],
+    [
+        (HOLD, r"0.3 s waiting for the warehouse lock \(owner: pid"),
+        (FOREIGN, "owner: another program"),
+    ],
 )
 def test_waiting_has_a_limit_and_ends_with_a_clear_error(
     file: Path, monkeypatch: pytest.MonkeyPatch, code: str, what: str

@@ -17,16 +17,13 @@ import pytest
 from shared import warehouse
 from shared.redaction import redact
 from shared.sources.simple import simple_source
-from shared.warehouse.destinations.factory import (
-    SUPPORTED_TYPES,
-    create_destination,
-    resolve_configuration,
-)
-from shared.warehouse.locks import PostgresLockManager
+from shared.warehouse.destinations.configuration import SUPPORTED_TYPES, resolve_configuration
+from shared.warehouse.destinations.factory import create_destination
+from shared.warehouse.locks.postgres import PostgresLockManager
 
 HOLD = """
 import sys
-from shared.warehouse.locks import PostgresLockManager
+from shared.warehouse.locks.postgres import PostgresLockManager
 locks = PostgresLockManager("numbers", print, sys.argv[1], "the other run")
 with locks.partition_lock({"daily": ["mon"]}), locks.dataset_lock():
     print("held", flush=True)
@@ -64,9 +61,7 @@ def test_a_run_waits_for_another_of_its_partition_and_says_for_whom(
         release.start()
         with locks_of(postgres_warehouse, told).partition_lock({"daily": ["mon"]}):
             assert other.wait(5) == -signal.SIGKILL
-    assert told == [
-        "Waiting for another run of the same partition of numbers: the other run on 127.0.0.1"
-    ]
+    assert told == ["Waiting for the partition lock of numbers (owner: the other run on 127.0.0.1)"]
 
 
 def test_runs_of_other_partitions_and_other_tables_go_on_beside_it(postgres_warehouse: str) -> None:
@@ -102,7 +97,10 @@ def test_loads_of_a_dataset_take_turns_and_those_of_others_do_not_wait(
         with PostgresLockManager("words", print, postgres_warehouse, "this run").dataset_lock():
             pass
         with (
-            pytest.raises(warehouse.LockTimeoutError, match="numbers, which another run loads"),
+            pytest.raises(
+                warehouse.LockTimeoutError,
+                match=r"the lock of dataset numbers \(owner: the other run",
+            ),
             locks_of(postgres_warehouse).dataset_lock(),
         ):
             pytest.fail("it was held")
@@ -119,7 +117,7 @@ def test_a_run_whose_connection_ended_has_lost_its_turn_and_loads_nothing(
                 "WHERE application_name = 'this run'"
             )
         with (
-            pytest.raises(warehouse.WarehouseConnectionError, match="lost its turn"),
+            pytest.raises(warehouse.WarehouseConnectionError, match="lost its lock"),
             held.dataset_lock(),
         ):
             pytest.fail("it has no turn")

@@ -31,6 +31,7 @@ from dlt.destinations.job_client_impl import SqlLoadJob
 
 from shared import warehouse
 from shared.sources.csv import pushdown
+from shared.warehouse.destinations.duckdb import PushdownLoadJob
 from shared.warehouse.destinations.postgres import CopyJob, ReplaceCopyJob
 
 _EVERYWHERE: dict[str, tuple[type, str]] = {
@@ -44,7 +45,7 @@ POINTS: dict[str, dict[str, tuple[type, str]]] = {
         **_EVERYWHERE,
         "schema": (DuckDbClient, "update_stored_schema"),
         "copy": (DuckDbCopyJob, "run"),
-        "pushed down": (warehouse.PushdownLoadJob, "run"),
+        "pushed down": (PushdownLoadJob, "run"),
         "commit": (DuckDbSqlClient, "commit_transaction"),
         "complete": (DuckDbClient, "complete_load"),
     },

@@ -12,6 +12,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 from csv_etl.definitions import defs
 from shared import warehouse
 from shared.sources.csv import pushdown
+from shared.warehouse.destinations.duckdb import PushdownLoadJob
 
 HEADER = '"date","share_price","amount","spend","shift","spread"\n'
 SAMPLE = Path(__file__).parents[3] / "data" / "drop"
@@ -271,14 +272,14 @@ def test_each_dropped_file_is_a_partition(drop: Path, instance: dg.DagsterInstan
 def test_a_file_that_changes_before_it_lands_lands_as_it_is_then(
     drop: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = warehouse.PushdownLoadJob.run
+    original = PushdownLoadJob.run
 
-    def changed_meanwhile(job: warehouse.PushdownLoadJob) -> None:
+    def changed_meanwhile(job: PushdownLoadJob) -> None:
         with (drop / "2018-01-22.csv").open("a") as file:
             file.write("2018/10/09,1,2,3,4,5\n")
         original(job)
 
-    monkeypatch.setattr(warehouse.PushdownLoadJob, "run", changed_meanwhile)
+    monkeypatch.setattr(PushdownLoadJob, "run", changed_meanwhile)
     pushed_down = pushdown._PUSHDOWN_MIN_BYTES == 0
     assert run(instance, "share_prices_daily", partition_key="2018-01-22").success
     assert landed("share_prices_daily") == {"2018-01-22.csv": 8 + pushed_down}

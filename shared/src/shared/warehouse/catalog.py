@@ -1,4 +1,4 @@
-"""What has landed: tables, their columns and last loads, from what dlt keeps beside them."""
+"""List what is loaded: tables, their columns and last loads, from the tables of dlt."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,11 +9,12 @@ from typing import Any
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import get_root_table
 
-from shared.warehouse.destinations.factory import warehouse_type
-from shared.warehouse.locks import Log, no_log
-from shared.warehouse.query import QueryError, query
+from shared.warehouse.destinations.configuration import warehouse_type
+from shared.warehouse.errors import QueryError
+from shared.warehouse.locks.base import Log, no_log
+from shared.warehouse.query import query
 
-_LISTED = """
+_TABLES_SQL = """
     SELECT table_schema AS dataset, table_name AS name FROM information_schema.tables
     WHERE table_schema IN (
         SELECT table_schema FROM information_schema.tables WHERE table_name = '_dlt_loads'
@@ -24,7 +25,7 @@ _LISTED = """
 
 @dataclass(frozen=True)
 class Column:
-    """A column as its pipeline declared or found it; `type` is dlt's."""
+    """A column as the schema of its pipeline has it; `type` is dlt's."""
 
     name: str
     type: str
@@ -33,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class LoadRecord:
-    """A load of dlt's. One without a time died before its end."""
+    """A load of dlt. One without a time did not complete."""
 
     load_id: str
     loaded_at: datetime | None
@@ -45,12 +46,12 @@ class TableInfo:
     """A table that a pipeline has loaded.
 
     Attributes:
-        dataset: the schema it stands in.
+        dataset: the database schema that it is in.
         name: its name there.
         parent: the table that its rows are nested in, if any.
-        rows: how many it holds.
-        description: what the pipeline says of it.
-        columns: all of them, dlt's own left out.
+        rows: how many it has.
+        description: from its pipeline.
+        columns: all except dlt's own.
         last_load: the last load that brought any of its rows; of a nested table, its root's.
     """
 
@@ -64,34 +65,34 @@ class TableInfo:
 
 
 def list_tables(log: Log = no_log) -> list[TableInfo]:
-    """Returns every table that pipelines have loaded, nested ones below their parents.
+    """Return every table that pipelines have loaded, nested ones below their parents.
 
     Args:
-        log: told about a wait for the warehouse.
+        log: receives waits.
 
     Raises:
-        QueryError: the warehouse is a folder or a bucket, which has no list of its tables.
+        QueryError: the warehouse is a directory or a bucket, which has no list of its tables.
         Exception: what `query` raises.
     """
     if warehouse_type() == "filesystem":
         raise QueryError(
-            "A folder or a bucket has no list of its tables; ask one: "
+            "A directory or a bucket has no list of its tables; query one: "
             'etl query "SELECT * FROM nasa_neo.daily_summary".'
         )
-    there: dict[str, set[str]] = {}
-    for row in query(_LISTED, log=log):
-        there.setdefault(row["dataset"], set()).add(row["name"])
-    return [table for dataset, names in there.items() for table in _tables(dataset, names)]
+    stored: dict[str, set[str]] = {}
+    for row in query(_TABLES_SQL, log=log):
+        stored.setdefault(row["dataset"], set()).add(row["name"])
+    return [table for dataset, names in stored.items() for table in _tables(dataset, names)]
 
 
 def quote_identifier(*names: str) -> str:
-    """Returns a name of several parts as SQL writes it."""
+    """Return a name of several parts, quoted for SQL."""
     return ".".join('"{}"'.format(name.replace('"', '""')) for name in names)
 
 
-def _tables(dataset: str, there: set[str]) -> Iterator[TableInfo]:
-    """Yields a dataset's tables."""
-    hints = {name: table for name, table in _stored(dataset).items() if name in there}
+def _tables(dataset: str, stored: set[str]) -> Iterator[TableInfo]:
+    """Yield a dataset's tables."""
+    hints = {name: table for name, table in _declared(dataset).items() if name in stored}
     if not hints:
         return
     counts = {row["name"]: row for row in query(_counts(dataset, hints))}
@@ -102,7 +103,7 @@ def _tables(dataset: str, there: set[str]) -> Iterator[TableInfo]:
             dataset,
             name,
             table.get("parent"),
-            counts[name]["landed"],
+            counts[name]["row_count"],
             _paragraph(table.get("description")),
             tuple(
                 Column(column["name"], _type(column), _paragraph(column.get("description")))
@@ -113,8 +114,8 @@ def _tables(dataset: str, there: set[str]) -> Iterator[TableInfo]:
         )
 
 
-def _stored(dataset: str) -> dict[str, Any]:
-    """Returns the tables of the newest of each schema that dlt has stored in a dataset."""
+def _declared(dataset: str) -> dict[str, Any]:
+    """Return the tables of the newest version of each schema that dlt has stored in a dataset."""
     versions = query(
         f'SELECT "schema" AS stored FROM {quote_identifier(dataset, "_dlt_version")} ORDER BY inserted_at'
     )
@@ -129,9 +130,9 @@ def _stored(dataset: str) -> dict[str, Any]:
 
 
 def _counts(dataset: str, hints: Mapping[str, Any]) -> str:
-    """Returns the query for each table's rows and the newest of the loads they came by."""
+    """Return the query for each table's number of rows and newest load."""
     return " UNION ALL ".join(
-        f"SELECT '{name}' AS name, count(*) AS landed, "
+        f"SELECT '{name}' AS name, count(*) AS row_count, "
         + ("max(_dlt_load_id)" if "_dlt_load_id" in table["columns"] else "CAST(NULL AS TEXT)")
         + f" AS load_id FROM {quote_identifier(dataset, name)}"
         for name, table in hints.items()
@@ -139,8 +140,8 @@ def _counts(dataset: str, hints: Mapping[str, Any]) -> str:
 
 
 def _loads(dataset: str, load_ids: Iterable[str]) -> dict[str, LoadRecord]:
-    """Returns the loads, as far as dlt has noted them at their end, in UTC."""
-    noted = query(
+    """Return the loads that dlt has recorded as ended, with their times in UTC."""
+    recorded = query(
         "SELECT load_id, inserted_at, status "
         f"FROM {quote_identifier(dataset, '_dlt_loads')} WHERE load_id IN (SELECT unnest(?))",
         [sorted(load_ids)],
@@ -151,12 +152,12 @@ def _loads(dataset: str, load_ids: Iterable[str]) -> dict[str, LoadRecord]:
             row["inserted_at"].astimezone(UTC),
             "complete" if row["status"] == 0 else f"status {row['status']}",
         )
-        for row in noted
+        for row in recorded
     }
 
 
 def _nested(hints: Mapping[str, Any], parent: str | None = None) -> Iterator[str]:
-    """Yields the names of tables in order, each followed by what is nested in it."""
+    """Yield the names of tables in order, each followed by its nested tables."""
     for name in sorted(hints):
         if hints[name].get("parent") == parent:
             yield name
@@ -164,7 +165,7 @@ def _nested(hints: Mapping[str, Any], parent: str | None = None) -> Iterator[str
 
 
 def _type(column: Any) -> str:
-    """Returns dlt's type with its precision, as `decimal(18, 4)`."""
+    """Return dlt's type with its precision, such as `decimal(18, 4)`."""
     sizes: Sequence[int] = [
         column[size] for size in ("precision", "scale") if column.get(size) is not None
     ]
@@ -172,5 +173,5 @@ def _type(column: Any) -> str:
 
 
 def _paragraph(text: str | None) -> str:
-    """Returns the first paragraph in one line; the rest of a docstring is for programmers."""
+    """Return the first paragraph in one line; the rest of a docstring is for programmers."""
     return " ".join((text or "").partition("\n\n")[0].split())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import dlt
 from dlt.common.pipeline import LoadInfo
@@ -22,18 +22,20 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import settings
 from shared.sources.protocol import RetryLaterError, loading
+from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import (
-    PartitionScope,
-    WarehouseDestination,
     create_destination,
     create_lock_manager,
     database_name,
-    resolve_configuration,
 )
+from shared.warehouse.dlt_internals import delete_traces
+from shared.warehouse.errors import SchemaContractError, find_cause
 from shared.warehouse.guards import PackageContent, check_row_count, validate_packages
-from shared.warehouse.locks import Log, duckdb_path, exclusive_connection, no_log
+from shared.warehouse.locks.base import Log, no_log
+from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.plan import LoadPlan
 from shared.warehouse.schema_sync import merge_stored_schema
+from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.statistics import TableStats, collect_stats
 
 DLT_SETTINGS = {
@@ -45,12 +47,6 @@ DLT_SETTINGS = {
 """dlt's configuration for every load."""
 
 _KEEP_WORKING_DIRS_SECONDS = 7 * 24 * 3600
-
-E = TypeVar("E", bound=BaseException)
-
-
-class SchemaContractError(Exception):
-    """Upstream sent what a table's schema contract does not accept."""
 
 
 @dataclass(frozen=True)
@@ -140,22 +136,19 @@ class LoadRun:
     def __init__(self, plan: LoadPlan, log: Log = no_log) -> None:
         self.plan, self.log = plan, log
         self.source: DltSource = plan.source.clone()
-        self.scopes = dict(plan.scopes)
         self.deferred: dict[str, RetryLaterError] = {}
         self._preview_rows = settings.get_int("PREVIEW_ROWS")
         self._started = time.monotonic()
-        self.destination: WarehouseDestination = create_destination(
-            self.scopes, log=log, force_reload=plan.options.force_reload
-        )
-        configuration = resolve_configuration(self.destination, plan.spec.dataset_name)
-        self.locks = create_lock_manager(self.destination, configuration, log)
-        self.destination.verify_lock = self.locks.verify_held
-        self._database = database_name(self.destination, configuration)
-        self.pushdown_enabled = (
-            plan.options.pushdown_enabled and self.destination.warehouse_type == "duckdb"
-        )
+        self.state = LoadState(dict(plan.scopes), plan.options.force_reload, log)
+        destination: Any = create_destination(self.state)
+        configuration = resolve_configuration(destination, plan.spec.dataset_name)
+        self.locks = create_lock_manager(destination, configuration, log)
+        self.state.verify_lock = self.locks.verify_held
+        self._database = database_name(destination, configuration)
+        self._is_duckdb = destination.warehouse_type == "duckdb"
+        self.pushdown_enabled = plan.options.pushdown_enabled and self._is_duckdb
         self.pipelines_dir = _create_working_dir(plan.options.run_id)
-        destination: Any = self.destination
+        self.state.working_dir = Path(self.pipelines_dir)
         self.pipeline = dlt.pipeline(
             pipeline_name=plan.spec.pipeline_name,
             pipelines_dir=self.pipelines_dir,
@@ -183,8 +176,7 @@ class LoadRun:
         with dlt.config.values(DLT_SETTINGS), loading(self):
             if self.pipeline.config.restore_from_destination:
                 # To connect to a DuckDB file is to write to it.
-                is_file = self.destination.warehouse_type == "duckdb"
-                with exclusive_connection(self.log) if is_file else nullcontext():
+                with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
                     self.pipeline.sync_destination()
             self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
             self._row_counts = self.pipeline.normalize().row_counts
@@ -205,7 +197,7 @@ class LoadRun:
                 info = self.pipeline.load()
                 info.raise_on_failed_jobs()
                 tables = self._collect_stats(info.loads_ids)
-        rows_loaded = {**self._row_counts, **self.destination.rows_inserted}
+        rows_loaded = {**self._row_counts, **self.state.rows_inserted}
         for table in self.schema.dlt_table_names():
             rows_loaded.pop(table, None)
         return LoadResult(
@@ -218,7 +210,7 @@ class LoadRun:
                 name: dict(resource.custom_metrics)
                 for name, resource in self.source.selected_resources.items()
             },
-            scopes=self.scopes,
+            scopes=self.state.partition_scopes,
             deferred=self.deferred,
             duration_seconds=time.monotonic() - self._started,
         )
@@ -229,8 +221,7 @@ class LoadRun:
         dlt's trace goes in any case: it holds exception texts, and those can hold secrets.
         """
         if failed:
-            for trace in Path(self.pipelines_dir).rglob("trace.pickle"):
-                trace.unlink()
+            delete_traces(self.pipelines_dir)
         else:
             shutil.rmtree(self.pipelines_dir, ignore_errors=True)
 
@@ -242,33 +233,36 @@ class LoadRun:
     @property
     def uses_pushdown(self) -> bool:
         """Whether the warehouse was to fill a table by a query."""
-        return bool(self.destination.pushed_down)
+        return bool(self.state.pushdown_tables)
 
     def pushdown_query(
         self, select: str, fingerprint: str, before_commit: Callable[[], None]
     ) -> dlt.Relation:
         """Return the item that makes the warehouse run a query; see `CurrentLoad`."""
-        self.destination.fingerprints.append(fingerprint)
-        self.destination.pre_commit_checks.append(before_commit)
+        self.state.fingerprints.append(fingerprint)
+        self.state.pre_commit_checks.append(before_commit)
         return self.pipeline.dataset().query(select, "duckdb")
 
     def defer_partitions(self, partitions: Sequence[str], why: RetryLaterError) -> None:
         """Leave partitions unchanged in this load; see `CurrentLoad`."""
-        scopes = {table: scope.excluding(partitions) for table, scope in self.scopes.items()}
+        scopes = {
+            table: scope.excluding(partitions)
+            for table, scope in self.state.partition_scopes.items()
+        }
         if not self.plan.options.allow_partial or not all(
             scope.partition_keys for scope in scopes.values()
         ):
             raise why
         self.deferred |= dict.fromkeys(partitions, why)
-        self.scopes = self.destination.partition_scopes = scopes
+        self.state.partition_scopes = scopes
 
     def _validate(self) -> PackageContent:
         load_ids = self.pipeline.list_normalized_load_packages()
         packages = map(self.pipeline.get_load_package_info, load_ids)
-        content = validate_packages(packages, self.schema, self.scopes)
-        self.destination.tables_in_package = content.tables
-        self.destination.pushed_down |= content.pushdown_tables
-        self.destination.pending_table_chains.clear()
+        content = validate_packages(packages, self.schema, self.state.partition_scopes)
+        self.state.tables_in_package = content.tables
+        self.state.pushdown_tables |= content.pushdown_tables
+        self.state.pending_table_chains.clear()
         return content
 
     def _check_row_counts(self, content: PackageContent) -> None:
@@ -314,17 +308,6 @@ def _create_working_dir(run_id: str) -> str:
     return tempfile.mkdtemp(prefix=f"{run_id}-", dir=parent)
 
 
-def find_cause(error: BaseException | None, kind: type[E]) -> E | None:
-    """Return the error of a type among an error and its causes."""
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:
-        if isinstance(error, kind):
-            return error
-        seen.append(error)
-        error = error.__cause__ or error.__context__
-    return None
-
-
 def _contract_violation_message(violation: DataValidationError, run: LoadRun) -> str:
     """Return what upstream sent against which column, where, and what to do about it."""
     table = f"{run.plan.spec.dataset_name}.{violation.table_name}"
@@ -339,7 +322,7 @@ def _contract_violation_message(violation: DataValidationError, run: LoadRun) ->
         what = f"{table}.{column} is {declared} and upstream sent {sent}, {example}"
     else:
         what = str(violation)
-    scope = run.scopes.get(violation.table_name)
+    scope = run.state.partition_scopes.get(violation.table_name)
     where = f" in the run of {reprlib.repr(scope.partition_keys)}" if scope else ""
     return (
         f"{what}{where}; nothing was loaded. Change the resource's columns or its schema_contract if "
