@@ -20,7 +20,7 @@ def simple_source() -> DltResource:
     def load_dict() -> Iterator[list[dict[str, object]]]:
         """Two people with number and name: the smallest example of a pipeline.
 
-        Yields one list of two dictionaries with `id` and `name`.
+        Yields one list of two dictionaries with `id` (bigint) and `name` (text).
         """
         data: list[dict[str, object]] = [
             {"id": 1, "name": "Alice"},

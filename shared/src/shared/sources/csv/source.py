@@ -63,8 +63,7 @@ def csv_source(
             before = drop_folder.stat(path)
             metrics["bytes_read"] = metrics.get("bytes_read", 0) + before.size
             with open_csv(drop_folder, path, csv_format) as file:
-                # The file may have changed since an earlier check.
-                if problems := file.problems(on_bad_rows):
+                if problems := file.problems(on_bad_rows):  # the file may differ from a checked one
                     raise InvalidFileError("; ".join(problems))
                 for batch in file.rows():
                     yield batch.cast(schema)

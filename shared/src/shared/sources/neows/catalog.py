@@ -26,7 +26,7 @@ def neows_catalog(pages: int = 50) -> DltResource:
         pages: pages to request in a run, of 20 objects each. There are about 2,000.
     """
 
-    @dlt.resource(name="catalog", columns=CATALOG_COLUMNS, **REPLACE_PARTITIONS)
+    @dlt.resource(columns=CATALOG_COLUMNS, **REPLACE_PARTITIONS)
     def catalog() -> Iterator[Any]:
         """All near-earth objects that NASA knows, with their orbits, one row each.
 

@@ -50,6 +50,11 @@ class NeowsClient:
 
     The key is sent in a header, because error messages repeat the URL. NASA repeats the key in links, so
     it is replaced in every response.
+
+    Raises:
+        NeowsError: NASA_API_KEY has characters that a header cannot have. From each method: the response
+            is an error, or not as NeoWs describes it; the message has the window, page or object.
+        RetryLaterError: from each method: the request limit is reached.
     """
 
     def __init__(self, metrics: dict[str, int] | None = None) -> None:
@@ -57,9 +62,6 @@ class NeowsClient:
 
         Args:
             metrics: counts the requests, as `requests`.
-
-        Raises:
-            NeowsError: NASA_API_KEY has characters that a header cannot have.
         """
         self.metrics = {} if metrics is None else metrics
         self.key = settings.get("NASA_API_KEY").strip()
@@ -77,14 +79,7 @@ class NeowsClient:
         )
 
     def feed(self, first: date, last: date) -> dict[str, list[Any]]:
-        """Return the objects of the days from `first` to `last`, by day.
-
-        A day without objects is missing, as in NASA's response.
-
-        Raises:
-            NeowsError: the response is not a complete feed of these days.
-            RetryLaterError: the request limit is reached.
-        """
+        """Return the objects from `first` to `last` by day; a day without objects is missing."""
         window = f"{first} to {last}"
         query = {"start_date": first.isoformat(), "end_date": last.isoformat()}
         feed = self._get("/feed", query, window, near_earth_objects=dict)
@@ -104,12 +99,7 @@ class NeowsClient:
         return days
 
     def browse(self, page: int) -> tuple[list[dict[str, Any]], int]:
-        """Return a page of the catalog, counted from 0, and the number of pages.
-
-        Raises:
-            NeowsError: the response is not a page.
-            RetryLaterError: the request limit is reached.
-        """
+        """Return a page of the catalog, counted from 0, and the number of pages."""
         query = {"page": str(page)}
         response = self._get("/neo/browse", query, f"page {page}", near_earth_objects=list)
         try:
@@ -118,13 +108,7 @@ class NeowsClient:
             raise NeowsError(f"page {page}: the response has no number of pages.") from None
 
     def object(self, spk_id: str) -> dict[str, Any]:
-        """Return an object with its orbit and all of its close approaches.
-
-        Raises:
-            NotFoundError: NeoWs has no such object.
-            NeowsError: the response is not an object.
-            RetryLaterError: the request limit is reached.
-        """
+        """Return an object with its orbit and approaches; raise `NotFoundError` if there is none."""
         return self._get(f"/neo/{spk_id}", {}, f"object {spk_id}", close_approach_data=list)
 
     def _get(self, path: str, query: dict[str, str], what: str, **expected: type) -> dict[str, Any]:

@@ -104,9 +104,8 @@ CATALOG_COLUMNS: dict[str, TColumnSchema] = {
     **ORBIT_COLUMNS,
     "crawl_number": required_column(
         "bigint",
-        "Number of the last crawl through all pages that returned the object. If two later, complete "
-        "crawls did not return it, it left the catalog; one crawl can miss an object that moved to "
-        "another page.",
+        "The last crawl that returned the object. If two later, complete crawls did not return it, it left "
+        "the catalog; one crawl can miss an object that moved to another page.",
     ),
     **_UNMAPPED_FIELDS,
 }

@@ -97,7 +97,7 @@ def neows_summary(summarize: Callable[[], Iterable[dict[str, Any]]]) -> DltResou
             locks, so an older summary never replaces a newer one.
     """
 
-    @dlt.resource(name="daily_summary", columns=SUMMARY_COLUMNS, **REPLACE_PARTITIONS)
+    @dlt.resource(columns=SUMMARY_COLUMNS, **REPLACE_PARTITIONS)
     def daily_summary() -> Iterator[Any]:
         """The near-earth objects of a day in one row: how many, how many hazardous, the closest.
 

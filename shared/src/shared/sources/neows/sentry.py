@@ -34,12 +34,7 @@ def neows_sentry_objects(
     objects: dict[str, dict[str, Any] | None] = {}
     limits: list[RetryLaterError] = []
 
-    @dlt.transformer(
-        data_from=days_with_objects,
-        name="sentry_objects",
-        columns=SENTRY_COLUMNS,
-        **REPLACE_PARTITIONS,
-    )
+    @dlt.transformer(data_from=days_with_objects, columns=SENTRY_COLUMNS, **REPLACE_PARTITIONS)
     def sentry_objects(passed: Mapping[str, Any]) -> Iterator[Any]:
         """The objects that may hit Earth (NASA's Sentry list), with their orbits.
 
