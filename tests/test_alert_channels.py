@@ -111,7 +111,7 @@ def test_each_team_is_told_of_its_own_failures_in_its_own_channel(
         elsewhere = launch(ui, "bakery", ["bakery", "failed"])
         ui.wait_for(
             lambda: (
-                told(shop, failed, checked, "*Table is late*: shop/late")
+                told(shop, failed, checked, "*Table is stale*: shop/late")
                 and told(bakery, elsewhere)
             )
         )
@@ -133,5 +133,5 @@ def test_each_team_is_told_of_its_own_failures_in_its_own_channel(
     only = f"*Run failed*: bakery/failed\nValueError: bakery has no more\nOwner: team:bakery. {run}"
     assert bakery.texts == [only]
     logs = (tmp_path / "dev.log").read_text() + (tmp_path / "servers.log").read_text()
-    assert "The receiver that ALERTS_WEBHOOK_URL names answered 500" in logs
+    assert "The webhook in ALERTS_WEBHOOK_URL responded with 500" in logs
     assert shop.token not in logs

@@ -134,7 +134,7 @@ def test_checks_look_into_any_warehouse(
         each for each in loaded.get_asset_check_evaluations() if each.check_name == "rejected_rows"
     )
     assert not few.passed
-    assert few.description == "a.csv: 1 of 9 records rejected (11.1%)"
+    assert few.description == "a.csv: 1 of 9 rows rejected (11.1%)"
 
     neows_server.days[DAY][0]["news"] = {"a": 1}
     loaded = run("api_etl", ["nasa_neo/near_earth_objects"], instance, DAY)

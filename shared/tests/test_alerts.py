@@ -1,4 +1,4 @@
-"""Alerts: who is told what, once, and that nothing is lost where the receiver is down."""
+"""Alerts: each is sent once, to the owners, and none is lost if the webhook is down."""
 
 import logging
 import runpy
@@ -18,17 +18,17 @@ SECRET = "secret-of-the-upstream"
 
 
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebhookServer]:
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebhookServer]:
     monkeypatch.delenv("HTTPS_PROXY", raising=False)  # the client would send loopback through it
     monkeypatch.delenv("https_proxy", raising=False)
-    with WebhookServer() as made:
-        monkeypatch.setenv("ALERTS_WEBHOOK_URL", made.url)
+    with WebhookServer() as server:
+        monkeypatch.setenv("ALERTS_WEBHOOK_URL", server.url)
         monkeypatch.setenv("DAGSTER_UI_URL", "https://dagster.example.com/")
-        yield made
+        yield server
 
 
 class Location:
-    """A location with a table that may fail or become late, and the ticks of its sensor."""
+    """A location with a table that may fail or become stale, and the ticks of its sensor."""
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self.instance, self.cursor = instance, ""
@@ -60,8 +60,8 @@ class Location:
             instance=self.instance, partition_key=partition, raise_on_error=False
         ).run_id
 
-    def becomes(self, state: FreshnessState) -> None:
-        """Does what Dagster's daemon does when a table's state changes."""
+    def set_freshness(self, state: FreshnessState) -> None:
+        """Do what Dagster's daemon does when a table's state changes."""
         self.instance._report_runless_asset_event(
             FreshnessStateChange(
                 key=self.orders.key,
@@ -73,163 +73,165 @@ class Location:
 
     def tick(self, sensor: dg.SensorDefinition = alert_owners) -> str:
         context = dg.build_sensor_context(self.instance, self.cursor, definitions=self.defs)
-        answer = sensor(context)
-        assert isinstance(answer, dg.SkipReason)
+        skipped = sensor(context)
+        assert isinstance(skipped, dg.SkipReason)
         self.cursor = context.cursor or ""  # as the daemon does, unless the tick has failed
-        return str(answer.skip_message)
+        return str(skipped.skip_message)
 
 
 @pytest.fixture
-def location(instance: dg.DagsterInstance, receiver: WebhookServer) -> Location:
-    del receiver  # its address comes first
+def location(instance: dg.DagsterInstance, webhook: WebhookServer) -> Location:
+    del webhook  # its URL is set first
     return Location(instance)
 
 
-def test_a_failed_run_is_told_once_with_asset_partition_cause_owner_and_page(
-    location: Location, receiver: WebhookServer
+def test_a_failed_run_is_reported_once_with_asset_partition_cause_owner_and_url(
+    location: Location, webhook: WebhookServer
 ) -> None:
     location.error = "file 7 has no header"
     run = location.run("south")
     location.tick()
-    told = "*Run failed*: shop/orders, partition south\nValueError: file 7 has no header\n"
+    expected = "*Run failed*: shop/orders, partition south\nValueError: file 7 has no header\n"
     page = f"https://dagster.example.com/runs/{run}"
-    assert receiver.texts == [f"{told}Owner: team:shop. {page}"]
-    assert location.tick() == "Nothing failed, nothing is late."
-    assert len(receiver.texts) == 1
+    assert webhook.texts == [f"{expected}Owner: team:shop. {page}"]
+    assert location.tick() == "Nothing failed and no table is stale."
+    assert len(webhook.texts) == 1
 
 
 @pytest.mark.parametrize("severity", ["WARN", "ERROR"])
-def test_a_failed_check_is_told_with_its_severity_whether_or_not_the_run_failed(
-    location: Location, receiver: WebhookServer, severity: str
+def test_a_failed_check_is_reported_with_its_severity_whether_or_not_the_run_failed(
+    location: Location, webhook: WebhookServer, severity: str
 ) -> None:
     location.run()
     location.tick()
-    assert receiver.texts == []  # the check has passed
+    assert webhook.texts == []  # the check has passed
     location.passed, location.severity = False, severity
     run = location.run()
     location.tick()
-    (text,) = receiver.texts
-    told = f"*Check failed ({severity})*: shop/orders no_gaps, partition north: 3 rows are missing."
-    assert told in text.splitlines()
+    (text,) = webhook.texts
+    expected = (
+        f"*Check failed ({severity})*: shop/orders no_gaps, partition north: 3 rows are missing."
+    )
+    assert expected in text.splitlines()
     assert text.endswith(f"Owner: team:shop. https://dagster.example.com/runs/{run}")
     failed = severity == "ERROR"  # for it blocks
     assert text.startswith("*Run failed*: shop/orders, partition north\n*Check") == failed
     location.tick()
-    assert len(receiver.texts) == 1
+    assert len(webhook.texts) == 1
 
 
-def test_a_late_table_is_told_once_and_once_more_when_it_is_fresh_again(
-    location: Location, receiver: WebhookServer
+def test_a_stale_table_is_reported_once_and_once_more_when_it_is_fresh_again(
+    location: Location, webhook: WebhookServer
 ) -> None:
     page = "Owner: team:shop. https://dagster.example.com/assets/shop/orders"
-    location.becomes(FreshnessState.FAIL)
+    location.set_freshness(FreshnessState.FAIL)
     location.tick()
-    assert receiver.texts == [f"*Table is late*: shop/orders, last loaded never\n{page}"]
+    assert webhook.texts == [f"*Table is stale*: shop/orders, last loaded never\n{page}"]
     location.tick()
-    assert len(receiver.texts) == 1
+    assert len(webhook.texts) == 1
     location.run()
-    location.becomes(FreshnessState.PASS)
+    location.set_freshness(FreshnessState.PASS)
     location.tick()
     location.tick()
-    first, _, second = receiver.texts[-1].partition("\n")
+    first, _, second = webhook.texts[-1].partition("\n")
     assert first.startswith("*Table is fresh again*: shop/orders, last loaded 2")
     assert second == page
-    location.becomes(FreshnessState.FAIL)
+    location.set_freshness(FreshnessState.FAIL)
     location.tick()
-    assert len(receiver.texts) == 3
+    assert len(webhook.texts) == 3
 
 
-def test_without_an_address_nothing_is_sent_and_the_tick_names_the_variable(
-    location: Location, receiver: WebhookServer, monkeypatch: pytest.MonkeyPatch
+def test_without_a_url_nothing_is_sent_and_the_tick_names_the_variable(
+    location: Location, webhook: WebhookServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ALERTS_WEBHOOK_URL")
-    location.error = "nobody's news"
+    location.error = "old error"
     location.run()
-    assert location.tick() == "Nobody is told of failures: ALERTS_WEBHOOK_URL is not set."
+    assert location.tick() == "Alerts are disabled: ALERTS_WEBHOOK_URL is not set."
     assert location.cursor == ""
-    monkeypatch.setenv("ALERTS_WEBHOOK_URL", receiver.url)
+    monkeypatch.setenv("ALERTS_WEBHOOK_URL", webhook.url)
     restarted = runpy.run_path(alerts.__file__)["alert_owners"]
     location.tick(restarted)
-    assert receiver.texts == []
-    location.error = "somebody's news"
+    assert webhook.texts == []
+    location.error = "new error"
     location.run()
     location.tick(restarted)
-    assert ["somebody's news" in text for text in receiver.texts] == [True]
+    assert ["new error" in text for text in webhook.texts] == [True]
 
 
-@pytest.mark.parametrize(("address", "status"), [("", "STOPPED"), ("http://127.0.0.1", "RUNNING")])
-def test_the_address_is_the_sensor_s_switch(
-    address: str, status: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("url", "status"), [("", "STOPPED"), ("http://127.0.0.1", "RUNNING")])
+def test_the_url_switches_the_sensor_on(
+    url: str, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ALERTS_WEBHOOK_URL", address)
+    monkeypatch.setenv("ALERTS_WEBHOOK_URL", url)
     loaded = runpy.run_path(alerts.__file__)["alert_owners"]
     assert loaded.default_status is dg.DefaultSensorStatus[status]
 
 
-def test_a_receiver_that_fails_is_told_again_and_its_address_stays_secret(
+def test_an_alert_is_sent_again_after_a_failure_and_the_url_stays_secret(
     location: Location,
-    receiver: WebhookServer,
+    webhook: WebhookServer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     location.error = "file 7 has no header"
     location.run()
-    location.becomes(FreshnessState.FAIL)
-    receiver.failures = [500, 429]
+    location.set_freshness(FreshnessState.FAIL)
+    webhook.failures = [500, 429]
     for status in (500, 429):
-        with pytest.raises(alerts.AlertDeliveryError, match=f"answered {status}") as told:
+        with pytest.raises(alerts.AlertDeliveryError, match=f"responded with {status}") as raised:
             location.tick()
-        assert "ALERTS_WEBHOOK_URL" in str(told.value)
-        assert receiver.token not in str(told.value)  # which this receiver repeats
-    for address in (
-        f"http://127.0.0.1:9/{receiver.token}",
-        f"hooks.example.com/{receiver.token}",
-        f"http://hooks:{receiver.token}/",
-        f"http://127.0.0.1/{receiver.token} a",
+        assert "ALERTS_WEBHOOK_URL" in str(raised.value)
+        assert webhook.token not in str(raised.value)  # which this webhook repeats
+    for url in (
+        f"http://127.0.0.1:9/{webhook.token}",
+        f"hooks.example.com/{webhook.token}",
+        f"http://hooks:{webhook.token}/",
+        f"http://127.0.0.1/{webhook.token} a",
     ):
-        monkeypatch.setenv("ALERTS_WEBHOOK_URL", address)
-        with pytest.raises(alerts.AlertDeliveryError, match="could not be reached") as told:
+        monkeypatch.setenv("ALERTS_WEBHOOK_URL", url)
+        with pytest.raises(alerts.AlertDeliveryError, match="could not be reached") as raised:
             location.tick()
-        assert receiver.token not in str(told.getrepr(style="long"))
-    monkeypatch.setenv("ALERTS_WEBHOOK_URL", receiver.url)
+        assert webhook.token not in str(raised.getrepr(style="long"))
+    monkeypatch.setenv("ALERTS_WEBHOOK_URL", webhook.url)
     location.tick()
-    (text,) = receiver.texts
+    (text,) = webhook.texts
     assert "*Run failed*" in text
-    assert "*Table is late*" in text
-    assert receiver.token not in caplog.text
+    assert "*Table is stale*" in text
+    assert webhook.token not in caplog.text
 
 
-def test_a_message_holds_no_secret_not_even_half_of_one(
-    location: Location, receiver: WebhookServer, monkeypatch: pytest.MonkeyPatch
+def test_a_message_has_no_secret_and_no_part_of_one(
+    location: Location, webhook: WebhookServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UPSTREAM_TOKEN", SECRET)
     start = "x" * (alerts.MAX_ERROR_CHARS - len("ValueError: ") - 5)
     location.error = f"{start}{SECRET}"
     location.run()
-    location.error = f"see {receiver.url}?{SECRET}"
+    location.error = f"see {webhook.url}?{SECRET}"
     location.run()
     location.tick()
-    (text,) = receiver.texts
+    (text,) = webhook.texts
     assert "xx***" in text
     assert "see ***?***" in text
-    for part in (SECRET[:5], receiver.token):
+    for part in (SECRET[:5], webhook.token):
         assert part not in text
 
 
-def test_a_long_error_is_cut_and_its_page_is_still_told(
-    location: Location, receiver: WebhookServer
+def test_a_long_error_is_truncated_and_its_url_is_kept(
+    location: Location, webhook: WebhookServer
 ) -> None:
     location.error = "long " * 100_000
     run = location.run()
     location.tick()
-    (text,) = receiver.texts
+    (text,) = webhook.texts
     assert len(text) < 1_000
     assert text.endswith(f"runs/{run}")
 
 
-def test_many_failures_are_one_message_that_counts_what_it_leaves_out(
-    location: Location, receiver: WebhookServer, monkeypatch: pytest.MonkeyPatch
+def test_many_failures_are_one_message_that_counts_what_it_omits(
+    location: Location, webhook: WebhookServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alerts, "MAX_MESSAGE_CHARS", 800)
     monkeypatch.setattr(alerts, "MAX_RUNS_PER_TICK", 3)
@@ -238,22 +240,24 @@ def test_many_failures_are_one_message_that_counts_what_it_leaves_out(
         location.run()
     location.tick()
     location.tick()
-    first, second = receiver.texts
+    first, second = webhook.texts
     assert first.count("*Run failed*") == 2
     assert first.endswith("and 1 more: https://dagster.example.com/runs")
     assert second.count("*Run failed*") == 1
     assert len(first) < 900
 
 
-def test_an_error_s_text_calls_no_channel(location: Location, receiver: WebhookServer) -> None:
+def test_the_text_of_an_error_notifies_no_channel(
+    location: Location, webhook: WebhookServer
+) -> None:
     location.error = "<!channel> & <@U123>"
     location.run()
     location.tick()
-    assert "&lt;!channel&gt; &amp; &lt;@U123&gt;" in receiver.texts[0]
+    assert "&lt;!channel&gt; &amp; &lt;@U123&gt;" in webhook.texts[0]
 
 
-def test_a_job_without_assets_is_told_by_its_name_and_its_owner(
-    instance: dg.DagsterInstance, receiver: WebhookServer
+def test_a_job_without_assets_is_reported_by_its_name_and_its_owner(
+    instance: dg.DagsterInstance, webhook: WebhookServer
 ) -> None:
     @dg.op
     def stops() -> None:
@@ -267,5 +271,5 @@ def test_a_job_without_assets_is_told_by_its_name_and_its_owner(
     run = tidy.execute_in_process(instance=instance, raise_on_error=False).run_id
     alert_owners(dg.build_sensor_context(instance, definitions=defs))
     page = f"{settings.get('DAGSTER_UI_URL')}runs/{run}"
-    told = f"*Run failed*: tidy\nValueError: no more\nOwner: team:tidy. {page}"
-    assert receiver.texts == [told]
+    expected = f"*Run failed*: tidy\nValueError: no more\nOwner: team:tidy. {page}"
+    assert webhook.texts == [expected]

@@ -320,7 +320,7 @@ def test_a_dropped_file_loads_its_good_records_and_keeps_every_bad_one(
         assert [(row["line"], row["raw"]) for row in rejected()] == [(12, bad[0]), (53, bad[1])]
     (check,) = (c for c in result.get_asset_check_evaluations() if c.check_name == "rejected_rows")
     assert check.passed
-    assert check.description == "x.csv: 2 of 52 records rejected (3.8%)"
+    assert check.description == "x.csv: 2 of 52 rows rejected (3.8%)"
     assert check.metadata["rejected"].value == 2
 
     (drop / "x.csv").write_text(HEADER + good * 5 + bad[2] + "\n")

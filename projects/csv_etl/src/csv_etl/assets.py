@@ -198,5 +198,5 @@ unique_prices, unique_daily_prices, unique_prices_by_file = (
     for table in DESCRIPTIONS
 )
 few_rejected_rows = build_rejected_rows_check(
-    asset_key("csv_data", "share_prices_by_file"), most=0.05
+    asset_key("csv_data", "share_prices_by_file"), max_ratio=0.05
 )

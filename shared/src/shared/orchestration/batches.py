@@ -1,4 +1,4 @@
-"""A run in batches of partitions: what is pending, how far it is, and when it is retried."""
+"""A run in batches of partitions: which are pending, the progress, and when it is retried."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,23 @@ from typing import Any
 
 import dagster as dg
 
+from shared.orchestration.dagster_internals import (
+    materialized_partitions,
+    retry_number,
+    run_records,
+)
 from shared.orchestration.partitions import PARTITION_METADATA
 from shared.sources.protocol import RetryLaterError
 
 ONLY_MISSING = "etl/only_missing"
-"""The run tag that leaves out partitions which any run has materialized before."""
+"""The run tag that skips partitions which any run has materialized before."""
 
 MAX_RETRIES = 100
-"""How often a run comes back to an upstream that takes no more requests for now."""
+"""How often a run retries when upstream accepts no more requests for now."""
 
 
 def latest_metadata(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dict[str, Any]:
-    """Return what an asset's latest materialization says of each of its partitions."""
+    """Return the metadata of an asset's latest materialization that each partition has."""
     event = context.instance.get_latest_materialization_event(key)
     latest = event.asset_materialization if event else None
     metadata = latest.metadata if latest else {}
@@ -27,38 +32,31 @@ def latest_metadata(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dict
 
 
 def pending_partitions(context: dg.AssetExecutionContext) -> list[str]:
-    """Return the run's partitions without those that it need not load any more."""
+    """Return the run's partitions without those that are already loaded."""
     loaded: set[str] = set()
     if context.run.tags.get(ONLY_MISSING) == "true":
         loaded |= set.intersection(
-            *(
-                context.instance.get_materialized_partitions(key)
-                for key in context.selected_asset_keys
-            )
+            *(materialized_partitions(context.instance, key) for key in context.selected_asset_keys)
         )
     loaded |= _loaded_in_this_run(context).keys()
     return [partition for partition in context.partition_keys if partition not in loaded]
 
 
 def _loaded_in_this_run(context: dg.AssetExecutionContext) -> dict[str, Mapping[str, Any]]:
-    """Return the partitions that an earlier try of the step has loaded, for all of its assets.
+    """Return the partitions that earlier attempts of the step loaded for all of its assets.
 
-    Each has the metadata of its materialization, with the run's progress.
+    The values are the metadata of their materializations, with the run's progress.
     """
     loaded: dict[dg.AssetKey, dict[str, Mapping[str, Any]]] = {
         key: {} for key in context.selected_asset_keys
     }
-    cursor, more = None, context.retry_number > 0
-    while more:
-        page = context.instance.get_records_for_run(
-            context.run.run_id, cursor, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
-        )
-        cursor, more = page.cursor, page.has_more
-        for record in page.records:
-            event = record.asset_materialization
-            if event and event.asset_key in loaded and event.partition is not None:
-                values = {name: value.value for name, value in event.metadata.items()}
-                loaded[event.asset_key][event.partition] = values
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    is_retry = retry_number(context) > 0
+    for record in run_records(context.instance, context.run.run_id, kind) if is_retry else ():
+        event = record.asset_materialization
+        if event and event.asset_key in loaded and event.partition is not None:
+            values = {name: value.value for name, value in event.metadata.items()}
+            loaded[event.asset_key][event.partition] = values
     in_all_assets = set.intersection(*(set(partitions) for partitions in loaded.values()))
     first = next(iter(loaded.values()))
     return {key: metadata for key, metadata in first.items() if key in in_all_assets}
@@ -67,27 +65,27 @@ def _loaded_in_this_run(context: dg.AssetExecutionContext) -> dict[str, Mapping[
 def retry_request(
     context: dg.AssetExecutionContext, why: RetryLaterError, progress: "BatchProgress", loaded: bool
 ) -> dg.RetryRequested:
-    """Log, and return, the request that Dagster retries the step later.
+    """Log and return the request that Dagster retries the step later.
 
-    A try that has loaded something uses up none of the `MAX_RETRIES`.
+    An attempt that has loaded something does not count as one of the `MAX_RETRIES`.
     """
     context.log.warning(
-        "%s %s Dagster tries again in %.0f s.", why, progress.summary(), why.retry_after
+        "%s %s Dagster retries in %.0f s.", why, progress.summary(), why.retry_after
     )
-    free = context.retry_number if loaded else 0
+    free = retry_number(context) if loaded else 0
     return dg.RetryRequested(max_retries=free + MAX_RETRIES, seconds_to_wait=why.retry_after)
 
 
 @dataclass
 class BatchProgress:
-    """How far a run in batches is.
+    """The progress of a run in batches.
 
     Attributes:
-        total: the partitions it is to load.
-        completed: those that have loaded.
-        rows: the rows they brought, of all resources.
-        requests: the requests they took, where the source counts them.
-        completed_before: those of `completed` that loaded in an earlier try.
+        total: the number of partitions to load.
+        completed: the number of partitions that are loaded.
+        rows: the rows loaded, of all resources.
+        requests: the requests sent, if the source counts them.
+        completed_before: those of `completed` that an earlier attempt loaded.
     """
 
     total: int
@@ -99,7 +97,7 @@ class BatchProgress:
 
     @classmethod
     def of(cls, context: dg.AssetExecutionContext, pending: Sequence[str]) -> "BatchProgress":
-        """Return the progress at the start of a try."""
+        """Return the progress at the start of an attempt."""
         loaded = _loaded_in_this_run(context)
         latest = max(
             loaded.values(), key=lambda metadata: metadata.get("run_partitions", 0), default={}
@@ -121,7 +119,7 @@ class BatchProgress:
             self.requests += metadata.get("requests", 0)
 
     def summary(self) -> str:
-        """Return how far the run is, and what remains at this pace."""
+        """Return the progress as text, with the time that remains at this pace."""
         remaining = self.total - self.completed
         text = f"{self.completed:,} of {self.total:,} partitions, {self.rows:,} rows"
         if self.completed == self.completed_before or not remaining:
@@ -136,7 +134,7 @@ class BatchProgress:
         return f"{text}; about {timedelta(seconds=round(seconds))} to go."
 
     def metadata(self) -> dict[str, Any]:
-        """Return the same for Dagster."""
+        """Return the progress as Dagster's metadata."""
         return {
             "run_partitions": self.completed,
             "run_partitions_left": self.total - self.completed,

@@ -1,4 +1,4 @@
-"""Asset checks that any location may put on its tables; they look at what has landed."""
+"""Asset checks for any location's tables; they query the warehouse."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from shared import warehouse
 from shared.orchestration.failures import as_dagster_failure
 from shared.sources.csv.source import rejected_table
 
-_SHOWN = 5  # files, and records, in a check's result
+_MAX_EXAMPLES = 5  # files and rows in a check's result
 
 
 def build_unique_rows_check(
@@ -16,87 +16,86 @@ def build_unique_rows_check(
     columns: Sequence[str],
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
 ) -> dg.AssetChecksDefinition:
-    """Makes the check that no two rows of a table are the same thing; a doubled load shows here.
+    """Return the check that a table has no duplicate rows.
 
-    It reads the whole table: 20 million rows take seven seconds, in which no load begins. Two rows
-    without a value count as the same.
+    It reads the whole table: 20 million rows take seven seconds, in which no load starts. Null values
+    count as equal.
 
     Args:
         asset: the table's key, `[dataset, table]`.
-        columns: what tells one thing from another.
-        severity: WARN where upstream may send a thing twice.
+        columns: the columns that identify a row.
+        severity: WARN if upstream may send duplicates.
     """
     names = ", ".join(map(warehouse.quote_identifier, columns))
 
     @dg.asset_check(
-        asset=asset, description=f"Each {', '.join(columns)} stands in the table once, not twice."
+        asset=asset, description=f"No two rows of the table have the same {', '.join(columns)}."
     )
     def rows_are_unique() -> dg.AssetCheckResult:
-        with as_dagster_failure():  # the table may not be there yet
-            doubled = warehouse.query(f"""
-                SELECT {names}, count(*) AS "rows that are the same" FROM {warehouse.quote_identifier(*asset.path)}
-                GROUP BY {names} HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT {_SHOWN}
+        with as_dagster_failure():  # the table may not exist yet
+            duplicates = warehouse.query(f"""
+                SELECT {names}, count(*) AS "duplicate rows" FROM {warehouse.quote_identifier(*asset.path)}
+                GROUP BY {names} HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT {_MAX_EXAMPLES}
             """)
-        told = [
-            f"{', '.join(str(row[column]) for column in columns)}: {row['rows that are the same']} times"
-            for row in doubled
+        examples = [
+            f"{', '.join(str(row[column]) for column in columns)}: {row['duplicate rows']} times"
+            for row in duplicates
         ]
         return dg.AssetCheckResult(
-            passed=not doubled,
+            passed=not duplicates,
             severity=severity,
-            description="; ".join(told) or "all rows are unique",
+            description="; ".join(examples) or "all rows are unique",
         )
 
     return rows_are_unique
 
 
-def build_rejected_rows_check(asset: dg.AssetKey, most: float) -> dg.AssetChecksDefinition:
-    """Makes the check of a table that a CSV source loads with `on_bad_rows="quarantine"`.
+def build_rejected_rows_check(asset: dg.AssetKey, max_ratio: float) -> dg.AssetChecksDefinition:
+    """Return the check of a table that a CSV source loads with `on_bad_rows="quarantine"`.
 
-    Its result shows how many records stand in `<table>_rejected`, and the first of them; it fails
-    where a file had more than a stated share.
+    Its result has the number of rows in `<table>_rejected` and the first of them. It fails if a file
+    exceeds the ratio.
 
     Args:
         asset: the table's key, `[dataset, table]`.
-        most: the share of a file's records that may be rejected, from 0 to 1.
+        max_ratio: the share of a file's rows that may be rejected, from 0 to 1.
     """
     dataset, table = asset.path
     rejected = warehouse.quote_identifier(dataset, rejected_table(table))
 
     @dg.asset_check(
         asset=asset,
-        description=f"No file has more than {most:.1%} of its records rejected; those stand in "
+        description=f"No file has more than {max_ratio:.1%} of its rows rejected. Rejected rows are in "
         f"{dataset}.{rejected_table(table)}.",
     )
     def rejected_rows() -> dg.AssetCheckResult:
         files = warehouse.query(f"""
-            WITH landed AS (
+            WITH loaded AS (
                 SELECT file_name, 0 AS bad FROM {warehouse.quote_identifier(dataset, table)}
                 UNION ALL SELECT file_name, 1 FROM {rejected}
             )
-            SELECT file_name, sum(bad)::BIGINT AS bad, count(*) AS records, avg(bad)::DOUBLE AS share
-            FROM landed GROUP BY file_name HAVING sum(bad) > 0 ORDER BY 4 DESC, 1
+            SELECT file_name, sum(bad)::BIGINT AS bad, count(*) AS total, avg(bad)::DOUBLE AS ratio
+            FROM loaded GROUP BY file_name HAVING sum(bad) > 0 ORDER BY 4 DESC, 1
         """)
-        told = [
-            f"{file['file_name']}: {file['bad']} of {file['records']} records rejected "
-            f"({file['share']:.1%})"
+        messages = [
+            f"{file['file_name']}: {file['bad']} of {file['total']} rows rejected ({file['ratio']:.1%})"
             for file in files
         ]
-        first = warehouse.query(f"""
+        examples = warehouse.query(f"""
             SELECT file_name, line, reason, left(raw, 100) AS raw
-            FROM {rejected} ORDER BY file_name, line LIMIT {_SHOWN}
+            FROM {rejected} ORDER BY file_name, line LIMIT {_MAX_EXAMPLES}
         """)
         return dg.AssetCheckResult(
-            passed=all(file["share"] <= most for file in files),
-            description="; ".join(told[:_SHOWN]) or "no record was rejected",
+            passed=all(file["ratio"] <= max_ratio for file in files),
+            description="; ".join(messages[:_MAX_EXAMPLES]) or "no row was rejected",
             metadata={
                 "rejected": sum(file["bad"] for file in files),
-                "largest share": max((file["share"] for file in files), default=0.0),
-                "files with rejected records": len(files),
-                "first rejected": dg.MetadataValue.table(
+                "max ratio": max((file["ratio"] for file in files), default=0.0),
+                "files with rejected rows": len(files),
+                "examples": dg.MetadataValue.table(
                     [
                         dg.TableRecord({name: str(value) for name, value in row.items()})
-                        for row in first
+                        for row in examples
                     ],
                     schema=dg.TableSchema(
                         [dg.TableColumn(name) for name in ("file_name", "line", "reason", "raw")]

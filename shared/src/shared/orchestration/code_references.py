@@ -11,24 +11,23 @@ from shared import settings
 
 
 def with_code_references(assets: Iterable[Any]) -> list[Any]:
-    """Returns a location's assets with links to their lines, and to the README above them.
+    """Return a location's assets with links to their code and to their project's README.
 
-    Where `REPOSITORY_URL` is set they are addresses there, else files of this machine, which an
-    editor opens.
+    The links are URLs in the repository if `REPOSITORY_URL` is set, otherwise local files.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # Dagster's code references
-        return [_linked(asset) for asset in dg.with_source_code_references(list(assets))]
+        return [_with_links(asset) for asset in dg.with_source_code_references(list(assets))]
 
 
-def _linked(asset: Any) -> Any:
-    def link(spec: dg.AssetSpec) -> dg.AssetSpec:
+def _with_links(asset: Any) -> Any:
+    def add_links(spec: dg.AssetSpec) -> dg.AssetSpec:
         references = spec.metadata["dagster/code_references"].value.code_references
         files = [*references, *_readme(Path(references[-1].file_path))]
-        linked = dg.CodeReferencesMetadataValue(code_references=[_address(file) for file in files])
-        return spec.merge_attributes(metadata={"dagster/code_references": linked})
+        links = dg.CodeReferencesMetadataValue(code_references=[_reference(file) for file in files])
+        return spec.merge_attributes(metadata={"dagster/code_references": links})
 
-    return asset.map_asset_specs(link) if isinstance(asset, dg.AssetsDefinition) else asset
+    return asset.map_asset_specs(add_links) if isinstance(asset, dg.AssetsDefinition) else asset
 
 
 def _readme(source: Path) -> Iterable[dg.LocalFileCodeReference]:
@@ -42,7 +41,7 @@ def _readme(source: Path) -> Iterable[dg.LocalFileCodeReference]:
             return
 
 
-def _address(
+def _reference(
     file: dg.LocalFileCodeReference,
 ) -> dg.LocalFileCodeReference | dg.UrlCodeReference:
     repository, root = settings.get("REPOSITORY_URL"), settings.workspace_root()

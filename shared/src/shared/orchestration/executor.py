@@ -1,4 +1,4 @@
-"""Where a run's steps are executed: in its own process, or by workers on several machines."""
+"""Where a run's steps are executed: in the run's process, or by workers on several machines."""
 
 import dagster as dg
 
@@ -6,9 +6,9 @@ from shared import settings
 
 
 def executor() -> dg.ExecutorDefinition:
-    """Returns what executes a location's steps: the run's own process, unless there are workers.
+    """Return the executor of a location: the run's process, or workers if they are configured.
 
-    Importing Dagster and dlt takes seconds, so a process for each step is no third choice.
+    A process for each step is not an option: importing Dagster and dlt takes seconds.
     """
     if not settings.get("WORKERS_REDIS_URL"):
         return dg.in_process_executor

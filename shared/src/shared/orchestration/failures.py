@@ -1,4 +1,4 @@
-"""What a person reads of a load that failed: what went wrong and where, not a stack of libraries."""
+"""Short messages for failed loads: what went wrong and where, without the frames of libraries."""
 
 import traceback
 from collections.abc import Iterator
@@ -12,32 +12,32 @@ from shared import settings
 from shared.redaction import redact
 
 _LIBRARIES = {Path(module.__file__).parents[1] for module in (traceback, dlt) if module.__file__}
-_SHOWN = 4  # lines of the workspace's own code
+_MAX_LINES = 4  # of the workspace's own code
 
 
 @contextmanager
-def as_dagster_failure(but: tuple[type[Exception], ...] | type[Exception] = ()) -> Iterator[None]:
-    """Turns whatever is raised inside into a failure that Dagster shows in its own words first.
+def as_dagster_failure(passthrough: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Convert what is raised inside to a `Failure`, whose message Dagster shows first.
 
-    The whole stack goes to the run's log, at the level DEBUG. Secrets go nowhere.
+    The full traceback goes to the run's log, at the level DEBUG. Secrets are redacted.
 
     Args:
-        but: what is raised as it is.
+        passthrough: the errors that are raised unchanged.
 
     Raises:
-        Failure: with the error's text, and the lines of the workspace's own code it came through.
+        Failure: with the error's text, and the last lines of the workspace's code in its traceback.
     """
     try:
         yield
     except dg.RetryRequested:
         raise
     except Exception as error:
-        if isinstance(error, but):
+        if isinstance(error, passthrough):
             raise
-        cause = unwrapped(error)
+        cause = unwrap_cause(error)
         if isinstance(cause, dg.RetryRequested):
             raise cause from None
-        if isinstance(cause, dg.Failure):  # a source's own words
+        if isinstance(cause, dg.Failure):  # the source's own message
             raise dg.Failure(
                 redact(cause.description or ""),
                 metadata=cause.metadata,
@@ -48,8 +48,8 @@ def as_dagster_failure(but: tuple[type[Exception], ...] | type[Exception] = ()) 
         raise dg.Failure(text, metadata={"traceback": "\n".join(_lines(cause))}) from None
 
 
-def unwrapped(error: BaseException) -> BaseException:
-    """Returns what dlt wraps into errors of its own, one for each step it passed."""
+def unwrap_cause(error: BaseException) -> BaseException:
+    """Return the error that dlt wraps into its own errors, one for each step."""
     while type(error).__module__.startswith("dlt.") and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -60,6 +60,6 @@ def _lines(error: BaseException) -> list[str]:
     frames = [
         f"{path.relative_to(root) if path.is_relative_to(root) else path}:{frame.lineno} in {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
-        if not any((path := Path(frame.filename)).is_relative_to(each) for each in _LIBRARIES)
+        if not any((path := Path(frame.filename)).is_relative_to(folder) for folder in _LIBRARIES)
     ]
-    return frames[-_SHOWN:]
+    return frames[-_MAX_LINES:]

@@ -1,4 +1,4 @@
-"""What a person sees of a load in Dagster: how much came, since when, and what it looks like."""
+"""The metadata that Dagster shows for a load: row counts, their history, and a preview."""
 
 import base64
 import json
@@ -14,22 +14,22 @@ from shared import warehouse
 from shared.warehouse import TableStats
 
 MAX_RUNS_IN_HISTORY = 30
-"""Runs in the chart of rows."""
+"""The number of runs in the chart of rows."""
 
 ROW_HISTORY_KEY = "row_history"
-"""The metadata from which the next run makes the chart: `number=rows` of each run."""
+"""The metadata from which the next run draws the chart: `run=rows` for each run."""
 
 _MAX_EXACT_INTEGER = 2**53
 _MAX_VALUE_CHARS = 60  # of a value in a preview
 _WIDTH, _HEIGHT = 8, 40  # of a bar, in pixels
-_COLOR = "#4c78a8"  # seen on white and on black
+_COLOR = "#4c78a8"  # readable on white and on black
 
 _COLUMNS_OF_DLT = {
-    "_dlt_load_id": "The load that brought the row; _dlt_loads has its time.",
-    "_dlt_id": "The row's own number, which dlt gives.",
-    "_dlt_parent_id": "The row of the parent table that this one was nested in: its _dlt_id.",
-    "_dlt_root_id": "The row of the outermost table: its _dlt_id.",
-    "_dlt_list_idx": "The place in the nested list, from 0.",
+    "_dlt_load_id": "The load that inserted the row; _dlt_loads has its time.",
+    "_dlt_id": "The row's identifier, set by dlt.",
+    "_dlt_parent_id": "The _dlt_id of the row in the parent table.",
+    "_dlt_root_id": "The _dlt_id of the row in the root table.",
+    "_dlt_list_idx": "The position in the nested list, from 0.",
 }
 
 
@@ -40,11 +40,11 @@ def load_metadata(
     plan: warehouse.LoadPlan,
     result: warehouse.LoadResult,
 ) -> dict[str, Any]:
-    """Return what Dagster shows of a table's load, what people look for first.
+    """Return the metadata of a table's load, the most important first.
 
-    `rows_loaded` is what this load brought, 0 included; `dagster/row_count` what the table holds now;
-    `replaced` the files or days whose rows were replaced; `bytes_read` what was read, if the source
-    counts it, else the size of dlt's files. dlt's `jobs` and the schemas of nested tables come last.
+    `rows_loaded` counts the rows of this load, `dagster/row_count` those of the table; `replaced` names
+    the files or days whose rows were replaced; `bytes_read` is what the source counts, or the size of
+    dlt's files. dlt's `jobs` and the schemas of nested tables come last.
     """
     schema, dataset = result.schema, plan.spec.dataset_name
     table = schema.naming.normalize_table_identifier(str(resource.table_name))
@@ -83,8 +83,8 @@ def load_metadata(
 
 
 def column_schema(table: str, schema: Schema) -> dg.TableSchema:
-    """Returns a table's columns with their descriptions, and leaves dlt's schema as it is."""
-    if table not in schema.tables:  # nothing has come for it yet
+    """Return a table's columns with their descriptions; dlt's schema stays unchanged."""
+    if table not in schema.tables:  # no row was loaded yet
         return dg.TableSchema(columns=[])
     shown = {"name", "data_type", "description", "nullable", "unique"}
     return dg.TableSchema(
@@ -105,7 +105,7 @@ def column_schema(table: str, schema: Schema) -> dg.TableSchema:
 
 
 def table_metadata(stats: TableStats) -> dict[str, Any]:
-    """Return a preview of the rows, and the row counts of related tables; nothing that is empty."""
+    """Return a preview of the rows and the row counts of related tables, without empty ones."""
     shown: dict[str, Any] = {}
     if stats.preview:
         shown["preview"] = _table(stats.preview)
@@ -117,7 +117,7 @@ def table_metadata(stats: TableStats) -> dict[str, Any]:
 
 
 def describe_scope(scope: warehouse.PartitionScope) -> str:
-    """Return which partitions a load replaced: the one, or the first, the last and the number."""
+    """Return which partitions a load replaced: one, or the first, the last and the number."""
     first, last = min(scope.partition_keys), max(scope.partition_keys)
     if first == last:
         return f"{scope.column} {first}"
@@ -132,7 +132,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 
 def _cell(value: object) -> str | int | float | bool:
-    # Of numbers the browser reads no more than JavaScript has.
+    # JavaScript, and so the UI, rounds larger integers.
     if isinstance(value, int | float) and abs(value) < _MAX_EXACT_INTEGER:
         return value
     if isinstance(value, memoryview):
@@ -144,18 +144,18 @@ def _cell(value: object) -> str | int | float | bool:
 def row_history(
     instance: dg.DagsterInstance, asset: dg.AssetKey, run_id: str, rows: int
 ) -> dict[str, Any]:
-    """Returns a chart of the rows that an asset's recent runs brought, this one last.
+    """Return a chart of the rows that an asset's recent runs loaded, this one last.
 
-    The asset's latest materialization tells what came before, so that one event is read, however
-    many partitions a run has. Of two runs that end at the same moment one may be missing later.
+    The history is read from the asset's latest materialization: one event, however many partitions a
+    run has. If two runs end concurrently, one may be missing in later charts.
     """
     latest = instance.get_latest_materialization_event(asset)
-    before = latest.asset_materialization if latest else None
-    told = before.metadata.get(ROW_HISTORY_KEY) if before else None
-    entries = [entry.split("=") for entry in str(told.value if told else "").split()]
+    previous = latest.asset_materialization if latest else None
+    history = previous.metadata.get(ROW_HISTORY_KEY) if previous else None
+    entries = [entry.split("=") for entry in str(history.value if history else "").split()]
     recent = {run: int(count) for run, count in entries}
-    this_run = run_id[:8]  # as the UI shows it; a run that goes on adds to its own bar
-    recent[this_run] = rows + recent.pop(this_run, 0)
+    short_id = run_id[:8]  # as the UI shows it; a run that continues adds to its bar
+    recent[short_id] = rows + recent.pop(short_id, 0)
     recent = dict(list(recent.items())[-MAX_RUNS_IN_HISTORY:])
     return {
         "rows_over_recent_runs": dg.MetadataValue.md(sparkline(list(recent.values()))),
@@ -164,17 +164,17 @@ def row_history(
 
 
 def sparkline(numbers: Sequence[int]) -> str:
-    """Returns a bar for each number as a picture in Markdown, short enough to be shown inline."""
-    most = max(*numbers, 1)
+    """Return a bar chart of numbers as an image in Markdown, small enough for a table cell."""
+    maximum = max(*numbers, 1)
     height = _HEIGHT - 2
     bars = "".join(
-        f"M{place * _WIDTH + 3} {_HEIGHT}v-{max(1, round(number / most * height))}"
-        for place, number in enumerate(numbers)
+        f"M{position * _WIDTH + 3} {_HEIGHT}v-{max(1, round(number / maximum * height))}"
+        for position, number in enumerate(numbers)
     )
-    picture = (
+    svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{len(numbers) * _WIDTH}" '
         f'height="{_HEIGHT}"><path stroke="{_COLOR}" stroke-width="6" d="{bars}"/></svg>'
     )
-    encoded = base64.b64encode(picture.encode()).decode()
-    runs = f"{len(numbers)} runs, at most {most:,}" if len(numbers) > 1 else "the first run"
+    encoded = base64.b64encode(svg.encode()).decode()
+    runs = f"{len(numbers)} runs, at most {maximum:,}" if len(numbers) > 1 else "the first run"
     return f"![rows of {runs}](data:image/svg+xml;base64,{encoded}) {numbers[-1]:,} rows; {runs}"

@@ -1,4 +1,4 @@
-"""What Dagster records for each partition of a load."""
+"""Materializations and metadata that Dagster stores for each partition of a load."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,9 +9,9 @@ from shared import warehouse
 from shared.orchestration.metadata import ROW_HISTORY_KEY
 
 PARTITION_METADATA = ("dlt_load_id", ROW_HISTORY_KEY, "dagster/row_count", "dagster/table_name")
-"""What each partition's materialization has of its load's metadata."""
+"""The metadata of a load that each of its partitions has."""
 
-_MAX_PARTITIONS_WITH_METADATA = 100  # Dagster takes longer for each, the more a run has
+_MAX_PARTITIONS_WITH_METADATA = 100  # with more, Dagster needs more time for each
 
 
 def partition_row_counts(
@@ -22,11 +22,13 @@ def partition_row_counts(
     replaced = load.scopes.get(table)
     rows = load.tables[table].partition_row_counts
     if replaced is None or not rows.keys() <= set(replaced.partition_keys):
-        return {}  # the database writes the values in another way
-    # A partition has the name of its value, or the value at the same position.
+        return {}  # the database formats the values differently
+    # A partition's key is the value of the partition column, or it is at the same position.
     values = dict.fromkeys(replaced.partition_keys)
-    others = dict(zip(partitions, values, strict=False)) if len(values) == len(partitions) else {}
-    named = {key: key if key in values else others.get(key) for key in partitions}
+    by_position = (
+        dict(zip(partitions, values, strict=True)) if len(values) == len(partitions) else {}
+    )
+    named = {key: key if key in values else by_position.get(key) for key in partitions}
     return {
         partition: {"dagster/partition_row_count": rows.get(value, 0)}
         for partition, value in named.items()
@@ -41,16 +43,16 @@ def attach_partition_metadata(
     partition_metadata: Mapping[str, Any] | None = None,
     earlier_counts: Mapping[str, dict[str, int]] | None = None,
 ) -> Any:
-    """Return a materialization whose metadata is on the run's last partition alone.
+    """Return a materialization, and attach its metadata to the run's last partition only.
 
-    Dagster would write it, with preview and columns, once for each of thousands of partitions.
+    Dagster would store it, with preview and columns, once for each of thousands of partitions.
 
     Args:
-        context: of the run.
+        context: the run's.
         result: the materialization.
-        load: what the load did.
-        partition_metadata: what each partition gets.
-        earlier_counts: the row counts of partitions that the run's earlier loads replaced.
+        load: the result of the load.
+        partition_metadata: metadata for each partition.
+        earlier_counts: the row counts of partitions that earlier loads of the run replaced.
     """
     if not isinstance(context, dg.AssetExecutionContext) or not (
         context.has_partition_key or context.has_partition_key_range
@@ -62,7 +64,7 @@ def attach_partition_metadata(
         for partition, counts in rows.items():
             context.add_asset_metadata(counts, result.asset_key, partition)
     context.add_asset_metadata(result.metadata, result.asset_key, partitions[-1])
-    # Dagster writes partitions that are not days in any order, and readers of the latest event need these.
+    # Dagster logs partitions that are not days in any order; readers of the latest event need these.
     kept = {name: result.metadata[name] for name in PARTITION_METADATA}
     return result._replace(metadata={**kept, **(partition_metadata or {})})
 
@@ -74,7 +76,7 @@ def log_materializations(
     load: warehouse.LoadResult,
     progress: Any,
 ) -> None:
-    """Materialize partitions that are loaded while the step goes on."""
+    """Log the materialization of partitions that are loaded while the step continues."""
     for result in results:
         rows = partition_row_counts(result, load, partitions)
         for partition in partitions:

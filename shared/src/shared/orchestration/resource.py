@@ -1,4 +1,4 @@
-"""The Dagster resource that runs dlt exactly once per intent."""
+"""The Dagster resource that loads with `warehouse.load`, so that a rerun or a parallel run stays exact."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,9 +6,6 @@ from typing import Any
 
 import dagster as dg
 from dagster_dlt import DagsterDltResource, DagsterDltTranslator
-from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
-from dagster_dlt.dlt_event_iterator import DltEventIterator, DltEventType
-from dagster_dlt.translator import DltResourceTranslatorData
 from dlt.extract import DltResource, DltSource
 from dlt.pipeline.pipeline import Pipeline
 
@@ -18,6 +15,13 @@ from shared.orchestration.batches import (
     latest_metadata,
     pending_partitions,
     retry_request,
+)
+from shared.orchestration.dagster_internals import (
+    DltEventIterator,
+    DltEventType,
+    DltResourceTranslatorData,
+    declared_load,
+    is_subset,
 )
 from shared.orchestration.failures import as_dagster_failure
 from shared.orchestration.metadata import load_metadata
@@ -29,17 +33,17 @@ from shared.orchestration.partitions import (
 from shared.sources.protocol import RetryLaterError
 
 ALLOW_ROW_COUNT_DROP = "etl/allow_row_count_drop"
-"""The run tag that lets a replace leave a table with far fewer rows than it has."""
+"""The run tag that allows a replace to leave a table with far fewer rows than it has."""
 
 FORCE_RELOAD = "etl/force_reload"
-"""The run tag that loads a large file although its rows are there, unchanged since it was loaded."""
+"""The run tag that loads a large file although it is unchanged and its rows are in the table."""
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
 
 @dataclass(frozen=True)
 class _AssetLoad:
-    """A plan, and the resource that each selected asset is made of."""
+    """A plan, and the dlt resource of each selected asset."""
 
     plan: warehouse.LoadPlan
     resources: Mapping[dg.AssetKey, DltResource]
@@ -119,8 +123,8 @@ class WarehouseDltResource(DagsterDltResource):
         """Run the asset's dlt pipeline as `run` does, a batch of the run's partitions at a time.
 
         Each batch is its own load, so memory stays flat and a crash costs one batch. Its partitions are
-        materialized as soon as they are loaded, and the log reports the progress. When upstream takes no
-        more requests for now, Dagster retries the step later, for the partitions that are missing.
+        materialized as soon as they are loaded, and the log reports the progress. When upstream accepts
+        no more requests for now, Dagster retries the step later, for the partitions that are missing.
 
         The run tag `etl/only_missing` = `true` leaves out partitions that any run has materialized
         before, so an interrupted backfill goes on. At the run's end Dagster materializes all of its
@@ -129,11 +133,11 @@ class WarehouseDltResource(DagsterDltResource):
         Args:
             context: the asset's execution context.
             source: returns what to extract for some partitions.
-            partitions_per_batch: how many of them a load takes.
+            partitions_per_batch: how many of them one load takes.
             kwargs: passed on to dlt's `Pipeline.extract`.
 
         Raises:
-            RetryRequested: upstream takes no more requests for now; what came until then is loaded.
+            RetryRequested: upstream accepts no more requests for now; what came until then is loaded.
             Failure: as `run` does.
         """
         pending = pending_partitions(context)
@@ -154,7 +158,7 @@ class WarehouseDltResource(DagsterDltResource):
                 extract_arguments=kwargs,
             )
             try:
-                with as_dagster_failure(but=RetryLaterError):
+                with as_dagster_failure(passthrough=(RetryLaterError,)):
                     result, events = load.run(context)
             except RetryLaterError as why:
                 raise retry_request(context, why, progress, bool(first)) from why
@@ -186,17 +190,17 @@ def _plan(
     extract_arguments: Mapping[str, Any],
 ) -> _AssetLoad:
     """Return the load of a run's selected assets; see `WarehouseDltResource.run`."""
-    declared = next(iter(context.assets_def.metadata_by_key.values()))
-    source = dlt_source if dlt_source is not None else declared[META_KEY_SOURCE]
-    spec = dlt_pipeline or declared[META_KEY_PIPELINE]
-    translator = dagster_dlt_translator or declared[META_KEY_TRANSLATOR]
+    declared_source, declared_spec, declared_translator = declared_load(context)
+    source = dlt_source if dlt_source is not None else declared_source
+    spec = dlt_pipeline or declared_spec
+    translator = dagster_dlt_translator or declared_translator
     resources = {
         translator.get_asset_spec(
             DltResourceTranslatorData(resource=resource, pipeline=spec)
         ).key: resource
         for resource in source.selected_resources.values()
     }
-    if context.is_subset:
+    if is_subset(context):
         resources = {
             key: resource
             for key, resource in resources.items()

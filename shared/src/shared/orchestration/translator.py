@@ -8,29 +8,28 @@ from typing import Any
 
 import dagster as dg
 from dagster_dlt import DagsterDltTranslator
-from dagster_dlt.translator import DltResourceTranslatorData
 
 from shared import warehouse
+from shared.orchestration.dagster_internals import DltResourceTranslatorData
 
 SAMPLE_PARTITIONS = "sample_partitions"
-"""Metadata of a partitioned asset: the partitions that the bundled sample input has, each a key or a
-range `first...last`. `etl run` materializes these."""
-
+"""Metadata of a partitioned asset: the partitions of its sample data, each a key or a range
+`first...last`. `etl run` materializes these."""
 
 WEEKLY_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=7))
-"""For tables that are loaded by hand, or whenever something comes."""
+"""For tables that are loaded manually or irregularly."""
 
 DAILY_BY_7AM_FRESHNESS = dg.FreshnessPolicy.cron("0 7 * * *", lower_bound_delta=timedelta(hours=7))
-"""For tables of days: loaded between midnight and 07:00 UTC, every day."""
+"""For daily tables: loaded between midnight and 07:00 UTC, every day."""
 
 
 def asset_key(dataset: str, name: str) -> dg.AssetKey:
-    """Returns an asset's key: the dataset and the table, the very names it has in the warehouse."""
+    """Return the key of a table's asset: the dataset and the table, as they are named in the warehouse."""
     return dg.AssetKey([dataset, name])
 
 
-def bundled(partitions: Sequence[str]) -> dict[str, list[str]]:
-    """Returns the metadata that names an asset's `SAMPLE_PARTITIONS`; none if empty."""
+def _sample_metadata(partitions: Sequence[str]) -> dict[str, list[str]]:
+    """Return the metadata `SAMPLE_PARTITIONS`; empty if there are none."""
     return {SAMPLE_PARTITIONS: list(partitions)} if partitions else {}
 
 
@@ -43,26 +42,26 @@ def external_asset_spec(
     owner: str,
     sample_partitions: Sequence[str] = (),
 ) -> dg.AssetSpec:
-    """Returns the spec of an asset that dlt does not load but a loaded table depends on."""
+    """Return the spec of an asset that dlt does not load and that a loaded table depends on."""
     return dg.AssetSpec(
         key=asset_key(dataset, name),
         description=description,
         group_name=dataset,
         kinds=kinds,
         owners=[owner],
-        metadata=bundled(sample_partitions),
+        metadata=_sample_metadata(sample_partitions),
     )
 
 
 @dataclass
 class WarehouseTranslator(DagsterDltTranslator):
-    """Turns a dlt resource into an asset named after the table it loads.
+    """Translates a dlt resource to an asset that has the name of its table.
 
     Attributes:
-        deps: upstream asset keys, by resource name; a resource not named here has none.
+        deps: upstream asset keys, by resource name; a resource that is not a key has none.
         owner: the team, as `team:<name>`.
-        automation_condition: when Dagster should materialize the assets by itself.
-        freshness_policy: when Dagster should call them late; a week after the last load if none.
+        automation_condition: when Dagster materializes the assets automatically.
+        freshness_policy: when Dagster reports the tables as stale; by default a week after the last load.
         sample_partitions: see `SAMPLE_PARTITIONS`.
     """
 
@@ -73,19 +72,19 @@ class WarehouseTranslator(DagsterDltTranslator):
     sample_partitions: Sequence[str] = ()
 
     def get_asset_spec(self, data: DltResourceTranslatorData) -> dg.AssetSpec:
-        """Returns the spec; the default's dependency on a phantom upstream asset is dropped."""
+        """Return the spec, without the placeholder dependency that dagster-dlt adds."""
         spec = super().get_asset_spec(data)
         if data.pipeline is None:
             raise ValueError(
-                f"Resource {data.resource.name} has no pipeline, so no dataset to name it by."
+                f"Resource {data.resource.name} has no pipeline: pass dlt_pipeline to @dlt_assets."
             )
         dataset = data.pipeline.dataset_name
         table = data.resource.compute_table_schema()
-        # Of a docstring the first paragraph says what the table is; the rest is for programmers.
-        told = str(table.get("description") or cleandoc(spec.description or ""))
+        # The first paragraph of a docstring describes the table; the rest is for programmers.
+        description = str(table.get("description") or cleandoc(spec.description or ""))
         return spec.replace_attributes(
             key=asset_key(dataset, data.resource.name),
-            description=told.partition("\n\n")[0],
+            description=description.partition("\n\n")[0],
             group_name=dataset,
             deps=self.deps.get(data.resource.name, []),
             owners=[self.owner],
@@ -93,5 +92,5 @@ class WarehouseTranslator(DagsterDltTranslator):
             tags={**spec.tags, "write_disposition": str(table.get("write_disposition", "append"))},
             automation_condition=self.automation_condition,
             freshness_policy=self.freshness_policy,
-            metadata={**spec.metadata, **bundled(self.sample_partitions)},
+            metadata={**spec.metadata, **_sample_metadata(self.sample_partitions)},
         )

@@ -1,0 +1,184 @@
+# ruff: noqa: PLC0414 - the other modules import these names from here
+"""The only module that touches names of Dagster and its integrations which are not public.
+
+`shared/tests/test_dagster_internals.py` lists these names and fails with a clear message when an upgrade
+removes one. Everything else uses the functions below.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph as AssetGraph
+from dagster._core.definitions.freshness import FreshnessState
+from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
+from dagster_dlt.dlt_event_iterator import DltEventIterator as DltEventIterator
+from dagster_dlt.dlt_event_iterator import DltEventType as DltEventType
+from dagster_dlt.translator import DltResourceTranslatorData as DltResourceTranslatorData
+
+# A location's assets, for `etl run`.
+
+
+def asset_graph(defs: dg.Definitions) -> AssetGraph:
+    """Return the graph of a location's assets."""
+    return defs.resolve_asset_graph()
+
+
+def build_global_job(defs: dg.Definitions) -> dg.JobDefinition:
+    """Return the job that can materialize any of a location's assets."""
+    return defs.resolve_implicit_global_asset_job_def()
+
+
+def asset_node(graph: AssetGraph, key: dg.AssetKey) -> Any:
+    """Return an asset's node: it has `partitions_def`, `backfill_policy` and `metadata`."""
+    return graph.get(key)
+
+
+def materializable_keys(graph: AssetGraph) -> list[dg.AssetKey]:
+    """Return the assets that can be materialized, upstream first."""
+    return [key for key in graph.toposorted_asset_keys if key in graph.materializable_asset_keys]
+
+
+def select_assets(graph: AssetGraph, selection: str) -> AbstractSet[dg.AssetKey]:
+    """Return the assets that a selection in Dagster's syntax names; none if it is invalid."""
+    try:
+        return dg.AssetSelection.from_string(selection).resolve(graph)
+    except dg.DagsterError:
+        return frozenset()
+
+
+def blocking_parents(graph: AssetGraph, key: dg.AssetKey) -> set[dg.AssetKey]:
+    """Return the parents of an asset that have a blocking check."""
+    return {
+        parent
+        for parent in graph.get(key).parent_keys
+        if any(graph.get(check).blocking for check in graph.get(parent).check_keys)
+    }
+
+
+# Events and runs.
+
+
+def run_records(
+    instance: dg.DagsterInstance,
+    run_id: str,
+    of_type: dg.DagsterEventType | set[dg.DagsterEventType],
+) -> Iterator[dg.EventLogRecord]:
+    """Yield a run's events of some types, in the order in which they were logged."""
+    cursor, has_more = None, True
+    while has_more:
+        page = instance.get_records_for_run(run_id, cursor, of_type=of_type)
+        yield from page.records
+        cursor, has_more = page.cursor, page.has_more
+
+
+def failure_message(event: dg.DagsterEvent) -> str | None:
+    """Return why a step or a run failed: the failure's description, or the innermost error's message.
+
+    None if a failed check of its input kept the step from running.
+    """
+    failure: Any = event.step_failure_data if event.is_step_failure else event.job_failure_data
+    described = getattr(failure, "user_failure_data", None)
+    if described and described.description:
+        return str(described.description)
+    error = failure.error
+    if error is None:
+        return event.message or ""
+    if error.cls_name == "DagsterAssetCheckFailedError":
+        return None
+    while error.cause:
+        error = error.cause
+    return str(error.message).strip()
+
+
+def step_seconds(event: dg.DagsterEvent) -> float:
+    """Return how long a successful step took."""
+    return event.step_success_data.duration_ms / 1000
+
+
+def check_evaluation(event: dg.DagsterEvent) -> dg.AssetCheckEvaluation:
+    """Return the evaluation that an event of a check reports."""
+    return event.asset_check_evaluation_data
+
+
+def is_run_of_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
+    """Return whether a sensor and a run belong to the same location; a command line's runs have none."""
+    origin, sensor_origin = run.remote_job_origin, context.code_location_origin
+    run_location = origin.repository_origin.code_location_origin.location_name if origin else None
+    return run_location == (sensor_origin.location_name if sensor_origin else None)
+
+
+# What a repository knows about its assets.
+
+
+def assets_of_steps(
+    repository: dg.RepositoryDefinition, step_keys: AbstractSet[str]
+) -> set[dg.AssetKey]:
+    """Return the assets that some steps materialize."""
+    return {
+        key
+        for key, asset in repository.assets_defs_by_key.items()
+        if asset.is_executable and asset.node_def.name in step_keys
+    }
+
+
+def asset_owners(repository: dg.RepositoryDefinition, keys: Iterable[dg.AssetKey]) -> set[str]:
+    """Return the owners of some assets."""
+    graph = repository.asset_graph
+    return {owner for key in keys if graph.has(key) for owner in graph.get(key).owners}
+
+
+def freshness(
+    repository: dg.RepositoryDefinition, instance: dg.DagsterInstance
+) -> Mapping[dg.AssetKey, bool | None]:
+    """Return whether each asset with a freshness policy is fresh; None if Dagster does not know."""
+    nodes = repository.asset_graph.asset_nodes
+    keys = [node.key for node in nodes if node.freshness_policy_or_from_metadata]
+    records = instance.get_freshness_state_records(keys) if keys else {}
+    is_fresh = {
+        FreshnessState.FAIL: False,
+        FreshnessState.PASS: True,
+        FreshnessState.WARN: True,
+    }
+    return {key: is_fresh.get(record.freshness_state) for key, record in sorted(records.items())}
+
+
+# A running step.
+
+
+def declared_load(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Sequence[Any]:
+    """Return the source, the pipeline and the translator that `@dlt_assets` was given."""
+    metadata = next(iter(context.assets_def.metadata_by_key.values()))
+    return [metadata[key] for key in (META_KEY_SOURCE, META_KEY_PIPELINE, META_KEY_TRANSLATOR)]
+
+
+def is_subset(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> bool:
+    """Return whether a step runs only some of its assets."""
+    return bool(context.is_subset)
+
+
+def retry_number(context: dg.AssetExecutionContext) -> int:
+    """Return how often the step was retried."""
+    return int(context.retry_number)
+
+
+def materialized_partitions(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[str]:
+    """Return the partitions of an asset that any run has materialized.
+
+    The public `get_status_by_partition` does not count those whose latest run failed.
+    """
+    return instance.get_materialized_partitions(key)
+
+
+# Workers.
+
+
+def build_celery_app(configuration: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the Celery app of dagster-celery and its task, with our configuration."""
+    from dagster_celery.make_app import make_app
+    from dagster_celery.tasks import create_task
+
+    app = make_app()  # type: ignore[no-untyped-call]
+    app.conf.update(configuration)
+    return app, create_task(app)  # type: ignore[no-untyped-call]
