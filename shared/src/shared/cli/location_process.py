@@ -22,7 +22,8 @@ from shared.redaction import redact
 
 if TYPE_CHECKING:  # importing Dagster takes seconds; only this process needs it
     import dagster as dg
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+    from shared.orchestration.dagster_internals import AssetGraph
 
 LOGS = Path(".dagster/etl_run")
 SHUTDOWN_SECONDS = 15
@@ -102,14 +103,17 @@ def _run_location(
         with sample(module) as notice:
             import dagster as dg
 
+            from shared.orchestration import dagster_internals
+
             defs: dg.Definitions = importlib.import_module(module).defs
             with FileLock(LOGS / "instance.lock"):  # only one process may create its tables
                 instance = dg.DagsterInstance.get()
-            graph = defs.resolve_asset_graph()
-            keys, unknown = _selected(graph, selection.selections)
+            graph = dagster_internals.asset_graph(defs)
+            all_keys = dagster_internals.materializable_keys(graph)
+            keys, unknown = _selected(graph, all_keys, selection.selections)
             partitions = selection.partitions
             refusal = partition_error(graph, keys, partitions, instance) if partitions else ""
-            send(Plan(location, _names(keys), _names(_all(graph)), unknown, refusal, notice))
+            send(Plan(location, _names(keys), _names(all_keys), unknown, refusal, notice))
             started.wait()
             for result in _materialize(
                 location, defs, keys, partitions, instance=instance, started=started
@@ -125,42 +129,25 @@ def _names(keys: "Sequence[dg.AssetKey]") -> tuple[str, ...]:
     return tuple(key.to_user_string() for key in keys)
 
 
-def _all(graph: "AssetGraph") -> "list[dg.AssetKey]":
-    """Return the materializable assets, upstream first."""
-    return [key for key in graph.toposorted_asset_keys if key in graph.materializable_asset_keys]
-
-
 def _selected(
-    graph: "AssetGraph", selections: tuple[str, ...] | None
-) -> "tuple[list[dg.AssetKey], tuple[str, ...]]":
+    graph: "AssetGraph", all_keys: "Sequence[dg.AssetKey]", selections: tuple[str, ...] | None
+) -> "tuple[Sequence[dg.AssetKey], tuple[str, ...]]":
     """Return the selected assets, upstream first, and the selections that match none.
 
     If a blocking check guards an asset, the checked asset is added, so that the check runs first.
     """
-    import dagster as dg
+    from shared.orchestration.dagster_internals import blocking_parents, select_assets
 
     if selections is None:
-        return _all(graph), ()
-    selected: set[dg.AssetKey] = set()
-    unknown = []
-    for selection in selections:
-        try:
-            matches = dg.AssetSelection.from_string(selection).resolve(graph)
-        except dg.DagsterError:
-            matches = frozenset()
-        if not matches:
-            unknown.append(selection)
-        selected |= matches
+        return all_keys, ()
+    matches = {selection: select_assets(graph, selection) for selection in selections}
+    selected: set[dg.AssetKey] = set().union(*matches.values())
     added = selected
     while added:
-        added = {
-            parent
-            for key in added
-            for parent in graph.get(key).parent_keys
-            if any(graph.get(check).blocking for check in graph.get(parent).check_keys)
-        } - selected
-        selected |= added
-    return [key for key in _all(graph) if key in selected], tuple(unknown)
+        added = {parent for key in added for parent in blocking_parents(graph, key)} - selected
+        selected = selected | added
+    unknown = tuple(selection for selection, keys in matches.items() if not keys)
+    return [key for key in all_keys if key in selected], unknown
 
 
 def partition_error(
@@ -170,8 +157,10 @@ def partition_error(
     instance: "dg.DagsterInstance",
 ) -> str:
     """Return why one run of some assets cannot cover a range of partitions; empty if it can."""
+    from shared.orchestration.dagster_internals import asset_node
+
     for key in keys:
-        node, name = graph.get(key), key.to_user_string()
+        node, name = asset_node(graph, key), key.to_user_string()
         if node.partitions_def is None:
             return f"{name} has no partitions; select assets that have the partition."
         existing = _partition_keys(node, instance)
@@ -222,18 +211,19 @@ def _materialize(
     started: threading.Event,
 ) -> Iterator[AssetResult]:
     """Run assets, one run for all that share partitions, and yield the results."""
-    import dagster as dg
+    from shared.orchestration.dagster_internals import asset_graph, asset_node, build_global_job
 
-    graph = defs.resolve_asset_graph()
+    graph = asset_graph(defs)
+    nodes = {key: asset_node(graph, key) for key in keys}
     groups: dict[dg.PartitionsDefinition[Any] | None, list[dg.AssetKey]] = {}
     for key in keys:
-        groups.setdefault(graph.get(key).partitions_def, []).append(key)
+        groups.setdefault(nodes[key].partitions_def, []).append(key)
         yield AssetResult(location, key.to_user_string(), "waiting")
-    job = defs.resolve_implicit_global_asset_job_def()
+    job = build_global_job(defs)
     for partitions_def, group in groups.items():
         for key in group:
             yield AssetResult(location, key.to_user_string(), "running")
-        metadata = [graph.get(key).metadata for key in group]
+        metadata = [nodes[key].metadata for key in group]
         results = [
             job.execute_in_process(
                 asset_selection=group, instance=instance, tags=tags, raise_on_error=False
@@ -308,6 +298,8 @@ def _events(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> "list[dg
 
 def _error(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> str | None:
     """Return why an asset did not materialize in a run: the innermost error, or a failed check."""
+    from shared.orchestration.dagster_internals import failure_message
+
     for check in result.get_asset_check_evaluations():
         failed = not check.passed and check.severity.value == "ERROR"
         if check.asset_key == key and failed:
@@ -315,26 +307,18 @@ def _error(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> str | Non
     if _events(result, key):
         return None
     for event in result.all_events:
-        if event.is_step_failure and event.step_failure_data.error:
-            error, user_data = (
-                event.step_failure_data.error,
-                event.step_failure_data.user_failure_data,
-            )
-            if user_data and user_data.description:
-                return f"{event.step_key} failed: {user_data.description}"
-            if error.cls_name == "DagsterAssetCheckFailedError":
+        if event.is_step_failure:
+            message = failure_message(event)
+            if message is None:
                 return "not run, because a check of an asset that it depends on failed"
-            while error.cause:
-                error = error.cause
-            return f"{event.step_key} failed: {error.message.strip()}"
+            return f"{event.step_key} failed: {message}"
     return "the run ended before this asset"
 
 
 def _seconds(result: "dg.ExecuteInProcessResult", key: "dg.AssetKey") -> float:
     """Return how long the step that materialized an asset took."""
+    from shared.orchestration.dagster_internals import step_seconds
+
     steps = {event.step_key for event in _events(result, key)}
-    return sum(
-        event.step_success_data.duration_ms / 1000
-        for event in result.all_events
-        if event.is_step_success and event.step_key in steps
-    )
+    successes = (event for event in result.all_events if event.is_step_success)
+    return sum(step_seconds(event) for event in successes if event.step_key in steps)
