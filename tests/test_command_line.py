@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -175,62 +176,67 @@ def test_a_location_without_its_python_fails_with_the_fix(
     assert check["fix"].startswith("uv sync in its project")
 
 
-SAMPLE_LOCATION = """
+USES_SAMPLE = """
 import os
-from contextlib import contextmanager
+import dagster as dg
+import requests
 
-@contextmanager
-def serve():
-    yield {"SHOP_URL": "http://recorded"}
+@dg.asset
+def orders() -> None:
+    response = requests.get(os.environ["ORDERS_URL"] + "/orders?day=2025-03-10", timeout=10)
+    assert response.json() == ["tea"]
 
-def __getattr__(name):
-    import dagster as dg
-
-    @dg.asset
-    def orders() -> None:
-        assert os.environ["SHOP_URL"] == "http://recorded"
-
-    return dg.Definitions([orders])
+defs = dg.Definitions([orders])
 """
+"""The definitions of a location that needs its sample."""
 
 
-def add_sample_location(environment: dict[str, str], serve: str) -> dict[str, str]:
-    """Add a location with a sample to the workspace; return the environment that can import it."""
-    only(environment, "shop_etl")
+def add_documented_sample(environment: dict[str, str], root: Path, serve: str) -> dict[str, str]:
+    """Add the location of docs/add-a-pipeline.md; return the environment that can import it."""
+    only(environment, "orders_etl")
+    page = (root / "docs" / "add-a-pipeline.md").read_text()
+    blocks = r"^```{}\n(.*?)^```"
+    (table,) = re.findall(blocks.format("toml"), page, re.MULTILINE | re.DOTALL)
+    code = re.findall(blocks.format('python title="recorded.py"'), page, re.MULTILINE | re.DOTALL)
     project = workspace(environment) / "project"
-    (project / "shop_etl").mkdir(parents=True)
-    (project / "shop_etl" / "__init__.py").touch()
-    (project / "shop_etl" / "definitions.py").write_text(SAMPLE_LOCATION)
-    (project / "pyproject.toml").write_text(
-        '[tool.etl]\nsettings = ["SHOP_KEY"]\n'
-        f'[tool.etl.sample]\nserve = "{serve}"\nmessage = "Orders are from {{SHOP_URL}}."\n'
-    )
+    responses = project / "orders_etl" / "recorded_responses" / "orders"
+    responses.mkdir(parents=True)
+    (responses / "day=2025-03-10.json").write_text('["tea"]')
+    (project / "orders_etl" / "__init__.py").touch()
+    (project / "orders_etl" / "recorded.py").write_text(*code)
+    (project / "orders_etl" / "definitions.py").write_text(USES_SAMPLE)
+    (project / "pyproject.toml").write_text(table.replace("orders_etl.recorded:serve", serve))
     return {**environment, "PYTHONPATH": str(project)}
 
 
-def test_a_location_runs_on_the_sample_that_it_declares(etl_environment: dict[str, str]) -> None:
-    environment = add_sample_location(etl_environment, "shop_etl.definitions:serve")
+def test_a_location_runs_on_the_sample_that_it_declares(
+    etl_environment: dict[str, str], root: Path
+) -> None:
+    environment = add_documented_sample(etl_environment, root, "orders_etl.recorded:serve")
     done = etl(environment, "run", "--json")
     assert done.returncode == 0, done.stdout
     assert [result["status"] for result in json.loads(done.stdout)] == ["done"]
-    assert "Orders are from http://recorded." in done.stderr
-    check = checks(etl(environment, "doctor", "--json"))["SHOP_KEY"]
-    assert (check["status"], check["message"]) == ("warning", "not set")
-    assert checks(etl({**environment, "SHOP_KEY": "x"}, "doctor", "--json"))["SHOP_KEY"] == {
-        **check,
-        "status": "ok",
-        "message": "set",
-        "fix": "",
-    }
+    notice = "ORDERS_API_KEY is not set: orders_etl loads recorded days from http://127.0.0.1:"
+    assert notice in " ".join(done.stderr.split())
+
+    with_key = {**environment, "ORDERS_API_KEY": "x"}
+    done = etl(with_key, "run", "--json")
+    assert "KeyError: 'ORDERS_URL'" in json.loads(done.stdout)[0]["error"]
+    assert "recorded days" not in done.stderr
+    for settings, status, message in ((environment, "warning", "not set"), (with_key, "ok", "set")):
+        check = checks(etl(settings, "doctor", "--json"))["ORDERS_API_KEY"]
+        assert (check["status"], check["message"]) == (status, message)
 
 
-def test_an_invalid_sample_fails_with_the_file_and_the_key(etl_environment: dict[str, str]) -> None:
-    environment = add_sample_location(etl_environment, "shop_etl.definitions:")
+def test_an_invalid_sample_fails_with_the_file_and_the_key(
+    etl_environment: dict[str, str], root: Path
+) -> None:
+    environment = add_documented_sample(etl_environment, root, "orders_etl.recorded:absent")
     done = etl(environment, "run", "--json")
     assert done.returncode == 1
     (result,) = json.loads(done.stdout)
     assert "project/pyproject.toml: [tool.etl.sample] needs serve = " in result["error"]
-    assert "\n" not in result["error"]
+    assert "has no attribute 'absent'" in result["error"]
 
 
 def test_an_interrupt_ends_the_command_and_its_runs(etl_environment: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
 """`etl new` creates a complete pipeline, or changes nothing; `copier update` updates it later."""
 
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -194,6 +195,75 @@ def test_an_interrupted_command_changes_nothing(
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode != 0
     assert content(clone) == before
+
+
+UPSTREAM = "https://github.com/example/embedded-etl.git"
+ORIGIN = "https://github.com/our-company/our-etl.git"
+"""The URLs in docs/adopt.md. The test replaces them by local repositories."""
+
+
+def test_a_fork_takes_a_later_version_and_a_project_keeps_its_edits(
+    root: Path, clone: Path, shell: dict[str, str], tmp_path: Path
+) -> None:
+    for role in ("AUTHOR", "COMMITTER"):
+        shell |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@example.com"}
+    etl, copier = f"{sys.executable} -m shared.cli", f"{sys.executable} -m copier"
+
+    def run(script: str, folder: Path) -> str:
+        script = script.replace(UPSTREAM, str(clone)).replace(ORIGIN, str(tmp_path / "origin"))
+        script = script.replace("uv run etl", etl).replace("uv run copier", copier)
+        done = subprocess.run(
+            ["bash", "-c", f"set -eo pipefail\n{script}"],
+            cwd=folder,
+            env=shell,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    page = (root / "docs" / "adopt.md").read_text()
+    fork, create, take, update = re.findall(r"^```shell\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    run("git init --quiet --initial-branch main && git add --all", clone)
+    run("git commit --quiet --message 0.1.0 && git tag v0.1.0", clone)
+    run("git init --quiet --bare origin", tmp_path)
+    run(fork, tmp_path)
+    ours = tmp_path / "our-etl"
+    run(create, ours)
+    project = ours / "projects" / "orders_etl"
+    assert "_commit: v0.1.0" in (project / ".copier-answers.yml").read_text()
+
+    readme, definitions = project / "README.md", project / "src" / "orders_etl" / "definitions.py"
+    readme.write_text(readme.read_text() + "\nOur own note.\n")
+    definitions.write_text(definitions.read_text() + "\nOUR_OWN_NAME = 1\n")
+    run("git commit --quiet --all --message 'Our edits'", ours)
+
+    templates = clone / "shared" / "src" / "shared" / "cli" / "templates" / "{{ common }}"
+    (template,) = templates.glob("src/*/definitions.py.jinja")
+    first_line, _, rest = template.read_text().partition("\n")
+    template.write_text(f'"""The definitions of `{{{{ package }}}}`."""\n{rest}')
+    assert first_line == '"""The code location `{{ package }}`."""'
+    (templates / "NOTICE.jinja").write_text("{{ title }}\n")
+    run("git add --all && git commit --quiet --message 0.2.0 && git tag v0.2.0", clone)
+
+    run(take, ours)
+    before = definitions.read_text()
+    assert before.startswith(first_line.replace("{{ package }}", "orders_etl"))
+    difference = run(update, ours)
+    assert "-_commit: v0.1.0" in difference
+    assert "+_commit: v0.2.0" in difference
+    assert definitions.read_text() == before.replace(
+        "The code location `orders_etl`.", "The definitions of `orders_etl`."
+    )
+    assert readme.read_text().endswith("\nOur own note.\n")
+    assert (project / "NOTICE").read_text() == "orders\n"
+    changed = run("git status --porcelain", ours).splitlines()
+    assert sorted(line[3:] for line in changed) == [
+        "projects/orders_etl/.copier-answers.yml",
+        "projects/orders_etl/NOTICE",
+        "projects/orders_etl/src/orders_etl/definitions.py",
+    ]
 
 
 def test_the_templates_are_part_of_the_package(root: Path, tmp_path: Path) -> None:
