@@ -25,7 +25,7 @@ from shared.cli.locations import (
     interpreters,
     no_interpreter,
 )
-from shared.cli.terminal import AsJson, console, print_json
+from shared.cli.terminal import AsJson, console, find_uv, print_json
 from shared.redaction import redact
 
 PACKAGES = ("dagster", "dagster-dlt", "dlt", "duckdb")
@@ -126,13 +126,6 @@ def _start_process(stack: ExitStack, command: list[str]) -> "subprocess.Popen[st
     stack.enter_context(process)
     stack.callback(process.kill)
     return process
-
-
-def find_uv() -> str | None:
-    """Return the path of uv: the one that runs this, or on the PATH, or that make put into .uv/."""
-    local = settings.workspace_root() / ".uv" / "bin" / "uv"
-    path = os.environ.get("UV") or shutil.which("uv") or (str(local) if local.exists() else None)
-    return shutil.which(path) if path else None
 
 
 def check_python() -> Check:

@@ -1,7 +1,6 @@
 """`etl new`: create a pipeline, a separate project that loads a sample at once."""
 
 import keyword
-import os
 import re
 import shutil
 import signal
@@ -20,7 +19,7 @@ import yaml
 
 from shared import settings
 from shared.cli.locations import code_locations
-from shared.cli.terminal import console, fail
+from shared.cli.terminal import console, fail, find_uv, uv_command
 
 TEMPLATES = ("copier.yml", "shared/src/shared/cli/templates")
 """What a project is rendered from, in the workspace: copier's configuration, and the files."""
@@ -63,7 +62,7 @@ def new(
             _install(project, root, _registered(name, root))
     except (InvalidNameError, ScaffoldError) as error:
         fail(str(error), 2 if isinstance(error, InvalidNameError) else 1)
-    uv = "uv" if shutil.which("uv") else os.path.relpath(_uv(root))  # make installs it into .uv/
+    uv = uv_command()
     console.print(
         f"Created, registered and installed projects/{package}.\n\n"
         "Next:\n"
@@ -202,8 +201,9 @@ def _install(rendered: Path, root: Path, texts: Mapping[Path, str]) -> None:
         # The order of imports and the line breaks depend on the name.
         for command in (["check", "--select=I", "--fix"], ["format"]):
             _call([sys.executable, "-m", "ruff", *command, "--no-cache", str(project)], root)
-        _call([_uv(root), "lock", "--quiet"], root)
-        _call([_uv(root), "sync", "--quiet", "--locked", "--inexact"], root)
+        uv = find_uv() or "uv"
+        _call([uv, "lock", "--quiet"], root)
+        _call([uv, "sync", "--quiet", "--locked", "--inexact"], root)
 
 
 @contextmanager
@@ -221,11 +221,6 @@ def _rollback_on_failure(project: Path, *files: Path) -> Iterator[None]:
             path.write_bytes(content)
         shutil.rmtree(project, ignore_errors=True)
         raise
-
-
-def _uv(root: Path) -> str:
-    """Return the path of uv: the one that runs this, or on the PATH, or that make put into .uv/."""
-    return os.environ.get("UV") or shutil.which("uv") or str(root / ".uv" / "bin" / "uv")
 
 
 def _call(command: list[str], root: Path) -> str:

@@ -1,6 +1,5 @@
 """`etl run`: materialize assets and print a load summary."""
 
-import os
 import re
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from difflib import get_close_matches
 from multiprocessing.connection import wait
-from shutil import which
 from typing import Annotated
 
 import typer
@@ -21,7 +19,7 @@ from shared import settings
 from shared.cli.location_process import LOGS, SHUTDOWN_SECONDS, Channel, start
 from shared.cli.locations import WorkspaceError, code_locations, interpreters, no_interpreter
 from shared.cli.reports import AssetResult, Plan, RunSelection
-from shared.cli.terminal import AsJson, console, fail, notes, print_json
+from shared.cli.terminal import AsJson, console, fail, notes, print_json, uv_command
 
 Results = dict[tuple[str, str], AssetResult]
 """The latest result of each asset, by location and asset."""
@@ -233,8 +231,7 @@ def _print_results(results: Sequence[AssetResult]) -> None:
         console.print(f"       complete log: {LOGS / result.location}.log")
     if failed:
         return
-    # The uv that `make run` installs into .uv/ is not on the PATH. uv passes its path to programs.
-    uv = "uv" if which("uv") else os.path.relpath(os.environ.get("UV", "uv"))
+    uv = uv_command()
     table = next((result.table for result in reversed(results) if result.table), "dataset.table")
     commands = {
         f"{uv} run dagster dev -w workspace.yaml": "open the UI: localhost:3000",

@@ -1,15 +1,18 @@
 """The output of the commands: results on stdout, notes and errors on stderr."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, time
 from math import isfinite
+from shutil import which
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
+from shared import settings
 from shared.redaction import redact
 
 console = Console()
@@ -35,6 +38,17 @@ def fail(message: str, code: int = 1) -> NoReturn:
     line = " ".join(redact(message).split())
     notes.print(line, markup=False, highlight=False, style="red", soft_wrap=True)
     raise typer.Exit(code)
+
+
+def find_uv() -> str | None:
+    """Return the path of uv: the one that runs this, or on the PATH, or that make put into .uv/."""
+    local = settings.workspace_root() / ".uv" / "bin" / "uv"
+    return which(os.environ.get("UV") or "uv") or which(local)
+
+
+def uv_command() -> str:
+    """Return how a user calls uv: by its name, or by its path if it is not on the PATH."""
+    return "uv" if which("uv") else os.path.relpath(find_uv() or "uv")
 
 
 @contextmanager
