@@ -15,7 +15,7 @@ import psycopg2
 import psycopg2.errors
 import sqlglot
 
-from shared.testing.neows_server import NeowsServer, recorded_days
+from api_etl.recorded.server import NeowsServer, recorded_days
 
 Rows = list[tuple[Any, ...]]
 

@@ -15,7 +15,7 @@ import requests
 import yaml
 from dagster_graphql import DagsterGraphQLClientError
 
-from shared.testing.neows_server import NeowsServer
+from api_etl.recorded.server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
 from stress.harness import (
     OBJECTS,
