@@ -47,6 +47,10 @@ def new(
             "--from", help="Where rows come from: files of a folder, a web API, a list in the code."
         ),
     ] = "list",
+    style: Annotated[
+        Literal["code", "component"],
+        typer.Option(help="How the load is written: assets.py, or a Dagster component in YAML."),
+    ] = "code",
 ) -> None:
     """Makes a pipeline: the project projects/NAME_etl, with a sample that it loads at once.
 
@@ -59,7 +63,7 @@ def new(
     try:
         refuse(name, root)
         with tempfile.TemporaryDirectory() as folder:
-            made = _made(Path(folder) / package, name, source, root)
+            made = _made(Path(folder) / package, name, source, root, style)
             _put_in_place(made, root, _lists(name, root))
     except (InvalidNameError, ScaffoldError) as error:
         stop(str(error), 2 if isinstance(error, InvalidNameError) else 1)
@@ -96,11 +100,12 @@ def refuse(name: str, root: Path) -> None:
         "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved' "
         "UNION SELECT database_name FROM duckdb_databases() UNION SELECT schema_name FROM duckdb_schemas()"
     ).fetchall()
-    named = r"(?:dataset|pipeline)_name\s*=\s*[\"'](\w+)[\"']"
+    named = r"(?:(?:dataset|pipeline)_name\s*=\s*[\"']|^  (?:dataset|pipeline): )(\w+)"
     taken = {
         found.removesuffix("_staging")
-        for file in root.glob("projects/*/src/**/*.py")
-        for found in re.findall(named, file.read_text())
+        for file in root.glob("projects/*/src/**/*")
+        if file.suffix in {".py", ".yaml"}
+        for found in re.findall(named, file.read_text(), re.MULTILINE)
     }
     objections = {
         f"projects/{package} exists": (root / "projects" / package).exists(),
@@ -126,7 +131,7 @@ def _is_installed(module: str) -> bool:
     return spec is not None and spec.origin is not None  # else a mere folder
 
 
-def _made(project: Path, name: str, source: str, root: Path) -> Path:
+def _made(project: Path, name: str, source: str, root: Path, style: str) -> Path:
     """Makes the project in a folder, and returns that."""
     try:
         import copier
@@ -140,6 +145,8 @@ def _made(project: Path, name: str, source: str, root: Path) -> Path:
         "name": name,
         "package": project.name,
         "title": name.replace("_", " "),
+        "source": source,
+        "style": style,
         "instance": instance.replace(".dagster/", "../../.dagster/").strip(),
     }
     for template in ("common", source):
