@@ -116,7 +116,7 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
             return self._build()
         except ValueError as error:
             file = context.path / "defs.yaml" if context.path.is_dir() else context.path
-            raise dg.DagsterInvalidDefinitionError(f"{file}: attributes.{error}") from error
+            raise dg.DagsterInvalidDefinitionError(f"{file}: attributes.{error}") from None
 
     def _build(self) -> dg.Definitions:
         partitions_def = self.partitions.build() if self.partitions else None

@@ -57,4 +57,9 @@ def _load_defs_folder(package: str) -> dg.Definitions:
     # Not `load_from_defs_folder`: it needs a pyproject.toml, which an installed wheel does not have.
     project = next((path for path in folder.parents if (path / "pyproject.toml").exists()), folder)
     defs = importlib.import_module(f"{package}.defs")
-    return dg.ComponentTree.from_module(defs, project_root=project).build_defs()
+    try:
+        return dg.ComponentTree.from_module(defs, project_root=project).build_defs()
+    except Exception as error:
+        if isinstance(error.__cause__, dg.DagsterInvalidDefinitionError):
+            raise error.__cause__ from None  # the file and the key come first, not the tree
+        raise
