@@ -33,7 +33,9 @@ GENERATED = """
         FROM range({rows}) AS numbers(i)
     ) TO '{file}' (HEADER)
 """
-RECORDED = HERE.parent / "shared/src/shared/testing/neows_days/feed_2025-03-10_2025-03-17.json"
+RECORDED = (
+    HERE.parent / "projects/api_etl/src/api_etl/recorded/days/feed_2025-03-10_2025-03-17.json"
+)
 
 
 @dataclass(frozen=True)

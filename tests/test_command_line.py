@@ -1,7 +1,8 @@
-"""The command line: each command does what its help says, and what goes wrong is one clear line."""
+"""The command line: each command does what its help says, and an error is one clear line."""
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,19 +22,19 @@ from command_line import etl, workspace
 from csv_etl.definitions import defs as csv_etl
 from shared import warehouse
 from shared.cli import app
-from shared.cli.doctor import free_space, ui_port, warehouse_answers
-from shared.cli.location_process import problem
+from shared.cli.doctor import check_disk, check_ui_port, check_warehouse
+from shared.cli.location_run import partition_error
 
 COMMANDS = sorted(
-    str(each.name or each.callback.__name__) for each in app.registered_commands if each.callback
+    str(item.name or item.callback.__name__) for item in app.registered_commands if item.callback
 )
 
 
 def only(environment: dict[str, str], *locations: str) -> None:
-    """Makes the workspace list these locations alone, so that no other has to load."""
+    """Make the workspace list only these locations, so that no other is loaded."""
     entries = [
-        {"python_module": {"module_name": f"{each}.definitions", "location_name": each}}
-        for each in locations
+        {"python_module": {"module_name": f"{name}.definitions", "location_name": name}}
+        for name in locations
     ]
     (workspace(environment) / "workspace.yaml").write_text(json.dumps({"load_from": entries}))
 
@@ -47,7 +48,7 @@ def rows(environment: dict[str, str], sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql).fetchall()
 
 
-def test_an_asset_runs_the_partition_that_is_asked_for_after_the_check_that_guards_it(
+def test_an_asset_runs_the_requested_partition_after_the_check_that_can_block_it(
     etl_environment: dict[str, str],
 ) -> None:
     only(etl_environment, "csv_etl")
@@ -56,20 +57,20 @@ def test_an_asset_runs_the_partition_that_is_asked_for_after_the_check_that_guar
         *("run", "csv_data.share_prices_daily", "--partition", "2018-01-23", "--json"),
     )
     assert done.returncode == 0, done.stderr
-    reports = json.loads(done.stdout)
+    results = json.loads(done.stdout)
     names = {"location", "asset", "status", "rows", "seconds", "table", "error"}
-    assert all(set(report) == names for report in reports)
-    assert [(report["asset"], report["status"], report["table"]) for report in reports] == [
+    assert all(set(result) == names for result in results)
+    assert [(result["asset"], result["status"], result["table"]) for result in results] == [
         ("csv_data/import_daily_file", "done", ""),
         ("csv_data/share_prices_daily", "done", "csv_data.share_prices_daily"),
     ]
-    landed = rows(
+    loaded = rows(
         etl_environment, "SELECT file_name, count(*) FROM csv_data.share_prices_daily GROUP BY 1"
     )
-    assert landed == [("2018-01-23.csv", reports[1]["rows"])]
+    assert loaded == [("2018-01-23.csv", results[1]["rows"])]
 
 
-def test_a_range_of_partitions_is_one_run_and_asks_the_bundled_server_without_a_key(
+def test_a_range_of_partitions_is_one_run_and_uses_the_recorded_days_without_a_key(
     etl_environment: dict[str, str],
 ) -> None:
     only(etl_environment, "api_etl")
@@ -79,15 +80,18 @@ def test_a_range_of_partitions_is_one_run_and_asks_the_bundled_server_without_a_
         "--json",
     )
     assert done.returncode == 0, done.stderr
-    (report,) = json.loads(done.stdout)
+    (result,) = json.loads(done.stdout)
     days = (
         "SELECT DISTINCT close_approach_date::VARCHAR FROM nasa_neo.near_earth_objects ORDER BY 1"
     )
     assert rows(etl_environment, days) == [("2025-03-10",), ("2025-03-11",)]
     assert rows(etl_environment, "SELECT count(*) FROM nasa_neo.near_earth_objects") == [
-        (report["rows"],)
+        (result["rows"],)
     ]
-    assert "NASA_API_KEY is not set: api_etl asks a NeoWs server" in " ".join(done.stderr.split())
+    assert (
+        "NASA_API_KEY is not set: api_etl sends its requests to a local server with recorded days"
+        in " ".join(done.stderr.split())
+    )
     with dg.DagsterInstance.from_config(etl_environment["DAGSTER_HOME"]) as instance:
         (run,) = instance.get_runs()
     assert run.tags["dagster/asset_partition_range_start"] == "2025-03-10"
@@ -95,7 +99,7 @@ def test_a_range_of_partitions_is_one_run_and_asks_the_bundled_server_without_a_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (
             ["csv_data/share_price_daily"],
@@ -103,24 +107,24 @@ def test_a_range_of_partitions_is_one_run_and_asks_the_bundled_server_without_a_
         ),
         (
             ["csv_data/share_prices_daily", "--partition", "2017-01-23"],
-            "csv_data/import_daily_file has no partition '2017-01-23'; those it has are 2018-01-22 to",
+            "csv_data/import_daily_file has no partition '2017-01-23'; it has 2018-01-22 to",
         ),
         (["--from", "2018-01-24"], "--from and --to go together"),
         (["--partition", "a", "--from", "a", "--to", "b"], "use one of the two"),
     ],
 )
-def test_what_does_not_exist_is_one_line_and_runs_nothing(
-    etl_environment: dict[str, str], arguments: list[str], told: str
+def test_a_name_that_does_not_exist_is_one_line_and_nothing_runs(
+    etl_environment: dict[str, str], arguments: list[str], message: str
 ) -> None:
     only(etl_environment, "csv_etl")
     done = etl(etl_environment, "run", *arguments, "--json")
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert is_one_line(done)
     assert not Path(etl_environment["WAREHOUSE_PATH"]).exists()
 
 
-def test_partitions_that_do_not_fit_are_told(
+def test_partitions_that_cannot_run_have_an_error_message(
     tmp_warehouse: Path, instance: dg.DagsterInstance
 ) -> None:
     del tmp_warehouse
@@ -130,31 +134,31 @@ def test_partitions_that_do_not_fit_are_told(
 
     graph = dg.Definitions.merge(csv_etl, dg.Definitions([one_by_one])).resolve_asset_graph()
 
-    def told(key: str, first: str, last: str) -> str:
-        return problem(graph, [dg.AssetKey(key.split("/"))], (first, last), instance)
+    def error(key: str, first: str, last: str) -> str:
+        return partition_error(graph, [dg.AssetKey(key.split("/"))], (first, last), instance)
 
     daily = "csv_data/share_prices_daily"
-    assert told("csv_data/share_prices", "x", "x").startswith("csv_data/share_prices has no part")
-    assert told(daily, "2018-01-24", "2018-01-22").startswith(f"{daily} has 2018-01-24 after 2018-")
-    assert told(daily, "2018-01-22", "2018-01-24") == ""
-    assert told("one_by_one", "a", "b").startswith("one_by_one runs partitions one by one")
-    assert told("one_by_one", "a", "a") == ""
+    assert error("csv_data/share_prices", "x", "x").startswith("csv_data/share_prices has no part")
+    assert error(daily, "2018-01-24", "2018-01-22").startswith(f"{daily} has 2018-01-24 after 2018")
+    assert error(daily, "2018-01-22", "2018-01-24") == ""
+    assert error("one_by_one", "a", "b").startswith("one_by_one runs one partition per run")
+    assert error("one_by_one", "a", "a") == ""
     by_file = "csv_data/share_prices_by_file"
-    assert told(by_file, "2018-01-22.csv", "2018-01-22.csv") == ""  # the sample has it
-    assert "has no partition '2019-01-22.csv'" in told(by_file, "2019-01-22.csv", "2019-01-22.csv")
+    assert error(by_file, "2018-01-22.csv", "2018-01-22.csv") == ""  # the sample has it
+    assert "has no partition '2019-01-22.csv'" in error(by_file, "2019-01-22.csv", "2019-01-22.csv")
 
 
-def test_a_failure_is_in_the_json_as_well(etl_environment: dict[str, str]) -> None:
+def test_the_json_has_the_failure(etl_environment: dict[str, str]) -> None:
     only(etl_environment, "gone_etl")
     done = etl(etl_environment, "run", "gone_etl", "--json")
     assert done.returncode == 1
-    (report,) = json.loads(done.stdout)
-    assert report["location"] == "gone_etl"
-    assert report["status"] == "failed"
-    assert report["error"] == "ModuleNotFoundError: No module named 'gone_etl'"
+    (result,) = json.loads(done.stdout)
+    assert result["location"] == "gone_etl"
+    assert result["status"] == "failed"
+    assert result["error"] == "ModuleNotFoundError: No module named 'gone_etl'"
 
 
-def test_a_location_whose_own_python_is_gone_is_told_with_what_mends_it(
+def test_a_location_without_its_python_fails_with_the_fix(
     etl_environment: dict[str, str],
 ) -> None:
     module = {"module_name": "simple_etl.definitions", "location_name": "simple_etl"}
@@ -163,18 +167,81 @@ def test_a_location_whose_own_python_is_gone_is_told_with_what_mends_it(
     (workspace(etl_environment) / "workspace.yaml").write_text(json.dumps({"load_from": entries}))
     done = etl(etl_environment, "run", "simple_etl", "--json")
     assert done.returncode == 1
-    (report,) = json.loads(done.stdout)
-    assert report["location"] == "simple_etl"
-    assert report["status"] == "failed"
-    assert f"{python}, does not start: No such file or directory; uv sync" in report["error"]
-    told = checks(etl(etl_environment, "doctor", "--json"))["simple_etl"]
-    assert told["status"] == "error"
-    assert told["fix"].startswith("uv sync in its project")
+    (result,) = json.loads(done.stdout)
+    assert result["location"] == "simple_etl"
+    assert result["status"] == "failed"
+    assert f"{python}, does not start: No such file or directory; uv sync" in result["error"]
+    check = checks(etl(etl_environment, "doctor", "--json"))["simple_etl"]
+    assert check["status"] == "error"
+    assert check["fix"].startswith("uv sync in its project")
+
+
+USES_SAMPLE = """
+import os
+import dagster as dg
+import requests
+
+@dg.asset
+def orders() -> None:
+    response = requests.get(os.environ["ORDERS_URL"] + "/orders?day=2025-03-10", timeout=10)
+    assert response.json() == ["tea"]
+
+defs = dg.Definitions([orders])
+"""
+"""The definitions of a location that needs its sample."""
+
+
+def add_documented_sample(environment: dict[str, str], root: Path, serve: str) -> dict[str, str]:
+    """Add the location of docs/add-a-pipeline.md; return the environment that can import it."""
+    only(environment, "orders_etl")
+    page = (root / "docs" / "add-a-pipeline.md").read_text()
+    blocks = r"^```{}\n(.*?)^```"
+    (table,) = re.findall(blocks.format("toml"), page, re.MULTILINE | re.DOTALL)
+    code = re.findall(blocks.format('python title="recorded.py"'), page, re.MULTILINE | re.DOTALL)
+    project = workspace(environment) / "project"
+    responses = project / "orders_etl" / "recorded_responses" / "orders"
+    responses.mkdir(parents=True)
+    (responses / "day=2025-03-10.json").write_text('["tea"]')
+    (project / "orders_etl" / "__init__.py").touch()
+    (project / "orders_etl" / "recorded.py").write_text(*code)
+    (project / "orders_etl" / "definitions.py").write_text(USES_SAMPLE)
+    (project / "pyproject.toml").write_text(table.replace("orders_etl.recorded:serve", serve))
+    return {**environment, "PYTHONPATH": str(project)}
+
+
+def test_a_location_runs_on_the_sample_that_it_declares(
+    etl_environment: dict[str, str], root: Path
+) -> None:
+    environment = add_documented_sample(etl_environment, root, "orders_etl.recorded:serve")
+    done = etl(environment, "run", "--json")
+    assert done.returncode == 0, done.stdout
+    assert [result["status"] for result in json.loads(done.stdout)] == ["done"]
+    notice = "ORDERS_API_KEY is not set: orders_etl loads recorded days from http://127.0.0.1:"
+    assert notice in " ".join(done.stderr.split())
+
+    with_key = {**environment, "ORDERS_API_KEY": "x"}
+    done = etl(with_key, "run", "--json")
+    assert "KeyError: 'ORDERS_URL'" in json.loads(done.stdout)[0]["error"]
+    assert "recorded days" not in done.stderr
+    for settings, status, message in ((environment, "warning", "not set"), (with_key, "ok", "set")):
+        check = checks(etl(settings, "doctor", "--json"))["ORDERS_API_KEY"]
+        assert (check["status"], check["message"]) == (status, message)
+
+
+def test_an_invalid_sample_fails_with_the_file_and_the_key(
+    etl_environment: dict[str, str], root: Path
+) -> None:
+    environment = add_documented_sample(etl_environment, root, "orders_etl.recorded:absent")
+    done = etl(environment, "run", "--json")
+    assert done.returncode == 1
+    (result,) = json.loads(done.stdout)
+    assert "project/pyproject.toml: [tool.etl.sample] needs serve = " in result["error"]
+    assert "has no attribute 'absent'" in result["error"]
 
 
 def test_an_interrupt_ends_the_command_and_its_runs(etl_environment: dict[str, str]) -> None:
     only(etl_environment, "api_etl")
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes requests and never answers
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts requests and never responds
         silent.settimeout(120)
         environment = {
             **etl_environment,
@@ -189,7 +256,7 @@ def test_an_interrupt_ends_the_command_and_its_runs(etl_environment: dict[str, s
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            # Where the tests run in the background SIGINT is ignored, and a child inherits that.
+            # In background test runs SIGINT is ignored, and child processes inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         ) as process:
             try:
@@ -197,12 +264,12 @@ def test_an_interrupt_ends_the_command_and_its_runs(etl_environment: dict[str, s
                 children = psutil.Process(process.pid).children(recursive=True)
                 assert children
                 os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-                told = process.communicate(timeout=60)[0]
+                output = process.communicate(timeout=60)[0]
                 request.close()
             finally:
                 process.kill()
-    assert process.returncode == 130, told
-    assert "Traceback" not in told
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
     assert psutil.wait_procs(children, timeout=30)[1] == []
     with dg.DagsterInstance.from_config(etl_environment["DAGSTER_HOME"]) as instance:
         assert [run.is_finished for run in instance.get_runs()] == [True]
@@ -222,30 +289,30 @@ def shop() -> DltResource:
         write_disposition="replace",
     )
     def orders() -> Any:
-        """Orders, a row each."""
+        """Orders, one per row."""
         yield {"id": 1, "price": "1.50", "lines": [{"item": "tea"}, {"item": "cup"}]}
 
     return orders
 
 
-def test_show_tells_what_has_landed(any_warehouse: str, etl_environment: dict[str, str]) -> None:
-    nothing = etl(etl_environment, "show")
-    assert nothing.returncode == 0
-    assert "uv run etl run" in nothing.stdout
+def test_show_lists_the_loaded_tables(any_warehouse: str, etl_environment: dict[str, str]) -> None:
+    empty = etl(etl_environment, "show")
+    assert empty.returncode == 0
+    assert "uv run etl run" in empty.stdout
     source = shop()
     spec = warehouse.pipeline("shop_pipeline", "shop")
     warehouse.load(warehouse.plan_load(spec, source))
     (load,) = warehouse.query("SELECT load_id, inserted_at FROM shop._dlt_loads")
 
     listed = json.loads(etl(etl_environment, "show", "--json").stdout)
-    assert [(each["table"], each["parent"], each["rows"]) for each in listed] == [
+    assert [(table["table"], table["parent"], table["rows"]) for table in listed] == [
         ("shop.orders", None, 1),
         ("shop.orders__lines", "shop.orders", 2),
     ]
-    for each in listed:
-        assert each["last_load"]["load_id"] == load["load_id"]
-        assert each["last_load"]["status"] == "complete"
-        assert each["last_load"]["at"].endswith("+00:00")
+    for table in listed:
+        assert table["last_load"]["load_id"] == load["load_id"]
+        assert table["last_load"]["status"] == "complete"
+        assert table["last_load"]["loaded_at"].endswith("+00:00")
 
     one = json.loads(etl(etl_environment, "show", "orders", "--json").stdout)
     assert {"name": "price", "type": "decimal(10, 2)", "description": "In euros."} in one["columns"]
@@ -259,7 +326,7 @@ def test_show_tells_what_has_landed(any_warehouse: str, etl_environment: dict[st
 
     unknown = etl(etl_environment, "show", "shop.order")
     assert unknown.returncode == 1
-    assert unknown.stderr.startswith("No table shop.order; near it: shop.orders")
+    assert unknown.stderr.startswith("No table shop.order; similar names: shop.orders")
     assert is_one_line(unknown)
 
 
@@ -277,17 +344,18 @@ def checks(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, str]]:
     return {check["name"]: check for check in json.loads(done.stdout)}
 
 
-def test_the_doctor_finds_a_workspace_well(etl_environment: dict[str, str]) -> None:
+def test_the_doctor_reports_no_error_in_a_valid_workspace(etl_environment: dict[str, str]) -> None:
     done = etl(etl_environment, "doctor", "--json")
     assert done.returncode == 0, done.stdout
-    found = checks(done)
-    assert {check["status"] for check in found.values()} <= {"ok", "warning"}
-    assert found["csv_etl"]["status"] == "ok"
-    assert "30 requests an hour" in found["NASA"]["told"]
-    assert found["warehouse"]["fix"] == "uv run etl run"
+    results = checks(done)
+    assert {check["status"] for check in results.values()} <= {"ok", "warning"}
+    assert results["csv_etl"]["status"] == "ok"
+    assert results["NASA_API_KEY"]["status"] == "warning"
+    assert "30 requests per hour" in results["NASA_API_KEY"]["message"]
+    assert results["warehouse"]["fix"] == "uv run etl run"
 
 
-def test_the_doctor_names_what_is_wrong_and_no_secret(etl_environment: dict[str, str]) -> None:
+def test_the_doctor_names_each_error_and_no_secret(etl_environment: dict[str, str]) -> None:
     only(etl_environment, "leaky_etl")
     folder = workspace(etl_environment)
     (folder / "leaky_etl").mkdir()
@@ -314,50 +382,50 @@ def test_the_doctor_names_what_is_wrong_and_no_secret(etl_environment: dict[str,
     }
     done = etl(environment, "doctor", "--json")
     assert done.returncode == 1
-    found = checks(done)
-    wrong = {name for name, check in found.items() if check["status"] == "error"}
-    assert wrong == {"environment", "leaky_etl", "drop folder", "settings", "warehouse"}
-    assert all(found[name]["fix"] for name in wrong)
-    assert "not-installed" in found["environment"]["told"]
-    assert "RuntimeError: no access with ***" in found["leaky_etl"]["told"]
-    assert "127.0.0.1" in found["warehouse"]["told"]
+    results = checks(done)
+    errors = {name for name, check in results.items() if check["status"] == "error"}
+    assert errors == {"environment", "leaky_etl", "drop folder", "settings", "warehouse"}
+    assert all(results[name]["fix"] for name in errors)
+    assert "not-installed" in results["environment"]["message"]
+    assert "RuntimeError: no access with ***" in results["leaky_etl"]["message"]
+    assert "127.0.0.1" in results["warehouse"]["message"]
     ran = etl(environment, "run", "leaky_etl", "--json")
     assert json.loads(ran.stdout)[0]["error"] == "RuntimeError: no access with ***"
     shown = etl(environment, "doctor")
     assert shown.returncode == 1
-    assert ".env sets NASA_APIKEY, which is none" in shown.stdout
+    assert ".env sets unknown setting NASA_APIKEY" in shown.stdout
     assert "Traceback" not in shown.stdout + shown.stderr
     assert "secret" not in done.stdout + done.stderr + shown.stdout + shown.stderr
 
 
-def test_the_doctor_tells_who_holds_the_warehouse(tmp_warehouse: Path) -> None:
+def test_the_doctor_names_the_owner_of_the_warehouse_lock(tmp_warehouse: Path) -> None:
     file = str(tmp_warehouse / "warehouse.duckdb")
-    hold = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    code = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", hold, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
+        [sys.executable, "-c", code, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as owner:
         try:
-            assert holder.stdout
-            holder.stdout.readline()
-            check = warehouse_answers()
+            assert owner.stdout
+            owner.stdout.readline()
+            check = check_warehouse()
         finally:
-            holder.kill()
+            owner.kill()
     assert check.status == "warning"
-    assert f"PID {holder.pid}" in check.told
-    assert warehouse_answers().status == "ok"
+    assert f"PID {owner.pid}" in check.message
+    assert check_warehouse().status == "ok"
 
 
-def test_the_doctor_sees_a_taken_port_and_a_full_disk(tmp_warehouse: Path) -> None:
+def test_the_doctor_reports_a_port_in_use_and_a_full_disk(tmp_warehouse: Path) -> None:
     del tmp_warehouse
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert ui_port(port).status == "warning"
-    assert ui_port(port).status == "ok"
-    assert free_space(least=0).status == "ok"
-    assert free_space(least=2**80).status == "error"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert check_ui_port(port).status == "warning"
+    assert check_ui_port(port).status == "ok"
+    assert check_disk(min_free=0).status == "ok"
+    assert check_disk(min_free=2**80).status == "error"
 
 
-@pytest.mark.parametrize("command", [[], *([each] for each in COMMANDS)])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_fits_eighty_columns_and_has_an_example(
     etl_environment: dict[str, str], command: Sequence[str]
 ) -> None:
@@ -367,6 +435,6 @@ def test_help_fits_eighty_columns_and_has_an_example(
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-def test_the_version_names_what_the_workspace_stands_on(etl_environment: dict[str, str]) -> None:
-    told = etl(etl_environment, "--version").stdout
-    assert all(f"{name} " in told for name in ("shared", "dagster", "dlt", "duckdb"))
+def test_the_version_option_names_the_main_packages(etl_environment: dict[str, str]) -> None:
+    output = etl(etl_environment, "--version").stdout
+    assert all(f"{name} " in output for name in ("shared", "dagster", "dlt", "duckdb"))

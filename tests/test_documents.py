@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.testing.neows_server import NeowsServer
+from api_etl.recorded.server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
 
 NOT_RUN_HERE = ("make test", "make bench", "uv run pytest .")

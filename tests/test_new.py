@@ -1,6 +1,7 @@
-"""`etl new`: a pipeline that is whole at once, or nothing at all."""
+"""`etl new` creates a complete pipeline, or changes nothing; `copier update` updates it later."""
 
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -14,13 +15,13 @@ from typer.testing import CliRunner
 from shared.cli import app
 
 KINDS = ("list", "csv", "api")
-MADE = [f"from_{kind}_etl" for kind in KINDS]
-PROJECTS = [f"projects/{package}" for package in MADE]
+PACKAGES = [f"from_{kind}_etl" for kind in KINDS]
+PROJECTS = [f"projects/{package}" for package in PACKAGES]
 NOWHERE = "http://127.0.0.1:9"
 
 WORKSPACE_TESTS = ["tests/test_workspace.py", "tests/test_workflows.py"]
 NOT_OF_OTHERS = "not (_etl] and not from_api) and not raises_at_import"
-"""Less what is said of each other location, and what a new one does not change."""
+"""Skips the tests of the other locations, and those that a new location does not change."""
 
 FAILING = """
 
@@ -30,12 +31,12 @@ def test_that_fails() -> None:
 
 
 def content(folder: Path) -> dict[str, bytes | None]:
-    """Returns what stands in a folder: each file with what it holds, and each folder."""
+    """Return the files of a folder with their content, and its folders."""
     paths = {path: path.is_file() for path in folder.rglob("*") if "__pycache__" not in path.parts}
     return {str(path): path.read_bytes() if file else None for path, file in paths.items()}
 
 
-def test_a_pipeline_of_each_kind_is_whole_at_once(
+def test_a_pipeline_of_each_kind_is_complete(
     root: Path, clone: Path, shell: dict[str, str], tmp_path: Path
 ) -> None:
     def call(*command: str, folder: Path = clone) -> str:
@@ -54,34 +55,34 @@ def test_a_pipeline_of_each_kind_is_whole_at_once(
     before = [file.read_text() for file in lists]
     for kind in KINDS:
         command = ["uv", "run", "etl", "new", f"from_{kind}", "--from", kind]
-        told = call(*command, folder=clone / "docs")
-        assert f"  uv run etl run from_{kind}_etl\n" in told.partition("Next:\n")[2]
+        output = call(*command, folder=clone / "docs")
+        assert f"  uv run etl run from_{kind}_etl\n" in output.partition("Next:\n")[2]
     for file, text in zip(lists, before, strict=True):
-        assert file.read_text().startswith(text), "what was there stays as it was written"
+        assert file.read_text().startswith(text), "the existing entries are unchanged"
     assert "/projects/from_csv_etl/  @example/from-csv\n" in lists[2].read_text()
 
-    for package in MADE:
+    for package in PACKAGES:
         call(str(clone / ".venv" / "bin" / "python"), "-c", f"import {package}")
 
-    # From here on in this environment, whose bytecode is there: it need not be made once more. What
-    # is not on this machine is behind a proxy that is not there.
+    # From here on, use this environment, which has its bytecode. The proxy does not exist, so that
+    # nothing outside this machine is reached.
     python = (sys.executable, "-m")
     shell["PYTHONPATH"] = os.pathsep.join(str(clone / project / "src") for project in PROJECTS)
     shell |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "NO_PROXY": "127.0.0.1"}
-    told = call(*python, "shared.cli", "run", *MADE)
-    landed = {tuple(line.split()[:2]) for line in told.splitlines() if line.startswith(" from_")}
-    assert landed == {(f"from_{kind}/from_{kind}", "5") for kind in KINDS}
+    output = call(*python, "shared.cli", "run", *PACKAGES)
+    loaded = {tuple(line.split()[:2]) for line in output.splitlines() if line.startswith(" from_")}
+    assert loaded == {(f"from_{kind}/from_{kind}", "5") for kind in KINDS}
 
     call(*python, "ruff", "check", *PROJECTS)
     call(*python, "ruff", "format", "--check", *PROJECTS)
     parts = [f"{project}/{part}" for project in PROJECTS for part in ("src", "tests")]
     call(*python, "mypy", "--cache-dir", str(root / ".mypy_cache"), *parts)
 
-    found = runpy.run_path(str(clone / ".github" / "changed_members.py"))["affected"]
-    assert set(PROJECTS) <= {member["folder"] for member in found(["uv.lock"])}
-    broken = clone / PROJECTS[0] / "tests" / f"test_{MADE[0]}.py"
+    affected = runpy.run_path(str(clone / ".github" / "changed_members.py"))["affected"]
+    assert set(PROJECTS) <= {member["folder"] for member in affected(["uv.lock"])}
+    broken = clone / PROJECTS[0] / "tests" / f"test_{PACKAGES[0]}.py"
     changed = str(broken.relative_to(clone))
-    assert [member["folder"] for member in found([changed])] == PROJECTS[:1]
+    assert [member["folder"] for member in affected([changed])] == PROJECTS[:1]
     broken.write_text(broken.read_text() + FAILING)
     tested = subprocess.run(
         [*python, "pytest", "-n", "0", *PROJECTS, *WORKSPACE_TESTS, "-k", NOT_OF_OTHERS],
@@ -96,43 +97,43 @@ def test_a_pipeline_of_each_kind_is_whole_at_once(
 
 
 @pytest.mark.parametrize(
-    ("name", "why"),
+    ("name", "reason"),
     [
-        ("", "is no name for a pipeline"),
-        ("Orders", "is no name for a pipeline"),
-        ("web-orders", "is no name for a pipeline"),
-        ("2nd_orders", "is no name for a pipeline"),
-        ("web__orders", "is no name for a pipeline"),
-        ("_orders", "is no name for a pipeline"),
-        ("orders_", "is no name for a pipeline"),
-        ("../orders", "is no name for a pipeline"),
-        ("größe", "is no name for a pipeline"),
-        ("o" * 41, "is no name for a pipeline"),
-        ("class", "'class' is a word of Python"),
-        ("json", "'json' is a module of Python's"),
+        ("", "is not a valid pipeline name"),
+        ("Orders", "is not a valid pipeline name"),
+        ("web-orders", "is not a valid pipeline name"),
+        ("2nd_orders", "is not a valid pipeline name"),
+        ("web__orders", "is not a valid pipeline name"),
+        ("_orders", "is not a valid pipeline name"),
+        ("orders_", "is not a valid pipeline name"),
+        ("../orders", "is not a valid pipeline name"),
+        ("größe", "is not a valid pipeline name"),
+        ("o" * 41, "is not a valid pipeline name"),
+        ("class", "'class' is a Python keyword"),
+        ("json", "'json' is a module of Python"),
         ("dagster", "'dagster' is an installed package"),
         ("shared_etl", "'shared' is an installed package"),
-        ("order", "'order' is a word of DuckDB's"),
-        ("temp", "'temp' is a word of DuckDB's"),
-        ("warehouse", "'warehouse' is the warehouse's own name"),
+        ("order", "'order' is reserved in DuckDB"),
+        ("temp", "'temp' is reserved in DuckDB"),
+        ("warehouse", "'warehouse' is the name of the warehouse"),
         ("simple", "projects/simple_etl exists"),
         ("simple_etl", "projects/simple_etl exists"),
-        ("nasa_neo", "another pipeline loads into the dataset 'nasa_neo'"),
-        ("csv_data_staging", "another pipeline loads into the dataset 'csv_data_staging'"),
+        ("nasa_neo", "another pipeline has the name or the dataset 'nasa_neo'"),
+        ("csv_data_staging", "another pipeline has the name or the dataset 'csv_data_staging'"),
     ],
 )
-def test_a_name_that_cannot_be_is_one_clear_line_and_changes_nothing(
-    clone: Path, monkeypatch: pytest.MonkeyPatch, name: str, why: str
+def test_an_invalid_name_is_one_clear_line_and_changes_nothing(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
 ) -> None:
     before = content(clone)
     monkeypatch.chdir(clone)
     monkeypatch.setenv("PWD", str(clone))
     monkeypatch.setenv("DAGSTER_HOME", str(clone))
     monkeypatch.setenv("WAREHOUSE_PATH", "data/warehouse.duckdb")
-    refused = CliRunner().invoke(app, ["new", name])
-    assert refused.exit_code == 2
-    assert why in refused.output
-    assert len(refused.output.splitlines()) == 1
+    done = CliRunner().invoke(app, ["new", name])
+    assert done.exit_code == 2
+    assert reason in done.output
+    assert len(done.output.splitlines()) == 1
     assert content(clone) == before
 
 
@@ -145,36 +146,36 @@ def new(clone: Path, *arguments: str, **environment: str) -> subprocess.Popen[st
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # Where the tests run in the background SIGINT is ignored, and a child inherits that.
+        # In background test runs SIGINT is ignored, and child processes inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
-def test_where_locking_fails_nothing_has_changed(clone: Path, tmp_path: Path) -> None:
+def test_if_locking_fails_nothing_is_changed(clone: Path, tmp_path: Path) -> None:
     before = content(clone)
-    made = new(clone, "web_orders", UV_OFFLINE="1", UV_CACHE_DIR=str(tmp_path / "empty"))
-    told, _ = made.communicate(timeout=120)
-    assert made.returncode == 1
-    assert told.startswith("uv failed, so nothing was changed: ")
-    assert "network" in told
-    assert len(told.splitlines()) == 1
+    process = new(clone, "web_orders", UV_OFFLINE="1", UV_CACHE_DIR=str(tmp_path / "empty"))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert output.startswith("uv failed, so nothing was changed: ")
+    assert "network" in output
+    assert len(output.splitlines()) == 1
     assert content(clone) == before
 
 
-def test_a_list_that_cannot_be_added_to_is_named_and_nothing_has_changed(clone: Path) -> None:
+def test_a_list_that_cannot_be_extended_is_named_and_nothing_is_changed(clone: Path) -> None:
     with (clone / "workspace.yaml").open("a") as workspace:
         workspace.write("telemetry: {}\n")
     before = content(clone)
-    made = new(clone, "web_orders")
-    told, _ = made.communicate(timeout=120)
-    assert made.returncode == 1
-    assert told.startswith("workspace.yaml and dg.toml must end with their lists of locations")
+    process = new(clone, "web_orders")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert output.startswith("workspace.yaml and dg.toml must end with their lists of locations")
     assert content(clone) == before
 
 
-@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_what_is_ended_midway_has_changed_nothing(
-    clone: Path, tmp_path: Path, ends: signal.Signals
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_command_changes_nothing(
+    clone: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     started = tmp_path / "started"
     os.mkfifo(started)
@@ -182,18 +183,87 @@ def test_what_is_ended_midway_has_changed_nothing(
     slow.write_text(f"#!/bin/sh\necho > {started}\nexec sleep 600\n")
     slow.chmod(0o755)
     before = content(clone)
-    made = new(clone, "web_orders", UV=str(slow))
+    process = new(clone, "web_orders", UV=str(slow))
     try:
-        started.read_text()  # once it is written to
+        started.read_text()  # blocks until uv is started
         assert (clone / "projects" / "web_orders_etl").exists()
         assert content(clone) != before
-        os.killpg(made.pid, ends)
-        made.communicate(timeout=120)
+        os.killpg(process.pid, number)
+        process.communicate(timeout=120)
     finally:
-        if made.poll() is None:
-            os.killpg(made.pid, signal.SIGKILL)
-    assert made.returncode != 0
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0
     assert content(clone) == before
+
+
+UPSTREAM = "https://github.com/example/embedded-etl.git"
+ORIGIN = "https://github.com/our-company/our-etl.git"
+"""The URLs in docs/adopt.md. The test replaces them by local repositories."""
+
+
+def test_a_fork_takes_a_later_version_and_a_project_keeps_its_edits(
+    root: Path, clone: Path, shell: dict[str, str], tmp_path: Path
+) -> None:
+    for role in ("AUTHOR", "COMMITTER"):
+        shell |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@example.com"}
+    etl, copier = f"{sys.executable} -m shared.cli", f"{sys.executable} -m copier"
+
+    def run(script: str, folder: Path) -> str:
+        script = script.replace(UPSTREAM, str(clone)).replace(ORIGIN, str(tmp_path / "origin"))
+        script = script.replace("uv run etl", etl).replace("uv run copier", copier)
+        done = subprocess.run(
+            ["bash", "-c", f"set -eo pipefail\n{script}"],
+            cwd=folder,
+            env=shell,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    page = (root / "docs" / "adopt.md").read_text()
+    fork, create, take, update = re.findall(r"^```shell\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    run("git init --quiet --initial-branch main && git add --all", clone)
+    run("git commit --quiet --message 0.1.0 && git tag v0.1.0", clone)
+    run("git init --quiet --bare origin", tmp_path)
+    run(fork, tmp_path)
+    ours = tmp_path / "our-etl"
+    run(create, ours)
+    project = ours / "projects" / "orders_etl"
+    assert "_commit: v0.1.0" in (project / ".copier-answers.yml").read_text()
+
+    readme, definitions = project / "README.md", project / "src" / "orders_etl" / "definitions.py"
+    readme.write_text(readme.read_text() + "\nOur own note.\n")
+    definitions.write_text(definitions.read_text() + "\nOUR_OWN_NAME = 1\n")
+    run("git commit --quiet --all --message 'Our edits'", ours)
+
+    templates = clone / "shared" / "src" / "shared" / "cli" / "templates" / "{{ common }}"
+    (template,) = templates.glob("src/*/definitions.py.jinja")
+    first_line, _, rest = template.read_text().partition("\n")
+    template.write_text(f'"""The definitions of `{{{{ package }}}}`."""\n{rest}')
+    assert first_line == '"""The code location `{{ package }}`."""'
+    (templates / "NOTICE.jinja").write_text("{{ title }}\n")
+    run("git add --all && git commit --quiet --message 0.2.0 && git tag v0.2.0", clone)
+
+    run(take, ours)
+    before = definitions.read_text()
+    assert before.startswith(first_line.replace("{{ package }}", "orders_etl"))
+    difference = run(update, ours)
+    assert "-_commit: v0.1.0" in difference
+    assert "+_commit: v0.2.0" in difference
+    assert definitions.read_text() == before.replace(
+        "The code location `orders_etl`.", "The definitions of `orders_etl`."
+    )
+    assert readme.read_text().endswith("\nOur own note.\n")
+    assert (project / "NOTICE").read_text() == "orders\n"
+    changed = run("git status --porcelain", ours).splitlines()
+    assert sorted(line[3:] for line in changed) == [
+        "projects/orders_etl/.copier-answers.yml",
+        "projects/orders_etl/NOTICE",
+        "projects/orders_etl/src/orders_etl/definitions.py",
+    ]
 
 
 def test_the_templates_are_part_of_the_package(root: Path, tmp_path: Path) -> None:

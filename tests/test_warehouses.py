@@ -10,8 +10,8 @@ import duckdb
 import pytest
 from moto.server import ThreadedMotoServer
 
+from api_etl.recorded.server import NeowsServer
 from shared import settings, warehouse
-from shared.testing.neows_server import NeowsServer
 
 LOCATIONS = ("simple_etl", "csv_etl", "api_etl")
 DAY = "2025-03-10"

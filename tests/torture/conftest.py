@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.testing.neows_server import NeowsServer
+from api_etl.recorded.server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
 from torture.harness import Launcher, ServerWorkspace, Tally, Workspace
 

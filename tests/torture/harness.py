@@ -20,7 +20,7 @@ import psycopg2.errors
 import requests
 import sqlglot
 
-from shared.testing.neows_server import NeowsServer, recorded_days
+from api_etl.recorded.server import NeowsServer, recorded_days
 
 Rows = list[tuple[Any, ...]]
 

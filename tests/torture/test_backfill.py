@@ -3,7 +3,7 @@
 import random
 from datetime import date
 
-from shared.testing.neows_objects import synthetic_days
+from api_etl.recorded.objects import synthetic_days
 from torture.harness import OBJECTS, Tally, Workspace, expected_objects
 
 FIRST = date(2015, 9, 1)

@@ -61,7 +61,7 @@ def test_overlapping_backfills(workspace: Workspace, tally: Tally) -> None:
 def test_slow_answer(workspace: Workspace, tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
     """An older answer that arrives late never lands over a newer one of the same day."""
     day = DAYS[0]
-    answer = workspace.neows.answer
+    answer = workspace.neows.respond
     first_request = threading.Lock()
 
     def slow_at_first(address: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], str]:
@@ -71,7 +71,7 @@ def test_slow_answer(workspace: Workspace, tally: Tally, monkeypatch: pytest.Mon
             time.sleep(1)
         return old
 
-    monkeypatch.setattr(workspace.neows, "answer", slow_at_first)
+    monkeypatch.setattr(workspace.neows, "respond", slow_at_first)
     for version in range(0, 2 * max(2, tally.asked // 5), 2):
         if first_request.locked():
             first_request.release()

@@ -17,8 +17,8 @@ import pytest
 import requests
 import yaml
 
+from api_etl.recorded.server import NeowsServer
 from deployment import LAUNCH
-from shared.testing.neows_server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
 from torture.harness import (
     LOCATIONS,

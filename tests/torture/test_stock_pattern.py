@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.testing.neows_server import NeowsServer
+from api_etl.recorded.server import NeowsServer
 from torture.harness import Launcher, Rows, Tally, Workspace, objects_of
 
 DAYS = [(date(2025, 4, 1) + timedelta(days=n)).isoformat() for n in range(30)]

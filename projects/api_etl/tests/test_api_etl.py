@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from api_etl.assets import NasaDate
 from api_etl.definitions import defs
+from api_etl.recorded.server import NeowsServer, recorded_days
 from shared import warehouse
-from shared.testing.neows_server import NeowsServer, recorded_days
 
 KEY = "a-key-that-must-stay-secret"
 

@@ -10,10 +10,10 @@ import pytest
 
 from api_etl import assets
 from api_etl.definitions import defs
+from api_etl.recorded.objects import synthetic_days
+from api_etl.recorded.server import NeowsServer
 from shared import warehouse
 from shared.orchestration import resource
-from shared.testing.neows_objects import synthetic_days
-from shared.testing.neows_server import NeowsServer
 
 FIRST = date(2018, 9, 10)
 OBJECTS = dg.AssetKey(["nasa_neo", "near_earth_objects"])

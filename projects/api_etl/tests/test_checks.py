@@ -9,9 +9,9 @@ import pytest
 
 from api_etl import chart, checks
 from api_etl.definitions import defs
+from api_etl.recorded.objects import synthetic_days
+from api_etl.recorded.server import NeowsServer
 from shared import warehouse
-from shared.testing.neows_objects import synthetic_days
-from shared.testing.neows_server import NeowsServer
 
 Results = dict[str, tuple[bool, str, str]]
 

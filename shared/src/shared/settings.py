@@ -1,4 +1,4 @@
-"""Every environment variable of the workspace with its default; nothing else reads `os.environ`."""
+"""Every environment variable of the workspace, with its default. Read settings only through here."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from dotenv import load_dotenv
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its working default and what it decides."""
+    """One setting: its default and what it controls."""
 
     default: str
     description: str
@@ -20,66 +20,63 @@ class Setting:
 SETTINGS = {
     "DAGSTER_HOME": Setting(
         "${PWD}",
-        "Folder whose dagster.yaml configures the instance (absolute); its state goes to .dagster/.",
+        "Folder of dagster.yaml (absolute). Dagster stores its state there in .dagster/.",
     ),
     "WAREHOUSE_TYPE": Setting(
         "duckdb",
-        "What all pipelines load into; any but the file takes dlt's DESTINATION__WAREHOUSE__ variables.",
+        "Warehouse of all pipelines. Types other than duckdb need dlt's DESTINATION__WAREHOUSE__ variables.",
     ),
     "WAREHOUSE_PATH": Setting(
         "data/warehouse.duckdb",
-        "The DuckDB file, relative to the workspace; beside it stand the working folders of runs.",
+        "The DuckDB file, relative to the workspace. The working folders of runs are next to it.",
     ),
     "WAREHOUSE_WAIT_SECONDS": Setting(
-        "600", "How long a load or a reader waits for whoever holds the warehouse before it fails."
+        "600", "How long a load or a reader waits for the warehouse lock before it fails."
     ),
     "PREVIEW_ROWS": Setting(
-        "5", "How many rows of a load Dagster shows with it, and keeps; 0 where nobody may see any."
+        "5", "How many rows of a load Dagster shows and stores; 0 to store none."
     ),
     "DROP_FOLDER": Setting(
-        "data/drop", "Where csv_etl finds files: a local folder, s3://, gs:// or az://."
+        "data/drop", "Folder of the CSV files: a local folder, s3://, gs:// or az://."
     ),
     "NASA_API_KEY": Setting(
-        "DEMO_KEY", "Key for api.nasa.gov, sent as a header. DEMO_KEY allows 30 requests an hour."
+        "DEMO_KEY", "Key for api.nasa.gov, sent as a header. DEMO_KEY allows 30 requests per hour."
     ),
     "NASA_MAX_WAIT_SECONDS": Setting(
         "60",
-        "How long a request may wait for NASA's limit; above that the rest is left for a retry.",
+        "How long a request may wait for NASA's limit. Longer waits are deferred to a retry.",
     ),
     "NASA_BASE_URL": Setting(
         "https://api.nasa.gov/neo/rest/v1",
-        "Where api_etl asks; `etl run` sets it to its own server without a key.",
+        "URL of the NeoWs API.",
     ),
     "REPOSITORY_URL": Setting(
         "",
-        "Where the code can be read, https://host/team/repository/tree/main: assets link to their lines.",
+        "URL of the code, https://host/team/repository/tree/main. Assets link to their lines.",
     ),
     "ALERTS_WEBHOOK_URL": Setting(
         "",
-        "Where failures and late tables are told: a Slack-compatible incoming webhook; secret.",
+        "Slack-compatible incoming webhook for failures and stale tables; secret.",
     ),
-    "DAGSTER_UI_URL": Setting(
-        "http://localhost:3000", "The UI's address as people open it, for the links in alerts."
-    ),
+    "DAGSTER_UI_URL": Setting("http://localhost:3000", "URL of the UI, for the links in alerts."),
     "WORKERS_REDIS_URL": Setting(
         "",
-        "The Redis through which workers get steps: redis://host:6379. Without it a run executes its own.",
+        "Redis that sends steps to workers: redis://host:6379. If empty, a run executes its own steps.",
     ),
     "WORKERS_MAX_STEP_SECONDS": Setting(
         "3600",
-        "How long a step may take on a worker; after that, one whose machine died runs on another.",
+        "How long a step may take on a worker. If its machine died, another worker then runs it.",
     ),
 }
 
 
 def get(name: str) -> str:
-    """Returns a setting: the environment's value, or its default where that is unset or empty.
+    """Return a setting: the value of the environment, or the default if that is unset or empty.
 
-    The workspace's .env file counts as environment, from whichever folder a command starts; a
-    variable that is set already wins.
+    The workspace's .env file is part of the environment. Variables that are already set win.
 
     Raises:
-        KeyError: the variable is not listed in `SETTINGS`.
+        KeyError: the variable is not in `SETTINGS`.
     """
     default = SETTINGS[name].default
     load_env_file()
@@ -88,19 +85,19 @@ def get(name: str) -> str:
 
 @cache
 def load_env_file() -> None:
-    """Takes the workspace's .env file into the environment, once; what is set already wins."""
+    """Load the workspace's .env file into the environment, once. Variables that are set win."""
     load_dotenv(workspace_root() / ".env")
 
 
 def is_default(name: str) -> bool:
-    """Tells whether a setting is what it is without the environment's help."""
+    """Return whether a setting has its default."""
     return get(name) == SETTINGS[name].default
 
 
 def workspace_root() -> Path:
-    """Returns the folder that holds workspace.yaml: at or above the working folder, else this file.
+    """Return the folder of workspace.yaml: at or above the working folder, or above this file.
 
-    A package installed outside any workspace takes the working folder.
+    Without a workspace.yaml, it is the working folder.
     """
     working_folder = Path.cwd()
     for folder in (working_folder, *working_folder.parents, *Path(__file__).resolve().parents):
@@ -110,10 +107,10 @@ def workspace_root() -> Path:
 
 
 def get_seconds(name: str) -> float:
-    """Returns a setting that is a number of seconds.
+    """Return a setting that is a number of seconds.
 
     Raises:
-        ValueError: it is none; the message names the variable.
+        ValueError: it is not a number; the message names the variable.
     """
     try:
         return float(get(name))
@@ -122,23 +119,23 @@ def get_seconds(name: str) -> float:
 
 
 def get_int(name: str) -> int:
-    """Returns a setting that is a whole number, 0 or more.
+    """Return a setting that is an integer, 0 or more.
 
     Raises:
-        ValueError: it is none; the message names the variable.
+        ValueError: it is not; the message names the variable.
     """
     text = get(name)
     if not re.fullmatch(r"\d+", text, re.ASCII):
-        raise ValueError(f"{name} is {text!r}; it must be a whole number, 0 or more")
+        raise ValueError(f"{name} is {text!r}; it must be an integer, 0 or more")
     return int(text)
 
 
 def get_path(name: str) -> Path:
-    """Returns a setting that is a path; a relative one starts at the workspace root."""
+    """Return a setting that is a path. A relative one starts at the workspace root."""
     return workspace_root() / Path(get(name)).expanduser()
 
 
 def drop_folder() -> str:
-    """Returns the drop folder's address; a relative local one starts at the workspace root."""
-    address = get("DROP_FOLDER")
-    return address if "://" in address else str(get_path("DROP_FOLDER"))
+    """Return the URL or the path of the drop folder. A relative path starts at the workspace root."""
+    folder = get("DROP_FOLDER")
+    return folder if "://" in folder else str(get_path("DROP_FOLDER"))

@@ -1,6 +1,6 @@
-"""`etl`: the workspace's command line, a thin layer over Dagster and dlt.
+"""`etl`: the command line of the workspace, a thin layer over Dagster and dlt.
 
-Commands import what they need when they run, so that help shows at once.
+Commands import what they need when they run, so `--help` is fast.
 """
 
 import os
@@ -22,20 +22,20 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode="markdown",  # joins the lines of a docstring's paragraph
 )
-app.command(epilog="Example: etl run csv_data/share_prices_daily --partition 2018-01-23")(run)
-app.command(epilog="Example: etl show nasa_neo.near_earth_objects")(show)
-app.command(epilog='Example: etl query "FROM nasa_neo.daily_summary LIMIT 3" --json')(query)
+app.command(epilog="Example: etl run orders/orders --partition 2025-03-10")(run)
+app.command(epilog="Example: etl show orders.orders")(show)
+app.command(epilog='Example: etl query "FROM orders.orders LIMIT 3" --json')(query)
 app.command(epilog="Example: etl new orders --from csv")(new)
 app.command(epilog="Example: etl doctor --json")(doctor)
 
 
-def _print_versions(asked: bool) -> None:
-    if asked:
+def _print_versions(requested: bool) -> None:
+    if requested:
         print(" ".join(f"{name} {version(name)}" for name in ("shared", *PACKAGES)))
         raise typer.Exit
 
 
-@app.callback(epilog="Example: etl run, then etl show, then etl show nasa_neo.daily_summary")
+@app.callback(epilog="Example: etl run, then etl show, then etl show orders.orders")
 def main_options(
     _version: Annotated[
         bool,
@@ -44,14 +44,14 @@ def main_options(
         ),
     ] = False,
 ) -> None:
-    """Runs and inspects the pipelines of this workspace."""
+    """Run and inspect the pipelines of this workspace."""
     root = settings.workspace_root()
     os.chdir(root)
-    os.environ["PWD"] = str(root)  # which .env.example names
+    os.environ["PWD"] = str(root)  # .env.example uses it
     settings.load_env_file()
     os.environ.setdefault("DAGSTER_HOME", str(root))
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     app()

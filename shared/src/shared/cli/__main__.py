@@ -1,4 +1,4 @@
-"""`python -m shared.cli`, where the command `etl` is not on the PATH."""
+"""`python -m shared.cli`: the command `etl` if it is not on the PATH."""
 
 from shared.cli import main
 

@@ -1,4 +1,4 @@
-"""`etl doctor`: looks for what keeps this workspace from running, and says how to mend it."""
+"""`etl doctor`: diagnose the workspace and suggest fixes."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
@@ -18,15 +18,21 @@ import typer
 from dotenv import dotenv_values
 
 from shared import settings
-from shared.cli.locations import WorkspaceError, code_locations, interpreters, no_interpreter
-from shared.cli.terminal import AsJson, console, print_json
+from shared.cli.locations import (
+    WorkspaceError,
+    code_locations,
+    declarations,
+    interpreters,
+    no_interpreter,
+)
+from shared.cli.terminal import AsJson, console, find_uv, print_json
 from shared.redaction import redact
 
 PACKAGES = ("dagster", "dagster-dlt", "dlt", "duckdb")
 UI_PORT = 3000
 MIN_FREE_BYTES = 10**9
 
-_COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
+_COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
 _LOAD = """
 import importlib, sys
 try:
@@ -40,34 +46,32 @@ except BaseException as error:
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, how it is, and how to mend it where it is not well."""
+    """The result of one check, and the fix if it is not ok."""
 
     name: str
     status: Literal["ok", "warning", "error"]
-    told: str
+    message: str
     fix: str = ""
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Looks for what keeps this workspace from running, and says how to mend it.
+    """Diagnose the workspace and suggest fixes.
 
-    Exits with 1 where something is red; what is yellow works, with a limit. No secret is printed.
+    A warning works, with a limit. Exits with 1 if there is an error. Prints no secrets.
     """
     checks = []
-    for found in _checks():
-        told, fix = (" ".join(redact(text).split()) for text in (found.told, found.fix))
-        check = replace(found, told=told, fix=fix)
+    for result in _checks():
+        message, fix = (" ".join(redact(text).split()) for text in (result.message, result.fix))
+        check = replace(result, message=message, fix=fix)
         checks.append(check)
         if not as_json:
             console.print(
-                f"[{_COLOURS[check.status]}]{check.status:<8}[/]{check.name:<13}",
+                f"[{_COLORS[check.status]}]{check.status:<8}[/]{check.name:<13}",
                 end="",
                 highlight=False,
             )
-            console.print(check.told, markup=False, highlight=False, soft_wrap=True)
-            if check.fix:
-                mend = f"{'':<21}-> {check.fix}"
-                console.print(mend, markup=False, highlight=False, soft_wrap=True)
+            lines = [check.message, *([f"{'':<21}-> {check.fix}"] if check.fix else [])]
+            console.print(*lines, sep="\n", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print_json([asdict(check) for check in checks])
     if any(check.status == "error" for check in checks):
@@ -75,44 +79,43 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _checks() -> Iterator[Check]:
-    """Yields the checks; those that take long are begun first, in processes of their own."""
-    with ExitStack() as begun:
+    """Yield the checks. The slow ones start first, in their own processes."""
+    with ExitStack() as stack:
         locations: dict[str, subprocess.Popen[str] | Check] = {}
         try:
-            modules, own = code_locations(), interpreters()
+            modules, pythons = code_locations(), interpreters()
         except WorkspaceError as error:
             yield Check("locations", "error", str(error), "run etl in a clone of the workspace")
-            modules = own = {}
+            modules = pythons = {}
         for location, module in modules.items():
-            interpreter = own.get(location, sys.executable)
+            python = pythons.get(location, sys.executable)
             try:
-                locations[location] = _begin(begun, [interpreter, "-c", _LOAD, module])
+                locations[location] = _start_process(stack, [python, "-c", _LOAD, module])
             except OSError as error:
-                locations[location] = Check(location, "error", *no_interpreter(interpreter, error))
+                locations[location] = Check(location, "error", *no_interpreter(python, error))
         uv, lock = find_uv(), settings.workspace_root() / "uv.lock"
-        # This very environment, whichever uv would choose; what is in it besides does no harm.
+        # `--active` checks this environment; `--inexact` allows more packages in it.
         flags = ("--check", "--locked", "--all-packages", "--inexact", "--active")
-        synced = _begin(begun, [uv, "sync", *flags]) if uv and lock.exists() else None
-        yield python()
+        sync = _start_process(stack, [uv, "sync", *flags]) if uv and lock.exists() else None
+        yield check_python()
         yield Check("packages", "ok", ", ".join(f"{name} {version(name)}" for name in PACKAGES))
-        yield _uv(uv)
+        yield _check_uv(uv)
         yield from check_settings()
-        yield dagster_home()
-        if "api_etl" in modules:
-            yield _nasa_key()
-        yield ui_port()
-        yield free_space()
-        yield drop_folder()
-        yield warehouse_answers()
-        if synced:
-            yield _environment(synced)
+        yield from _check_required_settings(modules.values())
+        yield check_dagster_home()
+        yield check_ui_port()
+        yield check_disk()
+        yield check_drop_folder()
+        yield check_warehouse()
+        if sync:
+            yield _check_environment(sync)
         for location, load in locations.items():
-            yield load if isinstance(load, Check) else _location(location, load)
+            yield load if isinstance(load, Check) else _check_location(location, load)
 
 
-def _begin(begun: ExitStack, command: list[str]) -> "subprocess.Popen[str]":
-    """Starts a program that ends with the checks, however they end."""
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter, or uv
+def _start_process(stack: ExitStack, command: list[str]) -> "subprocess.Popen[str]":
+    """Start a program that is killed when the stack closes."""
+    process = subprocess.Popen(  # noqa: S603 - a Python of the workspace, or uv
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -120,155 +123,153 @@ def _begin(begun: ExitStack, command: list[str]) -> "subprocess.Popen[str]":
         text=True,
         env={**os.environ, "VIRTUAL_ENV": sys.prefix},
     )
-    begun.enter_context(process)
-    begun.callback(process.kill)
+    stack.enter_context(process)
+    stack.callback(process.kill)
     return process
 
 
-def find_uv() -> str | None:
-    """Returns uv's program: the one that started this, else the PATH's, else what make put into .uv/."""
-    own = settings.workspace_root() / ".uv" / "bin" / "uv"
-    found = os.environ.get("UV") or shutil.which("uv") or (str(own) if own.exists() else None)
-    return shutil.which(found) if found else None
+def check_python() -> Check:
+    """Check that this Python is in the range that the workspace supports."""
+    from packaging.specifiers import SpecifierSet  # Dagster and dlt depend on it
+
+    current = ".".join(map(str, sys.version_info[:3]))
+    supported = metadata("shared")["Requires-Python"]
+    if current in SpecifierSet(supported):
+        return Check("python", "ok", f"{current}, in the range {supported}")
+    message = f"{current}, not in the range {supported}"
+    return Check("python", "error", message, "uv sync --python 3.13")
 
 
-def python() -> Check:
-    """Checks that Python is one that the workspace is made for."""
-    from packaging.specifiers import SpecifierSet  # Dagster and dlt stand on it
-
-    own, wanted = ".".join(map(str, sys.version_info[:3])), metadata("shared")["Requires-Python"]
-    if own in SpecifierSet(wanted):
-        return Check("python", "ok", f"{own}, in the range {wanted}")
-    return Check("python", "error", f"{own}, not in the range {wanted}", "uv sync --python 3.13")
-
-
-def _uv(uv: str | None) -> Check:
+def _check_uv(uv: str | None) -> Check:
     if uv is None:
-        fix = "make run puts it into .uv/, or see https://docs.astral.sh/uv"
-        return Check("uv", "warning", "not found; what is installed runs without it", fix)
-    asked = subprocess.run([uv, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
-    if asked.returncode:
-        return Check("uv", "error", f"{uv} does not run: {asked.stderr}", "install it again")
-    return Check("uv", "ok", f"{asked.stdout.strip()}, {uv}")
+        fix = "make run installs it into .uv/, or see https://docs.astral.sh/uv"
+        return Check("uv", "warning", "not found; installed packages run without it", fix)
+    done = subprocess.run([uv, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        return Check("uv", "error", f"{uv} does not run: {done.stderr}", "install uv again")
+    return Check("uv", "ok", f"{done.stdout.strip()}, {uv}")
 
 
-def _environment(synced: "subprocess.Popen[str]") -> Check:
-    told = synced.communicate()[0]
-    if synced.returncode == 0:
-        return Check("environment", "ok", "as uv.lock has it")
-    lines = [line for line in told.splitlines() if not line.startswith(("Resolved", "Checked"))]
-    return Check("environment", "error", f"not as uv.lock has it: {' '.join(lines)}", "uv sync")
+def _check_environment(sync: "subprocess.Popen[str]") -> Check:
+    output = sync.communicate()[0]
+    if sync.returncode == 0:
+        return Check("environment", "ok", "matches uv.lock")
+    lines = [line for line in output.splitlines() if not line.startswith(("Resolved", "Checked"))]
+    return Check("environment", "error", f"does not match uv.lock: {' '.join(lines)}", "uv sync")
 
 
-def _location(location: str, process: "subprocess.Popen[str]") -> Check:
-    told = process.communicate()[0].strip()
-    if process.returncode == 0:
+def _check_location(location: str, load: "subprocess.Popen[str]") -> Check:
+    output = load.communicate()[0].strip()
+    if load.returncode == 0:
         return Check(location, "ok", "loads")
-    why = told or f"its process ended with exit code {process.returncode}"
-    mend = (
-        f"mend it, or take it out of workspace.yaml; uv run etl run {location} keeps the whole log"
-    )
-    return Check(location, "error", f"does not load: {why}", mend)
+    reason = output or f"its process ended with exit code {load.returncode}"
+    fix = f"fix it, or remove it from workspace.yaml; uv run etl run {location} keeps the log"
+    return Check(location, "error", f"does not load: {reason}", fix)
 
 
 def check_settings() -> Iterator[Check]:
-    """Checks what .env says, and the settings that must be numbers."""
+    """Check the names in .env, and the settings that must be numbers."""
     file = settings.workspace_root() / ".env"
-    said: Mapping[str, str | None] = dotenv_values(file) if file.is_file() else {}
-    told = f".env sets {', '.join(said)}" if said else "no .env; what is not set has its default"
-    yield Check("settings", "ok", told)
-    for name in said:
+    values: Mapping[str, str | None] = dotenv_values(file) if file.is_file() else {}
+    message = f".env sets {', '.join(values)}" if values else "no .env; the defaults are used"
+    yield Check("settings", "ok", message)
+    for name in values:
         if name not in settings.SETTINGS:
-            for like in get_close_matches(name, settings.SETTINGS, 1, cutoff=0.8):
-                yield Check("settings", "warning", f".env sets {name}, which is none", f"{like}=…")
+            for similar in get_close_matches(name, settings.SETTINGS, 1, cutoff=0.8):
+                message = f".env sets unknown setting {name}"
+                yield Check("settings", "warning", message, f"{similar}=…")
     for name in settings.SETTINGS:
         if name.endswith(("_SECONDS", "_ROWS")):
             read = settings.get_seconds if name.endswith("_SECONDS") else settings.get_int
             try:
                 read(name)
             except ValueError as error:
-                yield Check("settings", "error", str(error), f"set {name}, or unset it")
+                yield Check("settings", "error", str(error), f"correct {name}, or unset it")
 
 
-def dagster_home() -> Check:
-    """Checks that Dagster finds its instance's configuration."""
+def _check_required_settings(modules: Iterable[str]) -> Iterator[Check]:
+    """Check the settings that locations declare in `tool.etl` of their pyproject.toml."""
+    names = {name for module in modules for name in declarations(module)[1].get("settings", ())}
+    for name in sorted(names):
+        known = settings.SETTINGS.get(name)
+        if not settings.is_default(name) if known else os.environ.get(name):
+            yield Check(name, "ok", "set")
+        else:
+            message = f"not set. {known.description}" if known else "not set"
+            yield Check(name, "warning", message, f"set {name} in .env")
+
+
+def check_dagster_home() -> Check:
+    """Check that Dagster finds the configuration of its instance."""
     home = Path(os.environ.get("DAGSTER_HOME", ""))
     file, name = home / "dagster.yaml", "DAGSTER_HOME"
     if not home.is_absolute():
-        mend = f"unset it, or set {Path.cwd()}"
-        return Check("dagster", "error", f"{name} is {str(home)!r}, not an absolute path", mend)
+        fix = f"unset it, or set {Path.cwd()}"
+        return Check("dagster", "error", f"{name} is {str(home)!r}, not an absolute path", fix)
     if not file.is_file():
-        mend = "unset it for the workspace's own, or copy dagster.yaml there"
-        return Check("dagster", "error", f"{name} is {home}, which has no dagster.yaml", mend)
+        fix = "unset it to use the workspace's dagster.yaml, or copy that file there"
+        return Check("dagster", "error", f"{name} is {home}, which has no dagster.yaml", fix)
     return Check("dagster", "ok", str(file))
 
 
-def _nasa_key() -> Check:
-    if settings.is_default("NASA_API_KEY"):
-        told = "NASA_API_KEY is DEMO_KEY: 30 requests an hour, 50 a day"
-        mend = "get a key at https://api.nasa.gov and set NASA_API_KEY in .env"
-        return Check("NASA", "warning", told, mend)
-    return Check("NASA", "ok", "NASA_API_KEY is set")
-
-
-def drop_folder() -> Check:
-    """Checks that the drop folder is there, in a bucket as well."""
+def check_drop_folder() -> Check:
+    """Check that the drop folder exists, also in a bucket."""
     from shared.sources.csv.source import DropFolder
 
-    address = settings.drop_folder()
+    folder = settings.drop_folder()
     try:
-        files = DropFolder(address).list()
-    except Exception as error:  # noqa: BLE001 - of whichever storage
-        mend = "make the folder, or set DROP_FOLDER"
-        return Check("drop folder", "error", f"{address}: {error}", mend)
-    return Check("drop folder", "ok", f"{address}, CSV files: {len(files)}")
+        files = DropFolder(folder).list()
+    except Exception as error:  # noqa: BLE001 - each storage has its own errors
+        fix = "create the folder, or set DROP_FOLDER"
+        return Check("drop folder", "error", f"{folder}: {error}", fix)
+    return Check("drop folder", "ok", f"{folder}, CSV files: {len(files)}")
 
 
-def ui_port(port: int = UI_PORT) -> Check:
-    """Checks that the UI's port is free."""
+def check_ui_port(port: int = UI_PORT) -> Check:
+    """Check that the port of the UI is free."""
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            mend = f"open what is there, or uv run dagster dev -w workspace.yaml -p {port + 1}"
-            return Check("UI", "warning", f"port {port} is taken, maybe by a UI that runs", mend)
+            fix = f"open that UI, or uv run dagster dev -w workspace.yaml -p {port + 1}"
+            return Check("UI", "warning", f"port {port} is in use, maybe by a running UI", fix)
     return Check("UI", "ok", f"port {port} is free")
 
 
-def free_space(least: int = MIN_FREE_BYTES) -> Check:
-    """Checks that there is room where the warehouse's file, and the runs' working folders, stand."""
+def check_disk(min_free: int = MIN_FREE_BYTES) -> Check:
+    """Check the free space in the folder of the warehouse file and of the runs' working folders."""
     folder = settings.get_path("WAREHOUSE_PATH")
     while not folder.is_dir():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    told = f"{free / 10**9:,.1f} GB free in {folder}"
-    if free < least:
-        return Check("disk", "error", told, "make room, or set WAREHOUSE_PATH")
+    message = f"{free / 10**9:,.1f} GB free in {folder}"
+    if free < min_free:
+        return Check("disk", "error", message, "free some space, or set WAREHOUSE_PATH")
     if not os.access(folder, os.W_OK):
-        return Check("disk", "error", f"{folder} cannot be written to", "set WAREHOUSE_PATH")
-    return Check("disk", "ok", told)
+        return Check("disk", "error", f"{folder} is not writable", "set WAREHOUSE_PATH")
+    return Check("disk", "ok", message)
 
 
-def warehouse_answers() -> Check:
-    """Checks that the warehouse answers and that nobody holds it."""
+def check_warehouse() -> Check:
+    """Check that the warehouse responds and is not locked."""
     from shared import warehouse
 
-    name = where = "warehouse"
+    name = location = "warehouse"
     try:
-        where = warehouse.describe_location()
+        location = warehouse.describe_location()
         warehouse.check_connection()
     except FileNotFoundError:
-        told = f"{where} is not there: nothing has been loaded yet"
-        return Check(name, "warning", told, "uv run etl run")
-    except warehouse.LockHeldError as held:
-        holder = re.search(r"held in (.+ \(PID \d+\))", str(held))
-        told = f"{where} is held by {holder[1] if holder else held}"
+        message = f"{location} does not exist: nothing is loaded yet"
+        return Check(name, "warning", message, "uv run etl run")
+    except warehouse.LockHeldError as error:
+        owner = re.search(r"held in (.+ \(PID \d+\))", str(error))
+        message = f"{location} is locked by {owner[1] if owner else error}"
         seconds = settings.get("WAREHOUSE_WAIT_SECONDS")
-        mend = f"let it end; loads and readers wait for it, {seconds} s at most"
-        return Check(name, "warning", told, mend)
+        fix = f"wait until it ends; loads and readers wait up to {seconds} s"
+        return Check(name, "warning", message, fix)
     except (warehouse.WarehouseConfigError, warehouse.WarehouseConnectionError) as error:
         return Check(name, "error", str(error), "see docs/change-the-warehouse.md")
-    except Exception as error:  # noqa: BLE001 - of whichever engine
-        return Check(name, "error", f"{where}: {error}", "restore it as docs/backup.md says")
-    return Check(name, "ok", f"{where} answers")
+    except Exception as error:  # noqa: BLE001 - each engine has its own errors
+        return Check(name, "error", f"{location}: {error}", "restore it: docs/backup.md")
+    return Check(name, "ok", f"{location} responds")

@@ -1,4 +1,4 @@
-"""What a location's process tells the command that started it."""
+"""The messages between a location's process and the command that starts it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,11 +6,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class RunSelection:
-    """What a location is asked to run.
+    """What a location runs.
 
     Attributes:
-        selections: assets in Dagster's selection syntax; none for all of the location.
-        partitions: the first and the last of the partitions to run; none for the sample's.
+        selections: assets in Dagster's selection syntax; None for the complete location.
+        partitions: the first and the last partition to run; None for those of the sample.
     """
 
     selections: tuple[str, ...] | None = None
@@ -19,26 +19,28 @@ class RunSelection:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a location would run; nothing has run yet.
+    """What a location would run. Nothing has run yet.
 
     Attributes:
-        location: the location.
-        assets: the names of what it would run.
-        all_assets: the names of what it could run.
-        unknown: the selections that name nothing of it.
-        problem: why it cannot run what it is asked for, in one line; empty if it can.
+        location: the location's name.
+        assets: the assets that it would run.
+        all_assets: the assets that it can run.
+        unknown: the selections that match none of its assets.
+        error: why it cannot run the selection, in one line; empty if it can.
+        notice: what the user must know about the data, in one line; empty if there is nothing.
     """
 
     location: str
     assets: tuple[str, ...]
     all_assets: tuple[str, ...]
     unknown: tuple[str, ...] = ()
-    problem: str = ""
+    error: str = ""
+    notice: str = ""
 
 
 @dataclass(frozen=True)
 class AssetResult:
-    """What became of an asset (or, with an empty name, of a location that did not load)."""
+    """The result of one asset, or, with an empty name, of a location that did not load."""
 
     location: str
     asset: str

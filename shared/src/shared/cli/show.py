@@ -1,4 +1,4 @@
-"""`etl show`: what the pipelines have loaded."""
+"""`etl show`: list the loaded tables."""
 
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from shared.cli.terminal import AsJson, console, notes, print_json, stop, tell, warehouse_errors
+from shared.cli.terminal import (
+    AsJson,
+    console,
+    fail,
+    notes,
+    print_json,
+    print_note,
+    warehouse_errors,
+)
 
 if TYPE_CHECKING:  # importing dlt takes a second
     from shared.warehouse import LoadRecord, TableInfo
@@ -19,30 +27,30 @@ def show(
     table: Annotated[str | None, typer.Argument(metavar="[TABLE]")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows what the pipelines have loaded.
+    """List the loaded tables, or show one.
 
-    Without TABLE: every table with its rows and the last load that brought any, nested tables below
-    their parents. Times are in UTC.
+    Without TABLE: every table with its row count and the last load that added rows. Nested tables
+    are below their parents. Times are in UTC.
 
-    With TABLE, as dataset.table or by a name that only one dataset has: its columns, its last load,
-    where it is, and its first rows.
+    With TABLE (dataset.table, or a name that only one dataset has): its columns, its last load, its
+    location, and its first rows.
     """
     with warehouse_errors():
         from shared import warehouse
 
         try:
-            tables = warehouse.list_tables(log=tell)
-        except FileNotFoundError:  # the file that the first load makes
+            tables = warehouse.list_tables(log=print_note)
+        except FileNotFoundError:  # the first load creates the file
             tables = []
         if not tables and table is None:
             (notes if as_json else console).print(
-                f"Nothing has been loaded into {warehouse.describe_location()} yet: uv run etl run does.",
+                f"{warehouse.describe_location()} has no tables yet. Load the sample: uv run etl run.",
                 highlight=False,
                 soft_wrap=True,
             )
         if table is None:
             if as_json:
-                print_json([_summary(each) for each in tables])
+                print_json([_summary(info) for info in tables])
             elif tables:
                 console.print(_list(tables))
                 console.print(f"in {warehouse.describe_location()}", style="dim", highlight=False)
@@ -51,17 +59,18 @@ def show(
 
 
 def _named(name: str, tables: "list[TableInfo]") -> "TableInfo":
-    """Returns the table of a name; stops where there is none, or several."""
-    found = [each for each in tables if name in (_name(each), each.name)]
+    """Return the table with a name; end the command if there is none, or several."""
+    matches = [table for table in tables if name in (_name(table), table.name)]
     if not tables:
-        stop(f"No table {name}: nothing has been loaded yet; uv run etl run does.")
-    if not found:
-        names = {each: _name(table) for table in tables for each in (_name(table), table.name)}
-        near = dict.fromkeys(names[each] for each in get_close_matches(name, names, 4))
-        stop(f"No table {name}; " + (f"near it: {', '.join(near)}." if near else "see etl show."))
-    if len(found) > 1:
-        stop(f"Several tables are called {name}: {', '.join(map(_name, found))}.")
-    return found[0]
+        fail(f"No table {name}: nothing is loaded yet. Load the sample: uv run etl run.")
+    if not matches:
+        names = {key: _name(table) for table in tables for key in (_name(table), table.name)}
+        similar = dict.fromkeys(names[key] for key in get_close_matches(name, names, 4))
+        hint = f"similar names: {', '.join(similar)}." if similar else "etl show lists all."
+        fail(f"No table {name}; {hint}")
+    if len(matches) > 1:
+        fail(f"Several tables have the name {name}: {', '.join(map(_name, matches))}.")
+    return matches[0]
 
 
 def _name(table: "TableInfo") -> str:
@@ -78,16 +87,16 @@ def _summary(table: "TableInfo") -> dict[str, object]:
 
 
 def _list(tables: "list[TableInfo]") -> Table:
-    shown = Table("table", "rows", "last load (UTC)", "load id", box=None, header_style="bold")
-    shown.columns[1].justify = "right"
+    listing = Table("table", "rows", "last load (UTC)", "load id", box=None, header_style="bold")
+    listing.columns[1].justify = "right"
     nesting: dict[str, int] = {}
     for table in tables:
         parent = f"{table.dataset}.{table.parent}"
         depth = nesting[_name(table)] = nesting[parent] + 1 if table.parent else 0
         load = table.last_load
         name = "  " * depth + _name(table)
-        shown.add_row(name, f"{table.rows:,}", _time(load), load.load_id if load else "")
-    return shown
+        listing.add_row(name, f"{table.rows:,}", _time(load), load.load_id if load else "")
+    return listing
 
 
 def _time(load: "LoadRecord | None") -> str:
@@ -100,7 +109,7 @@ def _show_table(table: "TableInfo", as_json: bool) -> None:
     from shared import warehouse
 
     names = [column.name for column in table.columns]
-    first = (
+    preview_sql = (
         f"SELECT {', '.join(map(warehouse.quote_identifier, names)) or '*'} "
         f"FROM {warehouse.quote_identifier(table.dataset, table.name)} LIMIT {PREVIEW_ROW_COUNT}"
     )
@@ -111,7 +120,7 @@ def _show_table(table: "TableInfo", as_json: bool) -> None:
                 "description": table.description,
                 "where": warehouse.describe_location(),
                 "columns": [asdict(column) for column in table.columns],
-                "preview": warehouse.query(first),
+                "preview": warehouse.query(preview_sql),
             }
         )
         return
@@ -119,12 +128,12 @@ def _show_table(table: "TableInfo", as_json: bool) -> None:
     for line in filter(None, (table.description, f"in {warehouse.describe_location()}")):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if load := table.last_load:
-        told = f"last load {_time(load)} UTC, {load.status}, load id {load.load_id}"
-        console.print(told, highlight=False, soft_wrap=True)
+        text = f"last load {_time(load)} UTC, {load.status}, load id {load.load_id}"
+        console.print(text, highlight=False, soft_wrap=True)
     columns = Table("column", "type", "description", box=None, header_style="bold")
     for column in table.columns:
         columns.add_row(column.name, column.type, column.description)
     console.print()
     console.print(columns, markup=False)
     console.print()
-    warehouse.print_query(first, console.width, log=tell)
+    warehouse.print_query(preview_sql, console.width, log=print_note)

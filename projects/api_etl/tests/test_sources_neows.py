@@ -14,6 +14,8 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api_etl.recorded.objects import catalog, detail_of, synthetic_days
+from api_etl.recorded.server import INVALID_KEY, Fault, NeowsServer, recorded_days
 from shared import settings
 from shared.sources.neows.client import NeowsClient, NotFoundError
 from shared.sources.neows.source import (
@@ -28,8 +30,6 @@ from shared.sources.neows.source import (
     windows,
 )
 from shared.sources.protocol import RetryLaterError
-from shared.testing.neows_objects import catalog, detail_of, synthetic_days
-from shared.testing.neows_server import INVALID_KEY, Fault, NeowsServer, recorded_days
 
 KEY = "a-key-that-must-stay-secret"
 
@@ -367,10 +367,10 @@ HTML = "<html><body>Service unavailable</body></html>"
         Fault(body=""),
         Fault(body="[]"),
         Fault(body='{"element_count": 0}'),
-        Fault(cut_at=0),
-        Fault(cut_at=5000),
+        Fault(truncate_at=0),
+        Fault(truncate_at=5000),
         Fault(delay=1.5),
-        Fault(drip=0.2),
+        Fault(chunk_delay=0.2),
     ],
     ids=str,
 )
