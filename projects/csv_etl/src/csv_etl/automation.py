@@ -1,4 +1,4 @@
-"""When files load by themselves: a schedule for the day's file, a sensor for dropped ones."""
+"""When files load automatically: a schedule for the file of the day, a sensor for dropped files."""
 
 import json
 from base64 import b64encode
@@ -21,7 +21,7 @@ from shared.sources.csv import DropFolder, FileStat, InvalidFileError
 daily_file_job = dg.define_asset_job(
     "daily_file_job",
     selection=dg.AssetSelection.assets(import_daily_file, share_prices_daily),
-    description="Checks and loads the files of days.",
+    description="Checks and loads daily files.",
 )
 
 daily_file_schedule = dg.build_schedule_from_partitioned_job(
@@ -38,21 +38,21 @@ dropped_file_job = dg.define_asset_job(
 )
 
 MAX_FILES_PER_TICK = 100
-"""Files looked into at a time; the others wait for the next tick, which has a minute to end in."""
+"""Files that a tick reads; the others wait for the next tick. A tick may take a minute."""
 
 
 @dg.sensor(
     job=dropped_file_job,
     minimum_interval_seconds=30,
-    description="Loads each new or changed file of the drop folder, once it is written to the end.",
+    description="Loads each new or changed file of the drop folder once it is completely written.",
 )
 def dropped_files_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Asks for a run of each new or changed file, once for each content.
+    """Request a run for each new or changed file, once for each content.
 
-    A file is looked at when two ticks in a row found it with the same size and time of change; until
-    then it may still be being written. The cursor keeps eight letters for each file: a digest of its
-    path, size and time. What was loaded before is read from the asset's own history, so a lost cursor
-    costs a look at each file and no run.
+    A file is read when two consecutive ticks see it with the same size and modification time; until
+    then it may be incomplete. The cursor keeps eight characters for each file: a digest of its path,
+    size and time. What was loaded before comes from the asset's own history, so after a lost cursor
+    each file is read once and no run is repeated.
     """
     drop_folder = DropFolder(settings.drop_folder())
     try:
@@ -71,17 +71,17 @@ def dropped_files_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult
         try:
             content = drop_folder.content_hash(path)
         except (OSError, InvalidFileError) as error:
-            context.log.warning("%s could not be read, and is tried again: %s", path, error)
+            context.log.warning("%s could not be read; the next tick retries: %s", path, error)
             unread.add(path)
             continue
         loaded, event = _latest_import(context.instance, path)
         if content != loaded:
-            # The same content asked for after the same event is the same wish: Dagster drops it.
+            # Dagster ignores a second request with the same key: same content after the same event.
             requests.append(dg.RunRequest(run_key=f"{path}@{content}@{event}", partition_key=path))
     new = [request.partition_key for request in requests if request.partition_key]
     done = known | {states[path] for path in settled if path not in unread}
     known_now = [digest for digest in states.values() if digest in done]
-    # What could not be read comes last, so that it keeps nothing else waiting.
+    # Unreadable files come last, so that no other file waits for them.
     waiting_now = [d for path, d in states.items() if d not in done and path not in unread]
     waiting_now += [states[path] for path in sorted(unread)]
     return dg.SensorResult(
@@ -90,7 +90,7 @@ def dropped_files_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult
         cursor=json.dumps({"known": "".join(known_now), "waiting": "".join(waiting_now)}),
         skip_reason=None
         if requests
-        else f"{len(listing)} files, none new or changed, {len(waiting_now)} may still be being written",
+        else f"{len(listing)} files, none new or changed, {len(waiting_now)} may be incomplete",
     )
 
 
@@ -106,9 +106,9 @@ def _split(digests: str) -> list[str]:
 
 
 def _latest_import(instance: dg.DagsterInstance, path: str) -> tuple[str | None, int]:
-    """Returns the content a file had when it was last imported, and that event's number."""
+    """Return the content hash of a file's latest import, and the id of that event."""
     records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=IMPORT_DROPPED_FILE.key, asset_partitions=[path]), limit=1
+        dg.AssetRecordsFilter(asset_key=IMPORT_DROPPED_FILE, asset_partitions=[path]), limit=1
     ).records
     if not records or records[0].asset_materialization is None:
         return None, 0

@@ -1,4 +1,4 @@
-"""What a dropped file must look like before any of it loads."""
+"""The format of dropped files, and the check that each file passes before it is loaded."""
 
 from collections.abc import Mapping
 
@@ -32,18 +32,18 @@ _COLUMNS: dict[str, TColumnSchema] = {
 SHARE_PRICES = CsvFormat(
     columns=_COLUMNS, date_format="%Y/%m/%d", rules={"share_price": "share_price > 0"}
 )
-"""What a file must look like."""
+"""The format that a file must have."""
 
 
 def file_check(asset: dg.AssetKey, on_bad_rows: OnBadRows = "fail") -> dg.AssetCheckSpec:
-    """Declares the check; it blocks, so nothing lands when it fails."""
+    """Return the spec of the check. It blocks: no row is loaded if it fails."""
     values = f", every value fits its type, and {' and '.join(SHARE_PRICES.rules.values())}"
-    told = "" if on_bad_rows == "quarantine" else values
+    row_rules = "" if on_bad_rows == "quarantine" else values
     return dg.AssetCheckSpec(
         name="file_is_loadable",
         asset=asset,
         blocking=True,
-        description=f"The header is as declared, there are rows{told}.",
+        description=f"The header is as declared, there are rows{row_rules}.",
     )
 
 
@@ -52,17 +52,17 @@ def check_files(
     context: dg.AssetExecutionContext | None = None,
     on_bad_rows: OnBadRows = "fail",
 ) -> dg.MaterializeResult[None]:
-    """Checks files of the drop folder, and reports them as imported.
+    """Check files of the drop folder, and report them as imported.
 
-    The metadata `content` holds a file's SHA-256; it tells the sensor what was asked for already.
+    The metadata `content` has the XXH3-128 hash of each file, from which the sensor knows what is loaded.
 
     Args:
-        paths: the file of each partition, or of None where there are no partitions.
-        context: the partitioned asset's, which gets each partition's metadata.
-        on_bad_rows: what the table does with bad records; under `quarantine` they pass here.
+        paths: the file of each partition, or of None without partitions.
+        context: the partitioned asset's context, which gets the metadata of each partition.
+        on_bad_rows: what the table does with bad rows; with `quarantine` they pass this check.
 
     Raises:
-        Failure: a path leaves the drop folder, is missing or is no file.
+        Failure: a path is outside the drop folder, is missing or is not a file.
     """
     problems: list[str] = []
     metadata: dict[str, dict[str, str]] = {}
@@ -70,7 +70,7 @@ def check_files(
         drop_folder = DropFolder(settings.drop_folder())
     for partition, path in paths.items():
         with as_dagster_failure():
-            # Before the check: should the file change meanwhile, the sensor will see that it did.
+            # Hash before the check: if the file changes meanwhile, the sensor detects it.
             content = {"content": {path: drop_folder.content_hash(path)}}
         if context is None:
             metadata |= content
@@ -90,7 +90,7 @@ def check_files(
 
 
 def content_hashes(imported: dg.AssetMaterialization) -> dict[str, str]:
-    """Returns the SHA-256 of each file that `check_files` reported, by path."""
+    """Return the XXH3-128 hash of each file that `check_files` reported, by path."""
     content = imported.metadata["content"].value
     assert isinstance(content, dict)
     return content

@@ -1,4 +1,4 @@
-"""How dropped files are cut into partitions: a day each, or a file each."""
+"""Partitions of dropped files: one for each day, or one for each file."""
 
 import dagster as dg
 
@@ -7,9 +7,9 @@ by_file = dg.DynamicPartitionsDefinition(name="dropped_files_sensor")
 
 SAMPLE_DAYS = ["2018-01-22...2018-01-24"]
 SAMPLE_FILES = ["2018-01-22.csv", "2018-01-23.csv", "2018-01-24.csv"]
-"""What the bundled sample in the drop folder has."""
+"""The partitions of the sample in the drop folder."""
 
 
 def file_of_day(day: str) -> str:
-    """Returns the path of a day's file, below the drop folder."""
+    """Return the path of a day's file in the drop folder."""
     return f"{day}.csv"

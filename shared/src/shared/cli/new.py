@@ -46,6 +46,10 @@ def new(
             "--from", help="Where rows come from: files of a folder, a web API, a list in the code."
         ),
     ] = "list",
+    style: Annotated[
+        Literal["code", "component"],
+        typer.Option(help="How the load is written: assets.py, or a Dagster component in YAML."),
+    ] = "code",
 ) -> None:
     """Create a pipeline: the project projects/NAME_etl, with a sample that it loads at once.
 
@@ -58,7 +62,7 @@ def new(
     try:
         validate_name(name, root)
         with tempfile.TemporaryDirectory() as folder:
-            project = _render(Path(folder) / package, name, source, root)
+            project = _render(Path(folder) / package, name, root, source=source, style=style)
             _install(project, root, _registered(name, root))
     except (InvalidNameError, ScaffoldError) as error:
         fail(str(error), 2 if isinstance(error, InvalidNameError) else 1)
@@ -95,11 +99,12 @@ def validate_name(name: str, root: Path) -> None:
         "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved' "
         "UNION SELECT database_name FROM duckdb_databases() UNION SELECT schema_name FROM duckdb_schemas()"
     ).fetchall()
-    pattern = r"(?:dataset|pipeline)_name\s*=\s*[\"'](\w+)[\"']"
+    pattern = r"(?:(?:dataset|pipeline)_name\s*=\s*[\"']|^  (?:dataset|pipeline): )(\w+)"
     used = {
         match.removesuffix("_staging")
-        for file in root.glob("projects/*/src/**/*.py")
-        for match in re.findall(pattern, file.read_text())
+        for file in root.glob("projects/*/src/**/*")
+        if file.suffix in {".py", ".yaml"}
+        for match in re.findall(pattern, file.read_text(), re.MULTILINE)
     }
     warehouse = settings.get_path("WAREHOUSE_PATH").stem
     objections = {
@@ -126,7 +131,7 @@ def _is_installed(module: str) -> bool:
     return spec is not None and spec.origin is not None  # without an origin, it is only a folder
 
 
-def _render(project: Path, name: str, source: str, root: Path) -> Path:
+def _render(project: Path, name: str, root: Path, **answers: str) -> Path:
     """Render the project into a folder, and return the folder."""
     try:
         import copier
@@ -141,7 +146,7 @@ def _render(project: Path, name: str, source: str, root: Path) -> Path:
     copier.run_copy(
         str(root),
         project,
-        data={"name": name, "source": source},
+        data={"name": name, **answers},
         vcs_ref=commit or "HEAD",
         settings=copier.Settings(),  # ignores the user's settings for other templates
         quiet=True,

@@ -1,6 +1,5 @@
 """Links from an asset to the code that loads it, and to its project's README."""
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,7 @@ def with_code_references(assets: Iterable[Any]) -> list[Any]:
 
     The links are URLs in the repository if `REPOSITORY_URL` is set, otherwise local files.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # Dagster's code references
-        return [_with_links(asset) for asset in dg.with_source_code_references(list(assets))]
+    return [_with_links(asset) for asset in dg.with_source_code_references(list(assets))]
 
 
 def _with_links(asset: Any) -> Any:

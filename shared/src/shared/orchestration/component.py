@@ -1,0 +1,225 @@
+"""A load declared in YAML: `type: shared.orchestration.component.WarehouseLoadComponent` in a `defs.yaml`."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib import import_module
+from typing import Any, Literal
+
+import dagster as dg
+from dagster_dlt import dlt_assets
+from dlt.extract import DltSource
+
+from shared import warehouse
+from shared.orchestration.checks import build_rejected_rows_check, build_unique_rows_check
+from shared.orchestration.resource import WarehouseDltResource
+from shared.orchestration.translator import WarehouseTranslator, asset_key
+
+_TIME_PARTITIONS: Mapping[str, Callable[..., dg.TimeWindowPartitionsDefinition]] = {
+    "hourly": dg.HourlyPartitionsDefinition,
+    "daily": dg.DailyPartitionsDefinition,
+    "weekly": dg.WeeklyPartitionsDefinition,
+    "monthly": dg.MonthlyPartitionsDefinition,
+}
+
+
+class Partitions(dg.Resolvable, dg.Model):
+    """The partitions of a load.
+
+    Attributes:
+        type: the length of a time window, or `static` for a list of keys.
+        start: the first window, in the format of its key, such as `2025-03-10` for days.
+        timezone: the time zone of the windows.
+        keys: the keys of static partitions.
+    """
+
+    type: Literal["hourly", "daily", "weekly", "monthly", "static"]
+    start: str | None = None
+    timezone: str = "UTC"
+    keys: Sequence[str] = ()
+
+    def build(self) -> dg.PartitionsDefinition[Any]:
+        """Return Dagster's definition.
+
+        Raises:
+            ValueError: with the key that is missing or invalid.
+        """
+        if self.type == "static":
+            if not self.keys:
+                raise ValueError("partitions.keys: static partitions need at least one key")
+            return dg.StaticPartitionsDefinition(list(self.keys))
+        if self.start is None:
+            raise ValueError(f"partitions.start: {self.type} partitions need the first one")
+        try:
+            definition = _TIME_PARTITIONS[self.type](self.start, timezone=self.timezone)
+            definition.get_first_partition_window()
+        except Exception as error:
+            raise ValueError(f"partitions.start, partitions.timezone: {error}") from error
+        return definition
+
+
+class Checks(dg.Resolvable, dg.Model):
+    """The checks of the tables, by the name of the table.
+
+    Attributes:
+        unique: the columns that identify a row.
+        max_rejected_ratio: the share of a CSV file's rows that may be rejected, from 0 to 1.
+    """
+
+    unique: Mapping[str, Sequence[str]] = {}
+    max_rejected_ratio: Mapping[str, float] = {}
+
+
+@dataclass
+class WarehouseLoadComponent(dg.Component, dg.Resolvable):
+    """Load the resources of a dlt source into the warehouse; the same as `@dlt_assets` in Python.
+
+    Attributes:
+        source: the dotted path of the source function, such as `orders_etl.source.orders_source`. Its
+            first parameter without a default gets the run's partitions.
+        dataset: the dataset, which is also the first part of the asset keys.
+        owner: the owning team, as `team:<name>`.
+        pipeline: the name of the dlt pipeline; by default `<dataset>_pipeline`.
+        arguments: further arguments of the source function.
+        partitions: the partitions; without them a run loads everything.
+        partition_value: the value of the partition column for a partition, such as `{key}.csv`.
+        partitions_per_batch: how many partitions one load of a backfill takes; by default all.
+        deps: upstream asset keys, by resource name.
+        automation: `eager`, or a cron schedule such as `@daily`; by default none.
+        stale_after_hours: the age after which the tables are stale.
+        checks: the checks of the tables.
+        sample_partitions: the partitions that `etl run` loads, each a key or a range `first...last`.
+    """
+
+    source: str
+    dataset: str
+    owner: str
+    pipeline: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    partitions: Partitions | None = None
+    partition_value: str = "{key}"
+    partitions_per_batch: int | None = None
+    deps: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    automation: str | None = None
+    stale_after_hours: float = 7 * 24
+    checks: Checks = field(default_factory=Checks)
+    sample_partitions: Sequence[str] = ()
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Return the assets and their checks.
+
+        Raises:
+            DagsterInvalidDefinitionError: with the file and the key that is invalid.
+        """
+        try:
+            return self._build()
+        except ValueError as error:
+            file = context.path / "defs.yaml" if context.path.is_dir() else context.path
+            raise dg.DagsterInvalidDefinitionError(f"{file}: attributes.{error}") from None
+
+    def _build(self) -> dg.Definitions:
+        partitions_def = self.partitions.build() if self.partitions else None
+        function = _import_function(self.source)
+        takes_partitions = _parameter_without_default(function, self.arguments) is not None
+        if takes_partitions and partitions_def is None:
+            raise ValueError(f"partitions: {self.source} takes partitions, and none are defined")
+
+        def source(values: Sequence[str]) -> DltSource:
+            built = function(*[values] if takes_partitions else [], **self.arguments)
+            if not isinstance(built, DltSource):
+                raise ValueError(f"source: {self.source} does not return a dlt source")  # noqa: TRY004
+            return built
+
+        declared = source([])
+        tables = declared.selected_resources.keys()
+        _require_tables("deps", self.deps, tables)
+        _require_tables("checks.unique", self.checks.unique, tables)
+        _require_tables("checks.max_rejected_ratio", self.checks.max_rejected_ratio, tables)
+        if self.partitions_per_batch and self.partition_value != "{key}":
+            raise ValueError("partitions_per_batch: not possible together with partition_value")
+
+        @dlt_assets(
+            dlt_source=declared,
+            dlt_pipeline=warehouse.pipeline(
+                self.pipeline or f"{self.dataset}_pipeline", dataset_name=self.dataset
+            ),
+            dagster_dlt_translator=WarehouseTranslator(
+                owner=self.owner,
+                deps={
+                    table: [dg.AssetKey.from_user_string(key) for key in keys]
+                    for table, keys in self.deps.items()
+                },
+                automation_condition=_automation_condition(self.automation),
+                freshness_policy=dg.FreshnessPolicy.time_window(
+                    fail_window=timedelta(hours=self.stale_after_hours)
+                ),
+                sample_partitions=self.sample_partitions,
+            ),
+            partitions_def=partitions_def,
+            backfill_policy=dg.BackfillPolicy.single_run() if partitions_def else None,
+            name=f"{self.dataset}_{declared.name}",
+        )
+        def assets(
+            context: dg.AssetExecutionContext, dlt: WarehouseDltResource
+        ) -> Iterator[object]:
+            if partitions_def is None:
+                yield from dlt.run(context, source([]))
+            elif self.partitions_per_batch:
+                yield from dlt.run_in_batches(context, source, self.partitions_per_batch)
+            else:
+                values = [self.partition_value.format(key=key) for key in context.partition_keys]
+                yield from dlt.run(context, source(values), partitions=values)
+
+        return dg.Definitions(assets=[assets], asset_checks=list(self._asset_checks()))
+
+    def _asset_checks(self) -> Iterator[dg.AssetChecksDefinition]:
+        for table, columns in self.checks.unique.items():
+            yield build_unique_rows_check(asset_key(self.dataset, table), columns)
+        for table, ratio in self.checks.max_rejected_ratio.items():
+            yield build_rejected_rows_check(asset_key(self.dataset, table), ratio)
+
+
+def _import_function(path: str) -> Callable[..., Any]:
+    module, _, name = path.rpartition(".")
+    try:
+        function = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"source: {path!r} does not exist ({error})") from error
+    if not callable(function):
+        raise ValueError(f"source: {path} is not a function")  # noqa: TRY004
+    return function  # type: ignore[no-any-return]
+
+
+def _parameter_without_default(
+    function: Callable[..., Any], arguments: Mapping[str, Any]
+) -> str | None:
+    """Return the first parameter that has neither a default nor an argument."""
+    parameters = inspect.signature(function).parameters
+    if unknown := arguments.keys() - parameters.keys():
+        raise ValueError(f"arguments: the source has no parameter {min(unknown)!r}")
+    return next(
+        (
+            name
+            for name, parameter in parameters.items()
+            if parameter.default is parameter.empty and name not in arguments
+        ),
+        None,
+    )
+
+
+def _require_tables(key: str, named: Iterable[str], tables: Iterable[str]) -> None:
+    for name in named:
+        if name not in tables:
+            raise ValueError(f"{key}: the source has no {name!r}; it has {', '.join(tables)}")
+
+
+def _automation_condition(automation: str | None) -> dg.AutomationCondition[Any] | None:
+    if automation is None:
+        return None
+    if automation == "eager":
+        return dg.AutomationCondition.eager()
+    try:
+        return dg.AutomationCondition.on_cron(automation)
+    except Exception as error:
+        raise ValueError(f"automation: {automation!r} is not `eager` or a cron schedule") from error

@@ -1,0 +1,65 @@
+"""What a team's `definitions.py` imports: one call that returns a location's definitions."""
+
+import importlib
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import dagster as dg
+
+from shared.orchestration.alerts import alert_owners
+from shared.orchestration.code_references import with_code_references
+from shared.orchestration.executor import executor
+from shared.orchestration.resource import WarehouseDltResource
+
+
+def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
+    """Return the definitions of a code location.
+
+    They are the assets, checks, jobs, schedules and sensors of the modules, what the package's `defs/`
+    folder defines, the resource `dlt`, the alerts and the executor.
+
+    Args:
+        package: the name of the location's package.
+        modules: the modules of the package that have definitions.
+
+    Raises:
+        DagsterInvalidDefinitionError: the package has no `defs/` folder.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        loaded = dg.load_definitions_from_modules(modules)
+        in_modules = dg.Definitions(
+            assets=with_code_references(loaded.assets or ()),
+            asset_checks=loaded.asset_checks,
+            jobs=loaded.jobs,
+            schedules=loaded.schedules,
+            sensors=[*(loaded.sensors or ()), alert_owners],
+            resources={"dlt": WarehouseDltResource()},
+            executor=executor(),
+        )
+        return dg.Definitions.merge(in_modules, _load_defs_folder(package))
+
+
+def _load_defs_folder(package: str) -> dg.Definitions:
+    """Return what the Python files and the components in a package's `defs/` folder define."""
+    folder = Path(importlib.import_module(package).__path__[0])
+    if not (folder / "defs" / "__init__.py").is_file():
+        raise dg.DagsterInvalidDefinitionError(
+            f"{folder / 'defs' / '__init__.py'} is missing: create the file, empty. `dg scaffold defs` "
+            "adds definitions to its folder."
+        )
+    if next(folder.glob("defs/[!_.]*"), None) is None:
+        return (
+            dg.Definitions()
+        )  # an empty folder must not cost the import of all component packages
+    # Not `load_from_defs_folder`: it needs a pyproject.toml, which an installed wheel does not have.
+    project = next((path for path in folder.parents if (path / "pyproject.toml").exists()), folder)
+    defs = importlib.import_module(f"{package}.defs")
+    try:
+        return dg.ComponentTree.from_module(defs, project_root=project).build_defs()
+    except Exception as error:
+        if isinstance(error.__cause__, dg.DagsterInvalidDefinitionError):
+            raise error.__cause__ from None  # the file and the key come first, not the tree
+        raise
