@@ -3,13 +3,17 @@
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import dagster as dg
 import pytest
 
 from shared.testing.postgres_server import PostgresServer
+from support.preloaded_python import PreloadedPython
 
 ROOT = Path(__file__).parents[1]
 collect_ignore = ["ducklake"]  # test_ducklake.py runs them, in their own environment
@@ -102,12 +106,21 @@ def postgres(tmp_path: Path) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def server_environment(
-    root: Path, postgres: PostgresServer, process_environment: dict[str, str]
+    root: Path,
+    postgres: PostgresServer,
+    process_environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, str]:
-    """The environment of a server: the shipped instance file, and a database for it."""
+    """The environment of a server: the shipped instance file, and a database with its tables.
+
+    The tables are created here because two processes must not create them concurrently.
+    """
     home = Path(process_environment["DAGSTER_HOME"])
     (home / "dagster.yaml").write_text((root / "deploy" / "dagster.yaml").read_text())
-    return {**process_environment, "DAGSTER_POSTGRES_URL": postgres.database()}
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", postgres.database())
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.get_runs_count()
+    return {**process_environment, "DAGSTER_POSTGRES_URL": os.environ["DAGSTER_POSTGRES_URL"]}
 
 
 LONGEST = (
@@ -128,6 +141,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the number of trials of a stress test, and where pictures are kept."""
     parser.addoption("--pictures", type=Path, help="Where the browser's pictures are kept.")
     parser.addoption("--trials", type=int, default=2, help="Trials of each stress test.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the Python that starts fast, once for all workers of this run."""
+    is_worker = hasattr(config, "workerinput") or "PRELOADED_PYTHON" in os.environ
+    if is_worker or config.option.collectonly or sys.platform != "linux":
+        return
+    folder = tempfile.TemporaryDirectory(prefix="python-")
+    preloaded = PreloadedPython(Path(folder.name))
+    os.environ["PRELOADED_PYTHON"] = str(preloaded.__enter__().executable)
+    config.add_cleanup(folder.cleanup)
+    config.add_cleanup(preloaded.__exit__)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import yaml
 from shared.cli.locations import code_locations
 from shared.testing.postgres_server import PostgresServer
 from support.graphql import FINISHED
+from support.processes import python
 from support.servers import CodeServer, DagsterDev, query_postgres
 
 
@@ -18,7 +18,7 @@ def materialize(environment: dict[str, str]) -> subprocess.CompletedProcess[str]
     home = Path(environment["DAGSTER_HOME"])
     command = ["asset", "materialize", "-m", "simple_etl.definitions", "--select", "*"]
     return subprocess.run(
-        [sys.executable, "-m", "dagster", *command],
+        [python(), "-m", "dagster", *command],
         cwd=home,
         env=environment,
         capture_output=True,

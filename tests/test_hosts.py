@@ -103,7 +103,7 @@ class Network:
 
 
 @pytest.fixture
-def network() -> Iterator[Network]:
+def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
     """A server and its locations' hosts; none of them reaches anything else."""
     if not shutil.which("ip"):
         pytest.skip("making network namespaces needs the command ip: apt-get install iproute2")
@@ -112,6 +112,7 @@ def network() -> Iterator[Network]:
         pytest.skip(
             f"making network namespaces needs root, and a kernel that can: {probe.stderr!r}"
         )
+    monkeypatch.delenv("PRELOADED_PYTHON", raising=False)  # it starts processes on this host
     with ExitStack() as hosts:
         made = Network(hosts.enter_context(Host("10.77.0.1")))
         for number, name in enumerate(ASSETS, start=2):

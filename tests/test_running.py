@@ -25,7 +25,7 @@ from websockets.typing import Subprotocol
 
 from shared import settings
 from shared.cli.locations import code_locations
-from support.processes import PROGRAMS, free_port
+from support.processes import PROGRAMS, free_port, python
 from support.servers import Webserver, query_postgres
 
 VARIABLE = re.compile(r"(?<!\$)\$\{?(\w+)")
@@ -208,7 +208,7 @@ class UnitProcess(Webserver):
         command = re.sub(r"/opt/embedded-etl/\S+/bin", str(PROGRAMS), command)
         command = re.sub(r"-h \S+ -p \S+", f"-h 127.0.0.1 -p {self.port}", command)
         command = command.replace("/etc/embedded-etl", str(folder)).replace("%i", name)
-        self.command = [*command.split(), *options]
+        self.command = [python(), *command.split(), *options]
 
 
 @pytest.fixture
