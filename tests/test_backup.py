@@ -197,6 +197,7 @@ with dg.DagsterInstance.get() as instance:
 """
 
 
+@pytest.mark.slow
 def test_an_upgrade_keeps_old_runs_readable_and_a_restore_goes_back(
     server: Server, postgres: PostgresServer, tmp_path: Path
 ) -> None:

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,7 +10,10 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 from shared.cli.locations import code_locations
+from support.processes import python
 from support.servers import DagsterDev, Webserver
+
+pytestmark = pytest.mark.slow  # needs a browser
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SIZES = {"wide": (1400, 1000), "narrow": (800, 1000)}
@@ -79,7 +81,7 @@ class Visit:
 def test_a_person_sees_three_locations_materialises_and_reads_what_came_of_it(
     clone: Path, shell: dict[str, str], browser: Browser, pictures: Path
 ) -> None:
-    run = [sys.executable, "-m", "shared.cli", "run"]
+    run = [python(), "-m", "shared.cli", "run"]
     subprocess.run(run, cwd=clone, env=shell, check=True, capture_output=True)
     with DagsterDev(clone, shell, clone / "dev.log") as server:
         assert server.loaded_locations() == set(code_locations())

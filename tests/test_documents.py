@@ -5,10 +5,14 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from shared.testing.neows_server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
 
-NOT_RUN_HERE = ("make test", "make bench", "uv run pytest .")
+pytestmark = pytest.mark.slow  # runs every command of the documents
+
+NOT_RUN_HERE = ("make test", "make test-all", "make stress", "make bench", "uv run pytest .")
 """The suite itself: CI runs it, and each project's on its own; and an hour of benchmarks."""
 
 NAME, UNUSED = "orders", "documented"

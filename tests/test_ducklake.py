@@ -81,6 +81,7 @@ def test_a_catalog_in_postgres_with_files_on_s3_is_taken(
         pytest.fail("nothing listens there")
 
 
+@pytest.mark.slow
 def test_exact_loads_many_writers_and_kills_in_the_environment_of_its_own(
     root: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -90,7 +91,7 @@ def test_exact_loads_many_writers_and_kills_in_the_environment_of_its_own(
     if uv is None:
         pytest.skip("uv, which makes the environment, is not in UV, on the PATH or in .uv/bin")
     # Else uv would take, and change, the environment that this very test runs in.
-    ours = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTEST_")
+    ours = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTEST_", "PRELOADED_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     command = [uv, "run", "--project", "tests/ducklake", "--locked", "pytest", "tests/ducklake"]
     done = subprocess.run(

@@ -21,6 +21,8 @@ from dagster_graphql import DagsterGraphQLClientError
 from shared.testing.postgres_server import PostgresServer
 from support.servers import Daemon, Webserver, query_postgres
 
+pytestmark = pytest.mark.slow  # runs each server on a host of its own
+
 NETWORK_NAMESPACE = 0x40000000  # CLONE_NEWNET; Python has os.setns from 3.12 on
 ASSETS = {"simple_etl": ["simple", "load_dict"], "csv_etl": ["csv_data", "import_file"]}
 

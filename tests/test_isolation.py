@@ -25,6 +25,8 @@ from shared import warehouse
 from shared.orchestration.checks import build_unique_rows_check
 from shared.orchestration.translator import WarehouseTranslator, asset_key
 
+pytestmark = pytest.mark.slow  # installs a second environment
+
 @dlt_library.source
 def version_source():
     @dlt_library.resource(write_disposition="replace")

@@ -5,7 +5,6 @@ import os
 import re
 import runpy
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +30,7 @@ from shared.cli.locations import code_locations
 from shared.redaction import redact
 from shared.testing.postgres_server import PostgresServer
 from simple_etl.definitions import defs
+from support.processes import PROGRAMS, python
 
 KUBERNETES = "1.37"
 """The version whose schemas the manifests are held against."""
@@ -330,7 +330,7 @@ class Cluster:
         self.jobs.append(job)
         with (self.folder / "log").open("a") as log:
             self.processes[job["metadata"]["name"]] = subprocess.Popen(
-                [str(Path(sys.executable).with_name(program)), *arguments],
+                [python(), str(PROGRAMS / program), *arguments],
                 env={**os.environ, **environment},
                 cwd=self.folder,
                 stdout=log,

@@ -19,7 +19,7 @@ from shared.cli.locations import code_locations
 from shared.settings import SETTINGS
 from shared.testing.postgres_server import PostgresServer
 from support.paused_steps import ROWS
-from support.processes import wait_for
+from support.processes import python, wait_for
 from support.redis_server import RedisServer
 from support.servers import query_postgres
 
@@ -68,7 +68,7 @@ class Machines:
         """Starts a program in a process group of its own."""
         with self.log.open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", *command],
+                [python(), "-m", *command],
                 env={**self.environment, **environment},
                 cwd=self.folder,
                 stdout=log,
@@ -93,7 +93,7 @@ class Machines:
                 ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"), self.redis.url
             )
         options = ["-A", app, "worker", "--concurrency", "1", "--loglevel", "INFO"]
-        return self.start("celery", *options, "--hostname", name, **environment)
+        return self.start("celery", *options, "--hostname", name, WORKER=name, **environment)
 
     def materialize(self, asset: str, *options: str, **environment: str) -> subprocess.Popen[bytes]:
         """Starts a run."""
@@ -120,10 +120,11 @@ class Machines:
         """Waits until a step has begun so many times."""
         return self.wait_for(lambda: tries if len(tries := self.tries(step)) >= times else [])
 
-    def worker_of(self, process: int) -> subprocess.Popen[bytes]:
-        """Returns the worker whose process has begun a step."""
+    def worker_of(self, process: int) -> tuple[str, int]:
+        """Return the name and the process of the worker that executes a step."""
         (file,) = self.hold.glob(f"*.{process}")
-        return next(each for each in self.processes if each.pid == int(file.read_text()))
+        name, pid = file.read_text().split()
+        return name, int(pid)
 
     def held(self, *steps: str) -> None:
         for step in steps:
@@ -176,7 +177,7 @@ def test_a_backfill_runs_on_several_machines_and_outlives_whatever_is_killed(
     machines: Machines,
 ) -> None:
     machines.held("a", "b")
-    workers = {machines.worker(name) for name in ("one@machine", "two@machine")}
+    workers = {name: machines.worker(name) for name in ("one@machine", "two@machine")}
     backfill = [
         "-m",
         "support.paused_steps",
@@ -189,7 +190,8 @@ def test_a_backfill_runs_on_several_machines_and_outlives_whatever_is_killed(
     assert machines.start("dagster", "job", "backfill", *backfill).wait(300) == 0
     machines.start("dagster._daemon", "run", "-m", "support.paused_steps")
     (first,), (second,) = machines.begun("a"), machines.begun("b")
-    assert {machines.worker_of(first), machines.worker_of(second)} == workers
+    names = [machines.worker_of(process)[0] for process in (first, second)]
+    assert set(names) == workers.keys()
 
     os.kill(first, signal.SIGKILL)  # a process, whose worker lives on
     machines.begun("a", times=2)
@@ -200,7 +202,7 @@ def test_a_backfill_runs_on_several_machines_and_outlives_whatever_is_killed(
     machines.wait_for(lambda: machines.log.read_text().count("Cannot connect to redis") >= 4)
     machines.redis.start()
 
-    machines.kill(machines.worker_of(second))  # a worker, with all that it executes
+    machines.kill(workers[names[1]])  # a worker, with all that it executes
     machines.let_time_pass()
     machines.begun("b", times=2)
     machines.let_go("b")
@@ -234,8 +236,10 @@ def test_a_step_that_was_done_when_its_machine_was_killed_does_not_run_again(
     machines.held("a")
     worker = machines.worker("one@machine")
     run = machines.materialize(NUMBERS, "--partition", "a")
-    machines.begun("a")
-    worker.send_signal(signal.SIGSTOP)  # so that it cannot tell Redis, as the step itself does
+    (step,) = machines.begun("a")
+    os.kill(
+        machines.worker_of(step)[1], signal.SIGSTOP
+    )  # so that it cannot tell Redis, as the step itself does
     machines.let_go("a")
     assert run.wait(300) == 0
     machines.kill(worker)
@@ -304,7 +308,7 @@ def test_the_environment_alone_says_where_steps_are_executed(
 
 def test_a_worker_without_an_address_says_so(process_environment: dict[str, str]) -> None:
     worker = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "shared.orchestration.workers", "worker"],
+        [python(), "-m", "celery", "-A", "shared.orchestration.workers", "worker"],
         env={**process_environment, "WORKERS_REDIS_URL": ""},
         capture_output=True,
         text=True,

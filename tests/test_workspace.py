@@ -15,6 +15,7 @@ import yaml
 
 from shared import settings
 from shared.cli.locations import code_locations, interpreters
+from support.processes import python
 
 LOCATIONS = tuple(name for name in code_locations() if name not in interpreters())
 
@@ -157,7 +158,7 @@ def test_every_location_runs_its_steps_in_the_run_s_process(location: str) -> No
 
 
 def validate(workspace: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dagster", "definitions", "validate", "-w", str(workspace)]
+    command = [python(), "-m", "dagster", "definitions", "validate", "-w", str(workspace)]
     return subprocess.run(
         command,
         cwd=workspace.parent,

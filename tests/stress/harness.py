@@ -3,7 +3,6 @@
 import copy
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from datetime import datetime
@@ -16,6 +15,7 @@ import psycopg2.errors
 import sqlglot
 
 from shared.testing.neows_server import NeowsServer, recorded_days
+from support.processes import python
 
 Rows = list[tuple[Any, ...]]
 
@@ -25,7 +25,7 @@ class Launcher:
 
     def __init__(self, *modules: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / "launcher.py"), *modules],
+            [python(), str(Path(__file__).parent / "launcher.py"), *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

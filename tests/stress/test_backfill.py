@@ -3,8 +3,12 @@
 import random
 from datetime import date
 
+import pytest
+
 from shared.testing.neows_objects import synthetic_days
 from stress.harness import OBJECTS, Tally, Workspace, expected_objects
+
+pytestmark = pytest.mark.slow  # kills long backfills
 
 FIRST = date(2015, 9, 1)
 LONG = 100  # trials from which a backfill has all of its days

@@ -165,9 +165,9 @@ def attack(victim: Victim, tally: Tally, deaths: list[dict[str, Any]]) -> int:
     ("workspace", "victim"),
     [
         ("duckdb", Api),
-        ("duckdb", Csv),
+        pytest.param("duckdb", Csv, marks=pytest.mark.slow),
         ("duckdb", CsvPushedDown),
-        ("duckdb", Simple),
+        pytest.param("duckdb", Simple, marks=pytest.mark.slow),
         ("postgres", ApiOnPostgres),
     ],
     indirect=["workspace"],
@@ -187,6 +187,7 @@ def test_named_points(workspace: Workspace, tally: Tally, victim: Callable[..., 
     assert logs or postgres_warehouse, "no death left a write-ahead log"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workspace", "victim"),
     [
@@ -217,6 +218,7 @@ def small_disk(tmp_path: Path) -> Any:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk(workspace: Workspace, tally: Tally, small_disk: Path) -> None:
     """A disk that fills up while loading fails the run and leaves the old rows."""
     workspace.file = small_disk / "warehouse.duckdb"

@@ -4,8 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 from stress.harness import OBJECTS, Tally, Workspace, expected_objects, objects_of
 from support.servers import DagsterDev
+
+pytestmark = pytest.mark.slow  # queues many runs
 
 ROOT = Path(__file__).parents[2]
 RUNS = "{ runsOrError { ... on Runs { results { status } } } }"

@@ -34,6 +34,7 @@ def test_24_partitions(workspace: Workspace, tally: Tally) -> None:
     assert any(wait in workspace.log() for wait in waits)
 
 
+@pytest.mark.slow
 @ANYWHERE
 def test_overlapping_backfills(workspace: Workspace, tally: Tally) -> None:
     """Backfills at once over the same days leave each day once."""
@@ -57,6 +58,7 @@ def test_overlapping_backfills(workspace: Workspace, tally: Tally) -> None:
         tally.trial(codes == [0] * 4 and kept and summed == [(24, 120)], f"{codes} {summed}")
 
 
+@pytest.mark.slow
 @ANYWHERE
 def test_slow_answer(workspace: Workspace, tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
     """An older answer that arrives late never lands over a newer one of the same day."""
@@ -86,6 +88,7 @@ def test_slow_answer(workspace: Workspace, tally: Tally, monkeypatch: pytest.Mon
     assert "Waiting for another run of the same partition" in workspace.log()
 
 
+@pytest.mark.slow
 @ANYWHERE
 def test_three_locations(workspace: Workspace, tally: Tally) -> None:
     """The three locations, each twice at once, load without a lock error."""

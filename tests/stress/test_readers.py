@@ -7,6 +7,8 @@ import pytest
 from shared import warehouse
 from stress.harness import Tally, Workspace, objects_of
 
+pytestmark = pytest.mark.slow  # reads during many runs
+
 DAYS = [f"2025-04-{n:02}" for n in range(1, 9)]
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,7 @@ steps = st.fixed_dictionaries(
 """What is edited upstream, what then runs at the same moment, and how often."""
 
 
+@pytest.mark.slow
 def test_any_order(workspace: Workspace, tally: Tally) -> None:
     """Edits upstream and reruns, in any order and at once: all is as upstream was at its last run."""
     plans = 0

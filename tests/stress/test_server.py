@@ -30,6 +30,8 @@ from support.graphql import GraphqlApi, UnreachableError
 from support.processes import PROGRAMS, free_port, wait_for
 from support.servers import ServerProcess
 
+pytestmark = pytest.mark.slow  # runs for half an hour
+
 ROOT = Path(__file__).parents[2]
 LONG = 100  # trials from which this is tried: it takes a quarter of an hour for each warehouse
 HEADER = "date,share_price,amount,spend,shift,spread\n"

@@ -10,6 +10,8 @@ import pytest
 from shared.testing.neows_server import NeowsServer
 from stress.harness import Launcher, Rows, Tally, Workspace, objects_of
 
+pytestmark = pytest.mark.slow  # runs for minutes
+
 DAYS = [(date(2025, 4, 1) + timedelta(days=n)).isoformat() for n in range(30)]
 KEY = "marked-key-5f3a9c"
 LONG = 100  # trials

@@ -24,13 +24,14 @@ ROWS = 100
 
 
 def report_start(step: str) -> Path:
-    """Report to the test that a step has started, with its process and its parent process.
+    """Report to the test that a step has started, with its process, its worker and that's process.
 
     Returns:
         The file that pauses the step as long as it exists.
     """
     folder = Path(os.environ["PAUSE_FOLDER"])
-    (folder / f"{step}.{os.getpid()}").write_text(str(os.getppid()))
+    worker = f"{os.environ.get('WORKER', '')} {os.getppid()}"
+    (folder / f"{step}.{os.getpid()}").write_text(worker)
     return folder / step
 
 

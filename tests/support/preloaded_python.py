@@ -36,6 +36,7 @@ MODULES = (
     "dlt.destinations.impl.duckdb.duck",
     "dlt.destinations.impl.postgres.postgres",
     "dlt.sources.helpers.requests",
+    "celery.bin.celery",
     "duckdb",
     "pyarrow.parquet",
     "sqlglot",
@@ -282,7 +283,8 @@ def main() -> None:
         executable = sys.argv[2]
         warnings.simplefilter("ignore")
         for module in MODULES:
-            importlib.import_module(module)
+            with contextlib.suppress(ModuleNotFoundError):  # not every environment has all of them
+                importlib.import_module(module)
         warnings.resetwarnings()
         gc.freeze()
         command = Server(listener).serve()
