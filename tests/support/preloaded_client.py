@@ -55,7 +55,7 @@ def current_umask() -> int:
 
 
 def start_witness(server: socket.socket) -> None:
-    """Start a process in the same group that tells the server if this process alone is killed.
+    """Start a process in the same group that informs the server if only this process is killed.
 
     If the group is killed, this process and the witness are gone, and the server kills the group of
     the command.
