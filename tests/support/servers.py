@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import psycopg2
+import requests
 from dagster_graphql import DagsterGraphQLClientError
 
 from support.graphql import FINISHED, GraphqlApi, UnreachableError
@@ -84,9 +85,8 @@ class ServerProcess:
 
     def wait_for(self, condition: Callable[[], T], seconds: float = 300) -> T:
         """Wait for a condition; on a timeout the error shows the end of the log."""
-        return wait_for(
-            condition, seconds, lambda: self.log.read_text()[-3000:], (UnreachableError,)
-        )
+        not_ready = (UnreachableError, requests.ConnectionError)
+        return wait_for(condition, seconds, lambda: self.log.read_text()[-3000:], not_ready)
 
 
 class Webserver(ServerProcess):
