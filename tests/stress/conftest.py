@@ -22,7 +22,7 @@ def launcher() -> Iterator[Launcher]:
 def workspace(
     request: pytest.FixtureRequest, tmp_path: Path, launcher: Launcher
 ) -> Iterator[Workspace]:
-    """A workspace of the test's own; with the parameter `postgres` its warehouse is a server."""
+    """A workspace for one test; with the parameter `postgres` its warehouse is a Postgres database."""
     with NeowsServer(limit=1_000_000) as neows:
         if getattr(request, "param", "duckdb") == "postgres":
             server: PostgresServer = request.getfixturevalue("warehouse_server")
@@ -34,7 +34,7 @@ def workspace(
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
-    """Counts the trials of the test's promise (its docstring), for the table at the end."""
+    """Count the trials of the test's promise, which is its docstring, for the table at the end."""
     promise = (request.function.__doc__ or request.function.__name__).splitlines()[0]
     if "workspace" in request.fixturenames and isinstance(
         request.getfixturevalue("workspace"), ServerWorkspace
@@ -43,22 +43,22 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
     counted = Tally(promise, int(request.config.getoption("--trials")))
     yield counted
     request.node.user_properties.append(("stress", counted.result()))
-    assert counted.trials, "no trial was made"
+    assert counted.trials, "the test made no trial"
     assert counted.failures == []
 
 
 @pytest.fixture
 def measure(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Tally]]:
-    """Makes a tally of the stock pattern; its failures stand in the table and fail nothing."""
-    counted: list[Tally] = []
+    """Create tallies of the stock pattern: the table shows its failures, and they fail no test."""
+    tallies: list[Tally] = []
 
     def start(promise: str) -> Tally:
-        counted.append(
+        tallies.append(
             Tally(f"STOCK PATTERN: {promise}", int(request.config.getoption("--trials")))
         )
-        return counted[-1]
+        return tallies[-1]
 
     yield start
-    for tally in counted:
-        assert tally.trials, "no trial was made"
+    for tally in tallies:
+        assert tally.trials, "the test made no trial"
         request.node.user_properties.append(("stress", tally.result()))

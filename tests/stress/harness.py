@@ -3,7 +3,6 @@
 import copy
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from datetime import datetime
@@ -16,28 +15,29 @@ import psycopg2.errors
 import sqlglot
 
 from api_etl.recorded.server import NeowsServer, recorded_days
+from support.processes import python
 
 Rows = list[tuple[Any, ...]]
 
 
 class Launcher:
-    """Runs assets in processes of their own; see launcher.py."""
+    """Runs assets in separate processes; see launcher.py."""
 
     def __init__(self, *modules: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / "launcher.py"), *modules],
+            [python(), str(Path(__file__).parent / "launcher.py"), *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.answer("ready")
+        self.read_line("ready")
 
     def close(self) -> None:
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait(30)
 
-    def answer(self, expected: str = "") -> str:
+    def read_line(self, expected: str = "") -> str:
         assert self.process.stdout
         line = self.process.stdout.readline().strip()
         assert line, "the launcher died"
@@ -48,12 +48,12 @@ class Launcher:
         assert self.process.stdin
         self.process.stdin.write(json.dumps(commands) + "\n")
         self.process.stdin.flush()
-        codes: list[int] = json.loads(self.answer())
+        codes: list[int] = json.loads(self.read_line())
         return codes
 
 
 class Workspace:
-    """A warehouse, a drop folder and a NeoWs server of a test's own, and the runs that use them."""
+    """A warehouse, a drop folder and a NeoWs server for one test, and the runs that use them."""
 
     def __init__(self, folder: Path, launcher: Launcher, neows: NeowsServer) -> None:
         self.folder, self.launcher, self.neows = folder, launcher, neows
@@ -68,20 +68,20 @@ class Workspace:
         }
 
     def command(self, module: str, *keys: str, **more: Any) -> dict[str, Any]:
-        """Returns the command that runs some assets of a location."""
+        """Return the command that runs assets of a location."""
         environment = {**self.environment, **more.pop("environment", {})}
         log = str(self.folder / "log")
         return {"module": module, "keys": keys, "log": log, "environment": environment, **more}
 
     def run(self, *commands: dict[str, Any]) -> list[int]:
-        """Runs commands at the same moment and returns their exit codes."""
+        """Run commands concurrently and return their exit codes."""
         return self.launcher.run(list(commands))
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
     def rows(self, sql: str) -> Rows:
-        """Reads as a stranger does, without this project's help; an absent table has no rows."""
+        """Read with DuckDB alone, without this project's code; an absent table has no rows."""
         if not self.file.exists():
             return []
         with duckdb.connect(str(self.file), read_only=True) as connection:
@@ -103,7 +103,7 @@ class ServerWorkspace(Workspace):
         }
 
     def rows(self, sql: str) -> Rows:
-        """Reads as a stranger does, in Postgres' words for the same."""
+        """Read with psycopg2 alone; the query is translated from DuckDB's SQL."""
         connection = psycopg2.connect(self.address)
         try:
             with connection.cursor() as cursor:
@@ -116,28 +116,28 @@ class ServerWorkspace(Workspace):
 
 
 class Tally:
-    """Counts a promise's trials; `--trials` says how many a long test makes."""
+    """Counts the trials of a promise; `--trials` is how many a test makes."""
 
     def __init__(self, promise: str, trials: int) -> None:
-        self.promise, self.asked = promise, trials
+        self.promise, self.requested = promise, trials
         self.trials = 0
         self.failures: list[str] = []
-        self.began = self.ended = time.monotonic()
+        self.started_at = self.ended_at = time.monotonic()
 
     def result(self) -> tuple[str, int, int, float]:
-        """Returns the promise, the trials, the failures, and the seconds they took."""
-        return self.promise, self.trials, len(self.failures), self.ended - self.began
+        """Return the promise, the number of trials and of failures, and the seconds they took."""
+        return self.promise, self.trials, len(self.failures), self.ended_at - self.started_at
 
-    def trial(self, kept: bool, otherwise: str = "") -> None:
-        """Counts a trial, and what went wrong where the promise was not kept."""
+    def trial(self, kept: bool, message: str = "") -> None:
+        """Count a trial; `message` describes it if the promise was not kept."""
         self.trials += 1
-        self.ended = time.monotonic()
+        self.ended_at = time.monotonic()
         if not kept:
-            self.failures.append(otherwise)
+            self.failures.append(message)
 
 
 def objects_of(day: str, count: int, version: int = 0) -> list[dict[str, Any]]:
-    """Returns a day's feed: objects like the recorded ones, which differ by day and by version."""
+    """Return the feed of a day: objects like the recorded ones, which differ by day and version."""
     recorded = [item for items in recorded_days().values() for item in items]
     epoch = int(datetime.fromisoformat(f"{day}T12:00+00:00").timestamp() * 1000)
     feed = []
@@ -153,12 +153,12 @@ def objects_of(day: str, count: int, version: int = 0) -> list[dict[str, Any]]:
     return feed
 
 
-OBJECTS = """
+OBJECTS_SQL = """
     SELECT close_approach_date::VARCHAR, neo_reference_id
     FROM nasa_neo.near_earth_objects ORDER BY 1, 2
 """
 
 
 def expected_objects(neows: NeowsServer, days: Iterable[str]) -> Rows:
-    """Returns what `OBJECTS` finds when the days have landed exactly."""
+    """Return the rows of `OBJECTS_SQL` if the days are loaded exactly."""
     return sorted((day, item["neo_reference_id"]) for day in days for item in neows.days[day])

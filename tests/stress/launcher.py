@@ -1,13 +1,13 @@
-"""Runs assets in processes of their own, all at the same moment, and kills those that are told to die.
+"""Runs assets concurrently in separate processes, and kills some of them at a given point.
 
-Importing Dagster and dlt takes seconds, so one process imports them once and forks a child for each
-run. Commands come as JSON lines on stdin, a list of runs each; the answer is a JSON line with the list
-of exit codes, negative where a signal ended the run.
+The import of Dagster and dlt takes seconds, so one process imports them and forks a child for each
+run. Each line of stdin is a JSON list of runs; the response is a JSON line with the list of exit
+codes, negative if a signal ended the run.
 
 A run is {"module", "keys", "log", "environment"} and may have "partition", "first" and "last" (a
-range), "tags", "config" (run config), "stored" (keeps the run in the instance of DAGSTER_HOME), "clock" (the
-seconds by which its clock is wrong), "pushed_down_from" (bytes, see sources/csv.py), "days_per_load"
-(of api_etl), "die" (a point of `POINTS` to kill itself at) and "die_after"
+range), "tags", "config" (run config), "stored" (keeps the run in the instance of DAGSTER_HOME),
+"clock" (seconds by which its clock is shifted), "pushed_down_from" (bytes, see sources/csv),
+"days_per_load" (of api_etl), "die" (a point of `POINTS` at which it kills itself) and "die_after"
 (seconds).
 """
 
@@ -57,7 +57,7 @@ POINTS: dict[str, dict[str, tuple[type, str]]] = {
         "complete": (PostgresClient, "complete_load"),
     },
 }
-"""Methods of a load, by the warehouse's type; a run dies "before" or "after" one: "before merge"."""
+"""Methods of a load, by warehouse type; a run is killed "before" or "after" one: "before merge"."""
 POINTS["ducklake"] = POINTS["duckdb"]  # dlt's classes for it derive from those
 
 
@@ -66,7 +66,7 @@ def die(*_: object) -> None:
 
 
 def arm(point: str) -> None:
-    """Makes this process kill itself at a point; inside merge is between its delete and its insert."""
+    """Make this process kill itself at a point; "inside merge" is between its delete and its insert."""
     when, _, name = point.partition(" ")
     if when == "inside":
         die_inside_merge()
@@ -97,13 +97,13 @@ def die_inside_merge() -> None:
 
 
 def shift_clock(seconds: float) -> None:
-    """Makes the wall clock of this process wrong, as far as Python looks at it by `time.time`."""
-    right = time.time
-    time.time = lambda: right() + seconds
+    """Shift the clock of this process, as `time.time` shows it."""
+    original = time.time
+    time.time = lambda: original() + seconds
 
 
 def run(command: dict[str, Any]) -> bool:
-    """Materializes the command's assets in this process."""
+    """Materialize the assets of the command in this process."""
     import dagster as dg
 
     if "die" in command:
@@ -130,7 +130,7 @@ def run(command: dict[str, Any]) -> bool:
 
 
 def start(command: dict[str, Any], gate: int) -> int:
-    """Forks a child that runs the command once the gate's other end is closed; returns its pid."""
+    """Fork a child that runs the command once the pipe `gate` has a byte for it; return its pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -150,11 +150,11 @@ def start(command: dict[str, Any], gate: int) -> int:
 
 
 def start_all(commands: list[dict[str, Any]]) -> list[int]:
-    """Runs the commands at the same moment and returns their exit codes."""
+    """Run the commands concurrently and return their exit codes."""
     gate, opener = os.pipe()
     pids = [start(command, gate) for command in commands]
     os.close(gate)
-    # A child holds a copy of the opener as well; a byte for each is what lets all of them go.
+    # A byte for each child starts it; a closed pipe would not, because children have copies of it.
     os.write(opener, b"." * len(commands))
     os.close(opener)
     for pid, command in zip(pids, commands, strict=True):

@@ -1,15 +1,19 @@
-"""Years of days, whatever interrupts them: each ends exact, and none is asked for in vain."""
+"""Backfills of years: they end exact after interruptions and repeat no request without need."""
 
 import random
 from datetime import date
 
+import pytest
+
 from api_etl.recorded.objects import synthetic_days
-from stress.harness import OBJECTS, Tally, Workspace, expected_objects
+from stress.harness import OBJECTS_SQL, Tally, Workspace, expected_objects
+
+pytestmark = pytest.mark.slow  # kills long backfills
 
 FIRST = date(2015, 9, 1)
 LONG = 100  # trials from which a backfill has all of its days
-YEARS, WEEKS = 4100, 120
-COUNTED = """
+ALL_DAYS, FEW_DAYS = 4100, 120
+COMPLETE_DAYS_SQL = """
     SELECT count(*) FROM nasa_neo.near_earth_objects_days
     LEFT JOIN (SELECT close_approach_date, count(*) AS n FROM nasa_neo.near_earth_objects GROUP BY 1)
         USING (close_approach_date)
@@ -17,17 +21,17 @@ COUNTED = """
 """
 
 
-def served(workspace: Workspace, tally: Tally) -> list[str]:
-    """Returns made-up days that the server serves, and takes its recorded ones away."""
-    workspace.neows.days = synthetic_days(FIRST, YEARS if tally.asked >= LONG else WEEKS)
+def serve_days(workspace: Workspace, tally: Tally) -> list[str]:
+    """Serve synthetic days instead of the recorded ones, and return them."""
+    workspace.neows.days = synthetic_days(FIRST, ALL_DAYS if tally.requested >= LONG else FEW_DAYS)
     return sorted(workspace.neows.days)
 
 
-def exact(workspace: Workspace, days: list[str]) -> bool:
-    """Tells whether the days' rows are the generator's, and all days are there."""
-    return workspace.rows(OBJECTS) == expected_objects(workspace.neows, days) and workspace.rows(
-        COUNTED
-    ) == [(len(days),)]
+def is_exact(workspace: Workspace, days: list[str]) -> bool:
+    """Return whether all days are loaded with the rows that the server has."""
+    return workspace.rows(OBJECTS_SQL) == expected_objects(
+        workspace.neows, days
+    ) and workspace.rows(COMPLETE_DAYS_SQL) == [(len(days),)]
 
 
 def backfill(workspace: Workspace, days: list[str], **more: object) -> dict[str, object]:
@@ -36,68 +40,68 @@ def backfill(workspace: Workspace, days: list[str], **more: object) -> dict[str,
 
 
 def home(workspace: Workspace) -> dict[str, str]:
-    """Returns the setting that gives the runs an instance of the test's own."""
+    """Return the setting that gives the runs their own Dagster instance."""
     folder = workspace.folder / "home"
     folder.mkdir(exist_ok=True)
     return {"DAGSTER_HOME": str(folder)}
 
 
-def test_killed_and_resumed(workspace: Workspace, tally: Tally) -> None:
-    """A backfill that is killed again and again, and started again for what is missing, is exact."""
-    days, chance = served(workspace, tally), random.Random(0)
-    kills = 10 if tally.asked >= LONG else 3
+def test_a_backfill_killed_again_and_again_ends_exact(workspace: Workspace, tally: Tally) -> None:
+    """A backfill that is killed often, and restarted for the missing days, ends exact."""
+    days, rng = serve_days(workspace, tally), random.Random(0)
+    kills = 10 if tally.requested >= LONG else 3
     only_missing = {"etl/only_missing": "true"}
     for _ in range(kills):
-        landed = len(workspace.rows("SELECT 1 FROM nasa_neo.near_earth_objects_days"))
-        longest = 40 if tally.asked >= LONG else 6
+        before = len(workspace.rows("SELECT 1 FROM nasa_neo.near_earth_objects_days"))
+        max_seconds = 40 if tally.requested >= LONG else 6
         command = backfill(
             workspace,
             days,
             tags=only_missing,
-            days_per_load=None if tally.asked >= LONG else 16,
-            die_after=chance.uniform(longest / 4, longest),
+            days_per_load=None if tally.requested >= LONG else 16,
+            die_after=rng.uniform(max_seconds / 4, max_seconds),
             environment=home(workspace),
         )
         (code,) = workspace.run(command)
         after = len(workspace.rows("SELECT 1 FROM nasa_neo.near_earth_objects_days"))
-        tally.trial(code in (0, -9) and after >= landed, f"{code}: {landed} days, then {after}")
+        tally.trial(code in (0, -9) and after >= before, f"{code}: {before} days, then {after}")
     (code,) = workspace.run(
         backfill(workspace, days, tags=only_missing, environment=home(workspace))
     )
-    tally.trial(code == 0 and exact(workspace, days), f"{code}: {workspace.log()[-3000:]}")
-    # A kill costs the requests of one load.
-    fewest = -(-len(days) // 8)
+    tally.trial(code == 0 and is_exact(workspace, days), f"{code}: {workspace.log()[-3000:]}")
+    # A kill repeats at most the requests of one load.
+    min_requests = -(-len(days) // 8)
     tally.trial(
-        len(workspace.neows.requests) <= fewest + kills * 21,
-        f"{len(workspace.neows.requests)} requests, and {fewest} would do",
+        len(workspace.neows.requests) <= min_requests + kills * 21,
+        f"{len(workspace.neows.requests)} requests; {min_requests} are necessary",
     )
 
 
-def test_under_a_limit(workspace: Workspace, tally: Tally) -> None:
-    """A backfill under a limit of 100 requests an hour waits, comes back, and asks nothing twice."""
-    days = served(workspace, tally)
-    workspace.neows.limit = 100 if tally.asked >= LONG else 4
-    workspace.neows.hour = 20.0 if tally.asked >= LONG else 2.0
+def test_a_backfill_under_a_limit_repeats_no_request(workspace: Workspace, tally: Tally) -> None:
+    """A backfill under a limit of 100 requests per hour waits, continues, and repeats no request."""
+    days = serve_days(workspace, tally)
+    workspace.neows.limit = 100 if tally.requested >= LONG else 4
+    workspace.neows.hour = 20.0 if tally.requested >= LONG else 2.0
     environment = {**home(workspace), "NASA_MAX_WAIT_SECONDS": "0"}
     (code,) = workspace.run(backfill(workspace, days, environment=environment))
-    tally.trial(code == 0 and exact(workspace, days), f"{code}: {workspace.log()[-3000:]}")
-    answered = workspace.neows.statuses.count(200)
-    tally.trial(answered == -(-len(days) // 8), f"{answered} requests were answered")
+    tally.trial(code == 0 and is_exact(workspace, days), f"{code}: {workspace.log()[-3000:]}")
+    responses = workspace.neows.statuses.count(200)
+    tally.trial(responses == -(-len(days) // 8), f"{responses} successful responses")
 
 
-def test_side_by_side(workspace: Workspace, tally: Tally) -> None:
-    """Ten backfills at once share one view of the limit: all end exact, without a storm of 429s."""
-    days = served(workspace, tally)
-    workspace.neows.limit = 100 if tally.asked >= LONG else 10
-    workspace.neows.hour = 30.0 if tally.asked >= LONG else 5.0
-    part = -(-len(days) // 10)
-    parts = [days[start : start + part] for start in range(0, len(days), part)]
+def test_ten_concurrent_backfills_share_one_limit(workspace: Workspace, tally: Tally) -> None:
+    """Ten concurrent backfills share one view of the limit: all end exact, with few 429 responses."""
+    days = serve_days(workspace, tally)
+    workspace.neows.limit = 100 if tally.requested >= LONG else 10
+    workspace.neows.hour = 30.0 if tally.requested >= LONG else 5.0
+    size = -(-len(days) // 10)
+    parts = [days[start : start + size] for start in range(0, len(days), size)]
     environment = {"NASA_MAX_WAIT_SECONDS": "120"}
     codes = workspace.run(
-        *({**backfill(workspace, each, environment=environment), "stored": False} for each in parts)
+        *({**backfill(workspace, part, environment=environment), "stored": False} for part in parts)
     )
-    kept = codes == [0] * len(parts) and exact(workspace, days)
+    kept = codes == [0] * len(parts) and is_exact(workspace, days)
     tally.trial(kept, f"{codes}: {workspace.log()[-3000:]}")
-    answered = workspace.neows.statuses.count(200)
+    accepted = workspace.neows.statuses.count(200)
     refused = workspace.neows.statuses.count(429)
-    tally.trial(refused <= answered // 2 + 10, f"{refused} refused, {answered} answered")
+    tally.trial(refused <= accepted // 2 + 10, f"{refused} refused, {accepted} accepted")

@@ -1,19 +1,23 @@
-"""Runs launched in the UI of `dagster dev`, queued and run by Dagster's own processes, all land."""
+"""Runs launched in the UI of `dagster dev` and queued by Dagster load exactly."""
 
 import os
 import shutil
 from pathlib import Path
 
-from stress.harness import OBJECTS, Tally, Workspace, expected_objects, objects_of
+import pytest
+
+from stress.harness import OBJECTS_SQL, Tally, Workspace, expected_objects, objects_of
 from support.servers import DagsterDev
+
+pytestmark = pytest.mark.slow  # queues many runs
 
 ROOT = Path(__file__).parents[2]
 RUNS = "{ runsOrError { ... on Runs { results { status } } } }"
 
 
-def test_queued_runs(workspace: Workspace, tally: Tally) -> None:
-    """Partitions launched at once over GraphQL in `dagster dev`, and queued, all land exactly."""
-    days = [f"2025-04-{n:02}" for n in range(1, 1 + min(24, max(6, tally.asked)))]
+def test_queued_partitions_load_exactly(workspace: Workspace, tally: Tally) -> None:
+    """Partitions launched over GraphQL in `dagster dev`, and queued, load exactly."""
+    days = [f"2025-04-{n:02}" for n in range(1, 1 + min(24, max(6, tally.requested)))]
     for day in days:
         workspace.neows.days[day] = objects_of(day, 5)
     folder = workspace.folder / "workspace"
@@ -28,11 +32,11 @@ def test_queued_runs(workspace: Workspace, tally: Tally) -> None:
             asset = ["nasa_neo", "near_earth_objects"]
             server.api.launch("api_etl", asset, tags={"dagster/partition": day})
 
-        def over() -> list[str]:
+        def finished() -> list[str]:
             runs = server.api.query(RUNS)["runsOrError"]["results"]
             ended = [run["status"] for run in runs if run["status"] in ("SUCCESS", "FAILURE")]
             return ended if len(ended) == len(days) else []
 
-        for status in server.wait_for(over, seconds=600):
+        for status in server.wait_for(finished, seconds=600):
             tally.trial(status == "SUCCESS", status)
-    assert workspace.rows(OBJECTS) == expected_objects(workspace.neows, days)
+    assert workspace.rows(OBJECTS_SQL) == expected_objects(workspace.neows, days)

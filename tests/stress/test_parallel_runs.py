@@ -1,4 +1,4 @@
-"""Runs at the same moment, in separate processes, land all of their rows in the one warehouse."""
+"""Concurrent runs in separate processes load all of their rows into one warehouse."""
 
 import threading
 import time
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from stress.harness import OBJECTS, Tally, Workspace, expected_objects, objects_of
+from stress.harness import OBJECTS_SQL, Tally, Workspace, expected_objects, objects_of
 
 DAYS = [(date(2025, 4, 1) + timedelta(days=n)).isoformat() for n in range(24)]
-ANYWHERE = pytest.mark.parametrize("workspace", ["duckdb", "postgres"], indirect=True)
+ON_EACH_WAREHOUSE = pytest.mark.parametrize("workspace", ["duckdb", "postgres"], indirect=True)
 SAMPLE = Path(__file__).parents[2] / "data" / "drop"
 
 
-@ANYWHERE
-def test_24_partitions(workspace: Workspace, tally: Tally) -> None:
-    """24 daily partitions of an asset, started at once in 24 processes, all land exactly."""
+@ON_EACH_WAREHOUSE
+def test_24_partitions_started_at_once_load_exactly(workspace: Workspace, tally: Tally) -> None:
+    """24 daily partitions of an asset, started at once in 24 processes, load exactly."""
     for n, day in enumerate(DAYS):
         workspace.neows.days[day] = objects_of(day, 1 + n % 20)
     commands = [
@@ -26,7 +26,7 @@ def test_24_partitions(workspace: Workspace, tally: Tally) -> None:
     codes = workspace.run(*commands)
     for day, code in zip(DAYS, codes, strict=True):
         tally.trial(code == 0, f"{day} ended with {code}: {workspace.log()[-3000:]}")
-    assert workspace.rows(OBJECTS) == expected_objects(workspace.neows, DAYS)
+    assert workspace.rows(OBJECTS_SQL) == expected_objects(workspace.neows, DAYS)
     waits = (
         "Waiting for the warehouse, held by pid ",
         "Waiting for nasa_neo, which another run loads",
@@ -34,13 +34,14 @@ def test_24_partitions(workspace: Workspace, tally: Tally) -> None:
     assert any(wait in workspace.log() for wait in waits)
 
 
-@ANYWHERE
-def test_overlapping_backfills(workspace: Workspace, tally: Tally) -> None:
-    """Backfills at once over the same days leave each day once."""
+@pytest.mark.slow
+@ON_EACH_WAREHOUSE
+def test_overlapping_backfills_leave_each_day_once(workspace: Workspace, tally: Tally) -> None:
+    """Concurrent backfills of the same days leave each day once."""
     for day in DAYS:
         workspace.neows.days[day] = objects_of(day, 5)
     ranges = [(0, 15), (8, 23), (4, 20), (0, 23)]
-    for _ in range(max(1, tally.asked // 5)):
+    for _ in range(max(1, tally.requested // 5)):
         commands = [
             workspace.command(
                 "api_etl",
@@ -52,43 +53,51 @@ def test_overlapping_backfills(workspace: Workspace, tally: Tally) -> None:
             for first, last in ranges
         ]
         codes = workspace.run(*commands)
-        kept = workspace.rows(OBJECTS) == expected_objects(workspace.neows, DAYS)
+        kept = workspace.rows(OBJECTS_SQL) == expected_objects(workspace.neows, DAYS)
         summed = workspace.rows("SELECT count(*), sum(objects) FROM nasa_neo.daily_summary")
         tally.trial(codes == [0] * 4 and kept and summed == [(24, 120)], f"{codes} {summed}")
 
 
-@ANYWHERE
-def test_slow_answer(workspace: Workspace, tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An older answer that arrives late never lands over a newer one of the same day."""
+@pytest.mark.slow
+@ON_EACH_WAREHOUSE
+def test_an_older_response_never_replaces_a_newer_one(
+    workspace: Workspace, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older response that arrives late never replaces a newer one of the same day."""
     day = DAYS[0]
     answer = workspace.neows.respond
     first_request = threading.Lock()
 
-    def slow_at_first(address: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], str]:
+    def delay_first_response(
+        address: str, headers: Mapping[str, str]
+    ) -> tuple[int, dict[str, str], str]:
         old = answer(address, headers)
         if first_request.acquire(blocking=False):
             workspace.neows.days[day] = objects_of(day, 3, version + 1)
             time.sleep(1)
         return old
 
-    monkeypatch.setattr(workspace.neows, "respond", slow_at_first)
-    for version in range(0, 2 * max(2, tally.asked // 5), 2):
+    monkeypatch.setattr(workspace.neows, "respond", delay_first_response)
+    for version in range(0, 2 * max(2, tally.requested // 5), 2):
         if first_request.locked():
             first_request.release()
         workspace.neows.days[day] = objects_of(day, 3, version)
         command = workspace.command("api_etl", "nasa_neo/near_earth_objects", partition=day)
         codes = workspace.run(command, command)
-        landed = workspace.rows(OBJECTS)
+        loaded = workspace.rows(OBJECTS_SQL)
         tally.trial(
-            codes == [0, 0] and landed == expected_objects(workspace.neows, [day]),
-            f"{codes} {landed}",
+            codes == [0, 0] and loaded == expected_objects(workspace.neows, [day]),
+            f"{codes} {loaded}",
         )
     assert "Waiting for another run of the same partition" in workspace.log()
 
 
-@ANYWHERE
-def test_three_locations(workspace: Workspace, tally: Tally) -> None:
-    """The three locations, each twice at once, load without a lock error."""
+@pytest.mark.slow
+@ON_EACH_WAREHOUSE
+def test_three_locations_load_at_once_without_a_lock_error(
+    workspace: Workspace, tally: Tally
+) -> None:
+    """The three locations, each started twice, load at once without a lock error."""
     for file in SAMPLE.glob("*.csv"):
         (workspace.drop / file.name).write_bytes(file.read_bytes())
     commands = [
@@ -96,10 +105,10 @@ def test_three_locations(workspace: Workspace, tally: Tally) -> None:
         workspace.command("csv_etl", "csv_data/import_file", "csv_data/share_prices"),
         workspace.command("api_etl", "nasa_neo/asteroids"),
     ]
-    for _ in range(max(1, tally.asked // 5)):
+    for _ in range(max(1, tally.requested // 5)):
         codes = workspace.run(*commands * 2)
-        landed = [
+        loaded = [
             workspace.rows(f"SELECT count(*) FROM {table}")
             for table in ("simple.load_dict", "csv_data.share_prices", "nasa_neo.asteroids")
         ]
-        tally.trial(codes == [0] * 6 and landed == [[(2,)], [(8,)], [(15,)]], f"{codes} {landed}")
+        tally.trial(codes == [0] * 6 and loaded == [[(2,)], [(8,)], [(15,)]], f"{codes} {loaded}")

@@ -1,4 +1,4 @@
-"""Readers while loads go on: whole days, and no error."""
+"""Readers during loads see complete days and no error."""
 
 import threading
 
@@ -7,11 +7,15 @@ import pytest
 from shared import warehouse
 from stress.harness import Tally, Workspace, objects_of
 
+pytestmark = pytest.mark.slow  # reads during many runs
+
 DAYS = [f"2025-04-{n:02}" for n in range(1, 9)]
 
 
-def test_reading(workspace: Workspace, tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reader helper sees whole days, and never an error, while eight loads go on at once."""
+def test_a_reader_sees_complete_days_during_loads(
+    workspace: Workspace, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`warehouse.query` returns complete days, and no error, during eight concurrent loads."""
     monkeypatch.setenv("WAREHOUSE_PATH", str(workspace.file))
     for day in DAYS:
         workspace.neows.days[day] = objects_of(day, 40)

@@ -1,11 +1,12 @@
-"""Runs in any order, of any days, however often: each day is what upstream said when it last ran."""
+"""Runs in any order and number: each day has the source data of its last run."""
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stress.harness import OBJECTS, Rows, Tally, Workspace, expected_objects, objects_of
+from stress.harness import OBJECTS_SQL, Rows, Tally, Workspace, expected_objects, objects_of
 
 DAYS = [f"2025-04-0{n}" for n in range(1, 6)]
 FILES = [f"2018-01-2{n}" for n in range(2, 5)]
@@ -26,16 +27,19 @@ steps = st.fixed_dictionaries(
         "times": st.sampled_from([1, 1, 2, 5]),
     }
 )
-"""What is edited upstream, what then runs at the same moment, and how often."""
+"""The edits of the source data, the runs that start at once after them, and how often."""
 
 
-def test_any_order(workspace: Workspace, tally: Tally) -> None:
-    """Edits upstream and reruns, in any order and at once: all is as upstream was at its last run."""
+@pytest.mark.slow
+def test_edits_and_reruns_in_any_order_leave_the_last_source_data(
+    workspace: Workspace, tally: Tally
+) -> None:
+    """After edits and concurrent reruns in any order, the rows are those of the last run."""
     plans = 0
 
     @given(st.lists(steps, min_size=2, max_size=5))
     @settings(
-        max_examples=max(2, tally.asked // 3),
+        max_examples=max(2, tally.requested // 3),
         deadline=None,
         derandomize=True,
         database=None,
@@ -66,15 +70,15 @@ def test_any_order(workspace: Workspace, tally: Tally) -> None:
                 else:
                     lines = (workspace.drop / f"{which}.csv").read_text().splitlines()
                     prices[f"{which}.csv"] = sum(int(line.split(",")[2]) for line in lines[1:])
-            landed: Any = (workspace.rows(OBJECTS), dict(workspace.rows(PRICES)))
+            loaded: Any = (workspace.rows(OBJECTS_SQL), dict(workspace.rows(PRICES_SQL)))
             expected = sorted(row for rows in objects.values() for row in rows), prices
-            tally.trial(landed == expected, f"step {version} of {plan}")
-            assert landed == expected
+            tally.trial(loaded == expected, f"step {version} of {plan}")
+            assert loaded == expected
 
     follow()
 
 
-PRICES = "SELECT file_name, sum(amount)::BIGINT FROM csv_data.share_prices_daily GROUP BY 1"
+PRICES_SQL = "SELECT file_name, sum(amount)::BIGINT FROM csv_data.share_prices_daily GROUP BY 1"
 
 
 def write(workspace: Workspace, name: str, count: int, version: int) -> None:
@@ -90,7 +94,7 @@ def command(workspace: Workspace, kind: str, which: Any) -> dict[str, Any]:
     return workspace.command("csv_etl", *keys, partition=which)
 
 
-def test_clock(workspace: Workspace, tally: Tally) -> None:
+def test_a_clock_that_jumps_changes_no_row(workspace: Workspace, tally: Tally) -> None:
     """A clock that jumps a day forward or back between runs changes no row."""
     day = DAYS[0]
     for version, hours in enumerate([0, 24, -24, 48, 0]):
@@ -99,22 +103,24 @@ def test_clock(workspace: Workspace, tally: Tally) -> None:
             "api_etl", "nasa_neo/near_earth_objects", partition=day, clock=hours * 3600
         )
         codes = workspace.run(command)
-        kept = workspace.rows(OBJECTS) == expected_objects(workspace.neows, [day])
+        kept = workspace.rows(OBJECTS_SQL) == expected_objects(workspace.neows, [day])
         tally.trial(codes == [0] and kept, f"{hours} hours: {codes}")
 
 
-def test_working_folder(workspace: Workspace, tally: Tally) -> None:
-    """Damaged leftovers of other runs in the working folder disturb no run."""
+def test_damaged_leftovers_in_the_working_directory_disturb_no_run(
+    workspace: Workspace, tally: Tally
+) -> None:
+    """Damaged files of other runs in the working directory disturb no run."""
     folder = workspace.folder / "warehouse.working"
     for n, content in enumerate([b"", b"\x00" * 5000, b"{"]):
-        left = folder / f"left-{n}" / "nasa_neo_pipeline" / "load" / "normalized"
-        left.mkdir(parents=True)
-        (left.parents[1] / "state.json").write_bytes(content)
+        leftover = folder / f"left-{n}" / "nasa_neo_pipeline" / "load" / "normalized"
+        leftover.mkdir(parents=True)
+        (leftover.parents[1] / "state.json").write_bytes(content)
         (folder / f"file-{n}").write_bytes(content)
         day = DAYS[n]
         workspace.neows.days[day] = objects_of(day, 4)
         codes = workspace.run(
             workspace.command("api_etl", "nasa_neo/near_earth_objects", partition=day)
         )
-        kept = workspace.rows(OBJECTS) == expected_objects(workspace.neows, DAYS[: n + 1])
+        kept = workspace.rows(OBJECTS_SQL) == expected_objects(workspace.neows, DAYS[: n + 1])
         tally.trial(codes == [0] and kept, f"{content[:4]!r}: {codes}")

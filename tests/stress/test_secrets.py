@@ -1,4 +1,4 @@
-"""A key stands in no log, event, metadata, trace, working folder or table, whatever fails."""
+"""A failed request writes the API key to no log, event, metadata, trace, working directory or table."""
 
 from stress.harness import Tally, Workspace, objects_of
 
@@ -12,12 +12,12 @@ FAILURES: dict[str, tuple[int, str, str] | None] = {
     "bad request": (400, "application/json", f'{{"error_message": "see http://x?api_key={KEY}"}}'),
     "no feed": (200, "application/json", f'{{"links": "?api_key={KEY}"}}'),
     "no JSON": (200, "text/html", f"<a href='?api_key={KEY}'>"),
-    "odd object": (
+    "invalid object": (
         200,
         "application/json",
         f'{{"near_earth_objects": {{"{DAY}": [{{"links": "?api_key={KEY}"}}]}}}}',
     ),
-    "odd value": (
+    "invalid value": (
         200,
         "application/json",
         f'{{"near_earth_objects": {{"{DAY}": [{{"close_approach_data": "?api_key={KEY}"}}]}}}}',
@@ -25,8 +25,8 @@ FAILURES: dict[str, tuple[int, str, str] | None] = {
 }
 
 
-def test_failures(workspace: Workspace, tally: Tally) -> None:
-    """On every failure path, and on none, the key stands in no file that a run leaves."""
+def test_no_failure_writes_the_key_to_a_file(workspace: Workspace, tally: Tally) -> None:
+    """No file of a run has the API key, whichever failure the run had."""
     home = workspace.folder / "home"
     home.mkdir()
     workspace.environment |= {
@@ -53,4 +53,4 @@ def test_failures(workspace: Workspace, tally: Tally) -> None:
     files = [path for path in workspace.folder.rglob("*") if path.is_file()]
     leaks = [str(path) for path in files if KEY.encode() in path.read_bytes()]
     tally.trial(code == 1 and not leaks, f"unreachable: {code}, {leaks}")
-    assert len(files) > 20, "nothing was stored to look into"
+    assert len(files) > 20, "the runs stored too few files for this test"

@@ -1,4 +1,4 @@
-"""A server whose parts die while its queue is full: every run ends right, and none is lost."""
+"""Parts of a server are killed while its queue is full: every run succeeds, and none is lost."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from dagster_graphql import DagsterGraphQLClientError
 from api_etl.recorded.server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
 from stress.harness import (
-    OBJECTS,
+    OBJECTS_SQL,
     Launcher,
     ServerWorkspace,
     Tally,
@@ -30,14 +30,16 @@ from support.graphql import GraphqlApi, UnreachableError
 from support.processes import PROGRAMS, free_port, wait_for
 from support.servers import ServerProcess
 
+pytestmark = pytest.mark.slow  # runs for half an hour
+
 ROOT = Path(__file__).parents[2]
-LONG = 100  # trials from which this is tried: it takes a quarter of an hour for each warehouse
+LONG = 100  # trials from which this test runs: it takes 15 minutes for each warehouse
 HEADER = "date,share_price,amount,spend,shift,spread\n"
-FILES = """
+FILES_SQL = """
     SELECT file_name, count(*), count(DISTINCT share_price), sum(share_price)::BIGINT
     FROM csv_data.share_prices_daily GROUP BY 1 ORDER BY 1
 """
-RUNS = """
+RUNS_SQL = """
     SELECT tag.value::INTEGER, runs.run_id, status,
         (SELECT max(value) FROM run_tags WHERE run_id = runs.run_id AND key = 'dagster/will_retry'),
         (SELECT max(value) FROM run_tags WHERE run_id = runs.run_id AND key = 'dagster/auto_retry_run_id'),
@@ -47,17 +49,17 @@ RUNS = """
 """
 T = TypeVar("T")
 ACTIVE = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
-PROCESS = """
+PROCESS_SQL = """
     SELECT substring(event FROM 'Started process for run \\(pid: (\\d+)\\)') FROM event_logs
     WHERE run_id = %s AND event LIKE '%%Started process for run%%'
 """
-ASKED = (
-    "SELECT count(*) FROM event_logs WHERE event LIKE '%dequeu%'"  # in vain, else it says nothing
+DEQUEUE_ERRORS_SQL = (
+    "SELECT count(*) FROM event_logs WHERE event LIKE '%dequeu%'"  # logged for failures only
 )
-LOADS = (
-    "SELECT FROM pg_stat_activity WHERE application_name LIKE 'pid %'"  # a run that holds its turn
+LOCKS_SQL = (
+    "SELECT FROM pg_stat_activity WHERE application_name LIKE 'pid %'"  # runs with a partition lock
 )
-# The shipped instance's intervals, and what they are here: a test cannot wait for a day.
+# The intervals of the shipped instance, and shorter ones for this test.
 INTERVALS = {
     "user_code_failure_retry_delay": (60, 5),
     "start_timeout_seconds": (300, 90),
@@ -67,7 +69,7 @@ INTERVALS = {
 
 
 class Run(NamedTuple):
-    """A run as it stands in Dagster's storage; `number` is that of what was launched."""
+    """A run in Dagster's storage; `number` is the number of its `Work`."""
 
     number: int
     id: str
@@ -78,13 +80,13 @@ class Run(NamedTuple):
 
     @property
     def settled(self) -> bool:
-        """Whether neither it nor the daemon has anything to do any more."""
-        failed_for_good = self.will_retry == "false" or self.retry is not None
-        return self.status == "SUCCESS" or (self.status == "FAILURE" and failed_for_good)
+        """Whether the run is finished and the daemon will not retry it."""
+        will_not_retry = self.will_retry == "false" or self.retry is not None
+        return self.status == "SUCCESS" or (self.status == "FAILURE" and will_not_retry)
 
 
 class Work(NamedTuple):
-    """What a run is to load."""
+    """The assets and the partition that a run loads."""
 
     location: str
     keys: list[list[str]]
@@ -103,9 +105,9 @@ class Server:
         self.environment = {**environment, **workspace.environment}
         self.work: list[Work] = []
         instance = (self.folder / "dagster.yaml").read_text()
-        for name, (shipped, here) in INTERVALS.items():
+        for name, (shipped, short) in INTERVALS.items():
             assert instance.count(f"{name}: {shipped}\n") == 1
-            instance = instance.replace(f"{name}: {shipped}\n", f"{name}: {here}\n")
+            instance = instance.replace(f"{name}: {shipped}\n", f"{name}: {short}\n")
         (self.folder / "dagster.yaml").write_text(instance)
         locations = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text())
         self.programs: dict[str, ServerProcess] = {}
@@ -113,15 +115,23 @@ class Server:
             server = entry["grpc_server"]
             name, server["port"] = server["location_name"], free_port()
             module = ["-m", f"{name}.definitions", "--location-name", name]
-            where = ["-h", server["host"], "-p", str(server["port"])]
-            self.add(name, "dagster", "api", "grpc", *module, *where)
+            address = ["-h", server["host"], "-p", str(server["port"])]
+            self.add(name, "dagster", "api", "grpc", *module, *address)
         (self.folder / "workspace.yaml").write_text(yaml.safe_dump(locations))
         self.locations = list(self.programs)
         self.port = free_port()
         self.api = GraphqlApi(self.port)
-        there = ["-w", "workspace.yaml"]
-        self.add("webserver", "dagster-webserver", "-h", "127.0.0.1", "-p", str(self.port), *there)
-        self.add("daemon", "dagster-daemon", "run", *there)
+        locations_file = ["-w", "workspace.yaml"]
+        self.add(
+            "webserver",
+            "dagster-webserver",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            *locations_file,
+        )
+        self.add("daemon", "dagster-daemon", "run", *locations_file)
 
     def add(self, name: str, program: str, *arguments: str) -> None:
         command = [str(PROGRAMS / program), *arguments]
@@ -147,15 +157,15 @@ class Server:
         unreachable = (UnreachableError, requests.RequestException)
         return wait_for(condition, seconds, describe, unreachable)
 
-    def whole(self) -> bool:
+    def is_loaded(self) -> bool:
         """Return whether every location is loaded."""
         errors = self.api.load_errors()
         return set(errors) == set(self.locations) and not any(
             error is not None for error in errors.values()
         )
 
-    def tried_again(self) -> bool:
-        """Tells whether the daemon has looked at all that failed."""
+    def has_retried(self) -> bool:
+        """Return whether the daemon has handled every failed run."""
         return all(run.settled for run in self.runs() if run.status == "FAILURE")
 
     def sql(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -169,27 +179,27 @@ class Server:
 
     def runs(self) -> list[Run]:
         try:
-            return [Run(*row) for row in self.sql(RUNS)]
-        except psycopg2.errors.UndefinedTable:  # whoever comes first makes them
+            return [Run(*row) for row in self.sql(RUNS_SQL)]
+        except psycopg2.errors.UndefinedTable:  # the first process creates them
             return []
 
     def status(self, run: str) -> str:
-        """Returns a run's status."""
-        return next(each.status for each in self.runs() if each.id == run)
+        """Return the status of a run."""
+        return next(found.status for found in self.runs() if found.id == run)
 
-    def ended(self) -> int:
-        """Returns how many of the runs launched have loaded."""
+    def count_loaded(self) -> int:
+        """Return how many of the launched runs have loaded."""
         return len({run.number for run in self.runs() if run.status == "SUCCESS"})
 
-    def over(self) -> bool:
-        """Tells whether all that was launched has come to its end."""
+    def is_finished(self) -> bool:
+        """Return whether every launched run is finished."""
         runs = self.runs()
         return {run.number for run in runs} == set(range(len(self.work))) and all(
             run.settled for run in runs
         )
 
     def started(self, *locations: str) -> list[Run]:
-        """Returns the runs that are loading now."""
+        """Return the runs of these locations that are loading now."""
         return [
             run
             for run in self.runs()
@@ -197,7 +207,7 @@ class Server:
         ]
 
     def launch(self, work: Work) -> None:
-        """Queues a run, once: an answer that does not come may mean that the run is there."""
+        """Queue a run once: if the response is lost, the run may exist already."""
         number = len(self.work)
         self.work.append(work)
         tags = {"stress/number": str(number)}
@@ -215,45 +225,47 @@ class Server:
         self.wait_for(launched, f"launching {work}")
 
     def restart(self, name: str) -> None:
-        """Kills a program and starts it again."""
+        """Kill a program and start it again."""
         self.programs[name].kill()
         self.programs[name].start()
 
     def kill_server_alone(self, location: str) -> None:
-        """Kills a location's server, whose runs go on; starts it once the queue has asked for it."""
+        """Kill a location's server, not its runs; start it once the queue needed it in that time."""
         runs = self.wait_for(lambda: self.started(location), f"a run of {location}")
-        before = self.sql(ASKED)
+        before = self.sql(DEQUEUE_ERRORS_SQL)
         self.programs[location].kill()
-        self.wait_for(lambda: self.sql(ASKED) != before and self.tried_again(), "the queue")
+        self.wait_for(
+            lambda: self.sql(DEQUEUE_ERRORS_SQL) != before and self.has_retried(), "the queue"
+        )
         self.programs[location].start()
         for run in runs:
             self.wait_for(lambda: self.status(run.id) not in ACTIVE, "the run's end")  # noqa: B023
             assert self.status(run.id) == "SUCCESS"
 
     def kill_server_with_runs(self, location: str) -> None:
-        """Kills a location's server and the runs it has started, and starts it again."""
-        program, hit = self.programs[location], False
-        while not hit:
+        """Kill a location's server and its runs, and start the server again."""
+        program, is_killed = self.programs[location], False
+        while not is_killed:
             runs = self.wait_for(lambda: self.started(location), f"a run of {location}")
             program.kill_groups()
-            hit = any(self.status(run.id) == "STARTED" for run in runs)  # none has just ended
+            is_killed = any(self.status(run.id) == "STARTED" for run in runs)  # not just finished
             program.start()
 
     def kill_run(self) -> None:
-        """Kills a run's process."""
-        hit = False
-        while not hit:
+        """Kill the process of a run."""
+        is_killed = False
+        while not is_killed:
             run = self.wait_for(lambda: self.started(*self.locations), "a run")[0]
-            ((process,),) = self.sql(PROCESS, run.id)
+            ((process,),) = self.sql(PROCESS_SQL, run.id)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(process), signal.SIGKILL)
-            hit = self.status(run.id) != "SUCCESS"
+            is_killed = self.status(run.id) != "SUCCESS"
 
     def crash_postgres(self, seconds: float = 0) -> None:
-        """Crashes Postgres, which stays away for some time, in the middle of a load."""
+        """Crash Postgres during a load, and start it again after some seconds."""
         postgres_warehouse = isinstance(self.workspace, ServerWorkspace)
         self.wait_for(
-            lambda: self.sql(LOADS) if postgres_warehouse else self.started(*self.locations),
+            lambda: self.sql(LOCKS_SQL) if postgres_warehouse else self.started(*self.locations),
             "a load",
         )
         self.postgres.stop("immediate")
@@ -264,18 +276,18 @@ class Server:
 
 
 def work(workspace: Workspace, number: int, rows: int) -> Work:
-    """Returns the work of a number, each location's in turn, and lays out what it loads."""
-    turn, of = divmod(number, 3)
-    if of == 0:
+    """Return the work with a number, for one location after the other, and create its source data."""
+    day_number, location = divmod(number, 3)
+    if location == 0:
         return Work("simple_etl", [["simple", "load_dict"]], None)
-    if of == 1:
-        day = (date(2018, 2, 1) + timedelta(days=turn)).isoformat()
-        lines = (f"2018/01/02,{row + 1},{turn},3,4,5\n" for row in range(rows))
+    if location == 1:
+        day = (date(2018, 2, 1) + timedelta(days=day_number)).isoformat()
+        lines = (f"2018/01/02,{row + 1},{day_number},3,4,5\n" for row in range(rows))
         (workspace.drop / f"{day}.csv").write_text(HEADER + "".join(lines))
         keys = [["csv_data", "import_daily_file"], ["csv_data", "share_prices_daily"]]
         return Work("csv_etl", keys, day)
-    day = (date(2025, 4, 1) + timedelta(days=turn)).isoformat()
-    workspace.neows.days[day] = objects_of(day, 1 + turn % 20)
+    day = (date(2025, 4, 1) + timedelta(days=day_number)).isoformat()
+    workspace.neows.days[day] = objects_of(day, 1 + day_number % 20)
     return Work("api_etl", [["nasa_neo", "near_earth_objects"]], day)
 
 
@@ -287,9 +299,9 @@ def server(
     postgres: PostgresServer,
     server_environment: dict[str, str],
 ) -> Iterator[Server]:
-    """A server of the test's own; where the warehouse is Postgres as well, it is the same one."""
+    """A server for this test; a Postgres warehouse is on the same Postgres server."""
     if request.config.getoption("--trials") < LONG:
-        pytest.skip("parts of a server die at length only, with --trials 100")
+        pytest.skip("this test takes long; it needs --trials 100")
     with NeowsServer(limit=1_000_000) as neows:
         if request.param == "postgres":
             address = postgres.warehouse()
@@ -297,20 +309,20 @@ def server(
         else:
             workspace = Workspace(tmp_path, launcher, neows)
         with Server(workspace, postgres, server_environment) as started:
-            started.wait_for(started.whole, "the locations")
+            started.wait_for(started.is_loaded, "the locations")
             yield started
 
 
-def test_no_run_is_lost(server: Server, tally: Tally) -> None:
-    """Every part of a server is killed while its queue is full: each run ends right, and once."""
-    count, rows = 2 * tally.asked, 10_000
+def test_no_run_is_lost_while_parts_of_a_server_are_killed(server: Server, tally: Tally) -> None:
+    """Every part of a server is killed while its queue is full: each run succeeds, exactly once."""
+    count, rows = 2 * tally.requested, 10_000
     simple, csv, api = server.locations
-    began = time.monotonic()
+    started_at = time.monotonic()
     for number in range(count):
         if number == count // 2:
             server.restart("webserver")
         server.launch(work(server.workspace, number, rows))
-    blows: list[Callable[[], None]] = [
+    failures: list[Callable[[], None]] = [
         lambda: server.kill_server_with_runs(csv),
         lambda: server.kill_server_alone(simple),
         lambda: server.kill_server_alone(api),
@@ -318,15 +330,15 @@ def test_no_run_is_lost(server: Server, tally: Tally) -> None:
         server.kill_run,
         server.crash_postgres,
     ]
-    blows = [*blows * 3, lambda: server.crash_postgres(60)]
-    for number, blow in enumerate(blows):
-        # One after the other: what the last one broke has been mended before the next.
-        server.wait_for(lambda: server.whole() and server.tried_again(), "mending")
-        share = count * number // (len(blows) + 1)
-        server.wait_for(lambda: server.ended() >= share, "the queue")  # noqa: B023
-        blow()
-    server.wait_for(server.over, "the end", seconds=3600)
-    seconds = time.monotonic() - began
+    failures = [*failures * 3, lambda: server.crash_postgres(60)]
+    for number, cause_failure in enumerate(failures):
+        # One after the other: the server recovers from one failure before the next.
+        server.wait_for(lambda: server.is_loaded() and server.has_retried(), "the recovery")
+        share = count * number // (len(failures) + 1)
+        server.wait_for(lambda: server.count_loaded() >= share, "the queue")  # noqa: B023
+        cause_failure()
+    server.wait_for(server.is_finished, "the end", seconds=3600)
+    seconds = time.monotonic() - started_at
 
     runs = server.runs()
     for number in range(count):
@@ -334,14 +346,14 @@ def test_no_run_is_lost(server: Server, tally: Tally) -> None:
         once = [run.is_retry for run in tries].count(False) == 1
         kept = tries[-1].status == "SUCCESS"
         tally.trial(once and kept, f"{server.work[number]}: {tries}")
-    files = sorted(each.name for each in server.workspace.drop.iterdir())
+    files = sorted(file.name for file in server.workspace.drop.iterdir())
     total = rows * (rows + 1) // 2
-    assert server.workspace.rows(FILES) == [(name, rows, rows, total) for name in files]
-    days = [each.partition for each in server.work if each.location == api and each.partition]
-    assert server.workspace.rows(OBJECTS) == expected_objects(server.workspace.neows, days)
+    assert server.workspace.rows(FILES_SQL) == [(name, rows, rows, total) for name in files]
+    days = [item.partition for item in server.work if item.location == api and item.partition]
+    assert server.workspace.rows(OBJECTS_SQL) == expected_objects(server.workspace.neows, days)
     assert server.workspace.rows("SELECT count(*) FROM simple.load_dict") == [(2,)]
-    landed = len(files) * rows + sum(len(server.workspace.neows.days[day]) for day in days)
+    loaded = len(files) * rows + sum(len(server.workspace.neows.days[day]) for day in days)
     tally.promise += (
         f" ({type(server.workspace).__name__}: {60 * count / seconds:.0f} runs a minute, "
-        f"{landed:,} rows, {len(runs) - count} tried again)"
+        f"{loaded:,} rows, {len(runs) - count} retries)"
     )

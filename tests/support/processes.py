@@ -1,5 +1,6 @@
 """Processes for tests: `etl` as a user starts it, free ports, and waiting for an event."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -16,10 +17,15 @@ PROGRAMS = Path(sys.executable).parent
 POLL_SECONDS = 0.1
 
 
+def python() -> str:
+    """Return the Python that starts fast, or this one where there is none; see preloaded_python.py."""
+    return os.environ.get("PRELOADED_PYTHON", sys.executable)
+
+
 def etl(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `etl` in the workspace of the fixture `etl_environment` and return the finished process."""
     return subprocess.run(
-        [sys.executable, "-m", "shared.cli", *arguments],
+        [python(), "-m", "shared.cli", *arguments],
         cwd=workspace(environment),
         env=environment,
         capture_output=True,

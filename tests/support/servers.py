@@ -4,16 +4,16 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import psycopg2
+import requests
 from dagster_graphql import DagsterGraphQLClientError
 
 from support.graphql import FINISHED, GraphqlApi, UnreachableError
-from support.processes import PROGRAMS, free_port, wait_for
+from support.processes import PROGRAMS, free_port, python, wait_for
 
 T = TypeVar("T")
 
@@ -85,9 +85,8 @@ class ServerProcess:
 
     def wait_for(self, condition: Callable[[], T], seconds: float = 300) -> T:
         """Wait for a condition; on a timeout the error shows the end of the log."""
-        return wait_for(
-            condition, seconds, lambda: self.log.read_text()[-3000:], (UnreachableError,)
-        )
+        not_ready = (UnreachableError, requests.ConnectionError)
+        return wait_for(condition, seconds, lambda: self.log.read_text()[-3000:], not_ready)
 
 
 class Webserver(ServerProcess):
@@ -95,9 +94,9 @@ class Webserver(ServerProcess):
 
     def __init__(self, folder: Path, environment: Mapping[str, str], log: Path) -> None:
         super().__init__([], folder, environment, log)
-        program = str(PROGRAMS / "dagster-webserver")
+        program = [python(), str(PROGRAMS / "dagster-webserver")]
         where = ["-h", "127.0.0.1", "-p", str(self.port)]
-        self.command = [program, *where, "-w", "workspace.yaml"]
+        self.command = [*program, *where, "-w", "workspace.yaml"]
         self.api = GraphqlApi(self.port)
 
     def loaded_locations(self) -> set[str]:
@@ -136,7 +135,7 @@ class DagsterDev(Webserver):
 
     def __init__(self, folder: Path, environment: Mapping[str, str], log: Path) -> None:
         super().__init__(folder, environment, log)
-        dagster = [sys.executable, "-m", "dagster"]
+        dagster = [python(), "-m", "dagster"]
         self.command = [*dagster, "dev", "-w", "workspace.yaml", "-p", str(self.port)]
 
 
@@ -144,8 +143,8 @@ class Daemon(ServerProcess):
     """`dagster-daemon`."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str], log: Path) -> None:
-        program = str(PROGRAMS / "dagster-daemon")
-        super().__init__([program, "run", "-w", "workspace.yaml"], folder, environment, log)
+        program = [python(), str(PROGRAMS / "dagster-daemon")]
+        super().__init__([*program, "run", "-w", "workspace.yaml"], folder, environment, log)
 
 
 class CodeServer(ServerProcess):
@@ -158,7 +157,7 @@ class CodeServer(ServerProcess):
 
     def serve(self, *code: str) -> None:
         """Set the code that the next start serves: `-m MODULE` or `-f FILE`."""
-        server = [sys.executable, "-m", "dagster", "api", "grpc", *code]
+        server = [python(), "-m", "dagster", "api", "grpc", *code]
         self.command = [*server, "-p", str(self.port), "--location-name", self.location]
 
     def __exit__(self, *_: object) -> None:

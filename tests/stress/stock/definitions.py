@@ -1,7 +1,7 @@
 """What most projects write with dagster-dlt, for comparison: the same days of the same API.
 
-Nothing is made worse here than tutorials show it: a pipeline made at import, `DagsterDltResource` as it
-comes, the key in the address, and dlt's defaults for the rest.
+It follows the tutorials: a pipeline that is created at import, `DagsterDltResource` unchanged, the
+key in the URL, and dlt's defaults for the rest.
 """
 
 import os
@@ -17,14 +17,16 @@ from dlt.extract import DltResource
 
 @dlt.source
 def neows(day: str) -> DltResource:
-    """Serves a day of near-earth objects."""
+    """Yield a day of near-earth objects."""
 
     @dlt.resource
     def near_earth_objects() -> Iterator[Any]:
         parameters = {"start_date": day, "end_date": day, "api_key": os.environ["NASA_API_KEY"]}
-        answer = requests.get(f"{os.environ['NASA_BASE_URL']}/feed", params=parameters, timeout=30)
-        answer.raise_for_status()
-        for item in answer.json()["near_earth_objects"][day]:
+        response = requests.get(
+            f"{os.environ['NASA_BASE_URL']}/feed", params=parameters, timeout=30
+        )
+        response.raise_for_status()
+        for item in response.json()["near_earth_objects"][day]:
             yield {"day": day, "neo_reference_id": item["neo_reference_id"], "name": item["name"]}
 
     return near_earth_objects
@@ -41,7 +43,7 @@ def neows(day: str) -> DltResource:
     name="nasa_neo",
 )
 def nasa_neo(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
-    """Loads the day of the run."""
+    """Load the day of the run."""
     yield from dlt.run(context=context, dlt_source=neows(context.partition_key))
 
 
