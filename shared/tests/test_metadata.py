@@ -267,7 +267,7 @@ def test_what_cannot_be_shown_has_landed_and_fails_no_run(
     result = append(instance, Lines(numbers=[1]))
     assert result.success
     logged = [event.user_message for event in instance.all_logs(result.run_id)]
-    assert "lines has landed, and cannot be shown: year 12921 is out of range" in logged
+    assert "lines is loaded, and cannot be described: year 12921 is out of range" in logged
 
 
 @pytest.mark.usefixtures("tmp_warehouse")

@@ -28,8 +28,8 @@ def test_24_partitions(workspace: Workspace, tally: Tally) -> None:
         tally.trial(code == 0, f"{day} ended with {code}: {workspace.log()[-3000:]}")
     assert workspace.rows(OBJECTS) == expected_objects(workspace.neows, DAYS)
     waits = (
-        "Waiting for the warehouse, held by pid ",
-        "Waiting for nasa_neo, which another run loads",
+        "Waiting for the warehouse lock (owner: pid ",
+        "Waiting for the lock of dataset nasa_neo ",
     )
     assert any(wait in workspace.log() for wait in waits)
 
@@ -83,7 +83,7 @@ def test_slow_answer(workspace: Workspace, tally: Tally, monkeypatch: pytest.Mon
             codes == [0, 0] and landed == expected_objects(workspace.neows, [day]),
             f"{codes} {landed}",
         )
-    assert "Waiting for another run of the same partition" in workspace.log()
+    assert "Waiting for the partition lock of nasa_neo " in workspace.log()
 
 
 @ANYWHERE
