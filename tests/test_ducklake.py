@@ -45,7 +45,7 @@ def load_run() -> warehouse.LoadRun:
         ({**FILES, "CATALOG": "sqlite:///lake.sqlite"}, "CATALOG", "catalog is sqlite"),
         ({**FILES, "CATALOG": "duckdb:///lake.duckdb"}, "CATALOG", "catalog is duckdb"),
         ({**FILES, "CATALOG": "mysql://etl:secret@127.0.0.1/lake"}, "CATALOG", "catalog is mysql"),
-        (CATALOG, "STORAGE__BUCKET_URL", "in the working folder"),
+        (CATALOG, "STORAGE__BUCKET_URL", "to the working directory"),
     ],
 )
 def test_a_lake_that_several_machines_cannot_share_is_refused_before_a_request(
@@ -63,7 +63,7 @@ def test_a_lake_that_several_machines_cannot_share_is_refused_before_a_request(
         load_run()
     assert reason in str(error.value)
     assert f"Set {ADDRESS}{variable} to " in str(error.value)
-    assert "nothing was asked or loaded" in str(error.value)
+    assert "no request was sent and nothing was loaded" in str(error.value)
     with pytest.raises(warehouse.WarehouseConfigError, match=variable):
         warehouse.query("SELECT 1")
     assert [path.name for path in tmp_warehouse.iterdir()] == ["drop"]

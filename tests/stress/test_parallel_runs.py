@@ -28,8 +28,8 @@ def test_24_partitions_started_at_once_load_exactly(workspace: Workspace, tally:
         tally.trial(code == 0, f"{day} ended with {code}: {workspace.log()[-3000:]}")
     assert workspace.rows(OBJECTS_SQL) == expected_objects(workspace.neows, DAYS)
     waits = (
-        "Waiting for the warehouse, held by pid ",
-        "Waiting for nasa_neo, which another run loads",
+        "Waiting for the warehouse lock (owner: pid ",
+        "Waiting for the lock of dataset nasa_neo ",
     )
     assert any(wait in workspace.log() for wait in waits)
 
@@ -89,7 +89,7 @@ def test_an_older_response_never_replaces_a_newer_one(
             codes == [0, 0] and loaded == expected_objects(workspace.neows, [day]),
             f"{codes} {loaded}",
         )
-    assert "Waiting for another run of the same partition" in workspace.log()
+    assert "Waiting for the partition lock of nasa_neo " in workspace.log()
 
 
 @pytest.mark.slow

@@ -27,12 +27,11 @@ from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.pipeline import PipelineSpec, pipeline
 from shared.warehouse.plan import LoadOptions, LoadPlan, partition_scopes, plan_load
 from shared.warehouse.query import check_connection, print_query, query, read_only_connection
-from shared.warehouse.run import DLT_SETTINGS, LoadResult, LoadRun, load
+from shared.warehouse.run import LoadResult, LoadRun, load
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
 
 __all__ = [
-    "DLT_SETTINGS",
     "Column",
     "ConcurrentSchemaChangeError",
     "LoadOptions",

@@ -1,7 +1,7 @@
 """List what is loaded: tables, their columns and last loads, from the tables of dlt."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -93,24 +93,21 @@ def quote_identifier(*names: str) -> str:
 def _tables(dataset: str, stored: set[str]) -> Iterator[TableInfo]:
     """Yield a dataset's tables."""
     hints = {name: table for name, table in _declared(dataset).items() if name in stored}
-    if not hints:
-        return
-    counts = {row["name"]: row for row in query(_counts(dataset, hints))}
-    loads = _loads(dataset, {row["load_id"] for row in counts.values() if row["load_id"]})
+    rows = {row["name"]: row for row in query(_counts_sql(dataset, hints))} if hints else {}
     for name in _nested(hints):
-        table, load_id = hints[name], counts[get_root_table(hints, name)["name"]]["load_id"]
+        table = hints[name]
         yield TableInfo(
             dataset,
             name,
             table.get("parent"),
-            counts[name]["row_count"],
+            rows[name]["row_count"],
             _paragraph(table.get("description")),
             tuple(
                 Column(column["name"], _type(column), _paragraph(column.get("description")))
                 for column in table["columns"].values()
                 if not column["name"].startswith("_dlt_") and column.get("data_type")
             ),
-            loads.get(load_id, LoadRecord(load_id, None, "incomplete")) if load_id else None,
+            _load_record(rows[get_root_table(hints, name)["name"]]),
         )
 
 
@@ -129,31 +126,25 @@ def _declared(dataset: str) -> dict[str, Any]:
     return tables
 
 
-def _counts(dataset: str, hints: Mapping[str, Any]) -> str:
+def _counts_sql(dataset: str, hints: Mapping[str, Any]) -> str:
     """Return the query for each table's number of rows and newest load."""
-    return " UNION ALL ".join(
+    counts = " UNION ALL ".join(
         f"SELECT '{name}' AS name, count(*) AS row_count, "
         + ("max(_dlt_load_id)" if "_dlt_load_id" in table["columns"] else "CAST(NULL AS TEXT)")
         + f" AS load_id FROM {quote_identifier(dataset, name)}"
         for name, table in hints.items()
     )
+    loads = quote_identifier(dataset, "_dlt_loads")
+    return f"SELECT * FROM ({counts}) AS counts LEFT JOIN {loads} AS loads USING (load_id)"
 
 
-def _loads(dataset: str, load_ids: Iterable[str]) -> dict[str, LoadRecord]:
-    """Return the loads that dlt has recorded as ended, with their times in UTC."""
-    recorded = query(
-        "SELECT load_id, inserted_at, status "
-        f"FROM {quote_identifier(dataset, '_dlt_loads')} WHERE load_id IN (SELECT unnest(?))",
-        [sorted(load_ids)],
-    )
-    return {
-        row["load_id"]: LoadRecord(
-            row["load_id"],
-            row["inserted_at"].astimezone(UTC),
-            "complete" if row["status"] == 0 else f"status {row['status']}",
-        )
-        for row in recorded
-    }
+def _load_record(row: Mapping[str, Any]) -> LoadRecord | None:
+    """Return the load of a row, which dlt has recorded only if it ended, with its time in UTC."""
+    load_id, ended_at, status = row["load_id"], row["inserted_at"], row["status"]
+    if not ended_at:
+        return LoadRecord(load_id, None, "incomplete") if load_id else None
+    state = "complete" if status == 0 else f"status {status}"
+    return LoadRecord(load_id, ended_at.astimezone(UTC), state)
 
 
 def _nested(hints: Mapping[str, Any], parent: str | None = None) -> Iterator[str]:

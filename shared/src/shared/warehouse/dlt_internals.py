@@ -1,7 +1,7 @@
 # ruff: noqa: SLF001
 """The only module of the sources and the engine that uses private names of dlt.
 
-Each function says why there is no public way. `tests/test_dlt_internals.py` lists the names and fails
+Each docstring says why a public way is missing. `tests/test_dlt_internals.py` lists the names and fails
 when an upgrade of dlt changes one.
 """
 

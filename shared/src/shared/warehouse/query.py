@@ -161,7 +161,7 @@ def _parse(sql: str, parameters: Sequence[object]) -> exp.Query:
         if isinstance(value, bytes) or (isinstance(value, float) and not isfinite(value)):
             raise QueryError(f"{value!r} cannot be a parameter: engines write it differently.")
         literal = exp.convert(value)
-        # An empty list does not have a type of its own.
+        # An empty list has no element type.
         placeholder.replace(literal if value != [] else exp.cast(literal, "TEXT[]"))
     return parsed
 

@@ -1,12 +1,21 @@
 """The warehouse as a destination of dlt."""
 
 from functools import cache
+from pkgutil import resolve_name
 from typing import Any
 
 import dlt
 from dlt.common.destination import Destination
 
 from shared.warehouse.scope import LoadState
+
+_CLIENT_MIXINS = {
+    "duckdb": "duckdb:DuckDbReplaceMixin",
+    "ducklake": "ducklake:DuckLakeReplaceMixin",
+    "filesystem": "filesystem:FilesystemReplaceMixin",
+    "postgres": "postgres:PostgresReplaceMixin",
+}
+"""What each engine adds to dlt's client. Its module is imported on use, because it needs a driver."""
 
 
 class WarehouseDestination(Destination[Any, Any]):
@@ -23,32 +32,10 @@ class WarehouseDestination(Destination[Any, Any]):
     @property
     def client_class(self) -> Any:
         """Dlt's client class for the type, with what the load in `state` needs."""
+        mixin = _CLIENT_MIXINS.get(self.warehouse_type, "sql:SqlReplaceMixin")
         base = super().client_class  # type: ignore[safe-super]
-        bases = (_client_mixin(self.warehouse_type), base)
+        bases = (resolve_name(f"{__package__}.{mixin}"), base)
         return type(f"Warehouse{base.__name__}", bases, {"state": self.state})
-
-
-def _client_mixin(warehouse_type: str) -> type:
-    """Return the engine's mixin. Its module is imported here, because it needs the engine's driver."""
-    if warehouse_type == "duckdb":
-        from shared.warehouse.destinations.duckdb import DuckDbReplaceMixin
-
-        return DuckDbReplaceMixin
-    if warehouse_type == "ducklake":
-        from shared.warehouse.destinations.ducklake import DuckLakeReplaceMixin
-
-        return DuckLakeReplaceMixin
-    if warehouse_type == "filesystem":
-        from shared.warehouse.destinations.filesystem import FilesystemReplaceMixin
-
-        return FilesystemReplaceMixin
-    if warehouse_type == "postgres":
-        from shared.warehouse.destinations.postgres import PostgresReplaceMixin
-
-        return PostgresReplaceMixin
-    from shared.warehouse.destinations.sql import SqlReplaceMixin
-
-    return SqlReplaceMixin
 
 
 @cache

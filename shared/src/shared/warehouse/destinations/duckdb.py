@@ -1,11 +1,9 @@
 """DuckDB reads large files itself: a query in place of rows, in one transaction and without staging."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from dlt.common.destination import PreparedTableSchema
-from dlt.common.destination.client import FollowupJobRequest, LoadJob, SqlModel
+from dlt.common.destination.client import LoadJob, SqlModel
 from dlt.destinations.exceptions import DatabaseTerminalException
 from xxhash import xxh3_128_hexdigest
 
@@ -97,7 +95,7 @@ class PushdownLoadJob(WarehouseJob):
 
 
 class DuckDbReplaceMixin(SqlReplaceMixin):
-    """A client of DuckDB, which runs a query for the tables that a source has pushed down."""
+    """A client of DuckDB, which runs a query for the tables of a pushdown."""
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
         """Return whether a table is staged: not if the warehouse runs a query for it."""
@@ -113,15 +111,3 @@ class DuckDbReplaceMixin(SqlReplaceMixin):
         if table["name"] in self.state.pushdown_tables:
             return PushdownLoadJob(file_path, self.state)
         return super().create_load_job(table, file_path, load_id, restore)
-
-    def create_table_chain_completed_followup_jobs(
-        self,
-        table_chain: Sequence[PreparedTableSchema],
-        completed_table_chain_jobs: Sequence[Any] | None = None,
-    ) -> list[FollowupJobRequest]:
-        """Return what replaces the rows of staged tables; a query has replaced its table's rows."""
-        if table_chain[0]["name"] in self.state.pushdown_tables:
-            return []
-        return super().create_table_chain_completed_followup_jobs(
-            table_chain, completed_table_chain_jobs
-        )

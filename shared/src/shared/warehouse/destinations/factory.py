@@ -73,10 +73,7 @@ def create_lock_manager(
     if destination.warehouse_type == "ducklake":
         address = str(credentials.catalog.to_native_representation()).partition("://")[2]
         return DuckLakeLockManager(
-            dataset,
-            log,
-            f"postgresql://{address}",
-            owner,
+            *(dataset, log, f"postgresql://{address}", owner),
             schema=credentials.metadata_schema or credentials.ducklake_name,
             create_lake=partial(_attach, destination, configuration),
         )

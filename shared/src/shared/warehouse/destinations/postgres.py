@@ -100,7 +100,7 @@ class PostgresReplaceMixin(SqlReplaceMixin):
     def prepare_load_table(self, table_name: str) -> PreparedTableSchema:
         """Return the table as `SqlReplaceMixin` does, for Parquet only."""
         table = super().prepare_load_table(table_name)
-        # Parquet cannot be copied into jsonb, and dlt chooses json if the table asks for Parquet.
+        # Parquet cannot be copied into jsonb, and dlt uses json only for tables in Parquet.
         table["file_format"] = "parquet"
         return table
 

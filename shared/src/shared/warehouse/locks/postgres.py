@@ -17,12 +17,7 @@ class PostgresLockManager:
 
     The locks belong to a connection, and the server frees them when it ends. So the connection must be
     to the server itself, or through a pooler that keeps one for each session.
-
-    Args:
-        dataset: the dataset to lock.
-        log: receives waits.
-        dsn: the connection string of the database.
-        owner: how others see this run.
+    Others see a run by the name in `owner`.
     """
 
     def __init__(self, dataset: str, log: Log, dsn: str, owner: str) -> None:
@@ -35,13 +30,16 @@ class PostgresLockManager:
         since, lock = time.monotonic(), f"the partition lock of {self.dataset}"
         with self._connected():
             # Sorted, so that no two runs wait for each other.
+            few = {
+                group: keys
+                for group, keys in scope.items()
+                if 0 < len(keys) <= _MAX_PARTITION_LOCKS
+            }
             for group in sorted(scope):
-                shared = 0 < len(scope[group]) <= _MAX_PARTITION_LOCKS
-                self._acquire(group, since, lock, shared=shared)
-            for group in sorted(scope):
-                if len(scope[group]) <= _MAX_PARTITION_LOCKS:
-                    for key in sorted(scope[group]):
-                        self._acquire(f"{group} {key}", since, lock)
+                self._acquire(group, since, lock, shared=group in few)
+            for group in sorted(few):
+                for key in sorted(few[group]):
+                    self._acquire(f"{group} {key}", since, lock)
             yield
 
     @contextmanager
@@ -129,8 +127,7 @@ class PostgresLockManager:
             "FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted "
             "AND datname = current_database() "
             "AND classid::BIGINT = %s AND objid::BIGINT = %s AND pid <> pg_backend_pid()",
-            key >> 32,
-            key & 0xFFFFFFFF,
+            *divmod(key, 1 << 32),
         )
         return ", ".join(f"{run} on {host}" for run, host in owners) or "a run that has just ended"
 
@@ -151,28 +148,10 @@ class PostgresLockManager:
 
 
 class DuckLakeLockManager(PostgresLockManager):
-    """Serializes the runs of a DuckLake in the database of its catalog, and creates the catalog.
+    """Serializes the runs of a DuckLake in the database of its catalog, and creates the catalog."""
 
-    Args:
-        dataset: the dataset to lock.
-        log: receives waits.
-        dsn: the connection string of the catalog's database.
-        owner: how others see this run.
-        schema: the schema of the catalog.
-        create_lake: creates the catalog.
-    """
-
-    def __init__(
-        self,
-        dataset: str,
-        log: Log,
-        dsn: str,
-        owner: str,
-        *,
-        schema: str,
-        create_lake: Callable[[], None],
-    ) -> None:
-        super().__init__(dataset, log, dsn, owner)
+    def __init__(self, *arguments: Any, schema: str, create_lake: Callable[[], None]) -> None:
+        super().__init__(*arguments)
         self._schema, self._create_lake = schema, create_lake
 
     @contextmanager
