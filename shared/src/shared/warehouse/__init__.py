@@ -5,14 +5,12 @@
 from `WarehouseError`.
 """
 
-from shared.warehouse.catalog import Column, LoadRecord, TableInfo, list_tables, quote_identifier
+from shared.warehouse.catalog import LoadRecord, TableInfo, list_tables, quote_identifier
 from shared.warehouse.destinations.configuration import warehouse_type
 from shared.warehouse.destinations.factory import describe_location
 from shared.warehouse.errors import (
     ConcurrentSchemaChangeError,
-    LoadPlanError,
     LockHeldError,
-    LockLostError,
     LockTimeoutError,
     OutOfPartitionError,
     QueryError,
@@ -21,7 +19,6 @@ from shared.warehouse.errors import (
     WarehouseConfigError,
     WarehouseConnectionError,
     WarehouseError,
-    WarehouseNotFoundError,
 )
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.pipeline import PipelineSpec, pipeline
@@ -32,16 +29,13 @@ from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
 
 __all__ = [
-    "Column",
     "ConcurrentSchemaChangeError",
     "LoadOptions",
     "LoadPlan",
-    "LoadPlanError",
     "LoadRecord",
     "LoadResult",
     "LoadRun",
     "LockHeldError",
-    "LockLostError",
     "LockTimeoutError",
     "OutOfPartitionError",
     "PartitionScope",
@@ -54,7 +48,6 @@ __all__ = [
     "WarehouseConfigError",
     "WarehouseConnectionError",
     "WarehouseError",
-    "WarehouseNotFoundError",
     "check_connection",
     "describe_location",
     "duckdb_path",

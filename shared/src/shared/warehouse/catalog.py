@@ -67,9 +67,6 @@ class TableInfo:
 def list_tables(log: Log = no_log) -> list[TableInfo]:
     """Return every table that pipelines have loaded, nested ones below their parents.
 
-    Args:
-        log: receives waits.
-
     Raises:
         QueryError: the warehouse is a directory or a bucket, which has no list of its tables.
         Exception: what `query` raises.

@@ -45,17 +45,12 @@ class WarehouseJob(RunnableLoadJob):
         """The id of the load."""
         return self._load_id
 
-    @property
-    def column_count(self) -> int:
-        """The number of columns of the job's table."""
-        return len(self._load_table["columns"])
-
 
 class FollowupFile(FollowupJobRequest):
     """A follow-up job whose file is in the working directory of its load.
 
-    dlt creates such files in the system's temporary directory. The loader moves those that it gets;
-    all others would stay there.
+    dlt writes such files to the system's temporary directory, and its loader moves those that it gets.
+    A process that is killed in between leaves one; all that the loader does not get stay.
     """
 
     def __init__(self, file: Path, text: str) -> None:

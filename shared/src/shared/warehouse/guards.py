@@ -55,14 +55,8 @@ def validate_packages(
 def check_row_count(table: str, *, current: int, incoming: int, min_row_ratio: float) -> None:
     """Stop a replace that looks like a truncated response.
 
-    Args:
-        table: the table, with its dataset.
-        current: how many rows it has.
-        incoming: how many it would have.
-        min_row_ratio: the share of its rows that it must keep.
-
     Raises:
-        RowCountDropError: it would keep fewer.
+        RowCountDropError: the table would keep a smaller share of its rows than `min_row_ratio`.
     """
     if incoming < min_row_ratio * current:
         raise RowCountDropError(

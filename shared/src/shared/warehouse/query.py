@@ -30,11 +30,7 @@ _MAX_ROWS_PRINTED = 10_000
 def read_only_connection(log: Log = no_log) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a read-only connection to what has been committed in the DuckDB file.
 
-    It waits for a writer. Keep it short: while it is open, loads wait.
-
-    Raises:
-        WarehouseNotFoundError: nothing has been loaded yet.
-        LockTimeoutError: a writer took more than `WAREHOUSE_WAIT_SECONDS`.
+    It waits for a writer, and raises what `query` lists. While it is open, loads wait.
     """
     file = _existing_file()
     with acquire_with_timeout(lambda: connect(file, read_only=True), log) as connection:
@@ -96,13 +92,7 @@ def check_connection() -> None:
 
 
 def print_query(sql: str, width: int, log: Log = no_log) -> None:
-    """Print the rows of a query; if there are very many, the first of them.
-
-    Args:
-        sql: as for `query`, which also lists what is raised.
-        width: characters in a line.
-        log: receives waits.
-    """
+    """Print the rows of a query in lines of `width` characters; see `query`."""
     if warehouse_type() == "duckdb":
         with read_only_connection(log) as connection:
             relation = connection.sql(sql)

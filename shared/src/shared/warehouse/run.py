@@ -17,6 +17,7 @@ import dlt
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
 from dlt.common.schema.exceptions import DataValidationError
+from dlt.common.typing import VARIANT_FIELD_FORMAT
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
@@ -47,6 +48,7 @@ DLT_SETTINGS = {
 """dlt's configuration for every load."""
 
 _KEEP_WORKING_DIRS_SECONDS = 7 * 24 * 3600
+_VARIANT_SEPARATOR = "__" + VARIANT_FIELD_FORMAT % ""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,14 @@ class LoadResult:
     """What a load did.
 
     Attributes:
-        info: dlt's own account, with its load ids and jobs.
+        info: dlt's report, with its load ids and jobs.
         schema: the source's schema after the load.
         database: what people call the warehouse: the file's stem, the database, or the directory.
         rows_loaded: rows that the load brought, by table, nested tables included.
         tables: what each reported table holds now.
         metrics: what the source counts, such as `requests` or `bytes_read`, by resource.
         scopes: the rows that it replaced, by table, without those of deferred partitions.
-        deferred: partitions that it left for a later load, with the reason of each.
+        deferred: partitions that it left to a later load, with the reasons.
         duration_seconds: from the first step to the last.
     """
 
@@ -124,13 +126,6 @@ class LoadRun:
     schema come back from the warehouse, so a new directory loses nothing.
 
     A source finds it by `sources.protocol.current_load()`, for pushdown and for deferred partitions.
-
-    Args:
-        plan: what to load.
-        log: receives waits and what is skipped.
-
-    Raises:
-        WarehouseConfigError: a variable is missing or wrong.
     """
 
     def __init__(self, plan: LoadPlan, log: Log = no_log) -> None:
@@ -159,14 +154,10 @@ class LoadRun:
 
     @contextmanager
     def partition_lock(self) -> Iterator[None]:
-        """Hold what this load replaces, from its first request to its last row.
+        """Lock what this load replaces, from its first request to its last row; see `LockManager`.
 
-        Otherwise a run that sent its request earlier could load later, and put old rows over new ones.
-        Runs of other partitions go on concurrently.
-
-        Raises:
-            LockTimeoutError: another run of a partition took more than `WAREHOUSE_WAIT_SECONDS`.
-            WarehouseConnectionError: the warehouse is a server that does not answer.
+        Otherwise a run that sent its request earlier could load later, and replace new rows by old ones.
+        Runs of other partitions continue concurrently.
         """
         with self.locks.partition_lock(self.plan.lock_scope):
             yield
@@ -182,13 +173,7 @@ class LoadRun:
             self._row_counts = self.pipeline.normalize().row_counts
 
     def load(self) -> LoadResult:
-        """Load what was extracted, under the lock of the dataset.
-
-        Raises:
-            OutOfPartitionError: a row belongs to none of the partitions that this load replaces.
-            ConcurrentSchemaChangeError: another run has just given a new column another type.
-            RowCountDropError: a replaced table would keep too few rows.
-        """
+        """Load what was extracted, under the lock of the dataset. It raises what `load` lists."""
         with dlt.config.values(DLT_SETTINGS):
             content = self._validate()
             with self.locks.dataset_lock():
@@ -218,7 +203,7 @@ class LoadRun:
     def cleanup(self, *, failed: bool) -> None:
         """Remove the working directory. After a failure it stays, to show what was extracted.
 
-        dlt's trace goes in any case: it holds exception texts, and those can hold secrets.
+        dlt's trace is always deleted, because it contains exception texts, which can contain secrets.
         """
         if failed:
             delete_traces(self.pipelines_dir)
@@ -301,10 +286,10 @@ def _create_working_dir(run_id: str) -> str:
     parent = duckdb_path().with_suffix(".working")
     parent.mkdir(parents=True, exist_ok=True)
     expired = time.time() - _KEEP_WORKING_DIRS_SECONDS
-    for folder in parent.iterdir():
-        with suppress(FileNotFoundError):  # another load may just have removed its own
-            if folder.stat().st_mtime < expired:
-                shutil.rmtree(folder, ignore_errors=True)
+    for directory in parent.iterdir():
+        with suppress(FileNotFoundError):  # another load may just have removed its directory
+            if directory.stat().st_mtime < expired:
+                shutil.rmtree(directory, ignore_errors=True)
     return tempfile.mkdtemp(prefix=f"{run_id}-", dir=parent)
 
 
@@ -314,7 +299,7 @@ def _contract_violation_message(violation: DataValidationError, run: LoadRun) ->
     item = violation.data_item if isinstance(violation.data_item, dict) else {}
     example = f"such as {reprlib.repr(item.get(violation.column_name))}"
     # dlt would put a value of another type into its own column, named <column>__v_<type>.
-    column, variant, sent = str(violation.column_name).partition("__v_")
+    column, variant, sent = str(violation.column_name).partition(_VARIANT_SEPARATOR)
     if violation.schema_entity == "columns":
         what = f"{table} has no column {column} and upstream sent one, {example}"
     elif variant:

@@ -1,8 +1,8 @@
 """DuckDB reads large files itself: a query in place of rows, in one transaction and without staging."""
 
 from pathlib import Path
+from typing import Any
 
-from dlt.common.destination import PreparedTableSchema
 from dlt.common.destination.client import LoadJob, SqlModel
 from dlt.destinations.exceptions import DatabaseTerminalException
 from xxhash import xxh3_128_hexdigest
@@ -56,7 +56,8 @@ class PushdownLoadJob(WarehouseJob):
         version = xxh3_128_hexdigest("\n".join(self.load_state.fingerprints).encode())
         # DuckDB needs less memory and less time if it need not keep the order of rows.
         client.execute_sql("SET preserve_insertion_order = false")
-        memory = _MEMORY_MB + self.column_count * _MEMORY_MB_PER_COLUMN
+        columns = self.client.schema.get_table_columns(name)
+        memory = _MEMORY_MB + len(columns) * _MEMORY_MB_PER_COLUMN
         client.execute_sql(f"SET memory_limit = '{memory}MB'")
         with client.begin_transaction():
             client.execute_sql(
@@ -105,9 +106,9 @@ class DuckDbReplaceMixin(SqlReplaceMixin):
         )
 
     def create_load_job(
-        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+        self, table: Any, file_path: str, *arguments: Any, **options: Any
     ) -> LoadJob:
         """Return the job that loads a file, or runs a query."""
         if table["name"] in self.state.pushdown_tables:
             return PushdownLoadJob(file_path, self.state)
-        return super().create_load_job(table, file_path, load_id, restore)
+        return super().create_load_job(table, file_path, *arguments, **options)

@@ -126,15 +126,15 @@ class FilesystemReplaceMixin(FilesystemClient):
         return False
 
     def create_load_job(
-        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+        self, table: Any, file_path: str, *arguments: Any, **options: Any
     ) -> LoadJob:
         """Return the job that writes a file's rows."""
-        name = str(table["name"])
+        name = table["name"]
         if scope := self.state.partition_scopes.get(name):
             return PartitionedFileJob(file_path, scope)
         if file_path.endswith(".parquet") and not name.startswith("_dlt"):
             return AtomicFileJob(file_path)
-        return super().create_load_job(table, file_path, load_id, restore)
+        return super().create_load_job(table, file_path, *arguments, **options)
 
     def data_files(self, table: str) -> list[str]:
         """Return a table's files; a table that is declared and not created yet has none."""

@@ -4,7 +4,7 @@ Rows that replace others go directly into their table, in the transaction that d
 staging would write everything twice. Only a table with nested tables is staged, as dlt does it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -111,24 +111,22 @@ class PostgresReplaceMixin(SqlReplaceMixin):
         ) and super().should_load_data_to_staging_dataset(table_name)
 
     def create_load_job(
-        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+        self, table: Any, file_path: str, *arguments: Any, **options: Any
     ) -> LoadJob:
         """Return the job that copies a file; where rows are replaced, it waits for all files."""
         if ReferenceFollowupJobRequest.is_reference_job(file_path):
             return ReplaceCopyJob(file_path, self.state)
-        if self._uses_direct_copy(str(table["name"])):
+        if self._uses_direct_copy(table["name"]):
             return FinalizedLoadJobWithFollowupJobs(file_path)
         if file_path.endswith(".parquet"):
             return StreamedCopyJob(file_path)
-        return super().create_load_job(table, file_path, load_id, restore)
+        return super().create_load_job(table, file_path, *arguments, **options)
 
     def create_table_chain_completed_followup_jobs(
-        self,
-        table_chain: Sequence[PreparedTableSchema],
-        completed_table_chain_jobs: Sequence[Any] | None = None,
+        self, table_chain: Any, completed_table_chain_jobs: Any = None
     ) -> list[FollowupJobRequest]:
         """Return the job that replaces the rows of all tables of a transaction."""
-        root = str(table_chain[0]["name"])
+        root = table_chain[0]["name"]
         if not self._uses_direct_copy(root):
             return super().create_table_chain_completed_followup_jobs(
                 table_chain, completed_table_chain_jobs

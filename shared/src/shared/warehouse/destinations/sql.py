@@ -27,13 +27,11 @@ class SqlReplaceMixin(SqlJobClientWithStagingDataset):
         return table  # type: ignore[return-value]
 
     def create_table_chain_completed_followup_jobs(
-        self,
-        table_chain: Sequence[PreparedTableSchema],
-        completed_table_chain_jobs: Sequence[Any] | None = None,
+        self, table_chain: Any, completed_table_chain_jobs: Any = None
     ) -> list[FollowupJobRequest]:
         """Return one job that replaces the rows of all tables of a transaction, once all are staged."""
         create = super().create_table_chain_completed_followup_jobs
-        chains = self.state.ready_together(str(table_chain[0]["name"]), table_chain)
+        chains = self.state.ready_together(table_chain[0]["name"], table_chain)
         jobs = [
             job for chain in chains.values() for job in create(chain, completed_table_chain_jobs)
         ]

@@ -28,7 +28,8 @@ class LockManager(Protocol):
         """Lock what a run replaces, from its first request to its last row.
 
         Raises:
-            LockTimeoutError: another run of a partition took more than `WAREHOUSE_WAIT_SECONDS`.
+            LockTimeoutError: another run owned a partition for more than `WAREHOUSE_WAIT_SECONDS`.
+            WarehouseConnectionError: the warehouse is a server that does not answer.
         """
 
     def dataset_lock(self) -> AbstractContextManager[None]:
