@@ -9,13 +9,17 @@ run: $(UV) ## install the dependencies and load the bundled sample data through 
 	$(UV) sync --quiet --locked
 	$(UV) run --no-sync etl run
 
-test: $(UV) ## run the tests
+test: $(UV) ## run the tests that end within minutes
 	$(UV) sync --quiet --locked
-	$(UV) run --no-sync pytest
+	$(UV) run --no-sync pytest -m "not slow"
 
-torture: $(UV) ## stress tests: kill loads and run many of them concurrently; prints a table of the results
+test-all: $(UV) ## run the slow tests: browser, containers, documents, other environments, stress
 	$(UV) sync --quiet --locked
-	$(UV) run --no-sync pytest tests/torture --trials 100
+	$(UV) run --no-sync pytest -m slow
+
+stress: $(UV) ## stress tests: kill loads and run many of them concurrently; prints a table of the results
+	$(UV) sync --quiet --locked
+	$(UV) run --no-sync pytest tests/stress --trials 100
 
 bench: $(UV) ## measure loading speed and compare it with DuckDB and other tools; takes about an hour
 	$(UV) sync --quiet --locked
@@ -36,4 +40,4 @@ lint: $(UV) ## check code style, formatting and types (ruff, mypy)
 	.uv/bin/pip install --quiet 'uv>=0.7'
 	@echo 'uv is in .uv/bin; for the commands of the README: export PATH="$$PWD/.uv/bin:$$PATH"'
 
-.PHONY: help run test torture bench dev lint
+.PHONY: help run test test-all stress bench dev lint

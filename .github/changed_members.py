@@ -1,10 +1,10 @@
-"""Prints, as JSON, the workspace members that a change can affect: CI's test matrix.
+"""Print, as JSON, the workspace members that a change can affect: the test matrix of CI.
 
-A member is affected when a file of its own changed, or one that all stand on: `shared/`, the sample, the lock, the
-workspace's pyproject.toml, or the workflows. Members come from the workspace's own list, so a new one
-needs no edit here; one that left the workspace's lock for its own stands in a member's place, so it is tested too.
+A member is affected if one of its files changed, or a file that all members use: `shared/`, the sample
+data, the lock, the workspace's pyproject.toml, or the workflows. The members come from the workspace's
+pyproject.toml, so a new member needs no edit here. A project with its own lock is a member here as well.
 
-Usage: python .github/changed_members.py [BASE], with all members where BASE is left out or unknown.
+Usage: python .github/changed_members.py [BASE]. Without BASE, or with an unknown one, it prints all members.
 """
 
 import json
@@ -18,7 +18,7 @@ COMMON = ("shared/", "data/", "uv.lock", "pyproject.toml", ".github/")
 
 
 def members() -> dict[str, str]:
-    """Returns each member's package name, by its folder."""
+    """Return the package name of each member, by folder."""
     workspace = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["workspace"]
     files = sorted(
         file for pattern in workspace["members"] for file in ROOT.glob(f"{pattern}/pyproject.toml")
@@ -30,17 +30,17 @@ def members() -> dict[str, str]:
 
 
 def affected(changed: list[str]) -> list[dict[str, str]]:
-    """Returns folder and package of the members that changed files affect."""
-    everyone = any(path.startswith(COMMON) for path in changed)
+    """Return folder and package of the members that the changed files affect."""
+    affects_all = any(path.startswith(COMMON) for path in changed)
     return [
         {"folder": folder, "package": package}
         for folder, package in members().items()
-        if everyone or any(path.startswith(f"{folder}/") for path in changed)
+        if affects_all or any(path.startswith(f"{folder}/") for path in changed)
     ]
 
 
 def changed_since(base: str) -> list[str]:
-    """Returns the paths that differ from where the branch left `base`; all, if that is unknown."""
+    """Return the paths that differ from the merge base with `base`; if it is unknown, one that affects all."""
     diff = subprocess.run(
         ["git", "diff", "--name-only", "--no-renames", "-z", f"{base}...HEAD"],
         cwd=ROOT,

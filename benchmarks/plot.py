@@ -39,8 +39,8 @@ if rows:
     labels = [NAMES.get(each["system"], each["system"]) for each in rows]
     ours = ["#2a78b8" if each["system"].startswith("ours") else "#b8bfc6" for each in rows]
     bars = axes.barh(labels, [each["seconds"] for each in rows], color=ours)
-    told = [f"{each['ratio_to_limit']:.1f}x, {each['peak_mb']:,.0f} MB" for each in rows]
-    axes.bar_label(bars, told, padding=3)
+    labels_of_bars = [f"{each['ratio_to_limit']:.1f}x, {each['peak_mb']:,.0f} MB" for each in rows]
+    axes.bar_label(bars, labels_of_bars, padding=3)
     axes.set_xscale("log")
     axes.set_xlim(right=max(each["seconds"] for each in rows) * 6)
     axes.set_xlabel("seconds for a CSV file of 1,000,000 rows into DuckDB (log scale)")
@@ -56,7 +56,7 @@ for panel, (prefix, label) in zip(
     }.items(),
     strict=True,
 ):
-    for system, colour in {"limit": "#b8bfc6", "ours": "#2a78b8"}.items():
+    for system, color in {"limit": "#b8bfc6", "ours": "#2a78b8"}.items():
         points = sorted(
             (int(each["workload"].removeprefix(prefix).removesuffix("m")), each["seconds"])
             for each in results
@@ -65,7 +65,7 @@ for panel, (prefix, label) in zip(
             and each["seconds"] is not None
         )
         if points:
-            panel.plot(*zip(*points, strict=True), "o-", color=colour, label=NAMES[system])
+            panel.plot(*zip(*points, strict=True), "o-", color=color, label=NAMES[system])
             panel.legend(frameon=False)
     panel.set(xlabel=label, ylabel="seconds", ylim=(0, None), xlim=(0, None))
 save(figure, "growth.svg")

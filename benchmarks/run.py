@@ -1,4 +1,4 @@
-"""Times loads by this workspace, by others and by DuckDB alone; see README.md."""
+"""Measure loads by this workspace, by other systems and by DuckDB alone; see README.md."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ from rich.table import Table
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 DATA = HERE / "data"
-GENERATED = """
+ITEMS_SQL = """
     COPY (
         SELECT i AS id,
             DATE '2015-01-01' + (hash(i) % 4000)::INTEGER AS day,
@@ -40,34 +40,34 @@ RECORDED = (
 
 @dataclass(frozen=True)
 class System:
-    """One way to load: its script, what it gets besides, and how often at most it is run."""
+    """One way to load: its script, further arguments, and the maximum number of runs."""
 
     script: str
     arguments: tuple[str, ...] = ()
-    most_runs: int = 99
+    max_runs: int = 99
 
 
 LIMIT, OURS = System("limit.py"), System("ours.py")
 SLOW = {
     "dlt_filesystem": System("dlt_filesystem.py"),
-    "ingestr": System("ingestr.py", most_runs=1),
-    "singer": System("singer.py", most_runs=1),
-    "course": System("course.py", most_runs=1),
+    "ingestr": System("ingestr.py", max_runs=1),
+    "singer": System("singer.py", max_runs=1),
+    "course": System("course.py", max_runs=1),
 }
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is loaded, how much of it, and by whom; `whole` times the process, imports included."""
+    """What is loaded, its size, and the systems; `with_imports` measures the whole process."""
 
     kind: str
     size: int
     systems: Mapping[str, System]
-    whole: bool = False
-    most_runs: int = 99
+    with_imports: bool = False
+    max_runs: int = 99
 
     def data(self) -> str:
-        """Returns what the systems get: a file, a folder or a number; made if it is not there."""
+        """Return the input of the systems: a file, a folder or a number; create it if it is missing."""
         if self.kind == "csv":
             return str(items(self.size))
         if self.kind == "neows":
@@ -81,7 +81,7 @@ WORKLOADS = {
         1_000_000,
         {"limit": LIMIT, "ours": OURS, "ours_dagster": System("ours.py", ("dagster",))} | SLOW,
     ),
-    "csv_replace_3m": Workload("csv", 3_000_000, {"limit": LIMIT, "ours": OURS}, most_runs=3),
+    "csv_replace_3m": Workload("csv", 3_000_000, {"limit": LIMIT, "ours": OURS}, max_runs=3),
     "csv_replace_10m": Workload(
         "csv",
         10_000_000,
@@ -89,17 +89,17 @@ WORKLOADS = {
             "limit": LIMIT,
             "ours": OURS,
             "ours_dagster": System("ours.py", ("dagster",)),
-            "ours_changed": System("ours.py", ("changed",), most_runs=3),
-            "ours_unchanged": System("ours.py", ("unchanged",), most_runs=3),
-            "dlt_filesystem": System("dlt_filesystem.py", most_runs=1),
+            "ours_changed": System("ours.py", ("changed",), max_runs=3),
+            "ours_unchanged": System("ours.py", ("unchanged",), max_runs=3),
+            "dlt_filesystem": System("dlt_filesystem.py", max_runs=1),
         },
     ),
-    "csv_replace_30m": Workload("csv", 30_000_000, {"limit": LIMIT, "ours": OURS}, most_runs=1),
+    "csv_replace_30m": Workload("csv", 30_000_000, {"limit": LIMIT, "ours": OURS}, max_runs=1),
     "csv_bucket_1m": Workload(
         "csv",
         1_000_000,
         {"limit": LIMIT, "ours": OURS, "ours_bucket": System("ours.py", ("bucket",))},
-        most_runs=3,
+        max_runs=3,
     ),
     "csv_postgres_1m": Workload(
         "csv",
@@ -107,7 +107,7 @@ WORKLOADS = {
         {
             "limit": System("limit_postgres.py"),
             "ours": System("ours.py", ("postgres",)),
-            "dlt_postgres": System("dlt_postgres.py", most_runs=1),
+            "dlt_postgres": System("dlt_postgres.py", max_runs=1),
         },
     ),
     "writers_8": Workload(
@@ -117,7 +117,7 @@ WORKLOADS = {
             "ours": System("ours_writers.py"),
             "ours_postgres": System("ours_writers.py", ("postgres",)),
         },
-        most_runs=3,
+        max_runs=3,
     ),
     "neows_100k": Workload(
         "neows",
@@ -125,7 +125,7 @@ WORKLOADS = {
         {
             "limit": System("limit_neows.py"),
             "ours": System("ours_neows.py"),
-            "course": System("course_neows.py", most_runs=1),
+            "course": System("course_neows.py", max_runs=1),
         },
     ),
     "tiny_run": Workload(
@@ -136,53 +136,56 @@ WORKLOADS = {
             "ours": OURS,
             "ours_dagster": System("ours.py", ("dagster",)),
         },
-        whole=True,
+        with_imports=True,
     ),
     **{
         f"partitions_{many}": Workload(
             "number",
             many,
             {"limit": System("limit_partitions.py"), "ours": System("ours_partitions.py")},
-            most_runs=1,
+            max_runs=1,
         )
         for many in (1, 30, 365, 3650)
     },
     **{
         f"locations_{many}": Workload(
-            "number", many, {"ours": System("ours_locations.py")}, most_runs=1
+            "number", many, {"ours": System("ours_locations.py")}, max_runs=1
         )
         for many in (3, 10, 30)
     },
 }
 BY_REQUEST = {
-    "csv_replace_100m": Workload("csv", 100_000_000, {"limit": LIMIT, "ours": OURS}, most_runs=1),
-    "locations_100": Workload("number", 100, {"ours": System("ours_locations.py")}, most_runs=1),
+    "csv_replace_100m": Workload("csv", 100_000_000, {"limit": LIMIT, "ours": OURS}, max_runs=1),
+    "locations_100": Workload("number", 100, {"ours": System("ours_locations.py")}, max_runs=1),
 }
 
 
 def items(rows: int) -> Path:
-    """Returns a CSV file with as many rows."""
+    """Return a CSV file with this number of rows."""
     file = DATA / f"items_{rows}.csv"
     if not file.exists():
-        duckdb.sql(GENERATED.format(rows=rows, file=file))
+        duckdb.sql(ITEMS_SQL.format(rows=rows, file=file))
     return file
 
 
 def feeds(objects: int) -> Path:
-    """Returns a folder of feeds of eight days with as many objects in all, made of a recorded one."""
+    """Return a folder of eight-day feeds with this number of objects, built from a recorded feed."""
     folder = DATA / f"feeds_{objects}"
     if folder.exists():
         return folder
     folder.mkdir()
     recorded = json.loads(RECORDED.read_text())["near_earth_objects"]
-    each = [item for day in sorted(recorded) for item in recorded[day]]
+    objects_to_copy = [item for day in sorted(recorded) for item in recorded[day]]
     per_day = 125
     for window in range(objects // (8 * per_day)):
         first = date(2000, 1, 1) + timedelta(days=8 * window)
         days = {}
         for n in range(8):
             day = (first + timedelta(days=n)).isoformat()
-            days[day] = [dict(each[(n * per_day + m) % len(each)]) for m in range(per_day)]
+            days[day] = [
+                dict(objects_to_copy[(n * per_day + m) % len(objects_to_copy)])
+                for m in range(per_day)
+            ]
             for item in days[day]:
                 (approach,) = item["close_approach_data"]
                 item["close_approach_data"] = [{**approach, "close_approach_date": day}]
@@ -193,7 +196,7 @@ def feeds(objects: int) -> Path:
 
 @dataclass
 class Measured:
-    """What the runs of a system took; seconds are its own, without start and imports."""
+    """What the runs of a system took; the seconds are without start and imports."""
 
     seconds: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -215,7 +218,7 @@ def find_uv() -> str:
 
 
 def interpreter(script: Path) -> str:
-    """Returns the Python that runs a script: the workspace's, or one with what the script names."""
+    """Return the Python for a script: the workspace's, or one with the script's dependencies."""
     if "# /// script" not in script.read_text():
         return sys.executable
     clean = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
@@ -232,13 +235,13 @@ def interpreter(script: Path) -> str:
 
 
 def run_once(workload: Workload, system: System, data: str, measured: Measured) -> None:
-    """Runs a system once, in a process and a folder of its own."""
+    """Run a system once, in its own process and folder."""
     script = HERE / "systems" / system.script
     python = interpreter(script)
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
         with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             process = subprocess.Popen(
                 [python, script, data, folder, *system.arguments],
                 stdout=out,
@@ -246,7 +249,7 @@ def run_once(workload: Workload, system: System, data: str, measured: Measured) 
                 env={**os.environ, "RUNTIME__DLTHUB_TELEMETRY": "false", "DO_NOT_TRACK": "1"},
             )
             _, status, usage = os.wait4(process.pid, 0)
-            took = time.perf_counter() - began
+            seconds = time.perf_counter() - started_at
             process.returncode = os.waitstatus_to_exitcode(status)
             out.seek(0)
             err.seek(0)
@@ -254,50 +257,52 @@ def run_once(workload: Workload, system: System, data: str, measured: Measured) 
             if process.returncode or not lines:
                 measured.error = err.read()[-300:].strip() or f"exit code {process.returncode}"
                 return
-        told = json.loads(lines[-1])
-        measured.rows = told["rows"] if "rows" in told else landed(folder)
-        measured.seconds.append(took if workload.whole else told["seconds"])
-        measured.cpu.append(told.get("cpu_seconds") or usage.ru_utime + usage.ru_stime)
-        measured.peak_mb.append(told.get("peak_mb") or usage.ru_maxrss / 1024)
+        result = json.loads(lines[-1])
+        measured.rows = result["rows"] if "rows" in result else count_rows(folder)
+        measured.seconds.append(seconds if workload.with_imports else result["seconds"])
+        measured.cpu.append(result.get("cpu_seconds") or usage.ru_utime + usage.ru_stime)
+        measured.peak_mb.append(result.get("peak_mb") or usage.ru_maxrss / 1024)
     finally:
         shutil.rmtree(folder)
 
 
-def landed(folder: Path) -> int:
-    """Returns the rows that a run left in its DuckDB file."""
+def count_rows(folder: Path) -> int:
+    """Return the number of rows that a run loaded into its DuckDB file."""
     with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as connection:
         ((counted,),) = connection.execute("SELECT count(*) FROM bench.items").fetchall()
     return int(counted)
 
 
 def measure(name: str, workload: Workload, runs: int) -> list[dict[str, Any]]:
-    """Runs a workload's systems in turns, and returns a result for each."""
+    """Run the systems of a workload alternately and return the result of each."""
     data = workload.data()
     measured = {system: Measured() for system in workload.systems}
-    for n in range(min(runs, workload.most_runs)):
+    for n in range(min(runs, workload.max_runs)):
         for system_name, system in workload.systems.items():
-            found = measured[system_name]
-            if n < system.most_runs and found.error is None:
-                run_once(workload, system, data, found)
-                told = found.error or f"{found.seconds[-1]:.2f} s"
-                sys.stderr.write(f"{name}, {system_name}, run {n + 1}: {told}\n")
+            results = measured[system_name]
+            if n < system.max_runs and results.error is None:
+                run_once(workload, system, data, results)
+                outcome = results.error or f"{results.seconds[-1]:.2f} s"
+                sys.stderr.write(f"{name}, {system_name}, run {n + 1}: {outcome}\n")
     limit = measured.get("limit")
 
-    def middle(numbers: list[float], of: list[float] | None = None) -> float | None:
-        if not numbers or of == []:
+    def median(numbers: list[float], reference: list[float] | None = None) -> float | None:
+        if not numbers or reference == []:
             return None
-        return round(statistics.median(numbers) / (statistics.median(of) if of else 1), 3)
+        return round(
+            statistics.median(numbers) / (statistics.median(reference) if reference else 1), 3
+        )
 
     return [
         {
             "workload": name,
             "system": system,
             "rows": found.rows,
-            "seconds": middle(found.seconds),
-            "ratio_to_limit": middle(found.seconds, limit.seconds) if limit else None,
-            "cpu_seconds": middle(found.cpu),
-            "cpu_ratio_to_limit": middle(found.cpu, limit.cpu) if limit else None,
-            "peak_mb": middle(found.peak_mb),
+            "seconds": median(found.seconds),
+            "ratio_to_limit": median(found.seconds, limit.seconds) if limit else None,
+            "cpu_seconds": median(found.cpu),
+            "cpu_ratio_to_limit": median(found.cpu, limit.cpu) if limit else None,
+            "peak_mb": median(found.peak_mb),
             "runs": len(found.seconds),
             "error": found.error,
         }
@@ -308,8 +313,8 @@ def measure(name: str, workload: Workload, runs: int) -> list[dict[str, Any]]:
 HEADINGS = ("workload", "system", "rows", "seconds", "x limit", "CPU s", "x limit", "peak MB")
 
 
-def told(result: Mapping[str, Any]) -> list[str]:
-    """Returns a result's row of the table."""
+def table_row(result: Mapping[str, Any]) -> list[str]:
+    """Return the row of a result in the table."""
     numbers = ("seconds", "ratio_to_limit", "cpu_seconds", "cpu_ratio_to_limit", "peak_mb")
     rows, error = result["rows"], str(result["error"]).replace("\n", " ")
     return [
@@ -321,45 +326,45 @@ def told(result: Mapping[str, Any]) -> list[str]:
 
 
 def show(results: Iterable[Mapping[str, Any]]) -> None:
-    """Prints the table."""
+    """Print the table."""
     table = Table(*HEADINGS)
-    for each in results:
-        table.add_row(*told(each))
+    for result in results:
+        table.add_row(*table_row(result))
     Console(width=120).print(table)
 
 
 def page(results: Iterable[Mapping[str, Any]]) -> str:
-    """Returns the table as Markdown."""
-    lines = [HEADINGS, ["---"] * len(HEADINGS), *map(told, results)]
+    """Return the table as Markdown."""
+    lines = [HEADINGS, ["---"] * len(HEADINGS), *map(table_row, results)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def main() -> None:
-    """Measures, prints, and writes results/latest.json and the charts."""
+    """Measure, print, and write results/latest.json and the charts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    known = WORKLOADS | BY_REQUEST
-    parser.add_argument("workloads", nargs="*", help=", ".join(known))
+    workloads = WORKLOADS | BY_REQUEST
+    parser.add_argument("workloads", nargs="*", help=", ".join(workloads))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    asked = parser.parse_args()
-    if unknown := set(asked.workloads) - known.keys():
-        parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(known)}")
+    options = parser.parse_args()
+    if unknown := set(options.workloads) - workloads.keys():
+        parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(workloads)}")
     find_uv()  # before the first measurement: the charts need it as well
     DATA.mkdir(exist_ok=True)
-    asked.results.mkdir(exist_ok=True)
-    latest = asked.results / "latest.json"
-    for name in asked.workloads or WORKLOADS:
-        results = measure(name, known[name], asked.runs)
+    options.results.mkdir(exist_ok=True)
+    latest = options.results / "latest.json"
+    for name in options.workloads or WORKLOADS:
+        results = measure(name, workloads[name], options.runs)
         before = json.loads(latest.read_text()) if latest.exists() else []
         kept = [each for each in before if each["workload"] != name]
-        order = list(known)
+        order = list(workloads)
         kept = sorted([*kept, *results], key=lambda each: order.index(each["workload"]))
         latest.write_text(json.dumps(kept, indent=2) + "\n")
     measured = json.loads(latest.read_text())
     show(measured)
-    (asked.results / "latest.md").write_text(page(measured))
+    (options.results / "latest.md").write_text(page(measured))
     plot = HERE / "plot.py"
-    subprocess.run([interpreter(plot), plot, asked.results], check=True)
+    subprocess.run([interpreter(plot), plot, options.results], check=True)
 
 
 if __name__ == "__main__":

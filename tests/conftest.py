@@ -1,15 +1,19 @@
-"""What tests across packages share: the workspace's root and a process environment of their own."""
+"""Fixtures of the tests across packages: the workspace, a clone of it, environments and a database."""
 
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import dagster as dg
 import pytest
 
 from shared.testing.postgres_server import PostgresServer
+from support.preloaded_python import PreloadedPython
 
 ROOT = Path(__file__).parents[1]
 collect_ignore = ["ducklake"]  # test_ducklake.py runs them, in their own environment
@@ -23,7 +27,7 @@ def root() -> Path:
 
 @pytest.fixture
 def clone(root: Path, tmp_path: Path) -> Path:
-    """A copy of what git has of the workspace, or would take."""
+    """A copy of the files that git tracks, or would track."""
     copy = tmp_path / "clone"
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -41,7 +45,7 @@ def clone(root: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shell() -> dict[str, str]:
-    """The environment of a user's shell: uv is there, and nothing of this test run."""
+    """The environment of a user's shell: with uv, and without the variables of this test run."""
     ours = (
         "NASA_",
         "WAREHOUSE_",
@@ -50,17 +54,17 @@ def shell() -> dict[str, str]:
         "DAGSTER",
         "VIRTUAL_ENV",
         "PYTEST",
-        "UV_COMPILE_BYTECODE",  # of `make test`; with it every `uv run` looks at every file
+        "UV_COMPILE_BYTECODE",  # of `make test`; with it every `uv run` reads every file
         "UV_PROJECT",
     )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     uv = Path(os.environ["UV"]).parent  # uv run sets it
-    return {**kept, "PATH": f"{uv}{os.pathsep}{os.environ['PATH']}"}
+    return {**clean, "PATH": f"{uv}{os.pathsep}{os.environ['PATH']}"}
 
 
 @pytest.fixture
 def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Where pictures of pages are kept."""
+    """The folder for the pictures of pages."""
     folder: Path = request.config.getoption("pictures") or tmp_path / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -68,7 +72,7 @@ def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def process_environment(tmp_path: Path) -> dict[str, str]:
-    """The environment of a process whose warehouse and instance are the test's own."""
+    """The environment of a process with a warehouse and a Dagster instance for this test."""
     home = tmp_path / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
@@ -85,7 +89,7 @@ def process_environment(tmp_path: Path) -> dict[str, str]:
 def etl_environment(
     root: Path, tmp_path: Path, process_environment: dict[str, str]
 ) -> dict[str, str]:
-    """An environment in which the workspace is a copy of its lists and its sample, and no more."""
+    """An environment whose workspace has a copy of workspace.yaml and of the sample data only."""
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     shutil.copy(root / "workspace.yaml", workspace)
@@ -95,22 +99,31 @@ def etl_environment(
 
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[PostgresServer]:
-    """A server of the test's own, which it may stop."""
+    """A Postgres server for this test, which may stop it."""
     with PostgresServer(tmp_path) as server:
         yield server
 
 
 @pytest.fixture
 def server_environment(
-    root: Path, postgres: PostgresServer, process_environment: dict[str, str]
+    root: Path,
+    postgres: PostgresServer,
+    process_environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, str]:
-    """The environment of a server: the shipped instance file, and a database for it."""
+    """The environment of a server: the shipped instance file, and a database with its tables.
+
+    The tables are created here because two processes must not create them concurrently.
+    """
     home = Path(process_environment["DAGSTER_HOME"])
     (home / "dagster.yaml").write_text((root / "deploy" / "dagster.yaml").read_text())
-    return {**process_environment, "DAGSTER_POSTGRES_URL": postgres.database()}
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", postgres.database())
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.get_runs_count()
+    return {**process_environment, "DAGSTER_POSTGRES_URL": os.environ["DAGSTER_POSTGRES_URL"]}
 
 
-LONGEST = (
+SLOWEST = (
     "test_documents.py",
     "test_ducklake.py",
     "test_new.py",
@@ -120,18 +133,30 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts what takes longest first, so that nobody waits for it at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Start the slowest tests first, so that no worker waits for them at the end."""
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds how long the torture suite goes on, and where pictures are kept."""
-    parser.addoption("--pictures", type=Path, help="Where the browser's pictures are kept.")
-    parser.addoption("--trials", type=int, default=2, help="Trials of each torture test.")
+    """Add options: the number of trials of a stress test, and the folder for pictures."""
+    parser.addoption("--pictures", type=Path, help="Folder for the browser's pictures.")
+    parser.addoption("--trials", type=int, default=2, help="Trials of each stress test.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the Python that starts fast, once for all workers of this run."""
+    is_worker = hasattr(config, "workerinput") or "PRELOADED_PYTHON" in os.environ
+    if is_worker or config.option.collectonly or sys.platform != "linux":
+        return
+    folder = tempfile.TemporaryDirectory(prefix="python-")
+    preloaded = PreloadedPython(Path(folder.name))
+    os.environ["PRELOADED_PYTHON"] = str(preloaded.__enter__().executable)
+    config.add_cleanup(folder.cleanup)
+    config.add_cleanup(preloaded.__exit__)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints the torture suite's table, a line for each promise."""
+    """Print the table of the stress tests, one line for each promise."""
     listed = [entry for entries in terminalreporter.stats.values() for entry in entries]
     reports = [entry for entry in listed if isinstance(entry, pytest.TestReport)]
     lines = sorted(
@@ -139,12 +164,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             tuple(cast(list[Any], value))
             for report in reports
             for name, value in report.user_properties
-            if name == "torture"
+            if name == "stress"
         },
         key=lambda line: (line[0].startswith("STOCK"), line),
     )
     if lines:
-        terminalreporter.section("torture")
+        terminalreporter.section("stress")
         terminalreporter.write_line(f"{'trials':>7} {'failures':>8} {'seconds':>8}  promise")
         for promise, trials, failures, seconds in lines:
             terminalreporter.write_line(f"{trials:>7} {failures:>8} {seconds:>8.1f}  {promise}")

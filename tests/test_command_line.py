@@ -18,12 +18,12 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from dlt.extract import DltResource
 
-from command_line import etl, workspace
 from csv_etl.definitions import defs as csv_etl
 from shared import warehouse
 from shared.cli import app
 from shared.cli.doctor import check_disk, check_ui_port, check_warehouse
 from shared.cli.location_run import partition_error
+from support.processes import etl, workspace
 
 COMMANDS = sorted(
     str(item.name or item.callback.__name__) for item in app.registered_commands if item.callback

@@ -1,24 +1,24 @@
-"""Dagster on a server: its runs, events and schedules stand in Postgres, and survive what dies."""
+"""Dagster on a server: runs, events and schedules are stored in Postgres and survive crashes."""
 
 import re
 import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
 
-from deployment import LAUNCH, RELOAD, STATUS, CodeServer, ended, launch, rows
 from shared.cli.locations import code_locations
 from shared.testing.postgres_server import PostgresServer
-from torture.harness import DevServer
+from support.graphql import FINISHED
+from support.processes import python
+from support.servers import CodeServer, DagsterDev, query_postgres
 
 
 def materialize(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     home = Path(environment["DAGSTER_HOME"])
     command = ["asset", "materialize", "-m", "simple_etl.definitions", "--select", "*"]
     return subprocess.run(
-        [sys.executable, "-m", "dagster", *command],
+        [python(), "-m", "dagster", *command],
         cwd=home,
         env=environment,
         capture_output=True,
@@ -27,7 +27,7 @@ def materialize(environment: dict[str, str]) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_runs_and_events_stand_in_postgres_and_outlive_its_crash(
+def test_runs_and_events_are_stored_in_postgres_and_survive_its_crash(
     server_environment: dict[str, str], postgres: PostgresServer
 ) -> None:
     for _ in range(2):
@@ -35,68 +35,71 @@ def test_runs_and_events_stand_in_postgres_and_outlive_its_crash(
         assert done.returncode == 0, done.stderr
         postgres.stop("immediate")
         postgres.start()
-    assert rows(server_environment, "SELECT status FROM runs") == [("SUCCESS",)] * 2
-    ((events,),) = rows(
+    assert query_postgres(server_environment, "SELECT status FROM runs") == [("SUCCESS",)] * 2
+    ((events,),) = query_postgres(
         server_environment,
         "SELECT count(*) FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION'",
     )
     assert events == 2
     home = Path(server_environment["DAGSTER_HOME"])
-    assert not list(home.rglob("*.db"))  # nothing of it stands in SQLite
+    assert not list(home.rglob("*.db"))  # nothing is stored in SQLite
 
 
-def test_an_address_must_name_the_driver(server_environment: dict[str, str]) -> None:
+def test_the_connection_string_must_name_the_driver(server_environment: dict[str, str]) -> None:
     bare = server_environment["DAGSTER_POSTGRES_URL"].replace("+psycopg2", "")
     done = materialize({**server_environment, "DAGSTER_POSTGRES_URL": bare})
     assert done.returncode == 1
     assert "No module named 'psycopg'" in done.stderr
 
 
-def test_a_missing_address_is_named(server_environment: dict[str, str]) -> None:
+def test_the_error_names_the_variable_of_a_missing_connection_string(
+    server_environment: dict[str, str],
+) -> None:
     del server_environment["DAGSTER_POSTGRES_URL"]
     done = materialize(server_environment)
     assert done.returncode == 1
     assert "DAGSTER_POSTGRES_URL" in done.stderr
 
 
-def test_queued_runs_end_right_on_a_server(
+def test_queued_runs_succeed_on_a_server(
     root: Path, server_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    dagster = [sys.executable, "-m", "dagster"]
-    with DevServer(dagster, root, server_environment, tmp_path / "dev.log") as server:
+    with DagsterDev(root, server_environment, tmp_path / "dev.log") as server:
         assert server.loaded_locations()
-        parameters = {
-            "selector": {
-                "repositoryLocationName": "simple_etl",
-                "repositoryName": "__repository__",
-                "pipelineName": "__ASSET_JOB",
-            }
-        }
-        launched = [
-            server.graphql(LAUNCH, parameters=parameters)["launchRun"]["run"]["runId"]
-            for _ in range(3)
-        ]
+        runs = [server.api.launch("simple_etl") for _ in range(3)]
+        server.wait_for(lambda: {server.api.status(run) for run in runs} <= set(FINISHED))
+    assert query_postgres(server_environment, "SELECT status FROM runs") == [("SUCCESS",)] * 3
 
-        def over() -> bool:
-            statuses = [server.graphql(STATUS, id=run)["runOrError"]["status"] for run in launched]
-            return set(statuses) <= {"SUCCESS", "FAILURE", "CANCELED"}
 
-        server.wait_for(over)
-    assert rows(server_environment, "SELECT status FROM runs") == [("SUCCESS",)] * 3
+def load_people(server: DagsterDev) -> str:
+    """Run the asset of simple_etl and return the final status of the run."""
+    return server.final_status(server.launch("simple_etl", ["simple", "load_dict"]))
+
+
+def version_two(folder: Path) -> Path:
+    """Write a version of simple_etl's code with another description, and return the file."""
+    file = folder / "version_two.py"
+    file.write_text(
+        "import dagster as dg\n"
+        "@dg.asset(key=['simple', 'load_dict'], description='version_two')\n"
+        "def load_dict() -> None: ...\n"
+        "defs = dg.Definitions([load_dict])\n"
+    )
+    return file
 
 
 NODES = """{ assetNodes { assetKey { path } description
     repository { location { name } } } }"""
 
 
-def test_a_location_that_dies_or_changes_touches_no_other(
+def test_a_location_that_dies_or_changes_does_not_affect_the_others(
     root: Path, server_environment: dict[str, str], tmp_path: Path
 ) -> None:
     workspace = yaml.safe_load((root / "deploy" / "workspace.yaml").read_text())
     entries = [entry["grpc_server"] for entry in workspace["load_from"]]
     deployed = {entry["location_name"] for entry in entries}
     assert deployed <= set(code_locations())
-    # Their own addresses are the shipped ones; here the ports are free ones.
+    # The test replaces the shipped ports by free ports.
     environment = {**server_environment, "DROP_FOLDER": str(root / "data" / "drop")}
     with ExitStack() as servers:
         running = {
@@ -108,46 +111,47 @@ def test_a_location_that_dies_or_changes_touches_no_other(
         for entry in entries:
             entry["port"] = running[entry["location_name"]].port
         (tmp_path / "workspace.yaml").write_text(yaml.safe_dump(workspace))
-        dagster = [sys.executable, "-m", "dagster"]
-        with DevServer(dagster, tmp_path, environment, tmp_path / "dev.log") as server:
+        with DagsterDev(tmp_path, environment, tmp_path / "dev.log") as server:
 
             def all_loaded() -> bool:
                 if server.loaded_locations() == deployed:
                     return True
                 for name in deployed:
-                    server.graphql(RELOAD, name=name)
+                    server.api.reload(name)
                 return False
 
             server.wait_for(all_loaded)
-            assert ended(server, launch(server, "simple_etl", ["simple", "load_dict"])) == "SUCCESS"
+            assert load_people(server) == "SUCCESS"
 
             running["csv_etl"].kill()
-            assert ended(server, launch(server, "simple_etl", ["simple", "load_dict"])) == "SUCCESS"
+            assert load_people(server) == "SUCCESS"
             running["csv_etl"].start()
             server.wait_for(all_loaded)
 
             running["simple_etl"].kill()
-            running["simple_etl"].start(version="version_two")
+            running["simple_etl"].serve("-f", str(version_two(tmp_path)))
+            running["simple_etl"].start()
 
-            def renewed() -> bool:
-                nodes = server.graphql(NODES)["assetNodes"]
+            def has_new_version() -> bool:
+                nodes = server.api.query(NODES)["assetNodes"]
                 return any(node["description"] == "version_two" for node in nodes)
 
-            def reloaded() -> bool:
-                server.graphql(RELOAD, name="simple_etl")
-                return renewed()
+            def reload() -> bool:
+                server.api.reload("simple_etl")
+                return has_new_version()
 
-            server.wait_for(reloaded)
-            # The others' servers are still those that were started before.
+            server.wait_for(reload)
+            # The server of another location was not restarted.
             assert running["api_etl"].process.poll() is None
             assert (
-                ended(server, launch(server, "csv_etl", ["csv_data", "import_file"])) == "SUCCESS"
+                server.final_status(server.launch("csv_etl", ["csv_data", "import_file"]))
+                == "SUCCESS"
             )
-            assert ended(server, launch(server, "simple_etl", ["simple", "load_dict"])) == "SUCCESS"
-    assert ("SUCCESS",) in rows(server_environment, "SELECT status FROM runs")
+            assert load_people(server) == "SUCCESS"
+    assert ("SUCCESS",) in query_postgres(server_environment, "SELECT status FROM runs")
 
 
-def test_a_server_differs_from_a_laptop_in_what_a_server_needs(root: Path) -> None:
+def test_the_instance_of_a_server_differs_from_a_laptop_only_where_needed(root: Path) -> None:
     laptop = yaml.safe_load((root / "dagster.yaml").read_text())
     server = yaml.safe_load((root / "deploy" / "dagster.yaml").read_text())
     assert {name for name in server if server[name] != laptop.get(name)} == {
@@ -160,7 +164,7 @@ def test_a_server_differs_from_a_laptop_in_what_a_server_needs(root: Path) -> No
     assert laptop.keys() <= server.keys()
 
 
-def test_the_page_names_every_variable_of_the_instance(root: Path) -> None:
+def test_the_documentation_names_every_variable_of_the_instance(root: Path) -> None:
     used = re.findall(r"env: (\w+)", (root / "deploy" / "dagster.yaml").read_text())
     page = (root / "docs" / "on-a-server.md").read_text()
     assert used

@@ -1,22 +1,26 @@
-"""Every command of the documents runs, in a fresh copy of the workspace, and its UI comes up."""
+"""Every command of the documents runs in a fresh clone."""
 
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from api_etl.recorded.server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
 
-NOT_RUN_HERE = ("make test", "make bench", "uv run pytest .")
-"""The suite itself: CI runs it, and each project's on its own; and an hour of benchmarks."""
+pytestmark = pytest.mark.slow  # runs every command of the documents
+
+NOT_RUN_HERE = ("make test", "make test-all", "make stress", "make bench", "uv run pytest .")
+"""The tests themselves, which CI runs, and an hour of benchmarks."""
 
 NAME, UNUSED = "orders", "documented"
-"""The new pipeline of docs/add-a-pipeline.md, which a workspace may have by now, and what it is here."""
+"""The new pipeline of docs/add-a-pipeline.md, which a workspace may have, and its name in this test."""
 
 
 def shell_blocks(document: Path) -> Iterator[list[str]]:
-    """Yields the commands of each block of shell, without their comments."""
+    """Yield the commands of each shell block, without comments."""
     for block in re.findall(r"^```sh\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL):
         lines = [re.sub(r"\s+# .*", "", line) for line in block.splitlines()]
         yield [line for line in lines if line and line.strip() not in NOT_RUN_HERE]
@@ -32,25 +36,24 @@ def test_every_command_of_the_documents_runs(
     ran = []
     with NeowsServer() as server:
         for document in documents(root):
-            # As in a user's shell: a copied .env and `dagster dev` are the other test's business.
-            here = (
+            folder = (
                 clone
                 if document.parent.name == "docs"
                 else clone / document.parent.relative_to(root)
             )
             for commands in shell_blocks(document):
                 lines = [line for line in commands if "dagster dev" not in line]
-                environment = {**shell, "PWD": str(here)}
+                environment = {**shell, "PWD": str(folder)}
                 if document.name == "backfill.md" or document.parent.name == "api_etl":
                     environment["NASA_BASE_URL"] = server.url
                 script = "set -eo pipefail\n" + "\n".join(lines)
                 if document.name == "add-a-pipeline.md":
                     script = script.replace(NAME, UNUSED)
-                if "postgresql://" in script:  # the page's address is an example
+                if "postgresql://" in script:  # the page has an example
                     script = re.sub(r"postgresql://\S+", warehouse_server.warehouse(), script)
                 done = subprocess.run(
                     ["bash", "-c", script],
-                    cwd=here,
+                    cwd=folder,
                     env=environment,
                     capture_output=True,
                     text=True,

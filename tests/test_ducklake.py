@@ -1,4 +1,4 @@
-"""DuckLake: what it refuses, and the tests of its own environment, which has DuckDB's extensions."""
+"""DuckLake: the settings that it refuses, and the tests in the environment with DuckDB's extensions."""
 
 import os
 import shutil
@@ -19,8 +19,8 @@ FILES = {
 }
 
 
-AT_LENGTH = 100
-SHORTER = (
+MANY_TRIALS = 100
+SHORT_SELECTION = (
     "a_rerun_leaves",
     "reloading_a_day",
     "became_empty",
@@ -28,7 +28,7 @@ SHORTER = (
     "rows_outside",
     "below_half",
 )
-"""The promises that are tried where a test is not at length: those that differ by what a warehouse does."""
+"""The tests for few trials: those whose result depends on the warehouse."""
 
 
 def load_run() -> warehouse.LoadRun:
@@ -38,38 +38,38 @@ def load_run() -> warehouse.LoadRun:
 
 
 @pytest.mark.parametrize(
-    ("settings", "named", "why"),
+    ("settings", "variable", "reason"),
     [
         ({}, "CATALOG", "catalog is sqlite"),
         (FILES, "CATALOG", "catalog is sqlite"),
         ({**FILES, "CATALOG": "sqlite:///lake.sqlite"}, "CATALOG", "catalog is sqlite"),
         ({**FILES, "CATALOG": "duckdb:///lake.duckdb"}, "CATALOG", "catalog is duckdb"),
         ({**FILES, "CATALOG": "mysql://etl:secret@127.0.0.1/lake"}, "CATALOG", "catalog is mysql"),
-        (CATALOG, "STORAGE__BUCKET_URL", "in the working folder"),
+        (CATALOG, "STORAGE__BUCKET_URL", "to the working directory"),
     ],
 )
-def test_what_several_machines_cannot_share_is_refused_before_anything_is_asked(
+def test_a_lake_that_several_machines_cannot_share_is_refused_before_a_request(
     tmp_warehouse: Path,
     monkeypatch: pytest.MonkeyPatch,
     settings: dict[str, str],
-    named: str,
-    why: str,
+    variable: str,
+    reason: str,
 ) -> None:
     monkeypatch.chdir(tmp_warehouse)
     monkeypatch.setenv("WAREHOUSE_TYPE", "ducklake")
     for name, value in settings.items():
         monkeypatch.setenv(f"{ADDRESS}{name}", value)
-    with pytest.raises(warehouse.WarehouseConfigError) as told:
+    with pytest.raises(warehouse.WarehouseConfigError) as error:
         load_run()
-    assert why in str(told.value)
-    assert f"Set {ADDRESS}{named} to " in str(told.value)
-    assert "nothing was asked or loaded" in str(told.value)
-    with pytest.raises(warehouse.WarehouseConfigError, match=named):
+    assert reason in str(error.value)
+    assert f"Set {ADDRESS}{variable} to " in str(error.value)
+    assert "no request was sent and nothing was loaded" in str(error.value)
+    with pytest.raises(warehouse.WarehouseConfigError, match=variable):
         warehouse.query("SELECT 1")
     assert [path.name for path in tmp_warehouse.iterdir()] == ["drop"]
 
 
-def test_a_catalog_in_postgres_with_files_on_s3_is_taken(
+def test_a_catalog_in_postgres_with_files_on_s3_is_accepted(
     tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert tmp_warehouse
@@ -78,19 +78,20 @@ def test_a_catalog_in_postgres_with_files_on_s3_is_taken(
         monkeypatch.setenv(f"{ADDRESS}{name}", value)
     opened = load_run()
     with pytest.raises(warehouse.WarehouseConnectionError, match="port 9"), opened.partition_lock():
-        pytest.fail("nothing listens there")
+        pytest.fail("nothing listens on port 9")
 
 
-def test_exact_loads_many_writers_and_kills_in_the_environment_of_its_own(
+@pytest.mark.slow
+def test_loads_into_a_lake_are_exact_with_many_writers_and_kills(
     root: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    at_length = int(request.config.getoption("--trials")) >= AT_LENGTH
-    found = (os.environ.get("UV"), shutil.which("uv"), str(root / ".uv" / "bin" / "uv"))
-    uv = next((each for each in found if each and Path(each).exists()), None)
+    all_tests = int(request.config.getoption("--trials")) >= MANY_TRIALS
+    candidates = (os.environ.get("UV"), shutil.which("uv"), str(root / ".uv" / "bin" / "uv"))
+    uv = next((path for path in candidates if path and Path(path).exists()), None)
     if uv is None:
-        pytest.skip("uv, which makes the environment, is not in UV, on the PATH or in .uv/bin")
-    # Else uv would take, and change, the environment that this very test runs in.
-    ours = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTEST_")
+        pytest.skip("uv, which creates the environment, is not in UV, on the PATH or in .uv/bin")
+    # Without this, uv would change the environment of this test run.
+    ours = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTEST_", "PRELOADED_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     command = [uv, "run", "--project", "tests/ducklake", "--locked", "pytest", "tests/ducklake"]
     done = subprocess.run(
@@ -99,7 +100,7 @@ def test_exact_loads_many_writers_and_kills_in_the_environment_of_its_own(
             "shared/tests/test_resources.py",
             "--warehouses=ducklake",
             f"--basetemp={tmp_path / 'ducklake'}",
-            *(() if at_length else ("-k", f"test_lake or {' or '.join(SHORTER)}")),
+            *(() if all_tests else ("-k", f"test_lake or {' or '.join(SHORT_SELECTION)}")),
         ],
         cwd=root,
         env={**environment, "UV_COMPILE_BYTECODE": "1"},
@@ -109,4 +110,4 @@ def test_exact_loads_many_writers_and_kills_in_the_environment_of_its_own(
         check=False,
     )
     print(done.stdout)
-    assert done.returncode == 0, f"{' '.join(command)} failed; it says why above"
+    assert done.returncode == 0, f"{' '.join(command)} failed; see its output above"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import duckdb
 
-from command_line import etl
 from shared.cli.locations import code_locations
+from support.processes import etl
 
 TABLES = {
     "simple.load_dict": 2,

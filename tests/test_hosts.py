@@ -1,4 +1,4 @@
-"""Locations on hosts of their own: each host is a network namespace with an address of its own."""
+"""Locations on separate hosts: each host is a network namespace with its own address."""
 
 import ctypes
 import os
@@ -9,17 +9,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from uuid import uuid4
 
 import duckdb
 import psycopg2
 import pytest
 import yaml
+from dagster_graphql import DagsterGraphQLClientError
 
-from deployment import LAUNCH, STATUS, ended, rows
 from shared.testing.postgres_server import PostgresServer
-from webserver import Daemon, Webserver
+from support.servers import Daemon, Webserver, query_postgres
+
+pytestmark = pytest.mark.slow  # runs each server in its own network namespace
 
 NETWORK_NAMESPACE = 0x40000000  # CLONE_NEWNET; Python has os.setns from 3.12 on
 ASSETS = {"simple_etl": ["simple", "load_dict"], "csv_etl": ["csv_data", "import_file"]}
@@ -32,7 +34,7 @@ def ip(*arguments: str) -> str:
 
 
 class Host:
-    """A network namespace, while entered as a context; then whatever runs in it is killed."""
+    """A network namespace while entered as a context; at the end its processes are killed."""
 
     def __init__(self, address: str) -> None:
         self.address, self.name = address, f"etl-{uuid4().hex[:8]}"
@@ -54,7 +56,7 @@ class Host:
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """Puts the calling thread, and what it starts meanwhile, on this host."""
+        """Move the calling thread, and the processes that it starts, to this host."""
         enter = ctypes.CDLL(None, use_errno=True).setns
         with (
             Path("/proc/thread-self/ns/net").open() as outside,
@@ -69,7 +71,7 @@ class Host:
                 enter(outside.fileno(), NETWORK_NAMESPACE)
 
     def start(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
-        """Starts a program on this host."""
+        """Start a program on this host."""
         with self.inside(), (folder / "log").open("a") as log:
             self.started.append(
                 subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
@@ -77,7 +79,7 @@ class Host:
 
 
 class Network:
-    """A host with a switch for others, each on a cable that can be pulled."""
+    """A host with a network switch for other hosts, each on a cable that can be disconnected."""
 
     def __init__(self, server: Host) -> None:
         self.server, self.hosts = server, dict[str, Host]()
@@ -85,7 +87,7 @@ class Network:
         ip("-n", server.name, "address", "add", f"{server.address}/24", "dev", "switch")
 
     def connect(self, name: str, host: Host) -> None:
-        """Lays a host's cable, which has its name on the switch."""
+        """Connect a host by a cable, which has the host's name on the switch."""
         self.hosts[name] = host
         other_end = ["peer", "name", "cable", "netns", host.name]
         ip("-n", self.server.name, "link", "add", name, "type", "veth", *other_end)
@@ -93,37 +95,33 @@ class Network:
         ip("-n", host.name, "address", "add", f"{host.address}/24", "dev", "cable")
         ip("-n", host.name, "link", "set", "cable", "up")
 
-    def cut_off(self, name: str) -> None:
-        """Pulls a host's cable; that there is no way to it shows at once, not half a minute later."""
+    def disconnect(self, name: str) -> None:
+        """Disconnect a host; the flush makes it unreachable at once, not after half a minute."""
         ip("-n", self.server.name, "link", "set", name, "down")
         ip("-n", self.server.name, "neighbour", "flush", "dev", "switch")
 
-    def heal(self, name: str) -> None:
+    def reconnect(self, name: str) -> None:
+        """Connect a host again."""
         ip("-n", self.server.name, "link", "set", name, "up")
 
 
 @pytest.fixture
-def network() -> Iterator[Network]:
-    """A server and its locations' hosts; none of them reaches anything else."""
+def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
+    """A server and the hosts of its locations; they reach no other network."""
     if not shutil.which("ip"):
-        pytest.skip("making network namespaces needs the command ip: apt-get install iproute2")
+        pytest.skip("network namespaces need the command ip: apt-get install iproute2")
     probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
     if os.geteuid() != 0 or probe.returncode:
-        pytest.skip(
-            f"making network namespaces needs root, and a kernel that can: {probe.stderr!r}"
-        )
+        pytest.skip(f"network namespaces need root and support by the kernel: {probe.stderr!r}")
+    monkeypatch.delenv("PRELOADED_PYTHON", raising=False)  # it starts processes on this host
     with ExitStack() as hosts:
-        made = Network(hosts.enter_context(Host("10.77.0.1")))
+        created = Network(hosts.enter_context(Host("10.77.0.1")))
         for number, name in enumerate(ASSETS, start=2):
-            made.connect(name, hosts.enter_context(Host(f"10.77.0.{number}")))
-        yield made
+            created.connect(name, hosts.enter_context(Host(f"10.77.0.{number}")))
+        yield created
 
 
-ENTRIES = """{ workspaceOrError { ... on Workspace { locationEntries {
-    name locationOrLoadError { ... on PythonError { message } } } } } }"""
-
-
-UNFINISHED = "SELECT run_id FROM runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
+UNFINISHED_SQL = "SELECT run_id FROM runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
 
 
 class Deployment:
@@ -157,7 +155,7 @@ class Deployment:
         return Daemon(self.folder, self.environment, self.folder / "daemon.log")
 
     def start_location(self, name: str) -> None:
-        """Starts a location's server on its host, which has no instance file and its own disk."""
+        """Start a location's server on its host, which has no instance file and its own folder."""
         host, entry = self.network.hosts[name], self.entries[name]
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
@@ -176,31 +174,22 @@ class Deployment:
     def warehouse(self, name: str) -> Path:
         return self.folder / name / "warehouse.duckdb"
 
-    def launch(self, name: str) -> dict[str, Any]:
-        selector = {
-            "repositoryLocationName": name,
-            "repositoryName": "__repository__",
-            "pipelineName": "__ASSET_JOB",
-            "assetSelection": [{"path": ASSETS[name]}],
-        }
-        answer: dict[str, Any] = self.web.graphql(LAUNCH, parameters={"selector": selector})
-        launched: dict[str, Any] = answer["launchRun"]
-        return launched
-
     def run(self, name: str) -> str:
-        """Launches a location's asset and returns the run's id."""
-        answer = self.launch(name)
-        assert "run" in answer, answer
-        return str(answer["run"]["runId"])
+        """Launch a location's asset and return the run's id."""
+        return self.web.api.launch(name, ASSETS[name])
+
+    def refusal(self, name: str) -> str:
+        """Return the message of Dagster if it refuses to launch a location's asset."""
+        try:
+            self.run(name)
+        except DagsterGraphQLClientError as error:
+            return str(error)
+        return ""
 
     def errors(self) -> dict[str, str]:
-        """Returns why a location is not loaded, as the page of locations tells."""
-        entries = self.web.graphql(ENTRIES)["workspaceOrError"]["locationEntries"]
-        return {
-            entry["name"]: (entry["locationOrLoadError"] or {"message": "not yet"})["message"]
-            for entry in entries
-            if entry["locationOrLoadError"] != {}
-        }
+        """Return the locations that are not loaded, with the reason that the UI shows."""
+        errors = self.web.api.load_errors().items()
+        return {name: error for name, error in errors if error is not None}
 
     def execute(self, sql: str) -> None:
         address = self.environment["DAGSTER_POSTGRES_URL"].replace("+psycopg2", "")
@@ -209,30 +198,30 @@ class Deployment:
             connection.cursor().execute(sql)
 
     def status(self, run: str) -> str:
-        return str(self.web.graphql(STATUS, id=run)["runOrError"]["status"])
+        return self.web.api.status(run)
 
-    def told(self, run: str, text: str) -> bool:
-        """Tells whether a run's events have a text."""
+    def has_event(self, run: str, text: str) -> bool:
+        """Return whether an event of a run contains a text."""
         sql = f"SELECT event FROM event_logs WHERE run_id = '{run}'"
-        return any(text in event for (event,) in rows(self.environment, sql))
+        return any(text in event for (event,) in query_postgres(self.environment, sql))
 
 
 @pytest.fixture
 def deployment(
     root: Path, network: Network, tmp_path: Path, process_environment: dict[str, str]
 ) -> Iterator[Deployment]:
-    """A server and its locations' hosts, all loaded."""
-    made = Deployment(root, network, tmp_path, process_environment)
-    with network.server.inside(), made.postgres:
-        made.environment["DAGSTER_POSTGRES_URL"] = made.postgres.database()
-        for name in made.entries:
-            made.start_location(name)
-        with made.web:
-            made.web.wait_for(lambda: made.errors() == {})
-            yield made
+    """A server and the hosts of its locations, all of them loaded."""
+    created = Deployment(root, network, tmp_path, process_environment)
+    with network.server.inside(), created.postgres:
+        created.environment["DAGSTER_POSTGRES_URL"] = created.postgres.database()
+        for name in created.entries:
+            created.start_location(name)
+        with created.web:
+            created.web.wait_for(lambda: created.errors() == {})
+            yield created
 
 
-def test_a_host_that_is_cut_off_touches_no_other_and_goes_on_once_it_is_back(
+def test_a_disconnected_host_affects_no_other_and_continues_after_reconnection(
     deployment: Deployment, network: Network
 ) -> None:
     web, environment = deployment.web, deployment.environment
@@ -243,38 +232,38 @@ def test_a_host_that_is_cut_off_touches_no_other_and_goes_on_once_it_is_back(
         )
         launched = {name: deployment.run(name) for name in ASSETS}
         for name, run in launched.items():
-            assert ended(web, run) == "SUCCESS"
+            assert web.final_status(run) == "SUCCESS"
             sql = f"""SELECT sent_from FROM event_logs WHERE run_id = '{run}'
                 AND dagster_event_type IN ('PIPELINE_START', 'ASSET_MATERIALIZATION')"""
-            assert rows(environment, sql) == [(network.hosts[name].address,)] * 2
+            assert query_postgres(environment, sql) == [(network.hosts[name].address,)] * 2
 
-        # When simple_etl's host is cut off it has a run under way, and one in the queue.
-        holder = duckdb.connect(str(deployment.warehouse("simple_etl")))
-        under_way = deployment.run("simple_etl")
-        web.wait_for(lambda: deployment.told(under_way, "Waiting for the warehouse"))
+        # When simple_etl's host is disconnected, one run is in progress and one is queued.
+        lock_owner = duckdb.connect(str(deployment.warehouse("simple_etl")))
+        in_progress = deployment.run("simple_etl")
+        web.wait_for(lambda: deployment.has_event(in_progress, "Waiting for the warehouse"))
     queued = deployment.run("simple_etl")
-    network.cut_off("simple_etl")
+    network.disconnect("simple_etl")
     with deployment.daemon():
-        # The others go on, and what is wrong is told with the location's name or address.
+        # The others go on, and the errors have the location's name or address.
         first = deployment.run("csv_etl")
-        refused = deployment.launch("simple_etl")["message"]
+        refused = deployment.refusal("simple_etl")
         assert "Could not reach user code server" in refused
         assert "10.77.0.2:4001" in refused or "simple_etl" in refused
-        web.wait_for(lambda: deployment.told(queued, "Could not reach user code server"))
+        web.wait_for(lambda: deployment.has_event(queued, "Could not reach user code server"))
         web.wait_for(lambda: deployment.errors().keys() == {"simple_etl"})
         assert "Could not reach user code server" in deployment.errors()["simple_etl"]
         second = deployment.run("csv_etl")
-        assert {ended(web, first), ended(web, second)} == {"SUCCESS"}
-        assert deployment.status(under_way) == "STARTED"
+        assert {web.final_status(first), web.final_status(second)} == {"SUCCESS"}
+        assert deployment.status(in_progress) == "STARTED"
         assert deployment.status(queued) in {"QUEUED", "STARTING"}
 
-        # Nobody reloads it, and no run is lost.
-        network.heal("simple_etl")
-        holder.close()
+        # The location is loaded without a manual reload, and no run is lost.
+        network.reconnect("simple_etl")
+        lock_owner.close()
         web.wait_for(lambda: deployment.errors() == {})
-        # A channel of gRPC repeats its last error for a moment after its host is back.
-        web.wait_for(lambda: "run" in deployment.launch("simple_etl"))
-        assert {ended(web, run) for run in (under_way, queued)} == {"SUCCESS"}
-        web.wait_for(lambda: not rows(environment, UNFINISHED))
-    statuses = rows(environment, "SELECT status, count(*) FROM runs GROUP BY status")
+        # A gRPC channel repeats its last error for a short time after its host is back.
+        web.wait_for(lambda: not deployment.refusal("simple_etl"))
+        assert {web.final_status(run) for run in (in_progress, queued)} == {"SUCCESS"}
+        web.wait_for(lambda: not query_postgres(environment, UNFINISHED_SQL))
+    statuses = query_postgres(environment, "SELECT status, count(*) FROM runs GROUP BY status")
     assert statuses == [("SUCCESS", 7)]

@@ -1,4 +1,4 @@
-"""A team's own versions: docs/other-versions.md, command by command, and both runs beside each other."""
+"""A team with its own versions: the commands of docs/other-versions.md, and runs with both versions."""
 
 import importlib.metadata
 import json
@@ -13,9 +13,8 @@ import duckdb
 import pytest
 import yaml
 
-from deployment import ended, launch
 from shared.cli.locations import interpreters
-from torture.harness import DevServer
+from support.servers import DagsterDev
 
 VERSION_ASSETS = """
 from collections.abc import Iterator
@@ -25,6 +24,8 @@ from dagster_dlt import DagsterDltResource, dlt_assets
 from shared import warehouse
 from shared.orchestration.checks import build_unique_rows_check
 from shared.orchestration.translator import WarehouseTranslator, asset_key
+
+pytestmark = pytest.mark.slow  # installs a second environment
 
 @dlt_library.source
 def version_source():
@@ -44,12 +45,12 @@ def {name}_assets(context: dg.AssetExecutionContext, dlt: DagsterDltResource) ->
 
 people_are_unique = build_unique_rows_check(asset_key("{name}", "version"), ["dlt"])
 """
-"""A location's assets: the version of dlt that they are loaded with."""
+"""The assets of a location: they load the version of dlt that loads them."""
 
 
 @pytest.fixture
 def clone(root: Path, tmp_path: Path) -> Path:
-    """A copy of what the commands change, and of what stands in an environment."""
+    """A copy of the files that the commands change or install."""
     copy = tmp_path / "clone"
     ignored = shutil.ignore_patterns(".venv", "__pycache__")
     for name in ("projects", "shared", ".github"):
@@ -61,14 +62,16 @@ def clone(root: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shell(process_environment: dict[str, str]) -> dict[str, str]:
-    """A shell's environment: uv is on the PATH, and takes no environment of this test run's."""
+    """The environment of a shell: with uv on the PATH, and without the variables of this test run."""
     ours = ("VIRTUAL_ENV", "UV_PROJECT", "UV_COMPILE", "PYTEST_")
-    kept = {name: it for name, it in process_environment.items() if not name.startswith(ours)}
+    clean = {
+        name: value for name, value in process_environment.items() if not name.startswith(ours)
+    }
     uv = Path(os.environ["UV"]).parent  # uv run sets it
-    return {**kept, "PATH": f"{uv}{os.pathsep}{os.environ['PATH']}"}
+    return {**clean, "PATH": f"{uv}{os.pathsep}{os.environ['PATH']}"}
 
 
-def test_a_team_with_versions_of_its_own_runs_beside_its_neighbour(
+def test_a_team_with_its_own_versions_runs_beside_another_team(
     root: Path,
     clone: Path,
     shell: dict[str, str],
@@ -98,33 +101,33 @@ def test_a_team_with_versions_of_its_own_runs_beside_its_neighbour(
     page = (root / "docs" / "other-versions.md").read_text()
     blocks = re.findall(r"^```shell\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 3
-    etl = f"{sys.executable} -m shared.cli"  # in the environment that all others share: this one
-    shown = [run(block.replace("uv run etl", etl)) for block in blocks]
-    assert re.search(r"simple/version +1 ", shown[-1])
-    assert loaded_with("simple").startswith("1.30.")  # in its own, though
+    etl = f"{sys.executable} -m shared.cli"  # in the environment of the other locations, which is this one
+    outputs = [run(block.replace("uv run etl", etl)) for block in blocks]
+    assert re.search(r"simple/version +1 ", outputs[-1])
+    assert loaded_with("simple").startswith("1.30.")  # in its own environment
     run("uv lock --check && uv lock --check --project projects/simple_etl")
     members = json.loads(run(f"{sys.executable} .github/changed_members.py"))
-    assert "projects/simple_etl" in {member["folder"] for member in members}  # CI still tests it
+    assert "projects/simple_etl" in {member["folder"] for member in members}  # CI tests it as well
     monkeypatch.chdir(clone)
     assert interpreters() == {"simple_etl": "projects/simple_etl/.venv/bin/python"}
 
-    # The neighbour: the same assets in the environment that all others share, this one.
-    (clone / "neighbour_assets.py").write_text(VERSION_ASSETS.format(name="neighbour"))
+    # Another team has the same assets in the environment of the other locations, which is this one.
+    (clone / "other_team_assets.py").write_text(VERSION_ASSETS.format(name="other_team"))
     definitions = clone / "projects" / "simple_etl" / "src" / "simple_etl" / "definitions.py"
-    text = definitions.read_text().replace("simple_etl.assets", "neighbour_assets")
-    (clone / "neighbour.py").write_text(text.replace("simple_assets", "neighbour_assets"))
+    text = definitions.read_text().replace("simple_etl.assets", "other_team_assets")
+    (clone / "other_team.py").write_text(text.replace("simple_assets", "other_team_assets"))
     listed = yaml.safe_load((clone / "workspace.yaml").read_text())["load_from"]
-    own = next(e for e in listed if e["python_module"]["location_name"] == "simple_etl")
-    other = {"module_name": "neighbour", "location_name": "neighbour"}
-    workspace = {"load_from": [own, {"python_module": other}]}
+    isolated = next(e for e in listed if e["python_module"]["location_name"] == "simple_etl")
+    other = {"module_name": "other_team", "location_name": "other_team"}
+    workspace = {"load_from": [isolated, {"python_module": other}]}
     (clone / "workspace.yaml").write_text(yaml.safe_dump(workspace))
 
-    with DevServer([sys.executable, "-m", "dagster"], clone, shell, tmp_path / "dev.log") as server:
-        assert server.loaded_locations() == {"simple_etl", "neighbour"}
+    with DagsterDev(clone, shell, tmp_path / "dev.log") as server:
+        assert server.loaded_locations() == {"simple_etl", "other_team"}
         runs = [
-            launch(server, "simple_etl", ["simple", "version"]),
-            launch(server, "neighbour", ["neighbour", "version"]),
+            server.launch("simple_etl", ["simple", "version"]),
+            server.launch("other_team", ["other_team", "version"]),
         ]
-        assert [ended(server, each) for each in runs] == ["SUCCESS", "SUCCESS"]
+        assert [server.final_status(run) for run in runs] == ["SUCCESS", "SUCCESS"]
     assert loaded_with("simple").startswith("1.30.")
-    assert loaded_with("neighbour") == importlib.metadata.version("dlt") != loaded_with("simple")
+    assert loaded_with("other_team") == importlib.metadata.version("dlt") != loaded_with("simple")

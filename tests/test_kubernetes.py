@@ -1,11 +1,10 @@
-"""deploy/kubernetes: validated against Dagster's and Kubernetes' schemas, not run in a cluster."""
+"""deploy/kubernetes: validated against the schemas of Dagster and Kubernetes, without a cluster."""
 
 import json
 import os
 import re
 import runpy
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,11 +28,13 @@ from dagster_k8s import K8sRunLauncher, k8s_job_executor
 
 from shared.cli.locations import code_locations
 from shared.redaction import redact
+from shared.settings import SETTINGS
 from shared.testing.postgres_server import PostgresServer
 from simple_etl.definitions import defs
+from support.processes import PROGRAMS, python
 
 KUBERNETES = "1.37"
-"""The version whose schemas the manifests are held against."""
+"""The version of the schemas for the manifests."""
 
 Manifest = dict[str, Any]
 
@@ -57,7 +58,7 @@ def valid(manifest: Manifest) -> None:
 
 
 def snake(values: Any, depth: int = 9) -> Any:
-    """Returns the chart's values under Dagster's names for them."""
+    """Return the chart's values with Dagster's names."""
     if not (isinstance(values, dict) and depth):
         return values
     return {
@@ -67,7 +68,7 @@ def snake(values: Any, depth: int = 9) -> Any:
 
 
 def instance_file(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the dagster.yaml that the chart writes for some values."""
+    """Return the dagster.yaml that the chart writes for these values."""
     database = values["postgresql"]
     config = {
         "postgres_db": {
@@ -79,7 +80,7 @@ def instance_file(values: dict[str, Any]) -> dict[str, Any]:
             **({"scheme": scheme} if (scheme := database.get("postgresqlScheme")) else {}),
         }
     }
-    # What is Kubernetes' own keeps Kubernetes' names.
+    # Kubernetes' own settings keep their names.
     launcher = snake(values["runLauncher"]["config"]["k8sRunLauncher"], 1)
     for name in launcher.keys() & {"env_config_maps", "env_secrets"}:
         launcher[name] = [each["name"] for each in launcher[name]]
@@ -130,7 +131,7 @@ def instance_file(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def validate(values: dict[str, Any], folder: Path) -> None:
-    """Holds the instance that the chart makes of some values against Dagster's schemas."""
+    """Validate the instance that the chart writes for these values with Dagster's schemas."""
     written = instance_file(values)
     (folder / "dagster.yaml").write_text(yaml.safe_dump(written))
     dagster_instance_config(str(folder))
@@ -151,7 +152,7 @@ def test_the_files_are_what_the_generator_writes(root: Path, generator: dict[str
         assert "Validated, not run" in text
 
 
-def test_the_instance_is_of_dagsters_schemas(values: dict[str, Any], tmp_path: Path) -> None:
+def test_the_instance_is_valid_for_dagster(values: dict[str, Any], tmp_path: Path) -> None:
     validate(values, tmp_path)
 
 
@@ -167,18 +168,18 @@ def test_the_instance_is_of_dagsters_schemas(values: dict[str, Any], tmp_path: P
         "additionalInstanceConfig.nux",
     ],
 )
-def test_a_misspelt_setting_is_refused(path: str, values: dict[str, Any], tmp_path: Path) -> None:
+def test_a_misspelled_setting_is_refused(path: str, values: dict[str, Any], tmp_path: Path) -> None:
     *parents, name = path.split(".")
     within = values
     for parent in parents:
         within = within[parent]
     within[f"{name}x"] = within.pop(name)
-    (misspelt,) = snake({f"{name}x": None})
-    with pytest.raises((dg.DagsterInvalidConfigError, AssertionError), match=misspelt):
+    (misspelled,) = snake({f"{name}x": None})
+    with pytest.raises((dg.DagsterInvalidConfigError, AssertionError), match=misspelled):
         validate(values, tmp_path)
 
 
-def test_a_cluster_differs_from_a_server_in_what_a_cluster_needs(
+def test_the_instance_of_a_cluster_differs_from_a_server_only_where_needed(
     root: Path,
     values: dict[str, Any],
     postgres: PostgresServer,
@@ -187,7 +188,7 @@ def test_a_cluster_differs_from_a_server_in_what_a_cluster_needs(
 ) -> None:
     address = postgres.database()
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", address)
-    monkeypatch.setenv("DAGSTER_PG_PASSWORD", "none is asked for")
+    monkeypatch.setenv("DAGSTER_PG_PASSWORD", "no password is necessary")
     use(values, address)
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(instance_file(values)))
     with (
@@ -204,7 +205,7 @@ def test_a_cluster_differs_from_a_server_in_what_a_cluster_needs(
 
 
 def use(values: dict[str, Any], address: str) -> None:
-    """Has the instance keep its state in a database of the test's."""
+    """Set a database of the test in the chart's values."""
     url = urlsplit(address)
     values["postgresql"] |= {
         "postgresqlHost": url.hostname,
@@ -215,29 +216,29 @@ def use(values: dict[str, Any], address: str) -> None:
 
 
 def test_each_location_has_a_server_under_its_name(root: Path, values: dict[str, Any]) -> None:
-    known = {
+    expected = {
         entry["grpc_server"]["location_name"]: entry["grpc_server"]["port"]
         for entry in yaml.safe_load((root / "deploy" / "workspace.yaml").read_text())["load_from"]
     }
     servers = values["dagsterWebserver"]["workspace"]["servers"]
-    assert {server["name"]: server["port"] for server in servers} == known
+    assert {server["name"]: server["port"] for server in servers} == expected
     deployments = {
         deployment["name"]: deployment
         for deployment in values["dagster-user-deployments"]["deployments"]
     }
-    assert len(deployments) == len(servers) == len(known)
+    assert len(deployments) == len(servers) == len(expected)
     for server in servers:
         deployment = deployments[server["host"]]
-        assert re.fullmatch("[a-z][a-z0-9-]*", server["host"])  # a service is called so
+        assert re.fullmatch("[a-z][a-z0-9-]*", server["host"])  # valid as the name of a service
         assert deployment["port"] == server["port"]
         assert deployment["includeConfigInLaunchedRuns"] == {"enabled": False}
-        # What the chart starts: `dagster api grpc` with these arguments.
-        asked = grpc_command.make_context("grpc", [*deployment["dagsterApiGrpcArgs"], "-p", "1"])
-        assert asked.params["module_name"] == code_locations()[server["name"]]
-        assert asked.params["location_name"] == server["name"]
+        # The chart starts `dagster api grpc` with these arguments.
+        command = grpc_command.make_context("grpc", [*deployment["dagsterApiGrpcArgs"], "-p", "1"])
+        assert command.params["module_name"] == code_locations()[server["name"]]
+        assert command.params["location_name"] == server["name"]
 
 
-def test_nothing_is_open_to_the_outside(root: Path, values: dict[str, Any]) -> None:
+def test_no_service_is_open_to_the_outside(root: Path, values: dict[str, Any]) -> None:
     assert values["ingress"] == {"enabled": False}
     assert values["dagsterWebserver"]["service"] == {"type": "ClusterIP"}
     (policy,) = (each for each in read(root, "manifests.yaml") if each["kind"] == "NetworkPolicy")
@@ -246,7 +247,7 @@ def test_nothing_is_open_to_the_outside(root: Path, values: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("name", ["manifests.yaml", "secrets.example.yaml"])
-def test_the_manifests_are_of_kubernetes_schemas(name: str, root: Path) -> None:
+def test_the_manifests_are_valid_for_kubernetes(name: str, root: Path) -> None:
     for manifest in read(root, name):
         valid(manifest)
         section = next(part for part in ("spec", "data", "stringData") if part in manifest)
@@ -255,20 +256,20 @@ def test_the_manifests_are_of_kubernetes_schemas(name: str, root: Path) -> None:
             valid(manifest)
 
 
-def test_a_secret_stands_in_no_file(
+def test_no_file_has_a_secret(
     root: Path, generator: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = read(root, "manifests.yaml")[0]["data"]
+    config = read(root, "manifests.yaml")[0]["data"]
     secrets = [secret["stringData"] for secret in read(root, "secrets.example.yaml")]
     assert {value for secret in secrets for value in secret.values()} == {""}
-    for name in settings.SETTINGS.keys() - {"DAGSTER_HOME"}:
+    for name in SETTINGS.keys() - {"DAGSTER_HOME"}:
         monkeypatch.setenv(name, f"the value of {name}")
         is_secret = redact(f"the value of {name}") == "***"
-        assert (name in secrets[1], name in settings) == (is_secret, not is_secret)
+        assert (name in secrets[1], name in config) == (is_secret, not is_secret)
     assert "the value of" not in "".join(generator["files"]().values())
 
 
-def test_no_volume_is_asked_for_where_nothing_is_kept_on_one(generator: dict[str, Any]) -> None:
+def test_there_is_no_volume_if_no_setting_refers_to_it(generator: dict[str, Any]) -> None:
     files = generator["files"]
     with pytest.raises(ValueError, match=r"WAREHOUSE_PATH is 'data/warehouse.duckdb'"):
         files({"DROP_FOLDER": "s3://bucket/drop"})
@@ -283,7 +284,7 @@ def test_no_volume_is_asked_for_where_nothing_is_kept_on_one(generator: dict[str
     assert "DESTINATION__WAREHOUSE__CREDENTIALS" in written["secrets.example.yaml"]
 
 
-def test_the_executor_takes_its_run_config(root: Path) -> None:
+def test_the_executor_accepts_its_run_config(root: Path) -> None:
     (config,) = read(root, "executor.yaml")
     job = dg.Definitions(
         assets=defs.assets, resources=defs.resources, executor=k8s_job_executor
@@ -295,9 +296,9 @@ def test_the_executor_takes_its_run_config(root: Path) -> None:
 
 
 class Cluster:
-    """Stands in for Kubernetes: takes Jobs as its API server does, and runs their commands here.
+    """Replaces Kubernetes: accepts Jobs like its API server, and runs their commands on this machine.
 
-    A Job's process has the environment that our manifests give it, and the volume in a folder.
+    The process of a Job has the environment of our manifests, and a folder as its volume.
     """
 
     def __init__(self, folder: Path, manifests: list[Manifest]) -> None:
@@ -312,25 +313,25 @@ class Cluster:
         for source in container["envFrom"]:
             for kind, part in (("configMap", "data"), ("secret", "stringData")):
                 if reference := source.get(f"{kind}Ref"):
-                    found = self.manifests[kind[0].upper() + kind[1:], reference["name"]]
-                    environment |= found[part]
+                    manifest = self.manifests[kind[0].upper() + kind[1:], reference["name"]]
+                    environment |= manifest[part]
         for variable in container["env"]:
             if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
                 secret = self.manifests["Secret", reference["name"]]
                 assert secret["stringData"][reference["key"]] == ""
-                environment[variable["name"]] = "none is asked for"
+                environment[variable["name"]] = "no password is necessary"
             else:
                 environment[variable["name"]] = variable["value"]
         (mount,) = container["volumeMounts"]
-        here = str(self.folder / "volume")
+        volume = str(self.folder / "volume")
         for name, value in environment.items():
             if value.startswith(mount["mountPath"]):
-                environment[name] = value.replace(mount["mountPath"], here)
+                environment[name] = value.replace(mount["mountPath"], volume)
         program, *arguments = container["args"]
         self.jobs.append(job)
         with (self.folder / "log").open("a") as log:
             self.processes[job["metadata"]["name"]] = subprocess.Popen(
-                [str(Path(sys.executable).with_name(program)), *arguments],
+                [python(), str(PROGRAMS / program), *arguments],
                 env={**os.environ, **environment},
                 cwd=self.folder,
                 stdout=log,
@@ -339,7 +340,7 @@ class Cluster:
 
     @contextmanager
     def listening(self) -> Iterator[Path]:
-        """Yields the kubeconfig that tells where it is."""
+        """Yield a kubeconfig with the URL of the server."""
         cluster = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -396,7 +397,7 @@ defs = dg.Definitions(simple.assets, resources=simple.resources, executor=k8s_jo
 
 
 @pytest.mark.parametrize("executor", ["in_process_executor", "k8s_job_executor"])
-def test_the_jobs_of_a_run_are_of_kubernetes_schemas_and_their_commands_load(
+def test_the_jobs_of_a_run_are_valid_for_kubernetes_and_their_commands_load(
     executor: str,
     root: Path,
     values: dict[str, Any],
@@ -416,7 +417,7 @@ def test_the_jobs_of_a_run_are_of_kubernetes_schemas_and_their_commands_load(
         )
         (config,) = read(root, "executor.yaml")
     job = location.get_reconstructable_job("__ASSET_JOB")
-    monkeypatch.setenv("DAGSTER_PG_PASSWORD", "none is asked for")
+    monkeypatch.setenv("DAGSTER_PG_PASSWORD", "no password is necessary")
     use(values, postgres.database())
     manifests = [*read(root, "manifests.yaml"), *read(root, "secrets.example.yaml")]
     cluster = Cluster(tmp_path, manifests)
@@ -434,21 +435,21 @@ def test_the_jobs_of_a_run_are_of_kubernetes_schemas_and_their_commands_load(
             )
             instance.run_launcher.launch_run(LaunchRunContext(run, workspace=None))
             cluster.processes[f"dagster-run-{run.run_id}"].wait(120)
-            ended = instance.get_run_by_id(run.run_id)
-    assert ended
-    assert ended.status == dg.DagsterRunStatus.SUCCESS, (tmp_path / "log").read_text()
+            finished = instance.get_run_by_id(run.run_id)
+    assert finished
+    assert finished.status == dg.DagsterRunStatus.SUCCESS, (tmp_path / "log").read_text()
     with duckdb.connect(str(tmp_path / "volume" / "warehouse.duckdb")) as connection:
         assert connection.execute("SELECT count(*) FROM simple.load_dict").fetchone() == (2,)
 
     assert len(cluster.jobs) == (2 if executor == "k8s_job_executor" else 1)
     for sent in cluster.jobs:
         valid(sent)
-        # It has what the launcher gives a run, and a step has what its run has.
+        # The Job of a run has the launcher's settings, and the Job of a step those of its run.
         pod = sent["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         launcher = values["runLauncher"]["config"]["k8sRunLauncher"]
         assert sent["spec"]["ttlSecondsAfterFinished"] == 7 * 24 * 3600
-        assert sent["spec"]["backoffLimit"] == 0  # it is Dagster who tries a run again
+        assert sent["spec"]["backoffLimit"] == 0  # Dagster retries a run, not Kubernetes
         assert container["image"] == image
         assert container["resources"] == launcher["resources"]
         assert container["volumeMounts"] == launcher["volumeMounts"]

@@ -36,6 +36,7 @@ def content(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if file else None for path, file in paths.items()}
 
 
+@pytest.mark.slow
 def test_a_pipeline_of_each_kind_is_complete(
     root: Path, clone: Path, shell: dict[str, str], tmp_path: Path
 ) -> None:

@@ -87,7 +87,7 @@ def test_the_baseline_is_of_the_version_that_the_hook_runs(
 
 def test_ci_runs_the_hooks(root: Path) -> None:
     ci = yaml.safe_load((root / ".github" / "workflows" / "ci.yml").read_text())
-    commands = [step.get("run", "") for step in ci["jobs"]["workspace"]["steps"]]
+    commands = [step.get("run", "") for step in ci["jobs"]["lint"]["steps"]]
     assert any(re.match(r"uvx pre-commit@[\d.]+ run --all-files", command) for command in commands)
 
 

@@ -1,16 +1,14 @@
-"""What `deploy/` has for a server: its units, its containers, and the proxy before the UI."""
+"""The files in `deploy/`: systemd units, containers, and the proxy for the UI."""
 
 import json
 import os
 import re
 import shutil
-import socket
 import ssl
 import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,33 +17,34 @@ import duckdb
 import pytest
 import requests
 import yaml
+from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
+from gql.transport.requests import RequestsHTTPTransport
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from deployment import LAUNCH, ended, rows
 from shared import settings
 from shared.cli.locations import code_locations
-from torture.harness import DevServer
+from support.processes import PROGRAMS, free_port, python
+from support.servers import Webserver, query_postgres
 
-PROGRAMS = Path(sys.executable).parent
 VARIABLE = re.compile(r"(?<!\$)\$\{?(\w+)")
 
 
 @pytest.fixture
 def deploy(root: Path) -> Path:
-    """The folder of what a server is made of."""
+    """The folder with the files of a server."""
     return root / "deploy"
 
 
 def addresses(workspace: Path) -> dict[str, tuple[str, int]]:
-    """Returns the address of each location that a workspace file lists."""
+    """Return the address of each location in a workspace file."""
     listed = [entry["grpc_server"] for entry in yaml.safe_load(workspace.read_text())["load_from"]]
     return {entry["location_name"]: (entry["host"], entry["port"]) for entry in listed}
 
 
 def variables(file: Path) -> dict[str, str]:
-    """Returns what a file of variables sets."""
+    """Return the variables that a file sets."""
     lines = file.read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
@@ -59,13 +58,13 @@ def commands(unit: Path) -> list[str]:
     return re.findall(r"^ExecStart=(.*)", unit.read_text(), re.MULTILINE)
 
 
-def test_each_deployed_location_has_a_unit_and_a_container_and_none_is_left_over(
+def test_each_deployed_location_has_exactly_one_unit_and_one_container(
     deploy: Path,
 ) -> None:
     locations = addresses(deploy / "workspace.yaml")
     assert locations.keys() <= code_locations().keys()
-    own = {file.stem: variables(file) for file in (deploy / "systemd").glob("*_etl.env")}
-    assert {name: (its["HOST"], int(its["PORT"])) for name, its in own.items()} == locations
+    units = {file.stem: variables(file) for file in (deploy / "systemd").glob("*_etl.env")}
+    assert {name: (its["HOST"], int(its["PORT"])) for name, its in units.items()} == locations
     by_name = {name: (name, port) for name, (_, port) in locations.items()}
     assert addresses(deploy / "workspace.compose.yaml") == by_name
 
@@ -74,9 +73,9 @@ def test_each_deployed_location_has_a_unit_and_a_container_and_none_is_left_over
     (unit,) = commands(deploy / "systemd" / "embedded-etl-location@.service")
     _, command = unit.split("/bin/")
     for name, (_, port) in locations.items():
-        told = command.replace("%i", name).replace("${PORT}", str(port))
-        # A container has an address of its own, which only those of its network can reach.
-        assert services[name]["command"] == told.replace("${HOST}", "0.0.0.0")
+        expected = command.replace("%i", name).replace("${PORT}", str(port))
+        # A container has its own address, which only containers of its network can reach.
+        assert services[name]["command"] == expected.replace("${HOST}", "0.0.0.0")
         assert services[name]["build"]["args"] == {"LOCATION": name}
 
 
@@ -87,7 +86,7 @@ def test_there_is_one_daemon(deploy: Path) -> None:
     assert sum("dagster-daemon" in command for command in started) == 1
 
 
-def test_nothing_can_be_reached_from_another_machine(deploy: Path) -> None:
+def test_no_port_can_be_reached_from_another_machine(deploy: Path) -> None:
     (webserver,) = commands(deploy / "systemd" / "embedded-etl-webserver.service")
     assert " -h 127.0.0.1 " in webserver
     assert {host for host, _ in addresses(deploy / "workspace.yaml").values()} == {"127.0.0.1"}
@@ -110,13 +109,15 @@ def test_every_variable_is_set_somewhere(deploy: Path) -> None:
         assert variables(file).keys() <= {"HOST", "PORT", *instance, *settings.SETTINGS}
 
 
-def test_systemd_understands_the_units_and_finds_them_closed(deploy: Path, tmp_path: Path) -> None:
+def test_systemd_accepts_the_units_and_their_security_settings(
+    deploy: Path, tmp_path: Path
+) -> None:
     if not shutil.which("systemd-analyze"):
         pytest.skip("the units are checked with systemd-analyze: apt-get install systemd")
     for file in (path for path in (deploy / "systemd").rglob("*") if path.is_file()):
         copy = tmp_path / file.relative_to(deploy / "systemd")
         copy.parent.mkdir(exist_ok=True)
-        # The programs are not installed here; `true` stands for them.
+        # The programs are not installed on this machine; `true` replaces them.
         copy.write_text(re.sub(r"/opt/embedded-etl/\S+", "/bin/true", file.read_text()))
     location = tmp_path / "embedded-etl-location@.service"
     units = [str(unit) for unit in tmp_path.glob("*.service") if unit != location]
@@ -133,28 +134,28 @@ def test_systemd_understands_the_units_and_finds_them_closed(deploy: Path, tmp_p
         assert (checked.returncode, checked.stderr) == (0, ""), checked.stdout
 
 
-def test_docker_compose_understands_the_containers(deploy: Path) -> None:
+def test_docker_compose_accepts_the_containers(deploy: Path) -> None:
     for command in (["docker", "compose"], ["docker-compose"]):
-        there = (
+        is_installed = (
             shutil.which(command[0])
             and not subprocess.run(
                 [*command, "version"], capture_output=True, check=False
             ).returncode
         )
-        if there:
+        if is_installed:
             break
     else:
-        pytest.skip("docker compose is not here: apt-get install docker-compose")
+        pytest.skip("docker compose is not installed: apt-get install docker-compose")
     options = ["-f", str(deploy / "compose.yaml"), "config"]
-    nothing = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    minimal = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
     refused = subprocess.run(
-        [*command, *options], env=nothing, capture_output=True, text=True, check=False
+        [*command, *options], env=minimal, capture_output=True, text=True, check=False
     )
     assert refused.returncode != 0
     assert "POSTGRES_PASSWORD" in refused.stderr
     read = subprocess.run(
         [*command, *options],
-        env={**nothing, "POSTGRES_PASSWORD": "secret"},
+        env={**minimal, "POSTGRES_PASSWORD": "secret"},
         capture_output=True,
         text=True,
         check=True,
@@ -167,7 +168,7 @@ def test_docker_compose_understands_the_containers(deploy: Path) -> None:
             assert service["environment"]["DAGSTER_POSTGRES_URL"] == address
             assert service["read_only"] is True
             assert service["cap_drop"] == ["ALL"]
-        # A key is known to the location that needs it alone.
+        # Only the location that needs a key has it.
         assert ("NASA_API_KEY" in service["environment"]) == (name == "api_etl")
 
 
@@ -180,7 +181,7 @@ def test_what_an_image_installs_is_in_the_lock(root: Path, location: str, tmp_pa
         if "uv sync" in line and ("$LOCATION" in line) == bool(location)
     ]
     command = installs.replace("uv sync", f"{os.environ['UV']} sync --dry-run")  # uv run sets it
-    asked = subprocess.run(
+    done = subprocess.run(
         ["sh", "-c", command],
         cwd=root,
         env={**os.environ, "LOCATION": location, "UV_PROJECT_ENVIRONMENT": str(tmp_path / "none")},
@@ -188,8 +189,8 @@ def test_what_an_image_installs_is_in_the_lock(root: Path, location: str, tmp_pa
         text=True,
         check=False,
     )
-    assert asked.returncode == 0, asked.stderr
-    installed = set(re.findall(r"^ \+ ([\w-]+)==|^ \+ ([\w-]+) @", asked.stderr, re.MULTILINE))
+    assert done.returncode == 0, done.stderr
+    installed = set(re.findall(r"^ \+ ([\w-]+)==|^ \+ ([\w-]+) @", done.stderr, re.MULTILINE))
     names = {first or second for first, second in installed}
     members = {name.replace("_", "-") for name in code_locations()}
     assert names & members == ({location.replace("_", "-")} if location else set())
@@ -198,32 +199,28 @@ def test_what_an_image_installs_is_in_the_lock(root: Path, location: str, tmp_pa
     assert not {"pytest", "mypy", "ruff"} & names
 
 
-class UnitProcess(DevServer):
+class UnitProcess(Webserver):
     """A unit's own command, with this environment's programs and a free port."""
 
     def __init__(
         self, unit: Path, folder: Path, settings: dict[str, str], *options: str, name: str = ""
     ) -> None:
-        super().__init__([], folder, settings, folder / f"{unit.stem}.log")
+        super().__init__(folder, settings, folder / f"{unit.stem}.log")
         (command,) = commands(unit)
         command = re.sub(r"/opt/embedded-etl/\S+/bin", str(PROGRAMS), command)
         command = re.sub(r"-h \S+ -p \S+", f"-h 127.0.0.1 -p {self.port}", command)
         command = command.replace("/etc/embedded-etl", str(folder)).replace("%i", name)
-        self.command = [*command.split(), *options]
-
-    def __exit__(self, *error: object) -> None:
-        with suppress(ProcessLookupError):  # it is dead, and nothing that it started is left
-            super().__exit__(*error)
+        self.command = [python(), *command.split(), *options]
 
 
 @pytest.fixture
 def start(
     deploy: Path, server_environment: dict[str, str], tmp_path: Path
 ) -> Iterator[Callable[..., UnitProcess]]:
-    """Starts a unit, with more options; a webserver once its location has been loaded."""
+    """Start a unit, with more options; for the webserver wait until its location is loaded."""
     with ExitStack() as servers:
 
-        def started(unit: str, *options: str, name: str = "") -> UnitProcess:
+        def start_unit(unit: str, *options: str, name: str = "") -> UnitProcess:
             file = deploy / "systemd" / f"embedded-etl-{unit}.service"
             server = UnitProcess(file, tmp_path, server_environment, *options, name=name)
             servers.enter_context(server)
@@ -231,12 +228,12 @@ def start(
                 server.wait_for(lambda: server.loaded_locations() == {"simple_etl"})
             return server
 
-        yield started
+        yield start_unit
 
 
 @pytest.fixture
 def location(start: Callable[..., UnitProcess], tmp_path: Path) -> UnitProcess:
-    """A location's server, which the workspace file of the units lists."""
+    """The server of a location, with a workspace file that lists it."""
     server = start("location@", name="simple_etl")
     entry = {"host": "127.0.0.1", "port": server.port, "location_name": "simple_etl"}
     workspace = yaml.safe_dump({"load_from": [{"grpc_server": entry}]})
@@ -244,26 +241,17 @@ def location(start: Callable[..., UnitProcess], tmp_path: Path) -> UnitProcess:
     return server
 
 
-def launch(address: str, **options: Any) -> dict[str, Any]:
-    """Asks a webserver to launch simple_etl's assets, and returns its answer."""
-    selector = {
-        "repositoryLocationName": "simple_etl",
-        "repositoryName": "__repository__",
-        "pipelineName": "__ASSET_JOB",
-    }
-    asked = {"query": LAUNCH, "variables": {"parameters": {"selector": selector}}}
-    answer = requests.post(f"{address}/graphql", json=asked, timeout=60, **options)
-    answer.raise_for_status()
-    launched: dict[str, Any] = answer.json()["data"]["launchRun"]
-    return launched
+def launch_through_proxy(address: str, **options: Any) -> str:
+    """Launch simple_etl's assets with the options of `requests` and return the run's id."""
+    transport = RequestsHTTPTransport(f"{address}/graphql", use_json=True, timeout=60, **options)
+    client = DagsterGraphQLClient("127.0.0.1", transport=transport)
+    return client.submit_job_execution("__ASSET_JOB", "simple_etl", "__repository__")
 
 
 @contextmanager
 def proxy(deploy: Path, folder: Path, upstream: int, name: str, password: str) -> Iterator[int]:
-    """Runs nginx with the shipped site, a certificate and a user of the test's own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    """Run nginx with the shipped site, and a certificate and a user for this test."""
+    port = free_port()
     openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     files = ["-keyout", str(folder / "key"), "-out", str(folder / "certificate")]
@@ -277,7 +265,7 @@ def proxy(deploy: Path, folder: Path, upstream: int, name: str, password: str) -
     )
     (folder / "users").write_text(f"{name}:{hashed.stdout}")
     site = (deploy / "proxy" / "nginx.conf").read_text()
-    for shipped, own in {
+    for shipped, replacement in {
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
         "http://127.0.0.1:3000": f"http://127.0.0.1:{upstream}",
         "/etc/ssl/certs/embedded-etl.pem;": f"{folder / 'certificate'};",
@@ -285,12 +273,12 @@ def proxy(deploy: Path, folder: Path, upstream: int, name: str, password: str) -
         "/etc/nginx/embedded-etl.htpasswd;": f"{folder / 'users'};",
     }.items():
         assert site.count(shipped) == 1, shipped
-        site = site.replace(shipped, own)
+        site = site.replace(shipped, replacement)
     temporary = "".join(
         f"{kind}_temp_path {folder / kind};\n"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    user = "user root;" if os.geteuid() == 0 else ""  # whose the test's folder is
+    user = "user root;" if os.geteuid() == 0 else ""  # the owner of the test's folder
     (folder / "nginx.conf").write_text(
         f"{user} daemon off; pid {folder / 'nginx.pid'}; events {{}}\n"
         f"http {{ access_log off;\n{temporary}{site} }}\n"
@@ -306,7 +294,7 @@ def proxy(deploy: Path, folder: Path, upstream: int, name: str, password: str) -
         running.wait(30)
 
 
-def test_the_proxy_lets_nobody_in_without_a_password_and_everything_through_with_one(
+def test_the_proxy_requires_a_password_and_passes_pages_queries_and_websockets(
     deploy: Path, location: UnitProcess, start: Callable[..., UnitProcess], tmp_path: Path
 ) -> None:
     if not shutil.which("nginx"):
@@ -314,21 +302,21 @@ def test_the_proxy_lets_nobody_in_without_a_password_and_everything_through_with
     server = start("webserver")
     with proxy(deploy, tmp_path, server.port, "ada", "a long password") as port:
         address, trusted = f"https://127.0.0.1:{port}", str(tmp_path / "certificate")
-        known: dict[str, Any] = {"auth": ("ada", "a long password"), "verify": trusted}
+        login: dict[str, Any] = {"auth": ("ada", "a long password"), "verify": trusted}
 
         def page(**options: Any) -> requests.Response:
             return requests.get(address, timeout=60, **options)
 
         assert server.wait_for(lambda: page(verify=trusted).status_code) == 401
         assert page(verify=trusted, auth=("ada", "a guess")).status_code == 401
-        assert page(**known).status_code == 200
-        assert page(**known).text.startswith("<!DOCTYPE html>")
-        with pytest.raises(requests.HTTPError, match="401"):
-            launch(address, verify=trusted)
-        assert launch(address, **known)["__typename"] == "LaunchRunSuccess"
+        assert page(**login).status_code == 200
+        assert page(**login).text.startswith("<!DOCTYPE html>")
+        with pytest.raises(DagsterGraphQLClientError, match="401"):
+            launch_through_proxy(address, verify=trusted)
+        assert launch_through_proxy(address, **login)
 
         # The UI watches runs over a websocket.
-        login = {"Authorization": f"Basic {b64encode(b'ada:a long password').decode()}"}
+        header = {"Authorization": f"Basic {b64encode(b'ada:a long password').decode()}"}
         watch = partial(
             connect,
             f"wss://127.0.0.1:{port}/graphql",
@@ -337,36 +325,36 @@ def test_the_proxy_lets_nobody_in_without_a_password_and_everything_through_with
         )
         with pytest.raises(InvalidStatus, match="401"):
             watch()
-        with watch(additional_headers=login) as opened:
+        with watch(additional_headers=header) as opened:
             opened.send(json.dumps({"type": "connection_init"}))
             assert json.loads(opened.recv(timeout=60))["type"] == "connection_ack"
 
 
-def test_a_read_only_webserver_shows_all_and_launches_nothing(
+def test_a_read_only_webserver_launches_no_run(
     location: UnitProcess, start: Callable[..., UnitProcess]
 ) -> None:
     server = start("webserver", "--read-only")
-    answer = launch(f"http://127.0.0.1:{server.port}")
-    assert answer["__typename"] == "UnauthorizedError"
+    with pytest.raises(DagsterGraphQLClientError, match="UnauthorizedError"):
+        server.api.launch("simple_etl")
 
 
-def test_a_run_goes_on_while_its_location_is_started_anew(
+def test_a_run_goes_on_while_its_location_restarts(
     deploy: Path,
     location: UnitProcess,
     start: Callable[..., UnitProcess],
     server_environment: dict[str, str],
 ) -> None:
     unit = (deploy / "systemd" / "embedded-etl-location@.service").read_text()
-    assert "\nKillMode=process\n" in unit  # systemd then kills the server, and not its runs
+    assert "\nKillMode=process\n" in unit  # systemd kills the server, not its runs
     server = start("webserver")
     start("daemon")
-    with duckdb.connect(server_environment["WAREHOUSE_PATH"]):  # which the run waits for
-        run = launch(f"http://127.0.0.1:{server.port}")["run"]["runId"]
+    with duckdb.connect(server_environment["WAREHOUSE_PATH"]):  # the run waits for this lock
+        run = server.api.launch("simple_etl")
         waiting = f"""SELECT 1 FROM event_logs
             WHERE run_id = '{run}' AND event LIKE '%Waiting for the warehouse%'"""
-        server.wait_for(lambda: rows(server_environment, waiting))
+        server.wait_for(lambda: query_postgres(server_environment, waiting))
         location.process.kill()
         location.process.wait()
-        again = start("location@", "-p", str(location.port), name="simple_etl")
-    assert ended(server, run) == "SUCCESS"
-    assert again.process.poll() is None
+        restarted = start("location@", "-p", str(location.port), name="simple_etl")
+    assert server.final_status(run) == "SUCCESS"
+    assert restarted.process.poll() is None

@@ -1,4 +1,4 @@
-"""The locations load into any warehouse, by the environment alone."""
+"""The locations load into any warehouse; only the environment decides which."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ FILE = "2018-01-22.csv"
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty bucket of a real S3 server, which dlt's variables lead to."""
+    """The URL of an empty bucket on an S3 server, with dlt's variables set for it."""
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -48,7 +48,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def anywhere(
     request: pytest.FixtureRequest, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """Each warehouse in turn; returns its type."""
+    """Set up each warehouse, one test run for each, and return its type."""
     if request.param == "postgres":
         request.getfixturevalue("postgres_warehouse")
     if request.param in ("files", "bucket"):
@@ -109,7 +109,7 @@ def test_every_kind_of_asset_lands_exactly_and_again(
             "SELECT close_approach_date::VARCHAR, objects FROM nasa_neo.daily_summary"
         )
         assert (day, objects) == (DAY, expected)
-    # A file that changed, and a day that is empty now, leave nothing of what was there.
+    # A changed file and a day that is now empty replace all old rows.
     (drop / FILE).write_text("\n".join(bundled.splitlines()[:3]) + "\n")
     neows_server.days[DAY] = []
     assert run("csv_etl", files, instance, "2018-01-22").success
@@ -120,7 +120,7 @@ def test_every_kind_of_asset_lands_exactly_and_again(
     assert anywhere in ("duckdb", "postgres", "filesystem")
 
 
-def test_checks_look_into_any_warehouse(
+def test_checks_read_any_warehouse(
     anywhere: str,
     neows_server: NeowsServer,
     instance: dg.DagsterInstance,
@@ -148,8 +148,8 @@ def test_checks_look_into_any_warehouse(
         "no_unmapped_fields",
     }
     assert found["no_unmapped_fields"].description == f"news, since {DAY}"
-    passing = run("api_etl", ["nasa_neo/sentry_objects"], instance, DAY)
-    assert passing.success, anywhere
+    sentry = run("api_etl", ["nasa_neo/sentry_objects"], instance, DAY)
+    assert sentry.success, anywhere
 
 
 def test_a_row_s_parameter_is_a_value_and_never_sql(
@@ -157,13 +157,13 @@ def test_a_row_s_parameter_is_a_value_and_never_sql(
 ) -> None:
     assert neows_server
     assert run("simple_etl", ["simple/load_dict"], instance).success
-    odd = "x' OR '1'='1 \\ ? %s $1 {}"
-    sql = "SELECT ? AS odd, count(*) AS n FROM simple.load_dict WHERE name = ? OR name IN (SELECT unnest(?))"
-    assert warehouse.query(sql, [odd, odd, ["Bob"]]) == [{"odd": odd, "n": 1}], anywhere
-    assert warehouse.query(sql, [odd, odd, []]) == [{"odd": odd, "n": 0}]
+    text = "x' OR '1'='1 \\ ? %s $1 {}"
+    sql = "SELECT ? AS text, count(*) AS n FROM simple.load_dict WHERE name = ? OR name IN (SELECT unnest(?))"
+    assert warehouse.query(sql, [text, text, ["Bob"]]) == [{"text": text, "n": 1}], anywhere
+    assert warehouse.query(sql, [text, text, []]) == [{"text": text, "n": 0}]
 
 
-def test_what_is_no_query_changes_nothing_and_says_so(
+def test_a_statement_that_is_not_a_query_changes_nothing_and_raises(
     anywhere: str, instance: dg.DagsterInstance
 ) -> None:
     assert run("simple_etl", ["simple/load_dict"], instance).success

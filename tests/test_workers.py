@@ -1,7 +1,7 @@
-"""Steps on several machines: they spread over the workers, and outlive whichever of them is killed.
+"""Steps on several machines: they use all workers, and survive the kill of any worker.
 
-Each worker here is a process group of its own, which shares with the others what machines would share:
-Redis, Dagster's database and the warehouse.
+Each worker is a separate process group. The workers share Redis, Dagster's database and the warehouse,
+as machines do.
 """
 
 import contextlib
@@ -9,50 +9,50 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import pytest
 
-from deployment import rows
-from held_steps import ROWS
-from redis_server import RedisServer
 from shared.cli.locations import code_locations
 from shared.settings import SETTINGS
 from shared.testing.postgres_server import PostgresServer
+from support.paused_steps import ROWS
+from support.processes import python, wait_for
+from support.redis_server import RedisServer
+from support.servers import query_postgres
 
 T = TypeVar("T")
 
-NUMBERS = "key:letters/numbers"
+NUMBERS = "key:parts/numbers"
 
 STOCK = "dagster_celery.app"
-"""The workers of dagster-celery as it is, without this project's settings."""
+"""The application of dagster-celery, without this project's settings."""
 
 VISIBILITY_TIMEOUT = float(SETTINGS["WORKERS_MAX_STEP_SECONDS"].default) + 60
 
 
-def landed(environment: Mapping[str, str]) -> list[tuple[Any, ...]]:
-    """Reads the warehouse, as a stranger does: each letter, its rows, and how many differ."""
+def count_rows(environment: Mapping[str, str]) -> list[tuple[Any, ...]]:
+    """Read with psycopg2 alone: each part, its number of rows, and of distinct rows."""
     sql = (
-        "SELECT letter, count(*), count(DISTINCT number) FROM letters.numbers "
-        "GROUP BY letter ORDER BY letter"
+        "SELECT part, count(*), count(DISTINCT number) FROM parts.numbers "
+        "GROUP BY part ORDER BY part"
     )
-    return rows(environment, sql, of="DESTINATION__WAREHOUSE__CREDENTIALS")
+    return query_postgres(environment, sql, "DESTINATION__WAREHOUSE__CREDENTIALS")
 
 
 class Machines:
-    """Workers that share a Redis, and the steps that the test holds."""
+    """Workers that share a Redis, and the steps that the test pauses."""
 
     def __init__(self, environment: dict[str, str], redis: RedisServer, folder: Path) -> None:
         self.redis, self.folder, self.log = redis, folder, folder / "log"
-        self.hold = folder / "hold"
-        self.hold.mkdir()
+        self.pauses = folder / "pauses"
+        self.pauses.mkdir()
         self.environment = {
             **environment,
             "WORKERS_REDIS_URL": redis.url,
-            "HOLD": str(self.hold),
+            "PAUSE_FOLDER": str(self.pauses),
             "PYTHONPATH": str(Path(__file__).parent),
         }
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -65,10 +65,10 @@ class Machines:
             self.kill(process)
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Starts a program in a process group of its own."""
+        """Start a program in a separate process group."""
         with self.log.open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", *command],
+                [python(), "-m", *command],
                 env={**self.environment, **environment},
                 cwd=self.folder,
                 stdout=log,
@@ -79,7 +79,7 @@ class Machines:
         return process
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """Kills a program and all that it started."""
+        """Kill a program and all processes that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
@@ -87,69 +87,76 @@ class Machines:
     def worker(
         self, name: str, app: str = "shared.orchestration.workers", **environment: str
     ) -> subprocess.Popen[bytes]:
-        """Starts a worker that executes one step at a time."""
+        """Start a worker that executes one step at a time."""
         if app == STOCK:
             environment |= dict.fromkeys(
                 ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"), self.redis.url
             )
         options = ["-A", app, "worker", "--concurrency", "1", "--loglevel", "INFO"]
-        return self.start("celery", *options, "--hostname", name, **environment)
+        return self.start("celery", *options, "--hostname", name, WORKER=name, **environment)
 
     def materialize(self, asset: str, *options: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Starts a run."""
-        command = ["asset", "materialize", "-m", "held_steps", "--select", asset, *options]
+        """Start a run."""
+        command = [
+            "asset",
+            "materialize",
+            "-m",
+            "support.paused_steps",
+            "--select",
+            asset,
+            *options,
+        ]
         return self.start("dagster", *command, **environment)
 
-    def wait_for(self, found: Callable[[], T], seconds: float = 300) -> T:
-        """Returns what `found` returns, once that is something."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if value := found():
-                return value
-            time.sleep(0.1)
-        raise TimeoutError(self.log.read_text()[-5000:])
+    def wait_for(self, condition: Callable[[], T], seconds: float = 300) -> T:
+        """Wait for a condition; on a timeout the error shows the end of the log."""
+        return wait_for(condition, seconds, lambda: self.log.read_text()[-5000:])
 
-    def tries(self, step: str) -> list[int]:
-        """Returns the processes that have begun a step."""
-        return [int(file.suffix[1:]) for file in self.hold.glob(f"{step}.*")]
+    def attempts(self, step: str) -> list[int]:
+        """Return the processes that have started a step."""
+        return [int(file.suffix[1:]) for file in self.pauses.glob(f"{step}.*")]
 
-    def begun(self, step: str, times: int = 1) -> list[int]:
-        """Waits until a step has begun so many times."""
-        return self.wait_for(lambda: tries if len(tries := self.tries(step)) >= times else [])
+    def wait_for_start(self, step: str, times: int = 1) -> list[int]:
+        """Wait until a step has started this many times, and return its processes."""
+        return self.wait_for(
+            lambda: processes if len(processes := self.attempts(step)) >= times else []
+        )
 
-    def worker_of(self, process: int) -> subprocess.Popen[bytes]:
-        """Returns the worker whose process has begun a step."""
-        (file,) = self.hold.glob(f"*.{process}")
-        return next(each for each in self.processes if each.pid == int(file.read_text()))
+    def worker_of(self, process: int) -> tuple[str, int]:
+        """Return the name and the process of the worker that executes a step."""
+        (file,) = self.pauses.glob(f"*.{process}")
+        name, pid = file.read_text().split()
+        return name, int(pid)
 
-    def held(self, *steps: str) -> None:
+    def pause(self, *steps: str) -> None:
         for step in steps:
-            (self.hold / step).touch()
+            (self.pauses / step).touch()
 
-    def let_go(self, step: str) -> None:
-        (self.hold / step).unlink()
+    def release(self, step: str) -> None:
+        (self.pauses / step).unlink()
 
     def statuses(self) -> list[str]:
         return [
-            status for (status,) in rows(self.environment, "SELECT status FROM runs ORDER BY id")
+            status
+            for (status,) in query_postgres(self.environment, "SELECT status FROM runs ORDER BY id")
         ]
 
     def starts(self) -> int:
-        """Returns how often a step was started, as Dagster tells it."""
+        """Return how many steps were started according to Dagster."""
         sql = "SELECT count(*) FROM event_logs WHERE dagster_event_type = 'STEP_START'"
-        return int(rows(self.environment, sql)[0][0])
+        return int(query_postgres(self.environment, sql)[0][0])
 
     def unacknowledged(self) -> int:
-        """Returns the steps that Redis keeps until their worker says that they are done."""
+        """Return the number of steps that no worker has acknowledged."""
         return int(self.redis.client.zcard("unacked_index"))
 
     def queued(self) -> int:
-        """Returns the steps that wait for a worker."""
+        """Return the number of steps that wait for a worker."""
         keys = self.redis.client.keys("dagster*")
         return sum(self.redis.client.llen(key) for key in keys)
 
-    def let_time_pass(self) -> None:
-        """Lets the visibility timeout pass for what Redis keeps, by when it was given to a worker."""
+    def expire_visibility_timeout(self) -> None:
+        """Make the visibility timeout expire: shift the times at which workers got their steps."""
         for step in self.redis.client.zrange("unacked_index", 0, -1):
             self.redis.client.zincrby("unacked_index", -VISIBILITY_TIMEOUT, str(step))
 
@@ -164,87 +171,96 @@ def machines(
         "WAREHOUSE_TYPE": "postgres",
         "DESTINATION__WAREHOUSE__CREDENTIALS": address,
     }
-    with RedisServer(tmp_path) as redis, Machines(environment, redis, tmp_path) as made:
-        yield made
+    with RedisServer(tmp_path) as redis, Machines(environment, redis, tmp_path) as started:
+        yield started
 
 
-def test_a_backfill_runs_on_several_machines_and_outlives_whatever_is_killed(
+def test_a_backfill_runs_on_several_machines_and_survives_each_kill(
     machines: Machines,
 ) -> None:
-    machines.held("a", "b")
-    workers = {machines.worker(name) for name in ("one@machine", "two@machine")}
-    backfill = ["-m", "held_steps", "-j", "numbers_job", "--partitions", "a,b,c", "--noprompt"]
+    machines.pause("a", "b")
+    workers = {name: machines.worker(name) for name in ("one@machine", "two@machine")}
+    backfill = [
+        "-m",
+        "support.paused_steps",
+        "-j",
+        "numbers_job",
+        "--partitions",
+        "a,b,c",
+        "--noprompt",
+    ]
     assert machines.start("dagster", "job", "backfill", *backfill).wait(300) == 0
-    machines.start("dagster._daemon", "run", "-m", "held_steps")
-    (first,), (second,) = machines.begun("a"), machines.begun("b")
-    assert {machines.worker_of(first), machines.worker_of(second)} == workers
+    machines.start("dagster._daemon", "run", "-m", "support.paused_steps")
+    (first,), (second,) = machines.wait_for_start("a"), machines.wait_for_start("b")
+    names = [machines.worker_of(process)[0] for process in (first, second)]
+    assert set(names) == workers.keys()
 
-    os.kill(first, signal.SIGKILL)  # a process, whose worker lives on
-    machines.begun("a", times=2)
-    machines.let_go("a")
+    os.kill(first, signal.SIGKILL)  # the process of a step; its worker goes on
+    machines.wait_for_start("a", times=2)
+    machines.release("a")
     machines.wait_for(lambda: machines.statuses().count("SUCCESS") == 2)
 
     machines.redis.kill()
     machines.wait_for(lambda: machines.log.read_text().count("Cannot connect to redis") >= 4)
     machines.redis.start()
 
-    machines.kill(machines.worker_of(second))  # a worker, with all that it executes
-    machines.let_time_pass()
-    machines.begun("b", times=2)
-    machines.let_go("b")
+    machines.kill(workers[names[1]])  # a worker with its steps
+    machines.expire_visibility_timeout()
+    machines.wait_for_start("b", times=2)
+    machines.release("b")
     machines.wait_for(lambda: machines.statuses() == ["SUCCESS"] * 3)
 
-    assert landed(machines.environment) == [(letter, ROWS, ROWS) for letter in "abc"]
+    assert count_rows(machines.environment) == [(part, ROWS, ROWS) for part in "abc"]
     assert machines.starts() == 5
     machines.wait_for(lambda: machines.unacknowledged() + machines.queued() == 0)
 
 
-def test_with_celery_s_own_settings_a_killed_machine_s_step_is_lost_and_its_run_never_ends(
+def test_with_the_default_settings_of_celery_the_step_of_a_killed_machine_is_lost(
     machines: Machines,
 ) -> None:
-    machines.held("a")
+    machines.pause("a")
     worker = machines.worker("one@machine", app=STOCK)
     lost = machines.materialize(NUMBERS, "--partition", "a")
-    machines.begun("a")
+    machines.wait_for_start("a")
     machines.kill(worker)
-    # No broker remembers it, so no worker gets it, whenever and from wherever it may come.
+    # The broker has forgotten the step, so no other worker can get it.
     assert machines.unacknowledged() + machines.queued() == 0
     machines.worker("two@machine", app=STOCK)
     assert machines.materialize(NUMBERS, "--partition", "b").wait(300) == 0
-    assert len(machines.tries("a")) == 1
+    assert len(machines.attempts("a")) == 1
     assert machines.statuses() == ["STARTED", "SUCCESS"]
     assert lost.poll() is None
 
 
-def test_a_step_that_was_done_when_its_machine_was_killed_does_not_run_again(
+def test_a_finished_step_of_a_killed_machine_does_not_run_again(
     machines: Machines,
 ) -> None:
-    machines.held("a")
+    machines.pause("a")
     worker = machines.worker("one@machine")
     run = machines.materialize(NUMBERS, "--partition", "a")
-    machines.begun("a")
-    worker.send_signal(signal.SIGSTOP)  # so that it cannot tell Redis, as the step itself does
-    machines.let_go("a")
+    (step,) = machines.wait_for_start("a")
+    os.kill(machines.worker_of(step)[1], signal.SIGSTOP)  # it cannot acknowledge the step
+    machines.release("a")
     assert run.wait(300) == 0
     machines.kill(worker)
     assert machines.unacknowledged() == 1
-    machines.let_time_pass()
+    machines.expire_visibility_timeout()
     machines.worker("two@machine")
     machines.wait_for(lambda: "Task already completed" in machines.log.read_text())
     machines.wait_for(lambda: machines.unacknowledged() + machines.queued() == 0)
     assert machines.starts() == 1
-    assert landed(machines.environment) == [("a", ROWS, ROWS)]
+    assert count_rows(machines.environment) == [("a", ROWS, ROWS)]
 
 
-def test_a_step_that_kills_its_process_is_tried_three_times(machines: Machines) -> None:
+def test_a_step_that_kills_its_process_runs_three_times(machines: Machines) -> None:
     machines.worker("one@machine")
-    assert machines.materialize("deadly").wait(300) == 1
+    assert machines.materialize("self_killing").wait(300) == 1
     assert machines.statuses() == ["FAILURE"]
-    assert len(machines.tries("deadly")) == 3
+    assert len(machines.attempts("self_killing")) == 3
     assert machines.unacknowledged() + machines.queued() == 0
 
 
-def test_a_step_is_stopped_before_redis_may_give_it_to_another(
+def test_the_time_limit_of_a_step_is_below_the_visibility_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WORKERS_REDIS_URL", "redis://127.0.0.1:1")
@@ -254,10 +270,10 @@ def test_a_step_is_stopped_before_redis_may_give_it_to_another(
     assert settings.broker_transport_options["visibility_timeout"] > settings.task_time_limit > 0
 
 
-def test_a_step_that_takes_too_long_is_stopped_and_its_run_fails(
+def test_a_step_that_exceeds_its_time_limit_is_killed_and_its_run_fails(
     machines: Machines,
 ) -> None:
-    machines.held("a")
+    machines.pause("a")
     limit = {"WORKERS_MAX_STEP_SECONDS": "2"}
     machines.worker("one@machine", **limit)
     assert machines.materialize(NUMBERS, "--partition", "a", **limit).wait(300) == 1
@@ -267,11 +283,11 @@ def test_a_step_that_takes_too_long_is_stopped_and_its_run_fails(
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("url", "expected"),
     [("", {"in_process", "without celery"}), ("redis://127.0.0.1:1", {"celery", "with celery"})],
 )
-def test_the_environment_alone_says_where_steps_are_executed(
-    process_environment: dict[str, str], address: str, told: set[str]
+def test_the_environment_decides_where_steps_run(
+    process_environment: dict[str, str], url: str, expected: set[str]
 ) -> None:
     modules = ", ".join(code_locations().values())
     script = f"""if True:
@@ -282,17 +298,19 @@ def test_the_environment_alone_says_where_steps_are_executed(
     """
     loaded = subprocess.run(
         [sys.executable, "-c", script],
-        env={**process_environment, "WORKERS_REDIS_URL": address},
+        env={**process_environment, "WORKERS_REDIS_URL": url},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert set(loaded.stdout.splitlines()) == told
+    assert set(loaded.stdout.splitlines()) == expected
 
 
-def test_a_worker_without_an_address_says_so(process_environment: dict[str, str]) -> None:
+def test_a_worker_without_a_redis_url_names_the_variable(
+    process_environment: dict[str, str],
+) -> None:
     worker = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "shared.orchestration.workers", "worker"],
+        [python(), "-m", "celery", "-A", "shared.orchestration.workers", "worker"],
         env={**process_environment, "WORKERS_REDIS_URL": ""},
         capture_output=True,
         text=True,

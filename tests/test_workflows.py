@@ -79,6 +79,16 @@ def test_the_laptop_path_runs_on_macos_and_on_the_oldest_and_newest_python(
     assert commands == ["make run", "make test"]
 
 
+def test_ci_runs_the_same_make_targets_as_the_script_for_a_clean_clone(
+    root: Path, workflows: dict[str, dict[str, Any]]
+) -> None:
+    targets = re.findall(r"^make (\S+)$", (root / ".ci" / "run").read_text(), re.MULTILINE)
+    assert targets == ["lint", "test", "test-all"]
+    for target in targets:
+        job = workflows["ci.yml"]["jobs"][target]
+        assert f"make {target}" in [step.get("run") for step in job["steps"]]
+
+
 def test_the_newest_versions_may_fail_and_are_in_the_summary(
     workflows: dict[str, dict[str, Any]],
 ) -> None:

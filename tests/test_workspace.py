@@ -15,6 +15,7 @@ import yaml
 
 from shared import settings
 from shared.cli.locations import code_locations, interpreters
+from support.processes import python
 
 LOCATIONS = tuple(name for name in code_locations() if name not in interpreters())
 
@@ -84,7 +85,7 @@ def test_loading_a_location_touches_no_network_no_disk_and_no_secret(
     script.write_text(IMPORT_WATCHED.replace("%s", location))
     before = sorted(tmp_path.rglob("*"))
     loaded = subprocess.run(
-        # -B: bytecode that Python keeps of what it imports is no doing of the location's.
+        # -B: the location is not responsible for the bytecode that Python writes.
         [sys.executable, "-B", str(script)],
         cwd=tmp_path,
         capture_output=True,
@@ -112,7 +113,7 @@ def test_asset_keys_and_pipeline_names_are_unique_over_the_workspace() -> None:
 
 
 @pytest.mark.parametrize("location", LOCATIONS)
-def test_every_table_says_what_it_is_whose_and_when_it_is_late_and_is_checked(
+def test_every_table_has_a_description_an_owner_a_freshness_policy_and_a_check(
     location: str,
 ) -> None:
     defs = definitions(location)
@@ -133,16 +134,16 @@ def test_every_table_says_what_it_is_whose_and_when_it_is_late_and_is_checked(
 
 
 @pytest.mark.parametrize("location", LOCATIONS)
-def test_what_runs_by_itself_is_described_and_off_until_somebody_switches_it_on(
+def test_each_schedule_sensor_and_job_has_a_description_and_is_off_by_default(
     location: str,
 ) -> None:
     repository = definitions(location).get_repository_def()
     automation: list[Any] = [*repository.schedule_defs, *repository.sensor_defs]
     jobs: list[Any] = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
     assert automation
-    for each in (*automation, *jobs):
-        assert each.description, each.name
-    assert {each.default_status.value for each in automation} == {"STOPPED"}
+    for item in (*automation, *jobs):
+        assert item.description, item.name
+    assert {item.default_status.value for item in automation} == {"STOPPED"}
 
 
 def test_definitions_stay_short(root: Path) -> None:
@@ -157,7 +158,7 @@ def test_every_location_runs_its_steps_in_the_run_s_process(location: str) -> No
 
 
 def validate(workspace: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dagster", "definitions", "validate", "-w", str(workspace)]
+    command = [python(), "-m", "dagster", "definitions", "validate", "-w", str(workspace)]
     return subprocess.run(
         command,
         cwd=workspace.parent,
@@ -188,12 +189,12 @@ def test_a_location_that_raises_at_import_leaves_the_others_working(
     workspace["load_from"][1]["python_module"]["working_directory"] = str(broken.parent)
     (tmp_path / "workspace.yaml").write_text(yaml.safe_dump(workspace))
     done = validate(tmp_path / "workspace.yaml", process_environment)
-    told = done.stderr + done.stdout
+    output = done.stderr + done.stdout
     assert done.returncode != 0
-    assert "a bug of the csv team" in told
-    assert "Validation successful for code location simple_etl" in told
-    assert "Validation successful for code location api_etl" in told
-    assert "Validation successful for code location csv_etl" not in told
+    assert "a bug of the csv team" in output
+    assert "Validation successful for code location simple_etl" in output
+    assert "Validation successful for code location api_etl" in output
+    assert "Validation successful for code location csv_etl" not in output
 
 
 def test_env_example_lists_every_variable_with_its_working_default(root: Path) -> None:

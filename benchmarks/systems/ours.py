@@ -59,7 +59,7 @@ from dlt.extract import DltSource
 from shared import warehouse
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
-from shared.sources.csv.source import CsvFormat, csv_source
+from shared.sources.csv import CsvFormat, csv_source
 
 ITEMS = CsvFormat(
     columns={

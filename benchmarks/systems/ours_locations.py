@@ -35,7 +35,7 @@ with (
     assert len(entries) == int(many), entries.keys()
     assert not failed, failed
     seconds = time.perf_counter() - began
-    # Of what processes share, each is told its part.
+    # The proportional set size counts shared memory once.
     mine = psutil.Process()
     memory = sum(each.memory_full_info().pss for each in mine.children(recursive=True))
 with duckdb.connect(str(Path(folder) / "warehouse.duckdb")) as connection:

@@ -35,7 +35,7 @@ os.environ["WAREHOUSE_PATH"] = str(Path(folder) / "warehouse.duckdb")
 
 
 from shared import warehouse
-from shared.sources.neows.source import neows
+from shared.sources.neows import neows
 
 with subprocess.Popen(
     [sys.executable, "-c", SERVER, feeds], stdout=subprocess.PIPE, text=True

@@ -1,6 +1,6 @@
-"""This workspace: several processes at once, each with a file of its own, into one table.
+"""This workspace: concurrent processes load one file each into the same table.
 
-With `postgres` into a server. The processes are forked once everything is imported.
+With `postgres` the warehouse is a server. The processes are forked after the imports.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 
 from shared import warehouse
-from shared.sources.csv.source import CsvFormat, csv_source
+from shared.sources.csv import CsvFormat, csv_source
 
 ROWS_EACH = 125_000
 
@@ -62,8 +62,8 @@ for writer in range(writers):
 failed = sum(os.waitpid(child, 0)[1] != 0 for child in children)
 took = time.perf_counter() - began
 (row,) = warehouse.query("SELECT count(*) AS n FROM bench.items")
-told = {"seconds": took, "rows": row["n"], "rows_a_second": row["n"] / took, "failed": failed}
-print(json.dumps(told))
+result = {"seconds": took, "rows": row["n"], "rows_a_second": row["n"] / took, "failed": failed}
+print(json.dumps(result))
 started.close()
 if failed:
     sys.exit(f"{failed} of {writers} writers failed")

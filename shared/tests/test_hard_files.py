@@ -1,4 +1,4 @@
-"""Files as the world writes them: each arrives right or is refused; none is silently wrong."""
+"""Files with unusual content load unchanged or are rejected; none loads with wrong values."""
 
 import bz2
 import csv
@@ -20,15 +20,16 @@ from dlt.common.schema.typing import TColumnSchema
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.sources.csv.source import (
+from shared.sources.csv import (
     CsvFormat,
     DropFolder,
     InvalidFileError,
-    _open,
-    _split,
     csv_source,
     validate_file,
 )
+from shared.sources.csv.file import open_csv
+from shared.sources.csv.pushdown import strict_select_sql
+from shared.sources.csv.rows import iter_rows
 
 COLUMNS: dict[str, TColumnSchema] = {
     "code": {"data_type": "text"},
@@ -56,7 +57,7 @@ def zstd(text: str) -> bytes:
     return bytes(target.getvalue())
 
 
-RIGHT: dict[str, tuple[bytes, list[tuple[str | None, str | None, str | None]]]] = {
+VALID: dict[str, tuple[bytes, list[tuple[str | None, str | None, str | None]]]] = {
     "plain": (GOOD.encode(), [ROW]),
     "BOM": (b"\xef\xbb\xbf" + GOOD.encode(), [ROW]),
     "CRLF": (GOOD.replace("\n", "\r\n").encode(), [ROW]),
@@ -93,7 +94,7 @@ RIGHT: dict[str, tuple[bytes, list[tuple[str | None, str | None, str | None]]]] 
     "apostrophes": ((HEADER + "it's 'x',1,1.5\n").encode(), [("it's 'x'", "1", "1.50")]),
 }
 
-REFUSED: dict[str, bytes] = {
+INVALID: dict[str, bytes] = {
     "UTF-16 without BOM": GOOD.encode("utf-16-le"),
     "Latin-1": (HEADER + "é,1,1.5\n").encode("latin-1"),
     "Shift-JIS": (HEADER + "日本,1,1.5\n").encode("shift-jis"),
@@ -155,7 +156,7 @@ REFUSED: dict[str, bytes] = {
         ("bool", "maybe", False),
     ],
 )
-def test_a_value_that_a_type_would_change_does_not_fit(
+def test_a_value_that_its_type_would_change_does_not_fit(
     tmp_path: Path, data_type: Any, value: str, fits: bool
 ) -> None:
     (tmp_path / "x.csv").write_text(f"v\n{value}\n")
@@ -163,7 +164,7 @@ def test_a_value_that_a_type_would_change_does_not_fit(
     assert (problems == []) is fits
 
 
-def test_a_column_that_says_nothing_of_missing_values_loads(tmp_path: Path) -> None:
+def test_a_column_without_a_nullable_hint_loads(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(GOOD.encode())
     pipeline = dlt.pipeline(
         "hard_files",
@@ -173,8 +174,8 @@ def test_a_column_that_says_nothing_of_missing_values_loads(tmp_path: Path) -> N
     )
     pipeline.run(csv_source(["x.csv"], "rows", FORMAT))
     with pipeline.sql_client() as client:
-        found = client.execute_sql("SELECT code, n, price::VARCHAR FROM rows")
-    assert found == [("a", 1, "1.50")]
+        loaded_rows = client.execute_sql("SELECT code, n, price::VARCHAR FROM rows")
+    assert loaded_rows == [("a", 1, "1.50")]
 
 
 @pytest.fixture(autouse=True)
@@ -191,52 +192,52 @@ def load(folder: Path, content: bytes) -> list[tuple[str | None, ...]]:
     ]
 
 
-@pytest.mark.parametrize("kind", RIGHT)
-def test_it_arrives_as_written(tmp_path: Path, kind: str) -> None:
-    content, rows = RIGHT[kind]
+@pytest.mark.parametrize("kind", VALID)
+def test_a_valid_file_loads_unchanged(tmp_path: Path, kind: str) -> None:
+    content, rows = VALID[kind]
     assert load(tmp_path, content) == rows
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-def test_it_is_refused_with_the_file_s_name_and_a_reason(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", INVALID)
+def test_an_invalid_file_is_rejected_with_its_name_and_a_reason(tmp_path: Path, kind: str) -> None:
     with pytest.raises(Exception, match=r"x\.csv"):
-        load(tmp_path, REFUSED[kind])
+        load(tmp_path, INVALID[kind])
     (first, *_) = validate_file("x.csv", FORMAT)
     assert first.startswith("x.csv")
     assert len(first) < 1_000
 
 
-# Pushed down: the warehouse reads the file itself.
+# With pushdown: the warehouse reads the file itself.
 
 
-def pushed_down(folder: Path, content: bytes, csv_format: CsvFormat) -> list[Any] | None:
-    """Returns the rows as the warehouse reads them; None where it does not take the file."""
+def read_by_pushdown(folder: Path, content: bytes, csv_format: CsvFormat) -> list[Any] | None:
+    """Return the rows as the warehouse reads them; None where it does not accept the file."""
     (folder / "x.csv").write_bytes(content)
     try:
-        with _open(DropFolder(str(folder)), "x.csv", csv_format) as file:
-            if file.encoding != "utf-8-sig" or not file.begins_with_a_record():
+        with open_csv(DropFolder(str(folder)), "x.csv", csv_format) as file:
+            if file.encoding != "utf-8-sig" or not file.starts_with_row():
                 return None
             names = ", ".join(f'"{name}"' for name in csv_format.columns)
             return file.connection.execute(
-                f"SELECT {names} FROM ({file.select_or_fail()})"
+                f"SELECT {names} FROM ({strict_select_sql(file)})"
             ).fetchall()
     except (InvalidFileError, duckdb.Error):
         return None
 
 
-@pytest.mark.parametrize("kind", RIGHT)
-def test_pushed_down_it_arrives_as_written_or_goes_the_other_way(tmp_path: Path, kind: str) -> None:
-    content, rows = RIGHT[kind]
-    found = pushed_down(tmp_path, content, FORMAT)
-    other_way = kind in ("mixed line breaks", "UTF-16", "UTF-32")
-    assert (found is None) is other_way
-    for row in found or []:
+@pytest.mark.parametrize("kind", VALID)
+def test_pushdown_loads_a_valid_file_unchanged_or_is_not_used(tmp_path: Path, kind: str) -> None:
+    content, rows = VALID[kind]
+    loaded_rows = read_by_pushdown(tmp_path, content, FORMAT)
+    without_pushdown = kind in ("mixed line breaks", "UTF-16", "UTF-32")
+    assert (loaded_rows is None) is without_pushdown
+    for row in loaded_rows or []:
         assert tuple(None if value is None else str(value) for value in row) in rows
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-def test_pushed_down_it_is_refused_as_well(tmp_path: Path, kind: str) -> None:
-    assert pushed_down(tmp_path, REFUSED[kind], FORMAT) is None
+@pytest.mark.parametrize("kind", INVALID)
+def test_pushdown_rejects_an_invalid_file_too(tmp_path: Path, kind: str) -> None:
+    assert read_by_pushdown(tmp_path, INVALID[kind], FORMAT) is None
 
 
 @pytest.mark.parametrize(
@@ -250,20 +251,22 @@ def test_pushed_down_it_is_refused_as_well(tmp_path: Path, kind: str) -> None:
         ("timestamp", ["2020-01-01", "2020-01-01 12:00:00.123456", "2020-01-01 12:00:00+02:00", "epoch", "infinity", "2020-01-01T00:00Z", ""]),
     ],
 )  # fmt: skip
-def test_both_ways_read_a_value_alike(tmp_path: Path, data_type: Any, values: list[str]) -> None:
+def test_pushdown_and_row_by_row_reading_give_the_same_value(
+    tmp_path: Path, data_type: Any, values: list[str]
+) -> None:
     hints: TColumnSchema = {"data_type": data_type, "precision": 18, "scale": 2}
     csv_format = CsvFormat({"v": hints, "w": {"data_type": "text"}})
-    taken = 0
+    accepted = 0
     for value in values:
         content = f"v,w\n{value},x\n".encode()
-        exact = read_record_by_record(tmp_path, content, csv_format)
-        fast = pushed_down(tmp_path, content, csv_format)
+        exact = read_row_by_row(tmp_path, content, csv_format)
+        fast = read_by_pushdown(tmp_path, content, csv_format)
         assert fast in (exact, None), value
-        taken += fast is not None
-    assert taken > 1
+        accepted += fast is not None
+    assert accepted > 1
 
 
-def read_record_by_record(folder: Path, content: bytes, csv_format: CsvFormat) -> list[Any] | None:
+def read_row_by_row(folder: Path, content: bytes, csv_format: CsvFormat) -> list[Any] | None:
     (folder / "x.csv").write_bytes(content)
     if validate_file("x.csv", csv_format):
         return None
@@ -276,7 +279,7 @@ def read_record_by_record(folder: Path, content: bytes, csv_format: CsvFormat) -
 
 
 def in_utc(value: Any) -> Any:
-    """Returns a value as dlt loads it: a moment without a zone is in UTC."""
+    """Return a value as dlt loads it: a timestamp without a zone is in UTC."""
     if isinstance(value, datetime) and value.tzinfo is None:
         return value.replace(tzinfo=UTC)
     return value
@@ -300,25 +303,27 @@ def compressed(folder: Path, kind: str, content: bytes) -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", COMPRESSED)
-def test_a_compressed_file_arrives_as_written(tmp_path: Path, kind: str) -> None:
+def test_a_compressed_file_loads_unchanged(tmp_path: Path, kind: str) -> None:
     assert len(compressed(tmp_path, kind, COMPRESSED[kind](MANY))) == 30_000
 
 
 @pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
-def test_a_file_compressed_in_pieces_arrives_whole(tmp_path: Path, kind: str) -> None:
+def test_a_file_compressed_in_two_streams_loads_completely(tmp_path: Path, kind: str) -> None:
     pieces = COMPRESSED[kind](MANY[:100_001]) + COMPRESSED[kind](MANY[100_001:])
     assert len(compressed(tmp_path, kind, pieces)) == 30_000
 
 
 @pytest.mark.parametrize("kind", COMPRESSED)
-@pytest.mark.parametrize("left", [0.0, 0.5, 0.95])
-def test_a_compressed_file_that_is_cut_is_refused(tmp_path: Path, kind: str, left: float) -> None:
+@pytest.mark.parametrize("kept_share", [0.0, 0.5, 0.95])
+def test_a_truncated_compressed_file_is_rejected(
+    tmp_path: Path, kind: str, kept_share: float
+) -> None:
     whole = COMPRESSED[kind]("".join(f"{n},{n},{n}\n" for n in range(30_000)))
-    with pytest.raises(Exception, match=rf"x\.csv\.{kind} (cannot be uncompressed|is empty)"):
-        compressed(tmp_path, kind, whole[: int(len(whole) * left)])
+    with pytest.raises(Exception, match=rf"x\.csv\.{kind} (cannot be decompressed|is empty)"):
+        compressed(tmp_path, kind, whole[: int(len(whole) * kept_share)])
 
 
-def test_an_archive_of_two_files_is_refused(tmp_path: Path) -> None:
+def test_an_archive_of_two_files_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"x\.csv\.zip .* has 2 files"):
         compressed(tmp_path, "zip", zipped(GOOD, GOOD))
 
@@ -333,14 +338,16 @@ def test_an_archive_of_two_files_is_refused(tmp_path: Path) -> None:
         ("gb18030", "日😀"),
     ],
 )
-def test_a_declared_encoding_arrives_as_written(tmp_path: Path, encoding: str, text: str) -> None:
+def test_text_in_a_declared_encoding_loads_unchanged(
+    tmp_path: Path, encoding: str, text: str
+) -> None:
     (tmp_path / "x.csv").write_bytes((HEADER + f"{text},1,1.5\n").encode(encoding))
     source = csv_source(["x.csv"], "rows", CsvFormat(COLUMNS, encoding=encoding))
     assert [str(code) for batch in source for code in batch["code"]] == [text]
 
 
 @pytest.mark.parametrize("encoding", ["shift-jis", "ascii", "utf-16-le", "cp1252"])
-def test_bytes_that_are_no_letters_of_the_declared_encoding_are_refused(
+def test_bytes_that_are_invalid_in_the_declared_encoding_are_rejected(
     tmp_path: Path, encoding: str
 ) -> None:
     good = "a,1,1.5\n".encode(encoding)
@@ -351,20 +358,21 @@ def test_bytes_that_are_no_letters_of_the_declared_encoding_are_refused(
     assert "bytes" in problem
 
 
-def test_an_unknown_encoding_is_refused_where_it_is_declared() -> None:
+def test_an_unknown_encoding_is_an_error_of_the_declaration() -> None:
     with pytest.raises(LookupError, match="utf-9"):
         CsvFormat(COLUMNS, encoding="utf-9")
 
 
-def test_a_file_may_be_empty_where_its_format_says_so(tmp_path: Path) -> None:
+def test_a_file_may_be_empty_if_its_format_allows_it(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(HEADER)
     csv_format = CsvFormat(COLUMNS, allow_empty=True)
     assert validate_file("x.csv", csv_format) == []
     for text, codes in [(HEADER, []), (GOOD, ["a"]), (HEADER, [])]:
-        assert [row[0] for row in separated(tmp_path, text.encode(), csv_format)[0]] == codes
+        good, _ = load_with_quarantine(tmp_path, text.encode(), csv_format)
+        assert [row[0] for row in good] == codes
 
 
-def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_read_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text(MANY)
     source = iter(csv_source(["x.csv"], "rows", FORMAT))
@@ -377,13 +385,13 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -
 
 # Under quarantine.
 
-Records = list[tuple[str | None, ...]]
+TextRows = list[tuple[str | None, ...]]
 
 
-def separated(
+def load_with_quarantine(
     folder: Path, content: bytes, csv_format: CsvFormat = FORMAT
-) -> tuple[Records, list[dict[str, Any]]]:
-    """Returns what loads of a file, and what is rejected, as they stand in a warehouse."""
+) -> tuple[TextRows, list[dict[str, Any]]]:
+    """Return the loaded rows of a file and its rejected rows, from the warehouse."""
     (folder / "x.csv").write_bytes(content)
     pipeline = dlt.pipeline(
         "hard_files",
@@ -401,7 +409,7 @@ def separated(
     return good, bad
 
 
-def test_every_record_is_loaded_or_rejected_with_line_and_reason(tmp_path: Path) -> None:
+def test_every_row_is_loaded_or_rejected_with_line_and_reason(tmp_path: Path) -> None:
     lines = [
         "a,1,1.5",  # line 2
         "short,1",
@@ -413,10 +421,10 @@ def test_every_record_is_loaded_or_rejected_with_line_and_reason(tmp_path: Path)
         "b,3,3.5",
         '"text"after,1,1.5',  # line 13
         "both,x,y",
-        "",  # says nothing
+        "",  # an empty line
         'last "quote",4,4.5',  # line 16
     ]
-    good, bad = separated(tmp_path, (HEADER + "\n".join(lines)).encode())
+    good, bad = load_with_quarantine(tmp_path, (HEADER + "\n".join(lines)).encode())
     assert good == [
         ("a", "1", "1.50"),
         ("two\nlines", "2", "2.50"),
@@ -447,19 +455,19 @@ def test_an_empty_line_of_one_column_is_a_missing_value(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text('n\n1\n\nx\n""\n')
     for nullable, good, rejected in [(True, [1, None], ["x", '""']), (False, [1], ["", "x", '""'])]:
         csv_format = CsvFormat({"n": {"data_type": "bigint", "nullable": nullable}})
-        with _open(DropFolder(str(tmp_path)), "x.csv", csv_format) as file:
+        with open_csv(DropFolder(str(tmp_path)), "x.csv", csv_format) as file:
             assert [row["n"] for batch in file.rows() for row in batch.to_pylist()] == good
             bad = [row["raw"] for batch in file.rejected() for row in batch.to_pylist()]
         assert bad == rejected
 
 
-def test_bytes_that_are_no_letters_are_kept_as_they_can_be_shown(tmp_path: Path) -> None:
-    good, bad = separated(tmp_path, HEADER.encode() + b"a,1,1.5\ncaf\xe9,2,2.5\n")
+def test_bytes_that_cannot_be_decoded_are_stored_escaped(tmp_path: Path) -> None:
+    good, bad = load_with_quarantine(tmp_path, HEADER.encode() + b"a,1,1.5\ncaf\xe9,2,2.5\n")
     assert (good, bad[0]["raw"]) == ([ROW], "caf\\xe9,2,2.5")
 
 
-def test_a_record_longer_than_the_engine_takes_is_rejected_alone(tmp_path: Path) -> None:
-    good, bad = separated(tmp_path, f"{GOOD}{'x' * 2_100_000},1,1.5\nb,2,2.5\n".encode())
+def test_only_the_row_that_is_too_long_for_duckdb_is_rejected(tmp_path: Path) -> None:
+    good, bad = load_with_quarantine(tmp_path, f"{GOOD}{'x' * 2_100_000},1,1.5\nb,2,2.5\n".encode())
     assert ([row[0] for row in good], [row["line"] for row in bad]) == (["a", "b"], [3])
 
 
@@ -479,7 +487,7 @@ values = st.one_of(
 )
 @example(rows=[(",", 1, 1), ("", 2, 2)], quoting=csv.QUOTE_ALL, line_break="\r\n")
 @settings(max_examples=50, deadline=None)
-def test_any_table_arrives_as_written(
+def test_any_table_loads_unchanged(
     rows: list[tuple[str, int, int]], quoting: Any, line_break: str
 ) -> None:
     target = io.StringIO()
@@ -489,35 +497,35 @@ def test_any_table_arrives_as_written(
         patch.setenv("DROP_FOLDER", folder)
         (Path(folder) / "x.csv").write_bytes(target.getvalue().encode())
         csv_format = CsvFormat(COLUMNS, allow_empty=True)
-        landed = [
+        loaded = [
             (row["code"] or "", row["n"], str(row["price"]))
             for batch in csv_source(["x.csv"], "rows", csv_format)
             for row in batch.to_pylist()
         ]
-        fast = pushed_down(Path(folder), target.getvalue().encode(), csv_format)
+        fast = read_by_pushdown(Path(folder), target.getvalue().encode(), csv_format)
     expected = [(code, n, f"{cents % 10**30}.25") for code, n, cents in rows]
-    assert landed == expected
+    assert loaded == expected
     assert [(code or "", n, str(price)) for code, n, price in fast or []] == expected
 
 
-@given(records=st.lists(st.lists(values, min_size=1, max_size=4).map(",".join), max_size=8))
+@given(lines_of_values=st.lists(st.lists(values, min_size=1, max_size=4).map(",".join), max_size=8))
 @settings(max_examples=100, deadline=None)
-def test_every_letter_of_a_file_is_in_a_record_and_every_record_is_loaded_or_rejected(
-    records: list[str],
+def test_every_character_is_in_a_row_and_every_row_is_loaded_or_rejected(
+    lines_of_values: list[str],
 ) -> None:
-    text = HEADER + "".join(f"{record}\n" for record in records)
+    text = HEADER + "".join(f"{line}\n" for line in lines_of_values)
     lines = io.StringIO(text.removeprefix(HEADER), newline="")
-    split = list(_split(lines, 2, 3))
-    letters = "".join(raw for _, raw, _ in split)
-    assert without_breaks(letters) == without_breaks(text.removeprefix(HEADER))
+    split_rows = list(iter_rows(lines, 2, 3))
+    characters_of_rows = "".join(raw for _, raw, _ in split_rows)
+    assert without_breaks(characters_of_rows) == without_breaks(text.removeprefix(HEADER))
     with TemporaryDirectory() as folder:
         (Path(folder) / "x.csv").write_bytes(text.encode())
-        with _open(DropFolder(folder), "x.csv", CsvFormat(COLUMNS, allow_empty=True)) as file:
+        with open_csv(DropFolder(folder), "x.csv", CsvFormat(COLUMNS, allow_empty=True)) as file:
             assert file.problems("quarantine") == []
             good = sum(batch.num_rows for batch in file.rows())
             bad = [row for batch in file.rejected() for row in batch.to_pylist()]
-    assert good + len(bad) == len(split)
-    raw_of = {line: raw for line, raw, _ in split}
+    assert good + len(bad) == len(split_rows)
+    raw_of = {line: raw for line, raw, _ in split_rows}
     assert all(row["reason"] and row["raw"] == raw_of[row["line"]] for row in bad)
 
 

@@ -19,7 +19,7 @@ from shared.orchestration.code_references import with_code_references
 from shared.orchestration.metadata import sparkline
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
-from shared.warehouse.destinations.sql import PostgresReplaceMixin
+from shared.warehouse.destinations.postgres import PostgresReplaceMixin
 
 MOST_SHOWN_INLINE = 1000  # characters of Markdown; Dagster puts what is longer behind a click
 upstream: dict[str, int] = {}
@@ -257,7 +257,7 @@ def test_a_load_with_nothing_new_succeeds(instance: dg.DagsterInstance) -> None:
 
 
 @pytest.mark.usefixtures("postgres_warehouse")
-def test_what_cannot_be_shown_has_landed_and_fails_no_run(
+def test_a_loaded_table_that_cannot_be_described_does_not_fail_the_run(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -267,7 +267,7 @@ def test_what_cannot_be_shown_has_landed_and_fails_no_run(
     result = append(instance, Lines(numbers=[1]))
     assert result.success
     logged = [event.user_message for event in instance.all_logs(result.run_id)]
-    assert "lines has landed, and cannot be shown: year 12921 is out of range" in logged
+    assert "lines is loaded, and cannot be described: year 12921 is out of range" in logged
 
 
 @pytest.mark.usefixtures("tmp_warehouse")

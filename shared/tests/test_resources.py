@@ -21,7 +21,7 @@ from shared import warehouse
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
 from shared.redaction import redact
-from shared.warehouse.load import find_cause
+from shared.warehouse.errors import find_cause
 
 Rows = dict[str, list[int]]
 upstream: Rows = {}

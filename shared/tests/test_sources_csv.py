@@ -1,4 +1,4 @@
-"""The CSV source: it never leaves its folder, guesses nothing and loads no file in part."""
+"""The CSV source reads only its folder, guesses nothing and loads a file completely or not at all."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from dlt.common.schema.typing import TColumnSchema
 
-from shared.sources.csv.source import (
+from shared.sources.csv import (
     CsvFormat,
     DropFolder,
     InvalidFileError,
@@ -49,7 +49,7 @@ def _drop_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DROP_FOLDER", str(tmp_path))
 
 
-def test_values_arrive_as_declared(tmp_path: Path) -> None:
+def test_values_have_the_declared_types(tmp_path: Path) -> None:
     name = drop(tmp_path, HEADER + '02/01/2018,08123,1.5,7\n03/01/2018,,"-2",\n')
     assert problems(name, rules={}) == []
     assert load(name, rules={}) == [
@@ -77,9 +77,9 @@ def test_the_order_of_columns_in_a_file_does_not_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("text", "expected"),
     [
-        ("#1", "#1"),  # no comment
+        ("#1", "#1"),  # not a comment
         ('"two\nlines"', "two\nlines"),
         ('"a ""quote"", and a comma"', 'a "quote", and a comma'),
         ('""', ""),  # an empty text, not a missing one
@@ -87,25 +87,25 @@ def test_the_order_of_columns_in_a_file_does_not_matter(tmp_path: Path) -> None:
         (" x ", " x "),
     ],
 )
-def test_values_that_readers_guess_wrongly_arrive_whole(
-    tmp_path: Path, written: str, meant: str
+def test_values_that_readers_often_guess_wrongly_are_unchanged(
+    tmp_path: Path, text: str, expected: str
 ) -> None:
-    name = drop(tmp_path, f"{HEADER}02/01/2018,{written},1,1\n02/01/2018,last,2,2\n")
-    assert [row["code"] for row in load(name)] == [meant, "last"]
+    name = drop(tmp_path, f"{HEADER}02/01/2018,{text},1,1\n02/01/2018,last,2,2\n")
+    assert [row["code"] for row in load(name)] == [expected, "last"]
 
 
-def test_a_folder_s_name_is_no_value(tmp_path: Path) -> None:
+def test_the_name_of_a_folder_is_not_read_as_a_value(tmp_path: Path) -> None:
     (tmp_path / "code=folder").mkdir()
     name = drop(tmp_path, HEADER + "02/01/2018,file,1,1\n", "code=folder/x.csv")
     assert [row["code"] for row in load(name)] == ["file"]
 
 
 @pytest.mark.parametrize("path", ["./a.csv", "below//a.csv", "below/./a.csv", "a.csv/"])
-def test_a_file_has_one_spelling_only(tmp_path: Path, path: str) -> None:
+def test_a_file_has_only_one_valid_path(tmp_path: Path, path: str) -> None:
     (tmp_path / "below").mkdir()
     for name in ("a.csv", "below/a.csv"):
         drop(tmp_path, HEADER, name)
-    with pytest.raises(InvalidFileError, match="no path below"):
+    with pytest.raises(InvalidFileError, match="not a path below"):
         problems(path)
 
 
@@ -142,20 +142,22 @@ def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
         ("02/01/2018,x,1,1,1", "line 3: it has 5 values, and the header has 4"),
     ],
 )
-def test_a_bad_value_is_named_with_row_and_column(tmp_path: Path, row: str, problem: str) -> None:
+def test_a_bad_value_is_reported_with_line_and_column(
+    tmp_path: Path, row: str, problem: str
+) -> None:
     name = drop(tmp_path, HEADER + "02/01/2018,x,1.2300,1\n" + row + "\n")
-    (found,) = problems(name)
-    assert found.startswith("file.csv")
-    assert problem in found
+    (error,) = problems(name)
+    assert error.startswith("file.csv")
+    assert problem in error
 
 
-def test_a_value_that_does_not_fit_stops_the_load_too(tmp_path: Path) -> None:
+def test_a_value_that_does_not_fit_fails_the_load(tmp_path: Path) -> None:
     name = drop(tmp_path, HEADER + "02/01/2018,x,1,1\n2018-01-02,x,1,1\n")
     with pytest.raises(Exception, match=r"file\.csv, line 3: column day"):
         load(name)
 
 
-def test_a_missing_value_where_one_is_needed_stops_the_load(tmp_path: Path) -> None:
+def test_a_missing_value_in_a_required_column_fails_the_load(tmp_path: Path) -> None:
     name = drop(tmp_path, HEADER + ",x,1,1\n")
     with pytest.raises(Exception, match=r"file\.csv, line 2: column day: the value is missing"):
         load(name)
@@ -164,7 +166,7 @@ def test_a_missing_value_where_one_is_needed_stops_the_load(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "empty: not even a header"),
+        ("", "empty: it has no header"),
         ("day,code,price\n", "the header is day, code, price; expected day, code, price, pieces"),
         ("day,code,price,pieces,more\n", "expected day, code, price, pieces"),
         ("day,code,price,price\n", "the header is day, code, price, price"),
@@ -172,10 +174,10 @@ def test_a_missing_value_where_one_is_needed_stops_the_load(tmp_path: Path) -> N
         ("day;code;price;pieces\n", "the header is day;code;price;pieces"),
     ],
 )
-def test_another_header_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+def test_a_wrong_header_is_rejected(tmp_path: Path, text: str, problem: str) -> None:
     name = drop(tmp_path, text)
-    (found,) = problems(name)
-    assert problem in found
+    (error,) = problems(name)
+    assert problem in error
     with pytest.raises(Exception, match="header"):
         load(name)
 
@@ -185,36 +187,36 @@ def test_a_file_without_rows_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "why"),
+    ("path", "message"),
     [
-        ("../outside.csv", "no path below"),
-        ("/etc/passwd", "no path below"),
-        ("file:///etc/passwd", "no path below"),
-        ("https://example.com/x.csv", "no path below"),
-        ("", "no path below"),
-        ("link.csv", "leads out of"),
-        ("linked/outside.csv", "leads out of"),
+        ("../outside.csv", "not a path below"),
+        ("/etc/passwd", "not a path below"),
+        ("file:///etc/passwd", "not a path below"),
+        ("https://example.com/x.csv", "not a path below"),
+        ("", "not a path below"),
+        ("link.csv", "outside the drop folder"),
+        ("linked/outside.csv", "outside the drop folder"),
         ("folder", "is a folder"),
         (".", "is a folder"),
         ("missing.csv", "is not in"),
     ],
 )
-def test_a_path_that_is_no_file_below_the_folder_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, why: str
+def test_a_path_that_is_not_a_file_below_the_folder_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, message: str
 ) -> None:
     folder = tmp_path / "drop"
     (folder / "folder").mkdir(parents=True)
     drop(tmp_path, HEADER, "outside.csv")
     (folder / "link.csv").symlink_to(tmp_path / "outside.csv")
     (folder / "linked").symlink_to(tmp_path)
-    with pytest.raises(InvalidFileError, match=why):
-        DropFolder(str(folder)).find(path)
+    with pytest.raises(InvalidFileError, match=message):
+        DropFolder(str(folder)).resolve(path)
     monkeypatch.setenv("DROP_FOLDER", str(folder))
-    with pytest.raises(InvalidFileError, match=why):
+    with pytest.raises(InvalidFileError, match=message):
         problems(path)
 
 
-def test_a_listing_has_csv_files_only_and_nothing_from_outside(tmp_path: Path) -> None:
+def test_a_listing_has_only_csv_files_of_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "drop"
     folder.mkdir()
     drop(tmp_path, HEADER, "outside.csv")
@@ -227,33 +229,34 @@ def test_a_listing_has_csv_files_only_and_nothing_from_outside(tmp_path: Path) -
     assert list(DropFolder(str(folder)).list()) == ["good.csv"]
 
 
-def test_a_drop_folder_that_does_not_exist_says_which_setting_to_look_at(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_drop_folder_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(InvalidFileError, match="DROP_FOLDER"):
         DropFolder(str(tmp_path / "nowhere")).list()
 
 
-MOMENTS = """
+LOAD_TIMESTAMPS = """
 import sys
 from shared import warehouse
-from shared.sources.csv import source as csv
+from shared.sources import csv
+from shared.sources.csv import pushdown
 
-csv._PUSHED_DOWN_FROM = int(sys.argv[1])
-columns = {"moment": {"data_type": "timestamp"}}
+pushdown._PUSHDOWN_MIN_BYTES = int(sys.argv[1])
+columns = {"happened_at": {"data_type": "timestamp"}}
 for _ in range(2):
-    source = csv.csv_source(["file.csv", "file.csv"], "moments", csv.CsvFormat(columns))
+    source = csv.csv_source(["file.csv", "file.csv"], "timestamps", csv.CsvFormat(columns))
     spec = warehouse.pipeline("p", dataset_name="d")
     warehouse.load(warehouse.plan_load(spec, source, ["file.csv"]))
-print("moments", [row["us"] for row in warehouse.query("SELECT epoch_us(moment) AS us FROM d.moments")])
+print("timestamps", [row["us"] for row in warehouse.query("SELECT epoch_us(happened_at) AS us FROM d.timestamps")])
 """
 
 
-@pytest.mark.parametrize("pushed_down_from", [0, 10**9])
-def test_moments_are_utc_whatever_the_machine_s_time_zone_and_a_file_named_twice_loads_once(
-    tmp_path: Path, pushed_down_from: int
+@pytest.mark.parametrize("pushdown_min_bytes", [0, 10**9])
+def test_timestamps_are_utc_in_any_time_zone_and_a_file_listed_twice_loads_once(
+    tmp_path: Path, pushdown_min_bytes: int
 ) -> None:
-    drop(tmp_path, "moment\n2020-01-02T03:04:05.123456Z\n")
+    drop(tmp_path, "happened_at\n2020-01-02T03:04:05.123456Z\n")
     run = subprocess.run(
-        [sys.executable, "-c", MOMENTS, str(pushed_down_from)],
+        [sys.executable, "-c", LOAD_TIMESTAMPS, str(pushdown_min_bytes)],
         env={
             **os.environ,
             "TZ": "America/New_York",
@@ -263,10 +266,10 @@ def test_moments_are_utc_whatever_the_machine_s_time_zone_and_a_file_named_twice
         text=True,
         check=False,
     )
-    assert "moments [1577934245123456]" in run.stdout, run.stderr
+    assert "timestamps [1577934245123456]" in run.stdout, run.stderr
 
 
-def test_a_rule_about_no_column_is_refused_where_it_is_declared() -> None:
+def test_a_rule_about_an_undeclared_column_is_an_error_of_the_declaration() -> None:
     with pytest.raises(ValueError, match="rules about cost"):
         CsvFormat(COLUMNS, rules={"cost": "cost > 0"})
 

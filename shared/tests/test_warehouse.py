@@ -1,4 +1,4 @@
-"""The warehouse: one writer at a time, waits that are seen and end, nothing left behind."""
+"""The DuckDB file: one writer at a time, with waits that are logged and time out."""
 
 import os
 import signal
@@ -13,29 +13,29 @@ import pytest
 from shared import warehouse
 from shared.sources.simple import simple_source
 
-HOLD = """
+OWN_LOCK = """
 import sys, time
 from shared import warehouse
 from shared.sources.simple import simple_source
 with warehouse.exclusive_connection():
-    print("held", flush=True)
+    print("locked", flush=True)
     time.sleep(float(sys.argv[1]))
 """
-FOREIGN = """
+OTHER_PROGRAM = """
 import sys, time, duckdb
 with duckdb.connect(sys.argv[2], read_only=sys.argv[3] == "read"):
-    print("held", flush=True)
+    print("locked", flush=True)
     time.sleep(float(sys.argv[1]))
 """
 
 
-def holder(code: str, seconds: float, *more: str) -> subprocess.Popen[str]:
-    """Starts a process that holds the warehouse, and returns once it does."""
+def lock_owner(code: str, seconds: float, *arguments: str) -> subprocess.Popen[str]:
+    """Start a process that owns the warehouse lock, and return once it does."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(seconds), *more], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(seconds), *arguments], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout
-    assert process.stdout.readline() == "held\n"
+    assert process.stdout.readline() == "locked\n"
     return process
 
 
@@ -51,46 +51,55 @@ def file(tmp_warehouse: Path) -> Path:
 
 
 @pytest.mark.usefixtures("file")
-def test_a_writer_waits_for_another_and_says_for_whom() -> None:
-    told: list[str] = []
-    with holder(HOLD, 1) as other, warehouse.exclusive_connection(told.append) as connection:
+def test_a_writer_waits_for_another_and_logs_its_owner() -> None:
+    logged: list[str] = []
+    with (
+        lock_owner(OWN_LOCK, 1) as other,
+        warehouse.exclusive_connection(logged.append) as connection,
+    ):
         assert other.poll() is not None or other.wait(5) == 0
         connection.execute("INSERT INTO numbers VALUES (2)")
     assert rows() == [1, 2]
-    assert told == [f"Waiting for the warehouse, held by pid {other.pid}"]
+    assert logged == [f"Waiting for the warehouse lock (owner: pid {other.pid})"]
 
 
 @pytest.mark.parametrize("mode", ["read", "write"])
-def test_a_program_that_knows_no_lock_file_delays_a_writer_and_does_not_fail_it(
+def test_a_program_without_the_lock_file_delays_a_writer_and_does_not_fail_it(
     file: Path, mode: str
 ) -> None:
-    told: list[str] = []
-    with holder(FOREIGN, 1, str(file), mode) as other, warehouse.exclusive_connection(told.append):
+    logged: list[str] = []
+    with (
+        lock_owner(OTHER_PROGRAM, 1, str(file), mode) as other,
+        warehouse.exclusive_connection(logged.append),
+    ):
         assert other.poll() is not None or other.wait(5) == 0
-    assert len(told) == 1
-    assert str(other.pid) in told[0]
+    assert len(logged) == 1
+    assert str(other.pid) in logged[0]
 
 
 @pytest.mark.usefixtures("file")
 def test_a_reader_waits_for_a_writer() -> None:
-    with holder(HOLD, 1):
+    with lock_owner(OWN_LOCK, 1):
         assert rows() == [1]
 
 
 @pytest.mark.parametrize(
     ("code", "what"),
-    [(HOLD, "0.3 s for the warehouse, held by pid"), (FOREIGN, "held by another program")],
+    [
+        (OWN_LOCK, r"0.3 s waiting for the warehouse lock \(owner: pid"),
+        (OTHER_PROGRAM, "owner: another program"),
+    ],
 )
-def test_waiting_has_a_limit_and_ends_with_a_clear_error(
+def test_waiting_times_out_with_an_error_that_names_the_owner(
     file: Path, monkeypatch: pytest.MonkeyPatch, code: str, what: str
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "0.3")
-    with holder(code, 30, str(file), "write") as other:
+    with lock_owner(code, 30, str(file), "write") as other:
         with (
             pytest.raises(warehouse.LockTimeoutError, match=what) as caught,
             warehouse.exclusive_connection(),
         ):
-            pytest.fail("it was held")
+            pytest.fail("another process owns the lock")
         other.kill()
     assert str(other.pid) in str(caught.value)
     assert "WAREHOUSE_WAIT_SECONDS" in str(caught.value)
@@ -98,43 +107,43 @@ def test_waiting_has_a_limit_and_ends_with_a_clear_error(
 
 @pytest.mark.usefixtures("file")
 def test_a_killed_writer_frees_the_warehouse() -> None:
-    with holder(HOLD, 600) as other:
+    with lock_owner(OWN_LOCK, 600) as other:
         os.kill(other.pid, signal.SIGKILL)
     with warehouse.exclusive_connection() as connection:
         connection.execute("INSERT INTO numbers VALUES (2)")
     assert rows() == [1, 2]
 
 
-def test_reading_before_the_first_load_says_what_to_do(tmp_warehouse: Path) -> None:
+def test_reading_before_the_first_load_names_the_command(tmp_warehouse: Path) -> None:
     with pytest.raises(FileNotFoundError, match="uv run etl run"):
         warehouse.query("SELECT 1")
     assert not (tmp_warehouse / "warehouse.duckdb").exists()
 
 
-def test_a_damaged_file_is_an_error_at_once_and_no_wait(tmp_warehouse: Path) -> None:
+def test_a_damaged_file_fails_without_a_wait(tmp_warehouse: Path) -> None:
     (tmp_warehouse / "warehouse.duckdb").write_bytes(b"no database" * 1000)
     with pytest.raises(duckdb.IOException), warehouse.exclusive_connection():
         pytest.fail("it opened")
 
 
-def test_declaring_a_pipeline_touches_no_disk(tmp_warehouse: Path) -> None:
+def test_declaring_a_pipeline_writes_nothing(tmp_warehouse: Path) -> None:
     before = sorted(tmp_warehouse.rglob("*"))
     declared = warehouse.pipeline("a_pipeline", dataset_name="a_dataset")
     assert (declared.pipeline_name, declared.dataset_name) == ("a_pipeline", "a_dataset")
     assert sorted(tmp_warehouse.rglob("*")) == before
 
 
-def test_each_run_has_a_working_folder_of_its_own_and_old_ones_are_swept(
+def test_each_run_has_its_own_working_directory_and_old_ones_are_deleted(
     tmp_warehouse: Path,
 ) -> None:
     declared = warehouse.pipeline("a_pipeline", dataset_name="a_dataset")
     plan = warehouse.plan_load(declared, simple_source())
     first, second = warehouse.LoadRun(plan), warehouse.LoadRun(plan)
     assert first.pipeline.working_dir != second.pipeline.working_dir
-    folders = tmp_warehouse / "warehouse.working"
-    assert len(list(folders.iterdir())) == 2
+    directories = tmp_warehouse / "warehouse.working"
+    assert len(list(directories.iterdir())) == 2
     long_ago = time.time() - 8 * 24 * 3600
     os.utime(first.pipelines_dir, (long_ago, long_ago))
     third = warehouse.LoadRun(plan)
-    left = {folder.name for folder in folders.iterdir()}
+    left = {directory.name for directory in directories.iterdir()}
     assert left == {Path(second.pipelines_dir).name, Path(third.pipelines_dir).name}

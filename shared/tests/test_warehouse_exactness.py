@@ -1,4 +1,4 @@
-"""What could go wrong on the way into a warehouse that is no DuckDB file, and does not."""
+"""Loads stay exact in Postgres and in files: lost connections, unexpected types, formats and names."""
 
 import threading
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ REPLACED: Any = {"disposition": "merge", "strategy": "delete-insert"}
 
 
 def source_of(data: Any, name: str = "items", disposition: Any = None, **hints: Any) -> DltSource:
-    """Returns a source of one table; a column with the hint `partition` is replaced by it."""
+    """Return a source of one table; its rows are replaced by the column with the hint `partition`."""
 
     @dlt.source(name="exact")
     def exact() -> DltResource:
@@ -51,7 +51,7 @@ def count(table: str = "items") -> int:
 
 @pytest.fixture
 def on_files(tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Makes the warehouse an empty folder, and returns it."""
+    """Make the warehouse an empty directory, and return it."""
     folder = tmp_warehouse / "lake"
     monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", folder.as_uri())
@@ -62,7 +62,7 @@ DAY = {"data_type": "text", "partition": True}
 THREE = pa.table({"day": ["mon"] * 3, "n": [1, 2, 3]})
 
 
-def test_a_connection_that_is_lost_while_rows_are_copied_doubles_none(
+def test_a_connection_that_ends_while_rows_are_copied_duplicates_none(
     postgres_warehouse: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(source_of(THREE, day=DAY), "mon")
@@ -86,7 +86,7 @@ def test_a_connection_that_is_lost_while_rows_are_copied_doubles_none(
 
 
 @pytest.mark.usefixtures("postgres_warehouse")
-def test_rows_of_many_files_and_of_a_pipeline_that_runs_twice_stand_once() -> None:
+def test_rows_of_many_files_and_of_repeated_runs_are_loaded_once() -> None:
     rows = [{"day": "mon", "n": n} for n in range(100)]
     with dlt.config.values({"data_writer.file_max_items": 10, "data_writer.buffer_max_items": 10}):
         load(source_of(rows, day=DAY), "mon")
@@ -97,7 +97,7 @@ def test_rows_of_many_files_and_of_a_pipeline_that_runs_twice_stand_once() -> No
 
 @pytest.mark.parametrize("kind", ["postgres_warehouse", "on_files"])
 @pytest.mark.parametrize("file_format", ["csv", "insert_values", "jsonl"])
-def test_a_format_that_a_resource_asks_for_replaces_rows_all_the_same(
+def test_a_file_format_of_a_resource_does_not_change_what_is_replaced(
     request: pytest.FixtureRequest, kind: str, file_format: Any
 ) -> None:
     request.getfixturevalue(kind)
@@ -119,7 +119,7 @@ WRONG = {
 
 @pytest.mark.usefixtures("postgres_warehouse")
 @pytest.mark.parametrize("what", WRONG)
-def test_a_value_of_another_type_lands_as_itself_or_not_at_all(what: str) -> None:
+def test_a_value_of_another_type_is_loaded_unchanged_or_not_at_all(what: str) -> None:
     values, data_type = WRONG[what]
     table = pa.table({"day": ["mon"], "value": values})
     source = source_of(table, day=DAY, value={"data_type": data_type})
@@ -132,7 +132,7 @@ def test_a_value_of_another_type_lands_as_itself_or_not_at_all(what: str) -> Non
 
 
 @pytest.mark.usefixtures("postgres_warehouse")
-def test_numbers_of_other_widths_land_as_they_are() -> None:
+def test_numbers_of_other_widths_are_loaded_unchanged() -> None:
     numbers = {
         "narrow": pa.array([7], pa.int16()),
         "single": pa.array([0.5], pa.float32()),
@@ -141,12 +141,12 @@ def test_numbers_of_other_widths_land_as_they_are() -> None:
     hints: dict[str, Any] = {name: {"data_type": "double"} for name in ("single", "whole")}
     narrow = {"data_type": "bigint", "precision": 32}
     load(source_of(pa.table({"day": ["mon"], **numbers}), day=DAY, narrow=narrow, **hints), "mon")
-    found = warehouse.query("SELECT narrow, single, whole FROM exact.items")
-    assert found == [{"narrow": 7, "single": 0.5, "whole": 3.0}]
+    rows = warehouse.query("SELECT narrow, single, whole FROM exact.items")
+    assert rows == [{"narrow": 7, "single": 0.5, "whole": 3.0}]
 
 
 AMBIGUOUS: dict[str, tuple[Any, str, str]] = {
-    "moment": (datetime(2025, 3, 10, tzinfo=UTC), "timestamp", "2025-03-10"),
+    "timestamp": (datetime(2025, 3, 10, tzinfo=UTC), "timestamp", "2025-03-10"),
     "number": (5, "bigint", "05"),
     "day": (datetime(2025, 3, 10, tzinfo=UTC).date(), "date", "2025-3-10"),
 }
@@ -154,7 +154,7 @@ AMBIGUOUS: dict[str, tuple[Any, str, str]] = {
 
 @pytest.mark.parametrize("kind", ["tmp_warehouse", "postgres_warehouse", "on_files"])
 @pytest.mark.parametrize("what", AMBIGUOUS)
-def test_a_partition_whose_name_reads_otherwise_as_its_rows_is_refused(
+def test_a_partition_key_that_is_written_differently_from_its_rows_is_refused(
     request: pytest.FixtureRequest, kind: str, what: str
 ) -> None:
     request.getfixturevalue(kind)
@@ -164,21 +164,23 @@ def test_a_partition_whose_name_reads_otherwise_as_its_rows_is_refused(
         load(source, key)
 
 
-def test_nested_rows_of_a_replaced_table_go_with_it(on_files: Path) -> None:
+def test_nested_rows_of_a_replaced_table_are_removed(on_files: Path) -> None:
     for kids in ([{"a": 1}, {"a": 2}], []):
         load(source_of([{"n": 1, "kids": kids}], disposition="replace"))
     assert count() == 1
     assert not list(on_files.rglob("items__kids/*.parquet"))
 
 
-def test_a_table_whose_name_begins_another_s_keeps_its_files(on_files: Path) -> None:
+def test_a_table_keeps_its_files_if_its_name_begins_with_the_name_of_another(
+    on_files: Path,
+) -> None:
     for name in ("items_of_today", "items", "items"):
         load(source_of(THREE, name=name, disposition="replace"))
     assert (count("items_of_today"), count("items")) == (3, 3)
     assert len(list(on_files.rglob("items/*.parquet"))) == 1
 
 
-def test_a_layout_by_which_nothing_would_be_replaced_is_refused(
+def test_a_file_layout_that_prevents_replacement_is_refused(
     on_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DESTINATION__WAREHOUSE__LAYOUT", "{table_name}/{load_id}/{file_id}.{ext}")
@@ -187,7 +189,7 @@ def test_a_layout_by_which_nothing_would_be_replaced_is_refused(
     assert not on_files.exists()
 
 
-def test_a_file_of_a_run_that_died_while_writing_is_no_file_of_the_table(on_files: Path) -> None:
+def test_an_unfinished_file_of_a_killed_run_is_not_read_and_is_removed(on_files: Path) -> None:
     load(source_of(THREE, day=DAY), "mon")
     left = on_files / "exact" / "items" / "tue" / "1.a.parquet.part"
     left.parent.mkdir()
@@ -202,16 +204,16 @@ def test_a_file_of_a_run_that_died_while_writing_is_no_file_of_the_table(on_file
 PARTITIONS = ["", ".", "..", "a/b", "a%2Fb", "50%", "*?[x]", "é 日", "a.b", "%00", "mon=tue"]
 
 
-def test_each_partition_has_a_folder_of_its_own(on_files: Path) -> None:
+def test_each_partition_has_its_own_directory(on_files: Path) -> None:
     assert len({partition_dir(name) for name in PARTITIONS}) == len(PARTITIONS)
     for name in PARTITIONS * 2:
         load(source_of(pa.table({"day": [name], "n": [1]}), day=DAY), name)
-    found = warehouse.query("SELECT day, count(*) AS n FROM exact.items GROUP BY 1")
-    assert {row["day"]: row["n"] for row in found} == dict.fromkeys(PARTITIONS, 1)
+    rows = warehouse.query("SELECT day, count(*) AS n FROM exact.items GROUP BY 1")
+    assert {row["day"]: row["n"] for row in rows} == dict.fromkeys(PARTITIONS, 1)
     assert all(file.is_relative_to(on_files) for file in on_files.rglob("*"))
 
 
-def test_what_files_cannot_replace_is_refused_and_nothing_is_left(on_files: Path) -> None:
+def test_what_files_cannot_replace_is_refused_and_nothing_is_written(on_files: Path) -> None:
     keyed = source_of(
         [{"id": 1}], disposition="merge", id={"data_type": "bigint", "primary_key": True}
     )
@@ -242,7 +244,7 @@ def three_rows(request: pytest.FixtureRequest) -> str:
         ("SELECT n FROM exact.missing", []),
     ],
 )
-def test_a_query_that_means_something_else_elsewhere_is_refused(
+def test_a_query_that_engines_interpret_differently_is_refused(
     three_rows: str, sql: str, parameters: Sequence[object]
 ) -> None:
     with pytest.raises(warehouse.QueryError):
@@ -250,16 +252,16 @@ def test_a_query_that_means_something_else_elsewhere_is_refused(
     assert three_rows
 
 
-def test_a_query_may_name_its_parts_and_cast_its_parameters(three_rows: str) -> None:
+def test_a_query_can_have_common_table_expressions_and_casts_of_parameters(three_rows: str) -> None:
     sql = (
         "WITH items AS (SELECT * FROM exact.items WHERE day = ?) "
         "SELECT ?::DATE AS day, sum(n)::BIGINT AS n FROM items WHERE n > - ?::INTEGER"
     )
-    found = warehouse.query(sql, ["mon", "2025-03-10", 5])
-    assert [(str(row["day"]), row["n"]) for row in found] == [("2025-03-10", 6)], three_rows
+    rows = warehouse.query(sql, ["mon", "2025-03-10", 5])
+    assert [(str(row["day"]), row["n"]) for row in rows] == [("2025-03-10", 6)], three_rows
 
 
-def test_a_wrong_scheme_is_named_and_no_password_told(
+def test_a_wrong_url_scheme_is_named_without_the_password(
     tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert tmp_warehouse
@@ -268,6 +270,6 @@ def test_a_wrong_scheme_is_named_and_no_password_told(
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
     with pytest.raises(
         warehouse.WarehouseConfigError, match="must begin with postgresql://"
-    ) as told:
+    ) as caught:
         warehouse.query("FROM exact.items")
-    assert "s3cret" not in str(told.value)
+    assert "s3cret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""A warehouse that is a server: chosen by the environment, ordered by its locks, never by accident."""
+"""A warehouse on a server: its settings, its locks, and what a missing part says."""
 
 import os
 import signal
@@ -13,116 +13,117 @@ from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
+from dlt.dataset.utils import get_destination_client_initial_config
 
 from shared import warehouse
 from shared.redaction import redact
 from shared.sources.simple import simple_source
-from shared.warehouse.destinations.factory import (
-    SUPPORTED_TYPES,
-    create_destination,
-    resolve_configuration,
-)
-from shared.warehouse.locks import PostgresLockManager
+from shared.warehouse.destinations.configuration import SUPPORTED_TYPES, resolve_configuration
+from shared.warehouse.destinations.factory import create_destination
+from shared.warehouse.locks.postgres import PostgresLockManager
 
-HOLD = """
+OWN_LOCKS = """
 import sys
-from shared.warehouse.locks import PostgresLockManager
+from shared.warehouse.locks.postgres import PostgresLockManager
 locks = PostgresLockManager("numbers", print, sys.argv[1], "the other run")
 with locks.partition_lock({"daily": ["mon"]}), locks.dataset_lock():
-    print("held", flush=True)
+    print("locked", flush=True)
     sys.stdin.readline()
 """
 
 
 @contextmanager
-def holder(address: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds Monday's turn and the load, until it is killed or told to end."""
+def lock_owner(address: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that owns Monday's partition lock and the dataset lock; kill it at the end."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, address],
+        [sys.executable, "-c", OWN_LOCKS, address],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout
-        assert process.stdout.readline() == "held\n"
+        assert process.stdout.readline() == "locked\n"
         yield process
         process.kill()
 
 
-def locks_of(address: str, told: list[str] | None = None) -> PostgresLockManager:
+def locks_of(address: str, logged: list[str] | None = None) -> PostgresLockManager:
     return PostgresLockManager(
-        "numbers", (told if told is not None else []).append, address, "this run"
+        "numbers", (logged if logged is not None else []).append, address, "this run"
     )
 
 
-def test_a_run_waits_for_another_of_its_partition_and_says_for_whom(
+def test_a_run_waits_for_another_of_its_partition_and_logs_its_owner(
     postgres_warehouse: str,
 ) -> None:
-    told: list[str] = []
-    with holder(postgres_warehouse) as other:
+    logged: list[str] = []
+    with lock_owner(postgres_warehouse) as other:
         release = threading.Timer(1, other.kill)  # as if its machine were gone
         release.start()
-        with locks_of(postgres_warehouse, told).partition_lock({"daily": ["mon"]}):
+        with locks_of(postgres_warehouse, logged).partition_lock({"daily": ["mon"]}):
             assert other.wait(5) == -signal.SIGKILL
-    assert told == [
-        "Waiting for another run of the same partition of numbers: the other run on 127.0.0.1"
+    assert logged == [
+        "Waiting for the partition lock of numbers (owner: the other run on 127.0.0.1)"
     ]
 
 
-def test_runs_of_other_partitions_and_other_tables_go_on_beside_it(postgres_warehouse: str) -> None:
-    told: list[str] = []
-    with holder(postgres_warehouse):
-        with locks_of(postgres_warehouse, told).partition_lock(
+def test_runs_of_other_partitions_and_other_tables_do_not_wait(postgres_warehouse: str) -> None:
+    logged: list[str] = []
+    with lock_owner(postgres_warehouse):
+        with locks_of(postgres_warehouse, logged).partition_lock(
             {"daily": ["tue", "wed"], "hourly": ["mon"]}
         ):
             pass
-        with locks_of(postgres_warehouse, told).partition_lock({"pipeline numbers": []}):
+        with locks_of(postgres_warehouse, logged).partition_lock({"pipeline numbers": []}):
             pass
-    assert told == []
+    assert logged == []
 
 
 @pytest.mark.parametrize("values", [[], ["mon"], [str(number) for number in range(5_000)]])
-def test_waiting_has_a_limit_however_much_a_run_replaces(
+def test_waiting_times_out_however_much_a_run_replaces(
     postgres_warehouse: str, values: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "0.2")
     with (
-        holder(postgres_warehouse),
+        lock_owner(postgres_warehouse),
         pytest.raises(warehouse.LockTimeoutError, match="the other run on 127"),
         locks_of(postgres_warehouse).partition_lock({"daily": values}),
     ):
-        pytest.fail("it was held")
+        pytest.fail("another run owns the lock")
 
 
-def test_loads_of_a_dataset_take_turns_and_those_of_others_do_not_wait(
+def test_loads_of_a_dataset_are_serialized_and_those_of_others_do_not_wait(
     postgres_warehouse: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "0.2")
-    with holder(postgres_warehouse):
+    with lock_owner(postgres_warehouse):
         with PostgresLockManager("words", print, postgres_warehouse, "this run").dataset_lock():
             pass
         with (
-            pytest.raises(warehouse.LockTimeoutError, match="numbers, which another run loads"),
+            pytest.raises(
+                warehouse.LockTimeoutError,
+                match=r"the lock of dataset numbers \(owner: the other run",
+            ),
             locks_of(postgres_warehouse).dataset_lock(),
         ):
-            pytest.fail("it was held")
+            pytest.fail("another run owns the lock")
 
 
-def test_a_run_whose_connection_ended_has_lost_its_turn_and_loads_nothing(
+def test_a_run_whose_connection_ended_has_lost_its_lock_and_loads_nothing(
     postgres_warehouse: str,
 ) -> None:
-    held = locks_of(postgres_warehouse)
-    with held.partition_lock({"daily": ["mon"]}):
+    locks = locks_of(postgres_warehouse)
+    with locks.partition_lock({"daily": ["mon"]}):
         with psycopg2.connect(postgres_warehouse) as connection, connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE application_name = 'this run'"
             )
         with (
-            pytest.raises(warehouse.WarehouseConnectionError, match="lost its turn"),
-            held.dataset_lock(),
+            pytest.raises(warehouse.WarehouseConnectionError, match="lost its lock"),
+            locks.dataset_lock(),
         ):
-            pytest.fail("it has no turn")
+            pytest.fail("it has no lock")
 
 
 def load_run() -> warehouse.LoadRun:
@@ -131,8 +132,8 @@ def load_run() -> warehouse.LoadRun:
     return warehouse.LoadRun(warehouse.plan_load(spec, simple_source()))
 
 
-def run_alone(environment_of_run: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Loads the simple source in a process of its own, as a run does."""
+def run_alone(run_environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Load the simple source in a separate process, as a run does."""
     code = """
 from shared import warehouse
 from shared.sources.simple import simple_source
@@ -141,21 +142,21 @@ warehouse.load(warehouse.plan_load(declared, simple_source()))
 """
     return subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, **environment_of_run},
+        env={**os.environ, **run_environment},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def test_a_mistyped_type_is_an_error_that_names_the_variable_and_what_was_meant(
+def test_a_misspelled_type_fails_with_the_variable_and_a_suggestion(
     tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgress")
-    with pytest.raises(warehouse.WarehouseConfigError) as told:
+    with pytest.raises(warehouse.WarehouseConfigError) as caught:
         load_run()
-    assert "WAREHOUSE_TYPE is 'postgress'" in str(told.value)
-    assert "Did you mean postgres?" in str(told.value)
+    assert "WAREHOUSE_TYPE is 'postgress'" in str(caught.value)
+    assert "Did you mean postgres?" in str(caught.value)
     assert not list(tmp_warehouse.glob("warehouse*"))
 
 
@@ -166,17 +167,17 @@ NEEDED = {
 
 
 @pytest.mark.parametrize("kind", NEEDED)
-def test_a_missing_credential_is_named_before_anything_is_asked(
+def test_a_missing_credential_is_named_before_any_request(
     tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_TYPE", kind)
-    with pytest.raises(warehouse.WarehouseConfigError) as told:
+    with pytest.raises(warehouse.WarehouseConfigError) as caught:
         load_run()
-    assert f"WAREHOUSE_TYPE is {kind}, and {NEEDED[kind]} is not set" in str(told.value)
+    assert f"WAREHOUSE_TYPE is {kind}, and {NEEDED[kind]} is not set" in str(caught.value)
     assert not list(tmp_warehouse.glob("warehouse*"))
 
 
-def test_a_part_that_is_missing_of_credentials_is_named(
+def test_a_missing_part_of_credentials_is_named(
     tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert tmp_warehouse
@@ -186,7 +187,7 @@ def test_a_part_that_is_missing_of_credentials_is_named(
         load_run()
 
 
-def test_a_server_that_does_not_answer_is_an_error_without_the_password(
+def test_a_server_that_does_not_answer_fails_without_the_password_in_the_message(
     tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert tmp_warehouse
@@ -194,17 +195,17 @@ def test_a_server_that_does_not_answer_is_an_error_without_the_password(
     address = "postgresql://me:s3cret-of-mine@127.0.0.1:9/x"
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
     opened = load_run()
-    with pytest.raises(warehouse.WarehouseConnectionError) as told, opened.partition_lock():
+    with pytest.raises(warehouse.WarehouseConnectionError) as caught, opened.partition_lock():
         pytest.fail("nothing listens there")
-    assert "port 9" in str(told.value)
-    assert "DESTINATION__WAREHOUSE__CREDENTIALS" in str(told.value)
-    assert "s3cret-of-mine" not in str(told.value)
+    assert "port 9" in str(caught.value)
+    assert "DESTINATION__WAREHOUSE__CREDENTIALS" in str(caught.value)
+    assert "s3cret-of-mine" not in str(caught.value)
     with pytest.raises(warehouse.WarehouseConnectionError, match="port 9"):
         warehouse.query("FROM a_dataset.a_table")
     assert redact("password s3cret-of-mine") == "password ***"
 
 
-def test_a_forgotten_type_makes_no_file_of_a_server(
+def test_a_forgotten_type_does_not_create_a_file_instead_of_a_server(
     tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", "postgresql://me:secret@127.0.0.1/x")
@@ -213,7 +214,7 @@ def test_a_forgotten_type_makes_no_file_of_a_server(
     assert not list(tmp_warehouse.glob("warehouse*"))
 
 
-def test_a_warehouse_that_moves_is_the_environment_s_and_not_the_one_in_the_state(
+def test_the_environment_decides_the_warehouse_and_not_the_stored_state(
     postgres_warehouse: str, tmp_warehouse: Path
 ) -> None:
     file = {"WAREHOUSE_TYPE": "duckdb", "DESTINATION__WAREHOUSE__CREDENTIALS": ""}
@@ -261,21 +262,23 @@ CREDENTIALS: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("kind", CREDENTIALS)
-def test_destinations_in_the_cloud_can_do_what_exact_loads_need(
+def test_cloud_destinations_have_the_capabilities_that_exact_loads_need(
     tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Constructed and their capabilities checked; none of them is reached."""
+    """They are created and their capabilities are checked, without a connection."""
     assert tmp_warehouse
     monkeypatch.setenv("WAREHOUSE_TYPE", kind)
     for name, value in CREDENTIALS[kind].items():
         monkeypatch.setenv(f"DESTINATION__WAREHOUSE__{name}", value)
-    made: Any = create_destination()
-    assert made.destination_name == "warehouse"
-    assert made.destination_type == f"dlt.destinations.{kind}"
-    configuration = made.configuration(made.spec()._bind_dataset_name("a_dataset"))
-    # Staging is a machine's own, for its runs take turns, and those of others do not wait for them.
+    destination: Any = create_destination()
+    assert destination.destination_name == "warehouse"
+    assert destination.destination_type == f"dlt.destinations.{kind}"
+    configuration = destination.configuration(
+        get_destination_client_initial_config(destination, "a_dataset")
+    )
+    # Each machine has its own staging dataset: only the runs of one machine are serialized.
     assert configuration.staging_dataset_name_layout.startswith("%s_staging_")
-    capabilities = made.capabilities()
+    capabilities = destination.capabilities()
     assert "delete-insert" in capabilities.supported_merge_strategies
     assert "insert-from-staging" in capabilities.supported_replace_strategies
     assert "parquet" in capabilities.supported_loader_file_formats
@@ -284,7 +287,7 @@ def test_destinations_in_the_cloud_can_do_what_exact_loads_need(
     assert ";" not in condition
 
 
-def test_a_destination_whose_packages_are_missing_says_how_to_add_them(
+def test_a_destination_whose_packages_are_missing_names_the_command_to_add_them(
     tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert tmp_warehouse
@@ -296,13 +299,13 @@ def test_a_destination_whose_packages_are_missing_says_how_to_add_them(
         resolve_configuration(create_destination(), "a_dataset")
 
 
-def test_every_type_is_a_destination_of_dlt_s() -> None:
+def test_every_type_is_a_destination_of_dlt() -> None:
     import dlt
 
     assert all(hasattr(dlt.destinations, kind) for kind in SUPPORTED_TYPES)
 
 
-def test_a_password_of_an_address_is_found_wherever_it_stands(
+def test_a_password_in_a_connection_string_is_redacted_everywhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     address = "postgresql://me:p%40ssword-1@127.0.0.1/x"

@@ -1,4 +1,4 @@
-"""A DuckLake, its catalog in Postgres and its files on S3: many writers, killed ones, strangers."""
+"""A DuckLake with its catalog in Postgres and its files on S3: many writers, kills, other readers."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 
 from shared import warehouse
-from torture.harness import Launcher, Rows
+from stress.harness import Launcher, Rows
 
 DAYS = [f"2018-01-{day}" for day in range(22, 28)]
 ROWS = 500
@@ -29,7 +29,7 @@ def launcher() -> Iterator[Launcher]:
 class Lake:
     """An empty lake, and the runs that load into it."""
 
-    prices = """
+    prices_sql = """
         SELECT file_name, count(DISTINCT amount), count(*), min(share_price), max(share_price)
         FROM csv_data.share_prices_daily GROUP BY ALL ORDER BY ALL
     """
@@ -40,14 +40,14 @@ class Lake:
         self.home.mkdir()
 
     def drop(self, day: str, price: int = 1) -> tuple[Any, ...]:
-        """Writes a day's file, and returns what `prices` finds once it has landed."""
+        """Write the file of a day, and return its row of `prices_sql` after the load."""
         header = "date,share_price,amount,spend,shift,spread\n"
         rows = "".join(f"2018/01/02,{price},{n},3,4,5\n" for n in range(ROWS))
         (self.folder / "drop" / f"{day}.csv").write_text(header + rows)
         return f"{day}.csv", ROWS, ROWS, price, price
 
     def command(self, module: str, *keys: str, **more: Any) -> dict[str, Any]:
-        """Returns the command that runs some assets of a location."""
+        """Return the command that runs assets of a location."""
         ours = ("WAREHOUSE_", "DESTINATION__", "DROP_FOLDER")
         settings = {name: value for name, value in os.environ.items() if name.startswith(ours)}
         settings |= {"HOME": str(self.home), "WAREHOUSE_WAIT_SECONDS": "600"}
@@ -55,20 +55,20 @@ class Lake:
         return {"module": module, "keys": keys, "log": log, "environment": settings, **more}
 
     def daily(self, day: str, **more: Any) -> dict[str, Any]:
-        """Returns the command that loads a day's file."""
+        """Return the command that loads the file of a day."""
         keys = ("csv_data/import_daily_file", "csv_data/share_prices_daily")
         return self.command("csv_etl", *keys, partition=day, **more)
 
     def run(self, *commands: dict[str, Any]) -> list[int]:
-        """Runs commands at the same moment and returns their exit codes."""
+        """Run commands concurrently and return their exit codes."""
         return self.launcher.run(list(commands))
 
     def log(self) -> str:
-        """Returns the end of what the runs wrote."""
+        """Return the end of the runs' log."""
         return (self.folder / "log").read_text()[-5000:]
 
     def rows(self, sql: str) -> Rows:
-        """Reads as a stranger does: DuckDB alone, told where the catalog is and who may read."""
+        """Read with DuckDB alone, with the catalog's connection string and the credentials of the files."""
         set_to = {name.removeprefix(ADDRESS): value for name, value in os.environ.items()}
         secret = {
             "KEY_ID": set_to["STORAGE__CREDENTIALS__AWS_ACCESS_KEY_ID"],
@@ -91,12 +91,12 @@ class Lake:
 
 @pytest.fixture
 def lake(tmp_path: Path, launcher: Launcher, ducklake_warehouse: str) -> Lake:
-    """A lake of the test's own."""
+    """A lake for this test."""
     assert ducklake_warehouse
     return Lake(tmp_path, launcher)
 
 
-def test_eight_writers_at_once_land_exactly_in_a_lake_that_the_first_of_them_makes(
+def test_eight_concurrent_writers_load_exactly_into_a_new_lake(
     lake: Lake, ducklake_warehouse: str
 ) -> None:
     prices = [lake.drop(day) for day in DAYS]
@@ -108,7 +108,7 @@ def test_eight_writers_at_once_land_exactly_in_a_lake_that_the_first_of_them_mak
     ]
     for _ in range(2):
         assert lake.run(*writers) == [0] * 8, lake.log()
-        assert lake.rows(lake.prices) == prices
+        assert lake.rows(lake.prices_sql) == prices
         assert lake.rows("SELECT count(*) FROM csv_data.share_prices") == [(ROWS,)]
         assert lake.rows("SELECT name FROM simple.load_dict ORDER BY 1") == [("Alice",), ("Bob",)]
     files = lake.rows(
@@ -119,20 +119,20 @@ def test_eight_writers_at_once_land_exactly_in_a_lake_that_the_first_of_them_mak
     assert not list(lake.home.iterdir()), "an extension went into the user's home"
 
 
-def test_a_killed_writer_leaves_old_rows_or_new_and_the_next_run_is_exact(lake: Lake) -> None:
+def test_a_killed_writer_leaves_old_or_new_rows_and_the_next_run_is_exact(lake: Lake) -> None:
     killed, other = DAYS[:2]
     old, others = lake.drop(killed), lake.drop(other)
     assert lake.run(lake.daily(killed), lake.daily(other)) == [0, 0], lake.log()
     for price, point in enumerate(("inside merge", "after commit"), start=2):
         new = lake.drop(killed, price)
         assert lake.run(lake.daily(killed, die=point)) == [-9], lake.log()
-        assert lake.rows(lake.prices) == [new if point == "after commit" else old, others]
+        assert lake.rows(lake.prices_sql) == [new if point == "after commit" else old, others]
         assert lake.run(lake.daily(killed)) == [0], lake.log()
-        assert lake.rows(lake.prices) == [new, others]
+        assert lake.rows(lake.prices_sql) == [new, others]
         old = new
 
 
-def test_a_reader_makes_no_lake_and_changes_none(ducklake_warehouse: str) -> None:
+def test_a_reader_creates_no_lake(ducklake_warehouse: str) -> None:
     assert ducklake_warehouse
     with pytest.raises(warehouse.WarehouseConnectionError, match="does not exist"):
         warehouse.query("SELECT 1")
@@ -144,12 +144,12 @@ def test_a_reader_makes_no_lake_and_changes_none(ducklake_warehouse: str) -> Non
         assert cursor.fetchone() == (0,)
 
 
-def test_an_extension_that_is_neither_there_nor_downloaded_is_named(
+def test_the_error_names_an_extension_that_is_not_installed(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offline = {
         "extension_directory": str(tmp_path / "none"),
-        "autoinstall_extension_repository": "http://127.0.0.1:9",  # nothing listens there
+        "autoinstall_extension_repository": "http://127.0.0.1:9",  # nothing listens on this port
     }
     monkeypatch.setenv(f"{ADDRESS}GLOBAL_CONFIG", json.dumps(offline))
     assert lake.run(lake.command("simple_etl", "simple/load_dict")) == [1]

@@ -1,4 +1,4 @@
-"""The NeoWs source and the server its tests ask: the API's rules, kept on both sides."""
+"""The NeoWs source and its test server: both follow the rules of the API."""
 
 import json
 import os
@@ -17,54 +17,56 @@ from hypothesis import strategies as st
 from api_etl.recorded.objects import catalog, detail_of, synthetic_days
 from api_etl.recorded.server import INVALID_KEY, Fault, NeowsServer, recorded_days
 from shared import settings
-from shared.sources.neows.client import NeowsClient, NotFoundError
-from shared.sources.neows.source import (
-    DAY_COLUMNS,
-    MAX_WINDOW_DAYS,
-    OBJECT_COLUMNS,
-    SENTRY_APPROACH_COLUMNS,
-    SENTRY_COLUMNS,
+from shared.sources.neows import (
+    NeowsClient,
+    NotFoundError,
     neows,
     neows_catalog,
     neows_sentry_objects,
-    windows,
 )
+from shared.sources.neows.columns import (
+    DAY_COLUMNS,
+    OBJECT_COLUMNS,
+    SENTRY_APPROACH_COLUMNS,
+    SENTRY_COLUMNS,
+)
+from shared.sources.neows.feed import MAX_WINDOW_DAYS, date_windows
 from shared.sources.protocol import RetryLaterError
 
 KEY = "a-key-that-must-stay-secret"
 
 
 def objects(*days: str) -> list[dict[str, Any]]:
-    """Returns the rows of the objects' own table."""
+    """Return the rows of the table of objects."""
     return rows(neows(days), OBJECT_COLUMNS)
 
 
 def rows(source: Iterable[Any], columns: Iterable[str]) -> list[dict[str, Any]]:
-    """Returns the rows that a source yields with these columns."""
+    """Return the rows that a source yields with these columns."""
     return [row for table in source for row in table.to_pylist() if row.keys() == set(columns)]
 
 
 def first_window(client: NeowsClient) -> int:
-    """Asks for the recorded days of 2025 and returns how many objects came."""
+    """Request the recorded days of 2025 and return the number of objects."""
     return sum(map(len, client.feed(date(2025, 3, 10), date(2025, 3, 17)).values()))
 
 
 @given(st.lists(st.dates(date(2015, 9, 1), date(2016, 9, 1)), max_size=60))
-def test_windows_cover_each_day_once_and_are_never_too_wide(days: list[date]) -> None:
+def test_windows_cover_each_day_once_and_never_exceed_the_maximum(days: list[date]) -> None:
     covered: list[date] = []
-    for first, last in windows([day.isoformat() for day in days]):
+    for first, last in date_windows([day.isoformat() for day in days]):
         assert 1 <= (last - first).days + 1 <= MAX_WINDOW_DAYS
         covered += [first + timedelta(days=n) for n in range((last - first).days + 1)]
     assert covered == sorted(set(days))
 
 
-def test_eleven_years_take_no_more_requests_than_the_window_allows() -> None:
+def test_eleven_years_need_the_fewest_windows() -> None:
     start = date(2015, 9, 1)
     days = [(start + timedelta(days=n)).isoformat() for n in range(4100)]
-    assert len(list(windows(days))) == 513
+    assert len(list(date_windows(days))) == 513
 
 
-def test_every_recorded_object_arrives_typed(neows_server: NeowsServer) -> None:
+def test_every_recorded_object_has_the_declared_types(neows_server: NeowsServer) -> None:
     days = recorded_days()
     rows = objects(*days)
     assert len(rows) == sum(map(len, days.values())) == 240
@@ -80,7 +82,7 @@ def test_every_recorded_object_arrives_typed(neows_server: NeowsServer) -> None:
         assert row["close_approach_at"].date() == row["close_approach_date"]
 
 
-def test_numbers_and_times_are_those_of_the_feed(neows_server: NeowsServer) -> None:
+def test_numbers_and_times_equal_those_of_the_feed(neows_server: NeowsServer) -> None:
     (row,) = (row for row in objects("2025-03-10") if row["name"] == "(2015 BY512)")
     assert row["close_approach_at"] == datetime(2025, 3, 10, 12, 23, tzinfo=UTC)
     assert row["miss_distance_lunar"] == 172.4956549178
@@ -89,14 +91,14 @@ def test_numbers_and_times_are_those_of_the_feed(neows_server: NeowsServer) -> N
     assert row["is_potentially_hazardous_asteroid"] is False
 
 
-def test_years_that_lack_a_field_land_in_the_same_columns(neows_server: NeowsServer) -> None:
+def test_years_without_a_field_load_into_the_same_columns(neows_server: NeowsServer) -> None:
     for name in ("is_sentry_object", "id"):
         assert {row[name] for row in objects("2015-04-01")} == {None}
         assert None not in {row[name] for row in objects("2018-12-06")}
     assert {row["sentry_data"] is None for row in objects("2025-03-10")} <= {True, False}
 
 
-def test_what_no_column_takes_is_kept(neows_server: NeowsServer) -> None:
+def test_fields_without_a_column_are_kept(neows_server: NeowsServer) -> None:
     (first, *_) = neows_server.days["2025-03-10"]
     assert {row["unmapped_fields"] for row in objects(*recorded_days())} == {None}
     approach = {**first["close_approach_data"][0], "seen_from": "Hilo"}
@@ -120,7 +122,7 @@ def test_what_no_column_takes_is_kept(neows_server: NeowsServer) -> None:
         ("orbital_data", "eccentricity"),
     ],
 )
-def test_what_no_column_takes_is_kept_however_deep_it_stands(
+def test_nested_fields_without_a_column_are_kept(
     neows_server: NeowsServer, path: tuple[str, ...]
 ) -> None:
     item = json.loads(json.dumps(neows_server.days["2025-03-10"][0]))
@@ -144,7 +146,7 @@ def test_what_no_column_takes_is_kept_however_deep_it_stands(
         ("miss_distance", "miss_distance_lunar"),
     ],
 )
-def test_a_group_of_values_that_is_missing_is_null(
+def test_the_values_of_a_missing_group_are_null(
     neows_server: NeowsServer, name: str, column: str, missing: object
 ) -> None:
     (first, second, *_) = json.loads(json.dumps(neows_server.days["2025-03-10"]))
@@ -153,19 +155,19 @@ def test_a_group_of_values_that_is_missing_is_null(
     assert [row[column] is None for row in objects("2025-03-10")] == [True, False]
 
 
-def test_the_key_travels_in_a_header_only(
+def test_the_key_is_sent_only_in_a_header(
     neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NASA_API_KEY", KEY)
     rows = objects("2025-03-10")
-    ((address, headers),) = neows_server.requests
+    ((url, headers),) = neows_server.requests
     assert headers["X-Api-Key"] == KEY
-    assert KEY not in address
+    assert KEY not in url
     assert KEY not in str(rows)  # the server echoes it in its links, as NASA does
 
 
 @pytest.mark.parametrize("wrong", ["two\nlines", "not-ascii-é"])
-def test_a_key_that_no_header_can_carry_is_refused_without_repeating_it(
+def test_a_key_that_is_invalid_in_a_header_is_rejected_and_not_repeated(
     neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     monkeypatch.setenv("NASA_API_KEY", wrong)
@@ -183,7 +185,7 @@ def test_a_key_read_from_a_file_may_end_with_a_line_break(
     assert neows_server.requests[0][1]["X-Api-Key"] == KEY
 
 
-def test_a_redirect_carries_the_key_nowhere(neows_server: NeowsServer) -> None:
+def test_a_redirect_is_not_followed_with_the_key(neows_server: NeowsServer) -> None:
     neows_server.failure = (302, "text/html", "")
     with pytest.raises(Exception, match="status 302"):
         NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 10))
@@ -192,15 +194,15 @@ def test_a_redirect_carries_the_key_nowhere(neows_server: NeowsServer) -> None:
 
 def test_a_missing_value_is_null(neows_server: NeowsServer) -> None:
     (first, *rest) = neows_server.days["2025-03-10"]
-    lacking = {name: first[name] for name in first.keys() - {"absolute_magnitude_h"}}
-    neows_server.days["2025-03-10"] = [lacking, *rest]
+    incomplete = {name: first[name] for name in first.keys() - {"absolute_magnitude_h"}}
+    neows_server.days["2025-03-10"] = [incomplete, *rest]
     row, *others = objects("2025-03-10")
     assert row["absolute_magnitude_h"] is None
     assert None not in {other["absolute_magnitude_h"] for other in others}
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"absolute_magnitude_h": "faint"}, "faint"),
         ({"is_sentry_object": "no"}, "no"),
@@ -209,14 +211,14 @@ def test_a_missing_value_is_null(neows_server: NeowsServer) -> None:
         ({"close_approach_data": []}, "values"),
         ({"estimated_diameter": 3}, "3"),
         ({"velocity": "fast"}, "fast"),
-        ({"velocity": "NaN"}, "relative_velocity_miles_per_hour is no number"),
+        ({"velocity": "NaN"}, "relative_velocity_miles_per_hour is not a finite number"),
         ({"close_approach_date": "today"}, "today"),
         ({"epoch_date_close_approach": 1.5}, "truncated"),
         ({"epoch_date_close_approach": 2**70}, "1180591620717411303424|out of|overflow"),
     ],
 )
-def test_a_value_of_another_type_is_an_error_that_names_day_and_object(
-    neows_server: NeowsServer, change: dict[str, Any], told: str
+def test_a_value_of_another_type_is_an_error_with_day_and_object(
+    neows_server: NeowsServer, change: dict[str, Any], message: str
 ) -> None:
     (first, *rest) = neows_server.days["2025-03-10"]
     changed = json.loads(json.dumps(first))
@@ -228,16 +230,16 @@ def test_a_value_of_another_type_is_an_error_that_names_day_and_object(
     else:
         changed |= change
     neows_server.days["2025-03-10"] = [*rest, changed]
-    with pytest.raises(Exception, match=f"2025-03-10: the object .*{told}"):
+    with pytest.raises(Exception, match=f"2025-03-10: the object .*{message}"):
         objects("2025-03-10")
 
 
-def test_without_a_key_the_demo_key_is_sent(neows_server: NeowsServer) -> None:
+def test_the_default_key_is_the_demo_key(neows_server: NeowsServer) -> None:
     objects("2025-03-10")
     assert neows_server.requests[0][1]["X-Api-Key"] == "DEMO_KEY"
 
 
-def test_a_day_without_objects_is_no_error(neows_server: NeowsServer) -> None:
+def test_a_day_without_objects_is_valid(neows_server: NeowsServer) -> None:
     neows_server.days["2025-03-11"] = []
     assert {str(row["close_approach_date"]) for row in objects("2025-03-10", "2025-03-11")} == {
         "2025-03-10"
@@ -246,7 +248,7 @@ def test_a_day_without_objects_is_no_error(neows_server: NeowsServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "told"),
+    ("failure", "message"),
     [
         ((503, "text/html", "<html>Service unavailable</html>"), "status 503"),
         ((200, "text/html", "<html>Maintenance</html>"), "not as NeoWs describes"),
@@ -255,30 +257,32 @@ def test_a_day_without_objects_is_no_error(neows_server: NeowsServer) -> None:
         ((200, "application/json", "[]"), "not as NeoWs describes"),
     ],
 )
-def test_an_answer_that_is_no_feed_is_an_error_with_window_and_status(
-    neows_server: NeowsServer, failure: tuple[int, str, str], told: str
+def test_a_response_that_is_not_a_feed_is_an_error_with_window_and_status(
+    neows_server: NeowsServer, failure: tuple[int, str, str], message: str
 ) -> None:
     neows_server.failure = failure
-    with pytest.raises(Exception, match=told) as caught:
+    with pytest.raises(Exception, match=message) as caught:
         NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 11))
     assert "2025-03-10 to 2025-03-11" in str(caught.value)
 
 
-def test_an_outage_is_retried_before_it_is_an_error(neows_server: NeowsServer) -> None:
+def test_an_outage_is_retried_before_it_fails(neows_server: NeowsServer) -> None:
     neows_server.failure = (503, "text/html", "")
     with pytest.raises(Exception, match="503"):
         NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 10))
     assert len(neows_server.requests) == 5
 
 
-def test_a_used_up_limit_names_the_wait_and_is_not_retried(neows_server: NeowsServer) -> None:
+def test_the_error_for_a_reached_limit_has_the_wait_and_is_not_retried(
+    neows_server: NeowsServer,
+) -> None:
     neows_server.limit = 0
     with pytest.raises(Exception, match=r"2025-03-10 to 2025-03-10: .*used up for 3600 s more"):
         NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 10))
     assert len(neows_server.requests) == 1
 
 
-def test_a_refused_key_says_which_variable_to_set_and_does_not_repeat_it(
+def test_the_error_for_a_rejected_key_names_the_variable_and_not_the_key(
     neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NASA_API_KEY", INVALID_KEY)
@@ -295,63 +299,63 @@ def test_an_unreachable_server_is_an_error_with_the_window(
         NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 10))
 
 
-def ask(server: NeowsServer, **query: str) -> requests.Response:
+def get_feed(server: NeowsServer, **query: str) -> requests.Response:
     return requests.get(f"{server.url}/feed", params=query, timeout=5)
 
 
-def test_the_server_takes_eight_dates_and_no_more(neows_server: NeowsServer) -> None:
+def test_the_server_accepts_at_most_eight_dates(neows_server: NeowsServer) -> None:
     eight = {"start_date": "2025-03-10", "end_date": "2025-03-17", "api_key": KEY}
-    assert ask(neows_server, **eight).json()["element_count"] == 113
-    nine = ask(neows_server, **{**eight, "end_date": "2025-03-18"})
+    assert get_feed(neows_server, **eight).json()["element_count"] == 113
+    nine = get_feed(neows_server, **{**eight, "end_date": "2025-03-18"})
     assert nine.status_code == 400
     assert nine.json()["error_message"].endswith("The Feed date limit is only 7 Days")
 
 
 def test_the_server_reorders_swapped_dates(neows_server: NeowsServer) -> None:
     swapped = {"start_date": "2025-03-17", "end_date": "2025-03-10", "api_key": KEY}
-    assert ask(neows_server, **swapped).json()["element_count"] == 113
+    assert get_feed(neows_server, **swapped).json()["element_count"] == 113
 
 
-def test_the_server_leaves_out_an_empty_day_and_echoes_the_key(neows_server: NeowsServer) -> None:
+def test_the_server_omits_an_empty_day_and_repeats_the_key(neows_server: NeowsServer) -> None:
     neows_server.days["2025-03-10"] = []
-    answer = ask(neows_server, start_date="2025-03-10", end_date="2025-03-11", api_key=KEY)
-    assert list(answer.json()["near_earth_objects"]) == ["2025-03-11"]
-    assert KEY in answer.json()["links"]["self"]
+    response = get_feed(neows_server, start_date="2025-03-10", end_date="2025-03-11", api_key=KEY)
+    assert list(response.json()["near_earth_objects"]) == ["2025-03-11"]
+    assert KEY in response.json()["links"]["self"]
 
 
-def test_the_server_never_passes_off_an_unrecorded_day_as_an_empty_one(
+def test_the_server_returns_404_for_a_day_without_a_recording(
     neows_server: NeowsServer,
 ) -> None:
-    answer = ask(neows_server, start_date="2024-01-01", end_date="2024-01-01", api_key=KEY)
-    assert answer.status_code == 404
-    assert "no recording of 2024-01-01" in answer.json()["error_message"]
+    response = get_feed(neows_server, start_date="2024-01-01", end_date="2024-01-01", api_key=KEY)
+    assert response.status_code == 404
+    assert "no recording of 2024-01-01" in response.json()["error_message"]
 
 
 def test_the_server_counts_down_its_limit(neows_server: NeowsServer) -> None:
     neows_server.limit = 1
     window = {"start_date": "2025-03-10", "end_date": "2025-03-10", "api_key": KEY}
-    answer = ask(neows_server, **window)
-    assert (answer.headers["X-RateLimit-Limit"], answer.headers["X-RateLimit-Remaining"]) == (
+    response = get_feed(neows_server, **window)
+    assert (response.headers["X-RateLimit-Limit"], response.headers["X-RateLimit-Remaining"]) == (
         "1",
         "0",
     )
-    over = ask(neows_server, **window)
+    over = get_feed(neows_server, **window)
     assert (over.status_code, over.headers["Retry-After"]) == (429, "3600")
     assert over.json()["error"]["code"] == "OVER_RATE_LIMIT"
 
 
 @pytest.mark.parametrize(("key", "code"), [("", "API_KEY_MISSING"), ("INVALID", "API_KEY_INVALID")])
-def test_the_server_refuses_a_missing_or_wrong_key(
+def test_the_server_rejects_a_missing_or_wrong_key(
     neows_server: NeowsServer, key: str, code: str
 ) -> None:
-    answer = ask(neows_server, start_date="2025-03-10", end_date="2025-03-10", api_key=key)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, code)
+    response = get_feed(neows_server, start_date="2025-03-10", end_date="2025-03-10", api_key=key)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, code)
 
 
-def test_the_server_says_what_is_wrong_with_a_date(neows_server: NeowsServer) -> None:
-    answer = ask(neows_server, start_date="yesterday", api_key=KEY)
-    assert answer.status_code == 400
-    assert "Expected format (yyyy-mm-dd)" in json.loads(answer.text)["error_message"]
+def test_the_server_reports_an_invalid_date(neows_server: NeowsServer) -> None:
+    response = get_feed(neows_server, start_date="yesterday", api_key=KEY)
+    assert response.status_code == 400
+    assert "Expected format (yyyy-mm-dd)" in json.loads(response.text)["error_message"]
 
 
 HTML = "<html><body>Service unavailable</body></html>"
@@ -374,7 +378,7 @@ HTML = "<html><body>Service unavailable</body></html>"
     ],
     ids=str,
 )
-def test_an_answer_that_went_wrong_is_asked_for_again(
+def test_a_failed_response_is_requested_again(
     neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     monkeypatch.setenv("RUNTIME__REQUEST_TIMEOUT", "1")
@@ -383,13 +387,13 @@ def test_an_answer_that_went_wrong_is_asked_for_again(
     assert len(neows_server.requests) == 2
 
 
-def test_what_stays_wrong_is_an_error_with_status_window_and_attempt(
+def test_a_permanent_failure_is_an_error_with_status_window_and_attempt(
     neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNTIME__REQUEST_MAX_ATTEMPTS", "3")
     neows_server.failure = (502, "text/html", HTML)
-    told = r"/feed for 2025-03-10 to 2025-03-17: status 502 \(attempt 3 of 3\)"
-    with pytest.raises(Exception, match=told):
+    message = r"/feed for 2025-03-10 to 2025-03-17: status 502 \(attempt 3 of 3\)"
+    with pytest.raises(Exception, match=message):
         first_window(NeowsClient())
     assert len(neows_server.requests) == 3
 
@@ -401,44 +405,44 @@ def test_attempts_wait_a_random_part_of_the_backoff(
     neows_server.failure = (503, "text/html", HTML)
     waits = set()
     for _ in range(3):
-        began = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(Exception, match="attempt 5 of 5"):
             first_window(NeowsClient())
-        waits.add(round(time.monotonic() - began, 2))
+        waits.add(round(time.monotonic() - started, 2))
     assert len(waits) > 1
     assert max(waits) < 0.2 + 0.4 + 0.8 + 1.6 + 1
 
 
-def test_an_upstream_that_asks_for_an_hour_is_left_until_then(neows_server: NeowsServer) -> None:
+def test_an_api_that_requests_a_long_wait_is_not_retried(neows_server: NeowsServer) -> None:
     neows_server.faults.append(Fault(status=503, headers={"Retry-After": "3600"}))
-    with pytest.raises(RetryLaterError, match="come back in 3600 s") as caught:
+    with pytest.raises(RetryLaterError, match="a retry in 3600 s") as caught:
         first_window(NeowsClient())
     assert caught.value.retry_after == 3600
     assert len(neows_server.requests) == 1
 
 
-def test_an_answer_that_lost_objects_is_refused(neows_server: NeowsServer) -> None:
+def test_a_response_with_a_wrong_number_of_objects_is_rejected(neows_server: NeowsServer) -> None:
     feed = {"element_count": 2, "near_earth_objects": {"2025-03-10": [{}]}}
     neows_server.faults.append(Fault(body=json.dumps(feed)))
-    with pytest.raises(Exception, match="has 1 objects and says it has 2"):
+    with pytest.raises(Exception, match="has 1 objects but element_count is 2"):
         first_window(NeowsClient())
 
 
-def test_an_answer_without_a_list_of_objects_is_refused(neows_server: NeowsServer) -> None:
+def test_a_response_without_a_list_of_objects_is_rejected(neows_server: NeowsServer) -> None:
     feed = {"element_count": 1, "near_earth_objects": {"2025-03-10": {"id": "1"}}}
     neows_server.faults.append(Fault(body=json.dumps(feed)))
     with pytest.raises(Exception, match="no list of objects for 2025-03-10"):
         first_window(NeowsClient())
 
 
-def test_an_answer_about_other_days_is_refused(neows_server: NeowsServer) -> None:
+def test_a_response_with_other_days_is_rejected(neows_server: NeowsServer) -> None:
     feed = {"element_count": 1, "near_earth_objects": {"2025-03-18": [{}]}}
     neows_server.faults.append(Fault(body=json.dumps(feed)))
-    with pytest.raises(Exception, match="not asked for: 2025-03-18"):
+    with pytest.raises(Exception, match="days outside it: 2025-03-18"):
         first_window(NeowsClient())
 
 
-def test_each_day_tells_how_many_objects_it_had(neows_server: NeowsServer) -> None:
+def test_each_day_has_its_number_of_objects(neows_server: NeowsServer) -> None:
     neows_server.days["2025-03-11"] = []
     days = rows(neows(["2025-03-10", "2025-03-11", "2018-12-06"]), DAY_COLUMNS)
     counts = {str(row["close_approach_date"]): row["element_count"] for row in days}
@@ -449,31 +453,31 @@ def test_each_day_tells_how_many_objects_it_had(neows_server: NeowsServer) -> No
     }
 
 
-def test_the_address_of_a_risk_has_no_query(neows_server: NeowsServer) -> None:
+def test_the_url_of_the_impact_risk_has_no_query(neows_server: NeowsServer) -> None:
     item = dict(neows_server.days["2025-03-10"][0])
-    address = "http://api.nasa.gov/neo/rest/v1/neo/sentry/2101955"
-    item |= {"is_sentry_object": True, "sentry_data": f"{address}?api_key=somebody-elses"}
+    url = "http://api.nasa.gov/neo/rest/v1/neo/sentry/2101955"
+    item |= {"is_sentry_object": True, "sentry_data": f"{url}?api_key=somebody-elses"}
     neows_server.days["2025-03-10"] = [item]
     (row,) = objects("2025-03-10")
-    assert row["sentry_data"] == address
+    assert row["sentry_data"] == url
 
 
-def test_every_shape_of_the_past_lands_in_the_same_columns(neows_server: NeowsServer) -> None:
+def test_objects_of_all_years_load_into_the_same_columns(neows_server: NeowsServer) -> None:
     for first in (date(2015, 9, 1), date(2018, 11, 28), date(2024, 4, 28)):
-        made = synthetic_days(first, 60)
-        assert made == {**synthetic_days(first, 30), **synthetic_days(first + timedelta(30), 30)}
-        neows_server.days = made
-        found = objects(*made)
-        assert sorted(row["neo_reference_id"] for row in found) == sorted(catalog(made.values()))
-        assert {row["unmapped_fields"] for row in found} == {None}
-        sent = [item for items in made.values() for item in items]
-        assert {row["sentry_data"] is None for row in found} == {
+        days = synthetic_days(first, 60)
+        assert days == {**synthetic_days(first, 30), **synthetic_days(first + timedelta(30), 30)}
+        neows_server.days = days
+        loaded = objects(*days)
+        assert sorted(row["neo_reference_id"] for row in loaded) == sorted(catalog(days.values()))
+        assert {row["unmapped_fields"] for row in loaded} == {None}
+        sent = [item for items in days.values() for item in items]
+        assert {row["sentry_data"] is None for row in loaded} == {
             "sentry_data" not in item for item in sent
         }
-        assert {row["id"] is None for row in found} <= {"id" not in item for item in sent}
+        assert {row["id"] is None for row in loaded} <= {"id" not in item for item in sent}
 
 
-def test_a_short_wait_for_the_limit_is_waited(
+def test_the_client_waits_for_the_limit_if_the_wait_is_short(
     neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NASA_MAX_WAIT_SECONDS", "30")
@@ -484,7 +488,7 @@ def test_a_short_wait_for_the_limit_is_waited(
     assert neows_server.statuses.count(429) <= 4
 
 
-def test_a_limit_that_shrinks_meanwhile_is_noticed(neows_server: NeowsServer) -> None:
+def test_a_limit_that_is_lowered_is_noticed(neows_server: NeowsServer) -> None:
     client = NeowsClient()
     first_window(client)
     neows_server.limit = 1
@@ -494,39 +498,43 @@ def test_a_limit_that_shrinks_meanwhile_is_noticed(neows_server: NeowsServer) ->
     assert neows_server.statuses == [200, 429]
 
 
-def test_the_demo_key_says_what_it_can_do(neows_server: NeowsServer) -> None:
+def test_the_error_with_the_demo_key_states_its_limit(neows_server: NeowsServer) -> None:
     neows_server.limit = 0
     with pytest.raises(RetryLaterError, match="DEMO_KEY allows 30 requests an hour and 50 a day"):
         first_window(NeowsClient())
 
 
-def test_ten_runs_learn_of_a_used_up_limit_from_one_refusal(neows_server: NeowsServer) -> None:
+def test_ten_runs_learn_from_one_rejected_request_that_the_limit_is_reached(
+    neows_server: NeowsServer,
+) -> None:
     neows_server.limit = 60
 
-    def ask_ten_times(_: int) -> int:
-        client, answers = NeowsClient(), 0
+    def send_ten_requests(_: int) -> int:
+        client, count = NeowsClient(), 0
         try:
             for _ in range(10):
                 first_window(client)
-                answers += 1
+                count += 1
         except RetryLaterError:
             pass
-        return answers
+        return count
 
     with ThreadPoolExecutor(10) as runs:
-        assert sum(runs.map(ask_ten_times, range(10))) == 60
+        assert sum(runs.map(send_ten_requests, range(10))) == 60
     assert neows_server.statuses.count(200) == 60
     assert neows_server.statuses.count(429) <= 3
 
 
-def test_a_limit_that_tells_no_wait_is_left_for_ten_minutes(neows_server: NeowsServer) -> None:
+def test_a_limit_without_a_stated_wait_is_retried_after_ten_minutes(
+    neows_server: NeowsServer,
+) -> None:
     neows_server.faults.append(Fault(status=429))
     with pytest.raises(RetryLaterError) as caught:
         first_window(NeowsClient())
     assert 590 < caught.value.retry_after <= 600
 
 
-def test_a_request_that_hangs_holds_the_others_up_no_longer_than_its_timeout(
+def test_a_hanging_request_delays_the_others_at_most_by_its_timeout(
     neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNTIME__REQUEST_TIMEOUT", "2")
@@ -537,18 +545,18 @@ def test_a_request_that_hangs_holds_the_others_up_no_longer_than_its_timeout(
         assert list(runs.map(first_window, clients)) == [113] * 3
 
 
-def test_what_is_known_of_a_limit_may_be_lost(
+def test_a_damaged_file_of_the_limit_is_ignored(
     neows_server: NeowsServer, tmp_warehouse: Path
 ) -> None:
     first_window(NeowsClient())
     (state,) = tmp_warehouse.glob("warehouse.limits/*.json")
     ahead = time.time() + 9999
-    for text in ("", "[]", '{"remaining"', json.dumps({"until": ahead, "told_at": ahead})):
+    for text in ("", "[]", '{"remaining"', json.dumps({"resets_at": ahead, "observed_at": ahead})):
         state.write_text(text)
         assert first_window(NeowsClient()) == 113
 
 
-def test_keys_have_limits_of_their_own(
+def test_each_key_has_its_own_limit(
     neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Path
 ) -> None:
     neows_server.limit = 0
@@ -562,14 +570,14 @@ def test_keys_have_limits_of_their_own(
     assert not any(KEY in f"{state} {state.read_text()}" for state in states)
 
 
-def test_the_longest_wait_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_maximum_wait_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NASA_MAX_WAIT_SECONDS", "soon")
     with pytest.raises(ValueError, match="NASA_MAX_WAIT_SECONDS is 'soon'"):
         settings.get_seconds("NASA_MAX_WAIT_SECONDS")
 
 
 def sentry(server: NeowsServer) -> dict[str, list[str]]:
-    """Returns the SPK-IDs of the recorded days' Sentry objects."""
+    """Return the SPK-IDs of the Sentry objects of the recorded days."""
     return {
         day: [item["neo_reference_id"] for item in items if item.get("is_sentry_object")]
         for day, items in server.days.items()
@@ -577,47 +585,48 @@ def sentry(server: NeowsServer) -> dict[str, list[str]]:
     }
 
 
-def test_a_sentry_object_is_looked_up_with_its_orbit_and_its_passes(
+def test_a_sentry_object_is_loaded_with_its_orbit_and_its_approaches(
     neows_server: NeowsServer,
 ) -> None:
-    passing = sentry(neows_server)
-    days = sorted(passing)
-    source = neows_sentry_objects(days, lambda _: passing)
-    found = list(source)
-    looked = rows(found, SENTRY_COLUMNS)
-    assert sorted((str(row["day"]), row["neo_reference_id"]) for row in looked) == sorted(
-        (day, spk_id) for day in days for spk_id in passing[day]
+    ids_by_day = sentry(neows_server)
+    days = sorted(ids_by_day)
+    source = neows_sentry_objects(days, lambda _: ids_by_day)
+    tables = list(source)
+    objects_of_days = rows(tables, SENTRY_COLUMNS)
+    assert sorted((str(row["day"]), row["neo_reference_id"]) for row in objects_of_days) == sorted(
+        (day, spk_id) for day in days for spk_id in ids_by_day[day]
     )
-    assert looked
-    row, item = looked[0], catalog(neows_server.days.values())[looked[0]["neo_reference_id"]]
+    assert objects_of_days
+    row = objects_of_days[0]
+    item = catalog(neows_server.days.values())[row["neo_reference_id"]]
     orbit = detail_of(item)["orbital_data"]
     assert row["eccentricity"] == float(orbit["eccentricity"])
     assert row["first_observation_date"] == date(2015, 1, 19)
     assert row["orbit_class_type"] == "APO"
     assert row["orbit_class_range"] == orbit["orbit_class"]["orbit_class_range"]
     assert json.loads(row["unmapped_fields"]) == {"designation": row["name"].strip("()")}
-    passes = rows(found, SENTRY_APPROACH_COLUMNS)
-    assert len(passes) == 2 * len(looked)
-    assert {one["orbiting_body"] for one in passes} == {"Earth", "Venus"}
+    approaches = rows(tables, SENTRY_APPROACH_COLUMNS)
+    assert len(approaches) == 2 * len(objects_of_days)
+    assert {approach["orbiting_body"] for approach in approaches} == {"Earth", "Venus"}
 
 
-def test_an_object_that_passes_twice_is_asked_for_once_and_a_vanished_one_is_left_out(
+def test_an_object_of_two_days_is_requested_once_and_a_removed_one_is_left_out(
     neows_server: NeowsServer,
 ) -> None:
-    (known, *_) = (spk_id for ids in sentry(neows_server).values() for spk_id in ids)
-    passing = {"2025-03-10": [known, "1"], "2025-03-11": [known]}
-    found = rows(neows_sentry_objects(list(passing), lambda _: passing), SENTRY_COLUMNS)
-    assert [row["neo_reference_id"] for row in found] == [known, known]
+    (sentry_id, *_) = (spk_id for ids in sentry(neows_server).values() for spk_id in ids)
+    ids_by_day = {"2025-03-10": [sentry_id, "1"], "2025-03-11": [sentry_id]}
+    loaded = rows(neows_sentry_objects(list(ids_by_day), lambda _: ids_by_day), SENTRY_COLUMNS)
+    assert [row["neo_reference_id"] for row in loaded] == [sentry_id, sentry_id]
     assert len(neows_server.requests) == 2
     with pytest.raises(NotFoundError, match="object 1"):
         NeowsClient().object("1")
 
 
 def test_a_page_of_the_catalog_is_typed(neows_server: NeowsServer) -> None:
-    (answer, pages) = NeowsClient().browse(0)
-    assert (len(answer), pages) == (20, 12)
+    (response, pages) = NeowsClient().browse(0)
+    assert (len(response), pages) == (20, 12)
     neows_server.faults.append(Fault(body='{"near_earth_objects": []}'))
-    with pytest.raises(Exception, match="page 3: the answer does not say how many pages"):
+    with pytest.raises(Exception, match="page 3: the response has no number of pages"):
         NeowsClient().browse(3)
     assert neows_catalog().resources["catalog"].name == "catalog"
 
@@ -625,8 +634,10 @@ def test_a_page_of_the_catalog_is_typed(neows_server: NeowsServer) -> None:
 LIVE_KEY = os.environ.get("NASA_LIVE_API_KEY", "")
 
 
-@pytest.mark.skipif(not LIVE_KEY, reason="asks NASA itself, with the key in NASA_LIVE_API_KEY")
-def test_nasa_still_answers_in_the_recorded_shape(
+@pytest.mark.skipif(
+    not LIVE_KEY, reason="sends a request to NASA, with the key in NASA_LIVE_API_KEY"
+)
+def test_nasa_still_responds_in_the_recorded_shape(
     tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NASA_API_KEY", LIVE_KEY)
@@ -634,24 +645,24 @@ def test_nasa_still_answers_in_the_recorded_shape(
     live = NeowsClient().feed(date(2025, 3, 10), date(2025, 3, 17))
     recorded = {day: items for day, items in recorded_days().items() if day >= "2025"}
     assert live.keys() == recorded.keys()
-    found = shape([item for items in live.values() for item in items])
-    assert found == shape([item for items in recorded.values() for item in items])
+    loaded = shape([item for items in live.values() for item in items])
+    assert loaded == shape([item for items in recorded.values() for item in items])
     assert {row["unmapped_fields"] for row in objects(*recorded)} == {None}
 
 
 def shape(value: Any) -> Any:
-    """Returns the types that stand in a JSON value, of a list those of all its members together."""
+    """Return the types in a JSON value; of a list, the types of all its members."""
     if isinstance(value, dict):
         return {name: shape(member) for name, member in value.items() if name != "links"}
     if isinstance(value, list):
         members = [shape(member) for member in value]
         if all(isinstance(member, dict) for member in members):
-            return {name: found for member in members for name, found in member.items()}
+            return {name: kind for member in members for name, kind in member.items()}
         return members
     return "number" if type(value) in (int, float) else type(value).__name__
 
 
-def test_the_recorded_shape_is_told() -> None:
+def test_the_shape_of_a_recorded_object_is_computed() -> None:
     (item, *_) = recorded_days()["2025-03-10"]
     assert shape([item])["close_approach_data"]["epoch_date_close_approach"] == "number"
     assert shape([item])["estimated_diameter"]["feet"]["estimated_diameter_max"] == "number"

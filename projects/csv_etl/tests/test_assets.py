@@ -11,7 +11,8 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from csv_etl.definitions import defs
 from shared import warehouse
-from shared.sources.csv import source as csv
+from shared.sources.csv import pushdown
+from shared.warehouse.destinations.duckdb import PushdownLoadJob
 
 HEADER = '"date","share_price","amount","spend","shift","spread"\n'
 SAMPLE = Path(__file__).parents[3] / "data" / "drop"
@@ -23,7 +24,9 @@ def _each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Small files as well are read in both ways that there are, and land in a server, too."""
     if request.param == "into Postgres":
         request.getfixturevalue("postgres_warehouse")
-    monkeypatch.setattr(csv, "_PUSHED_DOWN_FROM", 0 if request.param == "pushed down" else 10**9)
+    monkeypatch.setattr(
+        pushdown, "_PUSHDOWN_MIN_BYTES", 0 if request.param == "pushed down" else 10**9
+    )
 
 
 @pytest.fixture
@@ -97,8 +100,8 @@ def test_a_table_alone_takes_the_file_imported_last(
 @pytest.mark.parametrize(
     ("path", "why"),
     [
-        ("../warehouse.duckdb", "is no path below the drop folder"),
-        ("/etc/passwd", "is no path below the drop folder"),
+        ("../warehouse.duckdb", "is not a path below the drop folder"),
+        ("/etc/passwd", "is not a path below the drop folder"),
         ("missing.csv", "is not in the drop folder"),
         ("folder", "is a folder, not a file"),
     ],
@@ -180,7 +183,7 @@ def test_a_retry_loads_the_file_of_the_run_it_retries(
 def test_a_large_file_whose_rows_are_there_is_left_as_it_is(
     drop: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv, "_PUSHED_DOWN_FROM", 0)
+    monkeypatch.setattr(pushdown, "_PUSHDOWN_MIN_BYTES", 0)
 
     def load(rows: int = 8, **how: Any) -> str:
         result = load_file(instance, "2018-01-22.csv", **how)
@@ -207,10 +210,10 @@ def test_a_large_file_whose_rows_are_there_is_left_as_it_is(
         )
     mended = load()
     assert mended != again, "rows that are missing come back"
-    monkeypatch.setattr(csv, "_PUSHED_DOWN_FROM", 10**9)
+    monkeypatch.setattr(pushdown, "_PUSHDOWN_MIN_BYTES", 10**9)
     other_way = load()
     assert other_way != mended
-    monkeypatch.setattr(csv, "_PUSHED_DOWN_FROM", 0)
+    monkeypatch.setattr(pushdown, "_PUSHDOWN_MIN_BYTES", 0)
     assert load() != other_way, "another way's load is none to rely on"
     text = (drop / "2018-01-22.csv").read_text().splitlines()
     (drop / "2018-01-22.csv").write_text("\n".join(text[:-1]))
@@ -269,15 +272,15 @@ def test_each_dropped_file_is_a_partition(drop: Path, instance: dg.DagsterInstan
 def test_a_file_that_changes_before_it_lands_lands_as_it_is_then(
     drop: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = warehouse.PushdownLoadJob.run
+    original = PushdownLoadJob.run
 
-    def changed_meanwhile(job: warehouse.PushdownLoadJob) -> None:
+    def changed_meanwhile(job: PushdownLoadJob) -> None:
         with (drop / "2018-01-22.csv").open("a") as file:
             file.write("2018/10/09,1,2,3,4,5\n")
         original(job)
 
-    monkeypatch.setattr(warehouse.PushdownLoadJob, "run", changed_meanwhile)
-    pushed_down = csv._PUSHED_DOWN_FROM == 0
+    monkeypatch.setattr(PushdownLoadJob, "run", changed_meanwhile)
+    pushed_down = pushdown._PUSHDOWN_MIN_BYTES == 0
     assert run(instance, "share_prices_daily", partition_key="2018-01-22").success
     assert landed("share_prices_daily") == {"2018-01-22.csv": 8 + pushed_down}
 

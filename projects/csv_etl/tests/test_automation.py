@@ -9,7 +9,7 @@ import pytest
 
 from csv_etl.automation import MAX_FILES_PER_TICK, dropped_files_sensor
 from csv_etl.definitions import defs
-from shared.sources.csv.source import DropFolder
+from shared.sources.csv import DropFolder
 
 ROW = "2018/09/28,1,1,1,1,1\n"
 HEADER = '"date","share_price","amount","spend","shift","spread"\n'

@@ -13,8 +13,7 @@ from moto.server import ThreadedMotoServer
 from csv_etl.automation import dropped_files_sensor
 from csv_etl.definitions import defs
 from shared import warehouse
-from shared.sources.csv import source as csv
-from shared.sources.csv.source import DropFolder, InvalidFileError
+from shared.sources.csv import DropFolder, InvalidFileError, pushdown
 
 SAMPLE = Path(__file__).parents[3] / "data" / "drop" / "2018-01-22.csv"
 
@@ -52,7 +51,7 @@ def test_a_file_in_a_bucket_loads_like_a_local_one(
     path: str,
     pushed_down_from: int,
 ) -> None:
-    monkeypatch.setattr(csv, "_PUSHED_DOWN_FROM", pushed_down_from)
+    monkeypatch.setattr(pushdown, "_PUSHDOWN_MIN_BYTES", pushed_down_from)
     job = defs.resolve_implicit_global_asset_job_def()
     for _ in range(2):
         result = job.execute_in_process(
@@ -82,15 +81,15 @@ def test_a_file_in_a_bucket_loads_like_a_local_one(
 @pytest.mark.parametrize(
     ("path", "why"),
     [
-        ("../outside.csv", "no path below"),
-        ("s3://landing/outside.csv", "no path below"),
+        ("../outside.csv", "not a path below"),
+        ("s3://landing/outside.csv", "not a path below"),
         ("missing.csv", "is not in"),
         ("below", "is a folder"),
     ],
 )
 def test_a_path_out_of_the_bucket_folder_is_refused(bucket: str, path: str, why: str) -> None:
     with pytest.raises(InvalidFileError, match=why):
-        DropFolder(bucket).find(path)
+        DropFolder(bucket).resolve(path)
 
 
 def test_the_sensor_sees_new_and_changed_files_in_a_bucket(

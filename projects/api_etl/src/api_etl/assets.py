@@ -14,7 +14,7 @@ from api_etl.partitions import SAMPLE_PARTITIONS, daily
 from shared import warehouse
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import DAILY_BY_7AM_FRESHNESS, WarehouseTranslator, asset_key
-from shared.sources.neows.source import neows, neows_catalog, neows_sentry_objects, neows_summary
+from shared.sources.neows import neows, neows_catalog, neows_sentry_objects, neows_summary
 
 DAYS_PER_LOAD = 160
 """Days that one load of a backfill takes: twenty requests, about 2,500 objects."""

@@ -18,7 +18,7 @@ from shared.orchestration.translator import (
     external_asset_spec,
 )
 from shared.orchestration.upstream import upstream_materialization
-from shared.sources.csv.source import OnBadRows, csv_source
+from shared.sources.csv import OnBadRows, csv_source
 
 pipeline = warehouse.pipeline(pipeline_name="csv_pipeline", dataset_name="csv_data", progress="log")
 

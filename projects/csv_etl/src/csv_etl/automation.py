@@ -16,7 +16,7 @@ from csv_etl.assets import (
 from csv_etl.checks import content_hashes
 from csv_etl.partitions import by_file
 from shared import settings
-from shared.sources.csv.source import DropFolder, FileStat, InvalidFileError
+from shared.sources.csv import DropFolder, FileStat, InvalidFileError
 
 daily_file_job = dg.define_asset_job(
     "daily_file_job",

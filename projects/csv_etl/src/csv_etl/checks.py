@@ -7,7 +7,7 @@ from dlt.common.schema.typing import TColumnSchema
 
 from shared import settings
 from shared.orchestration.failures import as_dagster_failure
-from shared.sources.csv.source import CsvFormat, DropFolder, OnBadRows, validate_file
+from shared.sources.csv import CsvFormat, DropFolder, OnBadRows, validate_file
 
 
 def _money(description: str, nullable: bool = True) -> TColumnSchema:

@@ -214,7 +214,7 @@ def check_dagster_home() -> Check:
 
 def check_drop_folder() -> Check:
     """Check that the drop folder exists, also in a bucket."""
-    from shared.sources.csv.source import DropFolder
+    from shared.sources.csv import DropFolder
 
     folder = settings.drop_folder()
     try:

@@ -76,14 +76,14 @@ def sample(module: str) -> Iterator[str]:
         yield ""
         return
     try:
-        serve = resolve_name(table["sample"]["serve"])
+        manager = resolve_name(table["sample"]["serve"])()
         message: str = table["sample"]["message"]
     except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
         raise WorkspaceError(
             f'{file}: [tool.etl.sample] needs serve = "package.module:function" and message: '
             f"{type(error).__name__}: {error}"
         ) from None
-    with serve() as variables:
+    with manager as variables:
         environ.update(variables)
         yield message.format_map(variables) if variables else ""
 
@@ -99,7 +99,7 @@ def _entries() -> dict[str, dict[str, str]]:
         return {entry.get("location_name", entry["module_name"]): entry for entry in entries}
     except FileNotFoundError:
         raise WorkspaceError(
-            f"There is no workspace.yaml in {file.parent} or above it; run etl in a workspace."
+            f"No workspace.yaml in {file.parent} or above it; run etl in a workspace."
         ) from None
     except (KeyError, TypeError, yaml.YAMLError) as error:
         raise WorkspaceError(

@@ -108,7 +108,7 @@ def _run_locations(
     plans: dict[str, Plan] = {}
     notices: list[str] = []
     out = notes if as_json else console
-    # A complete location starts as soon as it is loaded. A selection waits until all have checked it.
+    # Complete locations start without waiting. A selection waits until every location has checked it.
     waiting = any(item.selections is not None or item.partitions for item in selected.values())
     with (
         _started(modules, selected, results) as processes,

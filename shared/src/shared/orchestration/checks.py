@@ -6,7 +6,7 @@ import dagster as dg
 
 from shared import warehouse
 from shared.orchestration.failures import as_dagster_failure
-from shared.sources.csv.source import rejected_table
+from shared.sources.csv import rejected_table
 
 _MAX_EXAMPLES = 5  # files and rows in a check's result
 

@@ -1,17 +1,17 @@
-"""What a source may request of the load that runs it."""
+"""What a source and the load that runs it agree on."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 COMPANION_TABLES_HINT = "x-companion-tables"
-"""A table hint: names of further tables that the resource loads by the same partition column. A run
+"""A table hint: names of more tables that the resource loads by the same partition column. A run
 replaces its partitions in these as well, so the resource materializes them even without rows."""
 
 
 class RetryLaterError(Exception):
-    """Upstream takes no more requests for now; the same load works later.
+    """The API accepts no more requests for now; the same load works later.
 
     Attributes:
         retry_after: seconds until then.
@@ -22,47 +22,41 @@ class RetryLaterError(Exception):
         self.retry_after = retry_after
 
 
-@runtime_checkable
-class SupportsPushdown(Protocol):
-    """A pipeline whose destination reads local files itself, with DuckDB's SQL."""
+class CurrentLoad(Protocol):
+    """What a source may use of the load that runs it: pushdown and deferred partitions."""
 
     pipelines_dir: str
-    """A folder of this run alone, where what the destination is to read can be kept until then."""
+    """A folder of this run; files for the destination can stay there until the load ends."""
 
     pushdown_enabled: bool
-    """Whether it does so in this run."""
+    """Whether the destination can read local files with DuckDB's SQL in this run."""
 
     def pushdown_query(
         self, select: str, fingerprint: str, before_commit: Callable[[], None]
     ) -> Any:
-        """Returns the item to yield for all rows of a table: a query that runs while loading.
+        """Return the item to yield for all rows of a table: a query that runs while loading.
 
         Args:
-            select: the query; it raises, with DuckDB's error(), on what must not load. Then nothing
-                has been loaded, and the run starts over without pushing down.
-            fingerprint: the same text only if the query would bring the same rows; where the table has
-                them from an earlier load it need not run.
+            select: the query. It raises, with DuckDB's error(), on a row that must not load. Then
+                nothing is loaded, and the run starts again without pushdown.
+            fingerprint: equal only if the query returns the same rows; the load skips the query if
+                the table has these rows from an earlier load.
             before_commit: called before the rows are committed; raises if they must not be.
         """
 
-
-@runtime_checkable
-class SupportsPartialLoads(Protocol):
-    """A pipeline whose run can land some of its partitions now and the others later."""
-
     def defer_partitions(self, partitions: Sequence[str], why: RetryLaterError) -> None:
-        """Leaves partitions as they are in this load, which lands the others.
+        """Leave the rows of these partitions unchanged and load the other partitions.
 
         Raises:
-            RetryLaterError: this run lands all of its partitions or none, or none would be left to land.
+            RetryLaterError: this run loads all of its partitions or none, or no partition is left.
         """
 
 
-_CURRENT_LOAD: ContextVar[object | None] = ContextVar("current_load", default=None)
+_CURRENT_LOAD: ContextVar[CurrentLoad | None] = ContextVar("current_load", default=None)
 
 
 @contextmanager
-def loading(load: object) -> Iterator[None]:
+def loading(load: CurrentLoad) -> Iterator[None]:
     """Make a load the one that `current_load` returns, for the length of the block."""
     token = _CURRENT_LOAD.set(load)
     try:
@@ -71,17 +65,14 @@ def loading(load: object) -> Iterator[None]:
         _CURRENT_LOAD.reset(token)
 
 
-def current_load() -> object | None:
+def current_load() -> CurrentLoad | None:
     """Return the load that extracts in this thread; None where a source is read without one."""
     return _CURRENT_LOAD.get()
 
 
 def defer_partitions(partitions: Sequence[str], why: RetryLaterError) -> None:
-    """Leaves partitions for later, as `SupportsPartialLoads.defer_partitions` does; raises `why` where nothing can."""
+    """Call `CurrentLoad.defer_partitions` of the current load; raise `why` if there is none."""
     load = current_load()
-    if not isinstance(load, SupportsPartialLoads):
+    if load is None:
         raise why
     load.defer_partitions(partitions, why)
-
-
-current_pipeline = current_load

@@ -1,4 +1,4 @@
-"""An upstream's request limit, of which all runs of this machine have one view."""
+"""The request limit of an API, shared by all runs on this machine."""
 
 import json
 import time
@@ -16,130 +16,125 @@ from urllib3.util import Retry
 from shared import settings
 from shared.sources.protocol import RetryLaterError
 
-_ONE_AT_A_TIME_BELOW = 20
-_UNTOLD_WAIT_SECONDS = 600.0
+_SERIALIZE_BELOW = 20  # remaining requests
+_DEFAULT_WAIT_SECONDS = 600.0
 
 
 @dataclass
-class _Known:
-    """What the answers so far told.
+class LimitState:
+    """What earlier responses reported about the limit.
 
     Attributes:
-        remaining: requests that the limit still allows; None before the first answer.
-        until: when it allows the next, if it is used up, as seconds since 1970.
-        told_at: when that was told.
+        remaining: requests that the limit still allows; None before the first response.
+        resets_at: when the next request is allowed, in seconds since 1970; 0 if one is allowed now.
+        observed_at: when this was reported, in seconds since 1970.
     """
 
     remaining: int | None = None
-    until: float = 0.0
-    told_at: float = 0.0
+    resets_at: float = 0.0
+    observed_at: float = 0.0
 
 
 class RateLimit:
-    """Lets requests through while their limit lasts, whichever process makes them.
+    """Sends requests while their limit allows it, across processes.
 
-    What the headers `X-RateLimit-Remaining` and `Retry-After` of an answer tell stands in a file
-    beside the warehouse. While plenty is left requests go out side by side, and each process counts
-    its own down; near the limit, and before anything is known, one goes out at a time, so that ten
-    runs learn of a used up limit from one refused request rather than ten.
+    A file beside the warehouse has the values of the response headers `X-RateLimit-Remaining` and
+    `Retry-After`. While many requests remain, processes send them concurrently and count them. Near the
+    limit, and before the first response, requests are serialized. So ten runs learn from one rejected
+    request that the limit is reached, not from ten.
     """
 
     def __init__(
-        self, upstream: str, credential: str, longest_wait: float, patience: float = 60.0
+        self, upstream: str, credential: str, max_wait: float, lock_timeout: float = 60.0
     ) -> None:
-        """Touches nothing yet.
+        """Set the limit's file; nothing is read or written yet.
 
         Args:
-            upstream: the address that the limit belongs to, for messages.
-            credential: whom upstream counts; it is not stored.
-            longest_wait: seconds that may be waited for a request.
-            patience: seconds after which a request that another process makes is waited for no more.
+            upstream: the API's URL, for messages.
+            credential: the key that the API counts requests by; it is not stored.
+            max_wait: maximum seconds to wait before a request.
+            lock_timeout: maximum seconds to wait for the serialized request of another process.
         """
-        self.upstream, self.longest_wait, self.patience = upstream, longest_wait, patience
+        self.upstream, self.max_wait, self.lock_timeout = upstream, max_wait, lock_timeout
         folder = settings.get_path("WAREHOUSE_PATH").with_suffix(".limits")
-        whose = blake2b(f"{upstream} {credential}".encode(), digest_size=8).hexdigest()
-        self._file = folder / f"{whose}.json"
+        digest = blake2b(f"{upstream} {credential}".encode(), digest_size=8).hexdigest()
+        self._file = folder / f"{digest}.json"
 
-    def ask(self, send: Callable[[], Response]) -> Response:
-        """Returns the answer to a request, once the limit lets it through.
+    def send(self, request: Callable[[], Response]) -> Response:
+        """Send a request as soon as the limit allows it, and return the response.
 
         Raises:
-            RetryLaterError: that would take longer than the longest wait.
+            RetryLaterError: that would take longer than the maximum wait.
         """
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
+        started = time.monotonic()
         while True:
-            with self._turn():
-                known = self._read()
-                wait = known.until - time.time()
-                alone = known.remaining is None or known.remaining < _ONE_AT_A_TIME_BELOW
-                if wait <= 0 and alone:
-                    response = self._take(send, alone=True)
+            with self._lock():
+                state = self._read()
+                wait = state.resets_at - time.time()
+                serialized = state.remaining is None or state.remaining < _SERIALIZE_BELOW
+                if wait <= 0 and serialized:
+                    response = request()
+                    self._record(response, serialized=True)
                 elif wait <= 0:
-                    assert known.remaining is not None
-                    known.remaining -= 1
-                    self._write(known)
+                    assert state.remaining is not None
+                    state.remaining -= 1
+                    self._write(state)
+            if wait <= 0 and not serialized:
+                response = request()
+                with self._lock():
+                    self._record(response, serialized=False)
             if wait <= 0:
-                if not alone:
-                    response = self._take(send, alone=False)
                 if response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
                     return response
-                continue
-            if time.monotonic() - began + wait > self.longest_wait:
+            elif time.monotonic() - started + wait > self.max_wait:
                 raise RetryLaterError(
-                    f"{self.upstream}: the request limit is used up for {wait:.0f} s more; what has "
-                    "landed stays, run the rest again then.",
+                    f"{self.upstream}: the request limit is used up for {wait:.0f} s more; loaded rows "
+                    "are kept. Run the rest again after that.",
                     wait,
                 )
-            time.sleep(wait)
-
-    def _take(self, send: Callable[[], Response], *, alone: bool) -> Response:
-        """Sends a request and keeps what its answer tells of the limit."""
-        response = send()
-        if alone:
-            self._note(response, alone=True)
-        else:
-            with self._turn():
-                self._note(response, alone=False)
-        return response
+            else:
+                time.sleep(wait)
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Waits for the others; one that hangs holds nobody up for long, for what is kept is a hint."""
+    def _lock(self) -> Iterator[None]:
+        """Lock the limit's file; continue without the lock after the timeout, since it is a hint."""
         lock = FileLock(self._file.with_suffix(".lock"))
         with suppress(Timeout):
-            lock.acquire(timeout=self.patience)
+            lock.acquire(timeout=self.lock_timeout)
         try:
             yield
         finally:
             lock.release()
 
-    def _note(self, response: Response, *, alone: bool) -> None:
-        known = self._read()
+    def _record(self, response: Response, *, serialized: bool) -> None:
+        now, state = time.time(), self._read()
         if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-            # Never at once: an upstream that says 0 would be asked without end.
-            wait = max(retry_after(response) or _UNTOLD_WAIT_SECONDS, 0.1)
-            self._write(_Known(0, time.time() + wait, time.time()))
+            # Never 0: an API that says so would get requests without a pause.
+            wait = max(retry_after(response) or _DEFAULT_WAIT_SECONDS, 0.1)
+            self._write(LimitState(0, now + wait, now))
             return
-        told = response.headers.get("X-RateLimit-Remaining", "")
-        if told.isdecimal():
-            # Requests of others may be under way that this answer does not count.
-            remaining = int(told) if alone or known.remaining is None else known.remaining
-            self._write(_Known(min(int(told), remaining), known.until, time.time()))
+        header = response.headers.get("X-RateLimit-Remaining", "")
+        if header.isdecimal():
+            remaining = int(header)
+            if not serialized and state.remaining is not None:
+                # The response does not count the concurrent requests.
+                remaining = min(remaining, state.remaining)
+            self._write(LimitState(remaining, state.resets_at, now))
 
-    def _read(self) -> _Known:
+    def _read(self) -> LimitState:
         with suppress(FileNotFoundError, ValueError, TypeError):
-            known = _Known(**json.loads(self._file.read_text()))
-            # A clock that was set back since would wait for far too long.
-            return known if known.told_at <= time.time() else _Known()
-        return _Known()
+            state = LimitState(**json.loads(self._file.read_text()))
+            # After the clock was set back, the wait would be far too long.
+            return state if state.observed_at <= time.time() else LimitState()
+        return LimitState()
 
-    def _write(self, known: _Known) -> None:
-        self._file.write_text(json.dumps(asdict(known)))
+    def _write(self, state: LimitState) -> None:
+        self._file.write_text(json.dumps(asdict(state)))
 
 
 def retry_after(response: Response) -> float | None:
-    """Returns the seconds that an answer's `Retry-After` asks to wait, whether seconds or a date."""
+    """Return the seconds in a response's `Retry-After`, given as seconds or as a date."""
     with suppress(InvalidHeader):
         return Retry().get_retry_after(response.raw)
     return None

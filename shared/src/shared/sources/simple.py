@@ -1,4 +1,4 @@
-"""A source whose data stands in the code: the shortest pipeline there is."""
+"""A source with its rows in the code: the smallest example of a pipeline."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from dlt.extract import DltResource
 
 @dlt.source
 def simple_source() -> DltResource:
-    """Returns the one resource, `load_dict`."""
+    """Return the only resource, `load_dict`."""
 
     @dlt.resource(
         write_disposition="replace",
@@ -18,7 +18,10 @@ def simple_source() -> DltResource:
         },
     )
     def load_dict() -> Iterator[list[dict[str, object]]]:
-        """Two people with number and name: the smallest example of a pipeline."""
+        """Two people with number and name: the smallest example of a pipeline.
+
+        Yields one list of two dictionaries with `id` (bigint) and `name` (text).
+        """
         data: list[dict[str, object]] = [
             {"id": 1, "name": "Alice"},
             {"id": 2, "name": "Bob"},

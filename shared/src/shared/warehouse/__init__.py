@@ -1,60 +1,51 @@
-"""The one place that knows where data lands: destination, credentials, working folders and locking.
+"""Exact loads with dlt, without Dagster: `load(plan_load(pipeline(...), source, partitions))`.
 
-| room | what it decides |
-|---|---|
-| destination | which destination of dlt's, by the environment alone, and what it can do |
-| clients, parquet_files, pushdown_query | how it replaces exactly the partitions of a run |
-| locks | who may write when |
-| pipeline | a run's pipeline, from its folder to its row counts |
-| query | reading what has landed |
-| tables | which tables have landed, with which columns, and by which load |
+`pipeline` declares a `PipelineSpec`; `plan_load` decides, with `LoadOptions`, what a `LoadPlan` replaces;
+`load` runs it and returns a `LoadResult`. `query` and `list_tables` read the warehouse. All errors derive
+from `WarehouseError`.
 """
 
 from shared.warehouse.catalog import Column, LoadRecord, TableInfo, list_tables, quote_identifier
-from shared.warehouse.destinations.duckdb import PushdownLoadJob
-from shared.warehouse.destinations.factory import (
-    OutOfPartitionError,
-    PartitionScope,
-    WarehouseConfigError,
-    describe_location,
-    warehouse_type,
-)
-from shared.warehouse.guards import RowCountDropError
-from shared.warehouse.load import DLT_SETTINGS, LoadResult, LoadRun, SchemaContractError, load
-from shared.warehouse.locks import (
+from shared.warehouse.destinations.configuration import warehouse_type
+from shared.warehouse.destinations.factory import describe_location
+from shared.warehouse.errors import (
+    ConcurrentSchemaChangeError,
+    LoadPlanError,
     LockHeldError,
+    LockLostError,
     LockTimeoutError,
+    OutOfPartitionError,
+    QueryError,
+    RowCountDropError,
+    SchemaContractError,
+    WarehouseConfigError,
     WarehouseConnectionError,
-    duckdb_path,
-    exclusive_connection,
+    WarehouseError,
+    WarehouseNotFoundError,
 )
+from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.pipeline import PipelineSpec, pipeline
 from shared.warehouse.plan import LoadOptions, LoadPlan, partition_scopes, plan_load
-from shared.warehouse.query import (
-    QueryError,
-    check_connection,
-    print_query,
-    query,
-    read_only_connection,
-)
-from shared.warehouse.schema_sync import ConcurrentSchemaChangeError
+from shared.warehouse.query import check_connection, print_query, query, read_only_connection
+from shared.warehouse.run import LoadResult, LoadRun, load
+from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
 
 __all__ = [
-    "DLT_SETTINGS",
     "Column",
     "ConcurrentSchemaChangeError",
     "LoadOptions",
     "LoadPlan",
+    "LoadPlanError",
     "LoadRecord",
     "LoadResult",
     "LoadRun",
     "LockHeldError",
+    "LockLostError",
     "LockTimeoutError",
     "OutOfPartitionError",
     "PartitionScope",
     "PipelineSpec",
-    "PushdownLoadJob",
     "QueryError",
     "RowCountDropError",
     "SchemaContractError",
@@ -62,6 +53,8 @@ __all__ = [
     "TableStats",
     "WarehouseConfigError",
     "WarehouseConnectionError",
+    "WarehouseError",
+    "WarehouseNotFoundError",
     "check_connection",
     "describe_location",
     "duckdb_path",

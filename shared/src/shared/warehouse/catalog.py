@@ -1,7 +1,7 @@
-"""What has landed: tables, their columns and last loads, from what dlt keeps beside them."""
+"""List what is loaded: tables, their columns and last loads, from the tables of dlt."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,11 +9,12 @@ from typing import Any
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import get_root_table
 
-from shared.warehouse.destinations.factory import warehouse_type
-from shared.warehouse.locks import Log, no_log
-from shared.warehouse.query import QueryError, query
+from shared.warehouse.destinations.configuration import warehouse_type
+from shared.warehouse.errors import QueryError
+from shared.warehouse.locks.base import Log, no_log
+from shared.warehouse.query import query
 
-_LISTED = """
+_TABLES_SQL = """
     SELECT table_schema AS dataset, table_name AS name FROM information_schema.tables
     WHERE table_schema IN (
         SELECT table_schema FROM information_schema.tables WHERE table_name = '_dlt_loads'
@@ -24,7 +25,7 @@ _LISTED = """
 
 @dataclass(frozen=True)
 class Column:
-    """A column as its pipeline declared or found it; `type` is dlt's."""
+    """A column as the schema of its pipeline has it; `type` is dlt's."""
 
     name: str
     type: str
@@ -33,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class LoadRecord:
-    """A load of dlt's. One without a time died before its end."""
+    """A load of dlt. One without a time did not complete."""
 
     load_id: str
     loaded_at: datetime | None
@@ -45,12 +46,12 @@ class TableInfo:
     """A table that a pipeline has loaded.
 
     Attributes:
-        dataset: the schema it stands in.
+        dataset: the database schema that it is in.
         name: its name there.
         parent: the table that its rows are nested in, if any.
-        rows: how many it holds.
-        description: what the pipeline says of it.
-        columns: all of them, dlt's own left out.
+        rows: how many it has.
+        description: from its pipeline.
+        columns: all except dlt's own.
         last_load: the last load that brought any of its rows; of a nested table, its root's.
     """
 
@@ -64,57 +65,54 @@ class TableInfo:
 
 
 def list_tables(log: Log = no_log) -> list[TableInfo]:
-    """Returns every table that pipelines have loaded, nested ones below their parents.
+    """Return every table that pipelines have loaded, nested ones below their parents.
 
     Args:
-        log: told about a wait for the warehouse.
+        log: receives waits.
 
     Raises:
-        QueryError: the warehouse is a folder or a bucket, which has no list of its tables.
+        QueryError: the warehouse is a directory or a bucket, which has no list of its tables.
         Exception: what `query` raises.
     """
     if warehouse_type() == "filesystem":
         raise QueryError(
-            "A folder or a bucket has no list of its tables; ask one: "
+            "A directory or a bucket has no list of its tables; query one: "
             'etl query "SELECT * FROM nasa_neo.daily_summary".'
         )
-    there: dict[str, set[str]] = {}
-    for row in query(_LISTED, log=log):
-        there.setdefault(row["dataset"], set()).add(row["name"])
-    return [table for dataset, names in there.items() for table in _tables(dataset, names)]
+    stored: dict[str, set[str]] = {}
+    for row in query(_TABLES_SQL, log=log):
+        stored.setdefault(row["dataset"], set()).add(row["name"])
+    return [table for dataset, names in stored.items() for table in _tables(dataset, names)]
 
 
 def quote_identifier(*names: str) -> str:
-    """Returns a name of several parts as SQL writes it."""
+    """Return a name of several parts, quoted for SQL."""
     return ".".join('"{}"'.format(name.replace('"', '""')) for name in names)
 
 
-def _tables(dataset: str, there: set[str]) -> Iterator[TableInfo]:
-    """Yields a dataset's tables."""
-    hints = {name: table for name, table in _stored(dataset).items() if name in there}
-    if not hints:
-        return
-    counts = {row["name"]: row for row in query(_counts(dataset, hints))}
-    loads = _loads(dataset, {row["load_id"] for row in counts.values() if row["load_id"]})
+def _tables(dataset: str, stored: set[str]) -> Iterator[TableInfo]:
+    """Yield a dataset's tables."""
+    hints = {name: table for name, table in _declared(dataset).items() if name in stored}
+    rows = {row["name"]: row for row in query(_counts_sql(dataset, hints))} if hints else {}
     for name in _nested(hints):
-        table, load_id = hints[name], counts[get_root_table(hints, name)["name"]]["load_id"]
+        table = hints[name]
         yield TableInfo(
             dataset,
             name,
             table.get("parent"),
-            counts[name]["landed"],
+            rows[name]["row_count"],
             _paragraph(table.get("description")),
             tuple(
                 Column(column["name"], _type(column), _paragraph(column.get("description")))
                 for column in table["columns"].values()
                 if not column["name"].startswith("_dlt_") and column.get("data_type")
             ),
-            loads.get(load_id, LoadRecord(load_id, None, "incomplete")) if load_id else None,
+            _load_record(rows[get_root_table(hints, name)["name"]]),
         )
 
 
-def _stored(dataset: str) -> dict[str, Any]:
-    """Returns the tables of the newest of each schema that dlt has stored in a dataset."""
+def _declared(dataset: str) -> dict[str, Any]:
+    """Return the tables of the newest version of each schema that dlt has stored in a dataset."""
     versions = query(
         f'SELECT "schema" AS stored FROM {quote_identifier(dataset, "_dlt_version")} ORDER BY inserted_at'
     )
@@ -128,35 +126,29 @@ def _stored(dataset: str) -> dict[str, Any]:
     return tables
 
 
-def _counts(dataset: str, hints: Mapping[str, Any]) -> str:
-    """Returns the query for each table's rows and the newest of the loads they came by."""
-    return " UNION ALL ".join(
-        f"SELECT '{name}' AS name, count(*) AS landed, "
+def _counts_sql(dataset: str, hints: Mapping[str, Any]) -> str:
+    """Return the query for each table's number of rows and newest load."""
+    counts = " UNION ALL ".join(
+        f"SELECT '{name}' AS name, count(*) AS row_count, "
         + ("max(_dlt_load_id)" if "_dlt_load_id" in table["columns"] else "CAST(NULL AS TEXT)")
         + f" AS load_id FROM {quote_identifier(dataset, name)}"
         for name, table in hints.items()
     )
+    loads = quote_identifier(dataset, "_dlt_loads")
+    return f"SELECT * FROM ({counts}) AS counts LEFT JOIN {loads} AS loads USING (load_id)"
 
 
-def _loads(dataset: str, load_ids: Iterable[str]) -> dict[str, LoadRecord]:
-    """Returns the loads, as far as dlt has noted them at their end, in UTC."""
-    noted = query(
-        "SELECT load_id, inserted_at, status "
-        f"FROM {quote_identifier(dataset, '_dlt_loads')} WHERE load_id IN (SELECT unnest(?))",
-        [sorted(load_ids)],
-    )
-    return {
-        row["load_id"]: LoadRecord(
-            row["load_id"],
-            row["inserted_at"].astimezone(UTC),
-            "complete" if row["status"] == 0 else f"status {row['status']}",
-        )
-        for row in noted
-    }
+def _load_record(row: Mapping[str, Any]) -> LoadRecord | None:
+    """Return the load of a row, which dlt has recorded only if it ended, with its time in UTC."""
+    load_id, ended_at, status = row["load_id"], row["inserted_at"], row["status"]
+    if not ended_at:
+        return LoadRecord(load_id, None, "incomplete") if load_id else None
+    state = "complete" if status == 0 else f"status {status}"
+    return LoadRecord(load_id, ended_at.astimezone(UTC), state)
 
 
 def _nested(hints: Mapping[str, Any], parent: str | None = None) -> Iterator[str]:
-    """Yields the names of tables in order, each followed by what is nested in it."""
+    """Yield the names of tables in order, each followed by its nested tables."""
     for name in sorted(hints):
         if hints[name].get("parent") == parent:
             yield name
@@ -164,7 +156,7 @@ def _nested(hints: Mapping[str, Any], parent: str | None = None) -> Iterator[str
 
 
 def _type(column: Any) -> str:
-    """Returns dlt's type with its precision, as `decimal(18, 4)`."""
+    """Return dlt's type with its precision, such as `decimal(18, 4)`."""
     sizes: Sequence[int] = [
         column[size] for size in ("precision", "scale") if column.get(size) is not None
     ]
@@ -172,5 +164,5 @@ def _type(column: Any) -> str:
 
 
 def _paragraph(text: str | None) -> str:
-    """Returns the first paragraph in one line; the rest of a docstring is for programmers."""
+    """Return the first paragraph in one line; the rest of a docstring is for programmers."""
     return " ".join((text or "").partition("\n\n")[0].split())

@@ -9,11 +9,8 @@ from dlt.common.schema import Schema
 from dlt.common.storages.load_package import LoadPackageInfo
 from pyarrow.parquet import ParquetFile
 
-from shared.warehouse.destinations.factory import OutOfPartitionError, PartitionScope
-
-
-class RowCountDropError(Exception):
-    """A replace would leave a table with far fewer rows than it has."""
+from shared.warehouse.errors import OutOfPartitionError, RowCountDropError
+from shared.warehouse.scope import PartitionScope
 
 
 @dataclass

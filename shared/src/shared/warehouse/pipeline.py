@@ -1,6 +1,6 @@
 """What a team declares about a pipeline: its name, its dataset and how it reports progress."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import dlt
 
@@ -15,12 +15,13 @@ class PipelineSpec(dlt.Pipeline):
     run: `plan_load` and `load` do.
     """
 
+    destination = None  # type: ignore[assignment]  # the environment of the run decides
+
     def __init__(self, pipeline_name: str, dataset_name: str, progress: Progress = "log") -> None:
         # No super().__init__(): it is what creates the working directory.
         self.pipeline_name = pipeline_name
         self.dataset_name = dataset_name
         self.progress = progress
-        self._destination: Any = None  # the environment of the run decides
 
     def __repr__(self) -> str:
         """Return the call that declares it."""

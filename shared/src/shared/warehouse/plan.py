@@ -8,9 +8,10 @@ from dlt.common.schema.typing import TSchemaContractDict
 from dlt.extract import DltSource
 
 from shared.sources.protocol import COMPANION_TABLES_HINT
-from shared.warehouse.destinations.factory import PartitionScope
-from shared.warehouse.locks import LockScope
+from shared.warehouse.errors import LoadPlanError
+from shared.warehouse.locks.base import LockScope
 from shared.warehouse.pipeline import PipelineSpec
+from shared.warehouse.scope import PartitionScope
 
 DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
     "tables": "evolve",
@@ -95,7 +96,7 @@ def plan_load(
 
     Raises:
         TypeError: the pipeline was created by `dlt.pipeline()`.
-        ValueError: a resource is loaded by partition and none is named, or its write disposition would
+        LoadPlanError: a resource is loaded by partition and none is named, or its write disposition would
             not replace them.
     """
     if not isinstance(spec, PipelineSpec):
@@ -116,7 +117,7 @@ def partition_scopes(
     """Return the rows that a load replaces, by table; tables without a partition column are left out.
 
     Raises:
-        ValueError: a resource is loaded by partition and none is named, or its write disposition would
+        LoadPlanError: a resource is loaded by partition and none is named, or its write disposition would
             not replace them.
     """
     scopes = {}
@@ -131,12 +132,12 @@ def partition_scopes(
             continue
         disposition = (schema.get("write_disposition"), schema.get("x-merge-strategy"))
         if disposition != ("merge", "delete-insert"):
-            raise ValueError(
+            raise LoadPlanError(
                 f"{resource.name} marks {partition_column} as its partition: its write disposition "
                 'must be {"disposition": "merge", "strategy": "delete-insert"}, or reruns add up.'
             )
         if not partitions:
-            raise ValueError(
+            raise LoadPlanError(
                 f"{resource.name} is loaded by {partition_column}: run it for a partition, or pass "
                 "`partitions=[...]` to dlt.run, so that exactly those rows are replaced."
             )

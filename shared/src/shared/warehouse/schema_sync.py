@@ -7,9 +7,8 @@ from dlt.common.destination.client import WithStateSync
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema
 
-
-class ConcurrentSchemaChangeError(Exception):
-    """Two concurrent runs gave one new column two types."""
+from shared.warehouse.dlt_internals import package_storage
+from shared.warehouse.errors import ConcurrentSchemaChangeError
 
 
 def merge_stored_schema(pipeline: dlt.Pipeline) -> None:
@@ -22,7 +21,7 @@ def merge_stored_schema(pipeline: dlt.Pipeline) -> None:
     Raises:
         ConcurrentSchemaChangeError: a column has another type there.
     """
-    packages = pipeline._get_load_storage().normalized_packages  # noqa: SLF001 - no public writer of a package's schema
+    packages = package_storage(pipeline)
     for load_id in pipeline.list_normalized_load_packages():
         schema = packages.load_schema(load_id)
         with pipeline.destination_client(schema.name) as client:

@@ -9,7 +9,7 @@ from dlt.common.schema.utils import get_nested_tables
 
 from shared.redaction import redact
 from shared.sources.protocol import COMPANION_TABLES_HINT
-from shared.warehouse.locks import Log
+from shared.warehouse.locks.base import Log
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def collect_stats(
         return TableStats(
             row_count,
             {name: client.row_count(name) for name in related},
-            client.partition_counts(table) if table in client.destination.partition_scopes else {},
+            client.partition_counts(table) if table in client.state.partition_scopes else {},
             client.preview(table, shown, loads, preview_rows) if preview_rows and shown else (),
         )
     except Exception as error:  # noqa: BLE001 - such as a date that Python cannot hold

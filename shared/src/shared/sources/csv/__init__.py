@@ -1,1 +1,17 @@
-"""CSV files of a folder or a bucket as a dlt source."""
+"""CSV files of a folder or a bucket as a dlt source; DuckDB reads them and guesses nothing."""
+
+from shared.sources.csv.folder import DropFolder, FileStat, InvalidFileError
+from shared.sources.csv.format import REJECTED_COLUMNS, CsvFormat, OnBadRows, rejected_table
+from shared.sources.csv.source import csv_source, validate_file
+
+__all__ = [
+    "REJECTED_COLUMNS",
+    "CsvFormat",
+    "DropFolder",
+    "FileStat",
+    "InvalidFileError",
+    "OnBadRows",
+    "csv_source",
+    "rejected_table",
+    "validate_file",
+]

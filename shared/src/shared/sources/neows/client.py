@@ -1,6 +1,7 @@
-"""Asks NASA's NeoWs: one request at a time, within its limit, until it is answered or fails clearly."""
+"""An HTTP client for NASA's NeoWs: it retries, respects the request limit, and hides the key."""
 
 import gc
+import random
 import time
 from datetime import date
 from http import HTTPStatus
@@ -11,35 +12,28 @@ import urllib3
 from dlt.common.configuration.resolve import resolve_configuration
 from dlt.common.configuration.specs import RuntimeConfiguration
 from dlt.sources.helpers import requests
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
 
 from shared import settings
 from shared.sources.protocol import RetryLaterError
 from shared.sources.rate_limit import RateLimit, retry_after
 
-DEMO_KEY_SAYS = (
-    "DEMO_KEY allows 30 requests an hour and 50 a day for each address; set NASA_API_KEY to a key of "
-    "your own (free at https://api.nasa.gov), which allows 1,000 an hour."
+_DEMO_KEY_LIMIT = (
+    "DEMO_KEY allows 30 requests an hour and 50 a day for each IP address; set NASA_API_KEY to your "
+    "own key (free at https://api.nasa.gov), which allows 1,000 an hour."
 )
-_PIECE = 2**16
+_CHUNK_BYTES = 2**16
 
 
 class NeowsError(Exception):
-    """NeoWs did not answer a request as it is described."""
+    """A response of NeoWs is an error, or not as the API describes it."""
 
 
 class NotFoundError(NeowsError):
-    """NeoWs does not know what it was asked for."""
+    """NeoWs does not have the requested object."""
 
 
 class _FailedAttemptError(Exception):
-    """A request failed in a way that another attempt may mend."""
+    """A request failed, and another attempt may succeed."""
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
         super().__init__(message)
@@ -47,183 +41,144 @@ class _FailedAttemptError(Exception):
 
 
 class NeowsClient:
-    """A client for the requests of one load; dlt takes long to make one.
+    """A client for the requests of one load; share it, because dlt is slow to create one.
 
-    Server errors, answers that are cut, empty, too slow or no JSON, and connections that fail are
-    tried again, as often and as long as dlt's `RUNTIME__REQUEST_…` settings say, after a random part
-    of the backoff, so that runs side by side do not return together. A used up limit is waited for,
-    if that takes no longer than `NASA_MAX_WAIT_SECONDS`.
+    Server errors, failed connections and responses that are truncated, empty, too slow or not JSON are
+    retried as often and as long as dlt's `RUNTIME__REQUEST_…` settings allow. Each retry waits a random
+    part of the backoff, so that concurrent runs do not retry together. The client waits for the request
+    limit if that takes at most `NASA_MAX_WAIT_SECONDS`.
 
-    The key travels in a header: in the address every error message would repeat it. No answer repeats
-    it either: NASA's links do, and it is struck out of what arrives.
+    The key is sent in a header, because error messages repeat the URL. NASA repeats the key in links, so
+    it is replaced in every response.
+
+    Raises:
+        NeowsError: NASA_API_KEY has characters that a header cannot have. From each method: the response
+            is an error, or not as NeoWs describes it; the message has the window, page or object.
+        RetryLaterError: from each method: the request limit is reached.
     """
 
     def __init__(self, metrics: dict[str, int] | None = None) -> None:
-        """Reads the settings; asks nothing yet.
+        """Read the settings; no request is sent yet.
 
         Args:
-            metrics: where requests are counted, as `requests`.
-
-        Raises:
-            NeowsError: NASA_API_KEY holds what no header can carry.
+            metrics: counts the requests, as `requests`.
         """
         self.metrics = {} if metrics is None else metrics
         self.key = settings.get("NASA_API_KEY").strip()
         if not (self.key.isascii() and self.key.isprintable()):
-            raise NeowsError("NASA_API_KEY holds characters that no key has; set it again.")
-        self.address = settings.get("NASA_BASE_URL").rstrip("/")
-        self._longest_wait = settings.get_seconds("NASA_MAX_WAIT_SECONDS")
+            raise NeowsError("NASA_API_KEY has characters that no key has; set it again.")
+        self.url = settings.get("NASA_BASE_URL").rstrip("/")
+        self._max_wait = settings.get_seconds("NASA_MAX_WAIT_SECONDS")
         self._settings = resolve_configuration(RuntimeConfiguration())
-        self._limit = RateLimit(
-            self.address,
-            self.key,
-            self._longest_wait,
-            patience=float(self._settings.request_timeout),
-        )
-        self._session = requests.Session(
-            timeout=self._settings.request_timeout, raise_for_status=False
-        )
+        timeout = self._settings.request_timeout
+        self._limit = RateLimit(self.url, self.key, self._max_wait, lock_timeout=float(timeout))
+        self._session = requests.Session(timeout=timeout, raise_for_status=False)
         self._session.headers.update(
-            {
-                "X-Api-Key": self.key,
-                # Else the gateway's errors follow the address, and can be HTML.
-                "Accept": "application/json",
-            }
+            # Without `Accept` the gateway picks the type of its errors, also HTML.
+            {"X-Api-Key": self.key, "Accept": "application/json"}
         )
 
     def feed(self, first: date, last: date) -> dict[str, list[Any]]:
-        """Returns the objects of the days from `first` to `last`, by day.
-
-        A day without objects is missing, as it is in NASA's answer.
-
-        Raises:
-            NeowsError: any answer but such a feed.
-            RetryLaterError: the request limit is used up.
-        """
-        what = f"{first} to {last}"
+        """Return the objects from `first` to `last` by day; a day without objects is missing."""
+        window = f"{first} to {last}"
         query = {"start_date": first.isoformat(), "end_date": last.isoformat()}
-        feed = self._ask("/feed", query, what, near_earth_objects=dict)
+        feed = self._get("/feed", query, window, near_earth_objects=dict)
         days: dict[str, list[Any]] = feed["near_earth_objects"]
-        if strange := [day for day, items in days.items() if not isinstance(items, list)]:
-            raise NeowsError(f"{what}: the answer has no list of objects for {', '.join(strange)}.")
-        found = sum(map(len, days.values()))
-        if found != feed.get("element_count"):
+        if invalid := [day for day, items in days.items() if not isinstance(items, list)]:
             raise NeowsError(
-                f"{what}: the answer has {found} objects and says it has "
-                f"{feed.get('element_count')}; nothing of it was loaded. Run again later."
+                f"{window}: the response has no list of objects for {', '.join(invalid)}."
             )
-        if strange := [day for day in days if not first.isoformat() <= day <= last.isoformat()]:
+        count, stated = sum(map(len, days.values())), feed.get("element_count")
+        if count != stated:
             raise NeowsError(
-                f"{what}: the answer has days that were not asked for: {', '.join(strange)}."
+                f"{window}: the response has {count} objects but element_count is {stated}; nothing from "
+                "it was loaded. Run again later."
             )
+        if extra := [day for day in days if not first.isoformat() <= day <= last.isoformat()]:
+            raise NeowsError(f"{window}: the response has days outside it: {', '.join(extra)}.")
         return days
 
     def browse(self, page: int) -> tuple[list[dict[str, Any]], int]:
-        """Returns a page of the catalog, counted from 0, and how many pages there are.
-
-        Raises:
-            NeowsError: any answer but such a page.
-            RetryLaterError: the request limit is used up.
-        """
-        answer = self._ask(
-            "/neo/browse", {"page": str(page)}, f"page {page}", near_earth_objects=list
-        )
+        """Return a page of the catalog, counted from 0, and the number of pages."""
+        query = {"page": str(page)}
+        response = self._get("/neo/browse", query, f"page {page}", near_earth_objects=list)
         try:
-            return answer["near_earth_objects"], int(answer["page"]["total_pages"])
+            return response["near_earth_objects"], int(response["page"]["total_pages"])
         except (KeyError, TypeError, ValueError):
-            raise NeowsError(
-                f"page {page}: the answer does not say how many pages there are."
-            ) from None
+            raise NeowsError(f"page {page}: the response has no number of pages.") from None
 
     def object(self, spk_id: str) -> dict[str, Any]:
-        """Returns an object with its orbit and all of its close approaches.
+        """Return an object with its orbit and approaches; raise `NotFoundError` if there is none."""
+        return self._get(f"/neo/{spk_id}", {}, f"object {spk_id}", close_approach_data=list)
 
-        Raises:
-            NotFoundError: NeoWs has no such object.
-            NeowsError: any other answer but an object.
-            RetryLaterError: the request limit is used up.
-        """
-        return self._ask(f"/neo/{spk_id}", {}, f"object {spk_id}", close_approach_data=list)
-
-    def _ask(self, path: str, query: dict[str, str], what: str, **expected: type) -> dict[str, Any]:
-        """Returns an answer's JSON, which has the expected fields."""
-        attempts = Retrying(
-            stop=stop_after_attempt(self._settings.request_max_attempts),
-            wait=self._pause,
-            retry=retry_if_exception_type(_FailedAttemptError),
-            reraise=True,
-        )
-        try:
-            answer: dict[str, Any] = attempts(self._attempt, path, query, what, expected)
-        except _FailedAttemptError as error:
-            raise NeowsError(
-                f"{self.address}{path} for {what}: {error} "
-                f"(attempt {attempts.statistics['attempt_number']} of "
-                f"{self._settings.request_max_attempts}). Nothing of it was loaded; run again later."
-            ) from None
-        return answer
-
-    def _pause(self, state: RetryCallState) -> float:
-        backoff = wait_random_exponential(
-            multiplier=self._settings.request_backoff_factor,
-            max=self._settings.request_max_retry_delay,
-        )
-        error = state.outcome.exception() if state.outcome else None
-        assert isinstance(error, _FailedAttemptError)
-        return max(backoff(state), error.wait)
+    def _get(self, path: str, query: dict[str, str], what: str, **expected: type) -> dict[str, Any]:
+        """Return a response's JSON, which has the expected fields; messages name `what`."""
+        config, attempt = self._settings, 1
+        while True:
+            try:
+                return self._attempt(path, query, what, expected)
+            except _FailedAttemptError as error:
+                if attempt >= config.request_max_attempts:
+                    raise NeowsError(
+                        f"{self.url}{path} for {what}: {error} (attempt {attempt} of "
+                        f"{config.request_max_attempts}). Nothing of it was loaded; run again later."
+                    ) from None
+                backoff = config.request_backoff_factor * 2 ** (attempt - 1)
+                backoff = random.uniform(0, min(backoff, config.request_max_retry_delay))  # noqa: S311
+                time.sleep(max(backoff, error.wait))
+                attempt += 1
 
     def _attempt(
         self, path: str, query: dict[str, str], what: str, expected: dict[str, type]
-    ) -> Any:
-        url = f"{self.address}{path}"
+    ) -> dict[str, Any]:
+        url = f"{self.url}{path}"
         body = b""
 
-        def send() -> requests.Response:
+        def request() -> requests.Response:
             nonlocal body
             self.metrics["requests"] = self.metrics.get("requests", 0) + 1
             deadline = time.monotonic() + self._settings.request_timeout
             response = self._session.get(url, params=query, allow_redirects=False, stream=True)
-            body = _body(response, deadline).replace(self.key.encode(), b"REDACTED")
+            body = _read_body(response, deadline).replace(self.key.encode(), b"REDACTED")
             return response
 
         try:
-            response = self._limit.ask(send)
+            response = self._limit.send(request)
         except RetryLaterError as error:
-            demo = f" {DEMO_KEY_SAYS}" if self.key == "DEMO_KEY" else ""
+            demo = f" {_DEMO_KEY_LIMIT}" if self.key == "DEMO_KEY" else ""
             raise RetryLaterError(f"{what}: {error}{demo}", error.retry_after) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
             raise _FailedAttemptError(f"NeoWs could not be reached: {error}") from None
-        status = response.status_code
-        answer = _parsed(body)
+        status, content = response.status_code, _parse_json(body)
         place = f"{url} for {what}: status {status}"
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             wait = retry_after(response) or 0.0
-            if wait > self._longest_wait:
-                raise RetryLaterError(f"{place}; NeoWs asks to come back in {wait:.0f} s.", wait)
+            if wait > self._max_wait:
+                raise RetryLaterError(f"{place}; NeoWs requests a retry in {wait:.0f} s.", wait)
             raise _FailedAttemptError(f"status {status}", wait)
         if status == HTTPStatus.FORBIDDEN:
             raise NeowsError(
-                f"{place}, the key was refused; set NASA_API_KEY (free at https://api.nasa.gov)."
+                f"{place}, NASA rejected the key; set NASA_API_KEY (free at https://api.nasa.gov)."
             )
         if status != HTTPStatus.OK:
-            reason = answer.get("error_message", "") if isinstance(answer, dict) else ""
+            reason = content.get("error_message", "") if isinstance(content, dict) else ""
             kind = NotFoundError if status == HTTPStatus.NOT_FOUND else NeowsError
             raise kind(f"{place}. {reason}".rstrip())
-        if not isinstance(answer, dict) or not all(
-            isinstance(answer.get(name), kind) for name, kind in expected.items()
+        if not isinstance(content, dict) or not all(
+            isinstance(content.get(name), kind) for name, kind in expected.items()
         ):
             raise _FailedAttemptError(
-                f"status {status}, and the answer is not as NeoWs describes it: it starts "
+                f"status {status}, and the response is not as NeoWs describes it: it starts with "
                 f"{body[:40]!r} and has {len(body)} bytes"
             )
-        return answer
+        return content
 
 
-def _parsed(body: bytes) -> Any:
-    """Returns the JSON of a body; None where it is none.
+def _parse_json(body: bytes) -> Any:
+    """Return the JSON of a body; None where it is not JSON.
 
-    Meanwhile Python looks for no cycles, which JSON has not: after every 700 of its thousands of new
-    objects it would look at all of Dagster's as well, and take longer than the parsing.
+    Python's garbage collector is off meanwhile, because JSON has no cycles: after every 700 new objects
+    it would also visit all of Dagster's objects, which takes longer than the parsing.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -236,17 +191,17 @@ def _parsed(body: bytes) -> Any:
             gc.enable()
 
 
-def _body(response: requests.Response, deadline: float) -> bytes:
-    """Returns an answer's whole body.
+def _read_body(response: requests.Response, deadline: float) -> bytes:
+    """Return a response's complete body.
 
     Raises:
-        TimeoutError: it had not arrived by the deadline; a timeout of the connection alone would let
-            an answer drip in for hours.
+        TimeoutError: it is not complete at the deadline. The timeout of the connection alone would let
+            a slow response continue for hours.
     """
-    pieces = []
+    chunks = []
     with response:
-        while piece := response.raw.read1(_PIECE, decode_content=True):
-            pieces.append(piece)
+        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+            chunks.append(chunk)
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the answer had not arrived in time ({len(pieces)} pieces)")
-    return b"".join(pieces)
+                raise TimeoutError(f"the response is not complete in time ({len(chunks)} chunks)")
+    return b"".join(chunks)

@@ -2,33 +2,45 @@
 
 from pathlib import Path
 
-from dlt.common.destination.client import SqlModel
+from dlt.common.destination import PreparedTableSchema
+from dlt.common.destination.client import LoadJob, SqlModel
 from dlt.destinations.exceptions import DatabaseTerminalException
-from dlt.destinations.job_client_impl import ModelLoadJob
 from xxhash import xxh3_128_hexdigest
 
-from shared.warehouse.destinations.factory import OutOfPartitionError, WarehouseDestination
+from shared.warehouse.destinations.sql import SqlReplaceMixin
+from shared.warehouse.dlt_internals import WarehouseJob
+from shared.warehouse.errors import OutOfPartitionError
+from shared.warehouse.scope import LoadState
 
 _MEMORY_MB = 256  # for a file that the warehouse reads itself, however long
 _MEMORY_MB_PER_COLUMN = 4
 
+_UNCHANGED_LOAD_SQL = """
+    SELECT load_id, row_count FROM {loads} JOIN (
+        SELECT count(*) AS row_count, min(_dlt_load_id) AS load_id, max(_dlt_load_id) AS last_load_id
+        FROM {table} WHERE {condition}
+    ) AS stored USING (load_id, row_count)
+    WHERE last_load_id = load_id AND table_name = %s AND condition = %s AND version = %s
+"""
+"""The load that brought all stored rows of a scope by the same query: none if rows were added or removed."""
 
-class PushdownLoadJob(ModelLoadJob):
-    """Replaces a run's rows of a table by those of a query, in one transaction and without staging.
 
-    What it replaced them by is kept in `_pushdown_loads`, in the same transaction: where the query
-    would bring the rows that are there, it does not run.
+class PushdownLoadJob(WarehouseJob):
+    """Replaces a load's rows of a table by those of a query, in one transaction and without staging.
+
+    The table `_pushdown_loads` records, in the same transaction, which query brought the rows. If the
+    query would bring the rows that are stored, it does not run.
     """
 
-    def __init__(self, file_path: str, destination: WarehouseDestination) -> None:
+    def __init__(self, file_path: str, state: LoadState) -> None:
         super().__init__(file_path)
-        self._destination = destination
+        self.load_state = state
 
     def run(self) -> None:
-        """Runs the query.
+        """Run the query.
 
         Raises:
-            DatabaseTerminalException: whatever happened; of any other kind dlt would try it five times.
+            DatabaseTerminalException: in place of all errors, because dlt retries others five times.
         """
         try:
             self._replace()
@@ -36,61 +48,66 @@ class PushdownLoadJob(ModelLoadJob):
             raise DatabaseTerminalException(error) from error
 
     def _replace(self) -> None:
-        with Path(self._file_path).open(encoding="utf-8") as file:
-            model = SqlModel.from_file(file, "duckdb")
-        insert = self._insert_statement_from_select_statement("duckdb", model.to_sql())
-        name = str(self._load_table["name"])
-        condition = self._destination.partition_scopes[name].to_sql()
-        client = self._job_client.sql_client
-        table = client.make_qualified_table_name(name)
-        version = xxh3_128_hexdigest("\n".join(self._destination.fingerprints).encode())
-        loads = client.make_qualified_table_name("_pushdown_loads")
-        # Rows may land in any order: DuckDB then needs less memory and less time, however long the
-        # file is.
+        with Path(self.file).open(encoding="utf-8") as file:
+            select = SqlModel.from_file(file, "duckdb").to_sql()
+        name, client = self.load_table_name, self.client.sql_client
+        condition = self.load_state.partition_scopes[name].to_sql()
+        table, loads = map(client.make_qualified_table_name, (name, "_pushdown_loads"))
+        version = xxh3_128_hexdigest("\n".join(self.load_state.fingerprints).encode())
+        # DuckDB needs less memory and less time if it need not keep the order of rows.
         client.execute_sql("SET preserve_insertion_order = false")
-        memory = _MEMORY_MB + len(self._load_table["columns"]) * _MEMORY_MB_PER_COLUMN
+        memory = _MEMORY_MB + self.column_count * _MEMORY_MB_PER_COLUMN
         client.execute_sql(f"SET memory_limit = '{memory}MB'")
         with client.begin_transaction():
             client.execute_sql(
                 f"CREATE TABLE IF NOT EXISTS {loads} "
                 "(table_name TEXT, condition TEXT, version TEXT, load_id TEXT, row_count BIGINT)"
             )
-            # Rows that came otherwise since have another load's id, and those removed are missing.
-            found = client.execute_sql(
-                f"SELECT load_id, row_count FROM {loads} JOIN (SELECT count(*) AS row_count, "
-                f"min(_dlt_load_id) AS load_id, max(_dlt_load_id) AS last FROM {table} "
-                f"WHERE {condition}) AS there USING (load_id, row_count) WHERE last = load_id "
-                "AND table_name = %s AND condition = %s AND version = %s",
-                name,
-                condition,
-                version,
+            unchanged = client.execute_sql(
+                _UNCHANGED_LOAD_SQL.format(loads=loads, table=table, condition=condition),
+                *(name, condition, version),
             )
-            if found and not self._destination.force_reload:
-                ((load_id, self._destination.rows_inserted[name]),) = found
-                for confirm in self._destination.pre_commit_checks:
-                    confirm()
-                self._destination.log(f"{name}: unchanged since load {load_id}, so left as it is")
+            if unchanged and not self.load_state.force_reload:
+                ((load_id, self.load_state.rows_inserted[name]),) = unchanged
+                self._check_before_commit()
+                self.load_state.log(
+                    f"{name}: unchanged since load {load_id}, so it is not loaded again"
+                )
                 return
             client.execute_sql(f"DELETE FROM {table} WHERE {condition}")
-            ((inserted,),) = client.execute_sql(insert) or ((0,),)
-            ((landed,),) = client.execute_sql(
-                f"SELECT count(*) FROM {table} WHERE {condition}"
-            ) or ((0,),)
-            if landed != inserted:
-                raise OutOfPartitionError(f"{name}: {inserted - landed} rows of other partitions")
-            for confirm in self._destination.pre_commit_checks:
-                confirm()
+            ((inserted,),) = client.execute_sql(f"INSERT INTO {table} BY NAME {select}") or ((0,),)
+            ((in_scope,),) = client.execute_sql(f"SELECT count(*) FROM {table} WHERE {condition}")
+            if in_scope != inserted:
+                raise OutOfPartitionError(f"{name}: {inserted - in_scope} rows of other partitions")
+            self._check_before_commit()
             client.execute_sql(
-                f"DELETE FROM {loads} WHERE table_name = %s AND condition = %s",
-                name,
-                condition,
+                f"DELETE FROM {loads} WHERE table_name = %s AND condition = %s", name, condition
             )
             client.execute_sql(
                 f"INSERT INTO {loads} VALUES (%s, %s, %s, %s, %s)",
-                name,
-                condition,
-                version,
-                self._load_id,
-                inserted,
+                *(name, condition, version, self.load_id, inserted),
             )
-        self._destination.rows_inserted[name] = inserted
+        self.load_state.rows_inserted[name] = inserted
+
+    def _check_before_commit(self) -> None:
+        for check in self.load_state.pre_commit_checks:
+            check()
+
+
+class DuckDbReplaceMixin(SqlReplaceMixin):
+    """A client of DuckDB, which runs a query for the tables of a pushdown."""
+
+    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
+        """Return whether a table is staged: not if the warehouse runs a query for it."""
+        return (
+            table_name not in self.state.pushdown_tables
+            and super().should_load_data_to_staging_dataset(table_name)
+        )
+
+    def create_load_job(
+        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+    ) -> LoadJob:
+        """Return the job that loads a file, or runs a query."""
+        if table["name"] in self.state.pushdown_tables:
+            return PushdownLoadJob(file_path, self.state)
+        return super().create_load_job(table, file_path, load_id, restore)

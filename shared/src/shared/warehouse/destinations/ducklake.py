@@ -1,55 +1,62 @@
-"""DuckDB's connections for DuckLake, used again."""
+"""DuckLake: DuckDB's connections to it are reused."""
 
 import os
 from collections import defaultdict
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
 from duckdb import DuckDBPyConnection
 
-_MOST_KEPT = 4  # more than a run's steps need, unless many files load at once
+from shared.warehouse.destinations.sql import SqlReplaceMixin
+from shared.warehouse.dlt_internals import borrow_with
 
-_PATIENCE = {"ducklake_max_retry_count": 100, "ducklake_retry_backoff": 1.05}
-"""Each commit, in whichever dataset, takes the lake's next number; who comes too late tries again.
+_MAX_IDLE = 4  # more than the steps of a load need, unless many files load concurrently
 
-DuckLake's own ten tries were not enough for eight writers.
+_RETRY_CONFIG = {"ducklake_max_retry_count": 100, "ducklake_retry_backoff": 1.05}
+"""Each commit, in any dataset, takes the lake's next number and is retried if another was faster.
+
+DuckLake's default of ten retries was not enough for eight writers.
 """
 
-_kept: defaultdict[int, list[DuckDBPyConnection]] = defaultdict(list)
-"""Connections without a lake, by process: a fork cannot use its parent's."""
+_idle: defaultdict[int, list[DuckDBPyConnection]] = defaultdict(list)
+"""Connections without a lake, by process: after a fork a child cannot use those of its parent."""
 
 
 class ReusableConnectionPool(DuckDbConnectionPool):
-    """dlt's pool, which keeps what is returned for whoever asks next.
+    """dlt's pool, which keeps returned connections.
 
-    dlt opens some ten connections a run, each to a DuckDB of its own, and detaches the lake before it
-    returns one. DuckDB would load its extensions anew each time and check their signatures, 100 MB of
-    them: most of a small load's time, and the dataset is held meanwhile.
+    dlt opens about ten connections per load, each to a new DuckDB, and detaches the lake before it
+    returns one. DuckDB would load 100 MB of extensions each time and check their signatures. That is
+    most of a small load's time, and the dataset is locked meanwhile.
     """
 
     def borrow_conn(
         self, global_config: Any = None, local_config: Any = None, pragmas: Any = None
     ) -> DuckDBPyConnection:
-        """Returns a connection, resolve_configuration as dlt and the environment want it."""
-        chosen = {**(self.credentials.global_config or {}), **(global_config or {})}
-        # Last, for they load the extension, and the folder of extensions is among the others.
-        patience = {name: value for name, value in _PATIENCE.items() if name not in chosen}
-        with self._conn_lock:
-            kept = _kept[os.getpid()]
-            taken: Any = kept.pop() if kept else None
-            self._conn, self._conn_borrows = taken, 0  # at none borrowed dlt configures it
-            try:
-                return super().borrow_conn({**chosen, **patience}, local_config, pragmas)
-            finally:
-                self._conn = cast(Any, None)
+        """Return a connection, configured as dlt and the environment require."""
+        config = {**(self.credentials.global_config or {}), **(global_config or {})}
+        # Last, because they load the extension, whose directory is another of the settings.
+        retries = {name: value for name, value in _RETRY_CONFIG.items() if name not in config}
+        borrow = partial(super().borrow_conn, {**config, **retries}, local_config, pragmas)
+        return borrow_with(self, _idle[os.getpid()], borrow)
 
     def return_conn(self, borrowed_conn: DuckDBPyConnection) -> int:
-        """Keeps a connection, without the secrets that it was given."""
-        kept = _kept[os.getpid()]
-        if len(kept) >= _MOST_KEPT:
+        """Keep a connection, without its secrets."""
+        idle = _idle[os.getpid()]
+        if len(idle) >= _MAX_IDLE:
             borrowed_conn.close()
             return 0
         for (name,) in borrowed_conn.execute("SELECT name FROM duckdb_secrets()").fetchall():
             borrowed_conn.execute(f'DROP SECRET "{name}"')
-        kept.append(borrowed_conn)
+        idle.append(borrowed_conn)
         return 0
+
+
+class DuckLakeReplaceMixin(SqlReplaceMixin):
+    """A client of a DuckLake, whose connections are reused."""
+
+    def __init__(self, schema: Any, config: Any, capabilities: Any) -> None:
+        credentials = config.credentials
+        credentials.conn_pool = ReusableConnectionPool(credentials, always_open_connection=True)
+        super().__init__(schema, config, capabilities)

@@ -1,99 +1,157 @@
-"""Copies Parquet files into Postgres in its binary format, batch by batch.
+"""Postgres: rows are copied in its binary format, batch by batch.
 
-Rows that replace others go straight into their table, in the transaction that deletes those: staging
-would write everything twice. Only where a table has nested ones does it take dlt's way.
+Rows that replace others go directly into their table, in the transaction that deletes the old ones:
+staging would write everything twice. Only a table with nested tables is staged, as dlt does it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from adbc_driver_manager import dbapi
-from dlt.common.destination.client import HasFollowupJobs, RunnableLoadJob
+from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
+from dlt.common.destination import PreparedTableSchema
+from dlt.common.destination.client import FollowupJobRequest, HasFollowupJobs, LoadJob
 from dlt.common.libs.pyarrow import columns_to_arrow
+from dlt.common.schema.utils import get_nested_tables
 from dlt.common.storages.load_package import ParsedLoadJobFileName
 from dlt.destinations.exceptions import DatabaseTerminalException
-from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
-from dlt.destinations.job_impl import ReferenceFollowupJobRequest
+from dlt.destinations.job_impl import FinalizedLoadJobWithFollowupJobs, ReferenceFollowupJobRequest
 
-from shared.warehouse.destinations.factory import WarehouseDestination
+from shared.warehouse.destinations.sql import SqlReplaceMixin
+from shared.warehouse.dlt_internals import FollowupFile, WarehouseJob
+from shared.warehouse.scope import LoadState
 
 _BATCH_ROWS = 100_000
+_PERMANENT_ERRORS = (
+    pa.ArrowException,
+    dbapi.ProgrammingError,
+    dbapi.DataError,
+    dbapi.IntegrityError,
+    dbapi.NotSupportedError,
+    dbapi.InternalError,
+)
+"""Errors of the rows, which a retry by dlt would repeat."""
 
 
-class CopyJob(RunnableLoadJob):
-    """What copies files, without the whole of one in memory as dlt's own job."""
+class CopyJob(WarehouseJob):
+    """Copies files without loading a whole one into memory, as dlt's own job does."""
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
-        """Yields a cursor; what went wrong with the rows would go wrong again, so dlt need not try."""
+        """Yield a cursor, and commit at the end."""
+        uri = self.client.config.credentials.to_native_representation()
         try:
-            this: Any = self._job_client
-            address = {"uri": this.config.credentials.to_native_representation()}
-            with (
-                dbapi.connect(driver=get_adbc_driver_location(), db_kwargs=address) as connection,
-                connection.cursor() as cursor,
-            ):
+            with dbapi.connect(uri) as connection, connection.cursor() as cursor:
                 yield cursor
                 connection.commit()
-        except (pa.ArrowException, dbapi.ProgrammingError, dbapi.DataError) as error:
-            raise DatabaseTerminalException(error) from error
-        except (dbapi.IntegrityError, dbapi.NotSupportedError, dbapi.InternalError) as error:
+        except _PERMANENT_ERRORS as error:
             raise DatabaseTerminalException(error) from error
 
     def _copy(self, cursor: Any, table: str, path: str) -> None:
-        this: Any = self._job_client
-        dataset = this.sql_client.escape_column_name(
-            this.sql_client.dataset_name, quote=False, casefold=True
-        )
-        columns = this.schema.get_table_columns(table)
-        declared = columns_to_arrow(columns, this.capabilities, "UTC")
+        sql_client = self.client.sql_client
+        dataset = sql_client.escape_column_name(sql_client.dataset_name, quote=False, casefold=True)
+        columns = self.client.schema.get_table_columns(table)
+        declared = columns_to_arrow(columns, self.client.capabilities, "UTC")
         with pq.ParquetFile(path) as file:
-            # Postgres takes the bytes as its column's type, whatever they were.
+            # Postgres reads the bytes as its column's type, so they must have that type.
             schema = pa.schema([declared.field(name) for name in file.schema_arrow.names])
             for name in schema.names:
-                _refuse_number_as_moment(table, file.schema_arrow.field(name), schema.field(name))
+                _reject_number_as_time(table, file.schema_arrow.field(name), schema.field(name))
             batches = (batch.cast(schema) for batch in file.iter_batches(_BATCH_ROWS))
             reader = pa.RecordBatchReader.from_batches(schema, batches)
             cursor.adbc_ingest(table, reader, mode="append", db_schema_name=dataset)
 
 
 class StreamedCopyJob(CopyJob, HasFollowupJobs):
-    """Copies a file into a table, or into staging."""
+    """Copies a file into a table, or into its staging table."""
 
     def run(self) -> None:
-        """Copies it, in one transaction."""
+        """Copy it in one transaction."""
         with self._transaction() as cursor:
-            self._copy(cursor, self.load_table_name, self._file_path)
+            self._copy(cursor, self.load_table_name, self.file)
 
 
 class ReplaceCopyJob(CopyJob):
-    """Replaces a run's rows of all tables that belong together, in one transaction."""
+    """Replaces a load's rows of all tables of one transaction."""
 
-    def __init__(self, file_path: str, destination: WarehouseDestination) -> None:
+    def __init__(self, file_path: str, state: LoadState) -> None:
         super().__init__(file_path)
-        self._destination = destination
+        self.load_state = state
 
     def run(self) -> None:
-        """Deletes the run's rows, and copies the files that this job's own file names."""
-        this: Any = self._job_client
-        sql_client = this.sql_client
+        """Delete the load's rows, and copy the files that the job's own file lists."""
+        sql_client = self.client.sql_client
         with self._transaction() as cursor:
-            for table in sorted(self._destination.tables_in_transaction(self.load_table_name)):
+            for table in sorted(self.load_state.tables_in_transaction(self.load_table_name)):
                 name = sql_client.make_qualified_table_name(table)
-                rows = self._destination.partition_scopes[table]
-                condition = rows.to_sql("postgres", sql_client.escape_column_name)
+                scope = self.load_state.partition_scopes[table]
+                condition = scope.to_sql("postgres", sql_client.escape_column_name)
                 cursor.execute(f"DELETE FROM {name} WHERE {condition}")
-            for path in ReferenceFollowupJobRequest.resolve_references(self._file_path):
+            for path in ReferenceFollowupJobRequest.resolve_references(self.file):
                 self._copy(cursor, ParsedLoadJobFileName.parse(path).table_name, path)
-            self._destination.verify_lock()
+            self.load_state.verify_lock()
 
 
-def _refuse_number_as_moment(table: str, found: pa.Field, declared: pa.Field) -> None:
-    """Refuses what Arrow would take for seconds, or their parts, since 1970."""
-    if pa.types.is_integer(found.type) and pa.types.is_temporal(declared.type):
+class PostgresReplaceMixin(SqlReplaceMixin):
+    """A client of Postgres, which copies rows without staging if no table has nested tables."""
+
+    def prepare_load_table(self, table_name: str) -> PreparedTableSchema:
+        """Return the table as `SqlReplaceMixin` does, for Parquet only."""
+        table = super().prepare_load_table(table_name)
+        # Parquet cannot be copied into jsonb, and dlt uses json only for tables in Parquet.
+        table["file_format"] = "parquet"
+        return table
+
+    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
+        """Return whether a table is staged."""
+        return not self._uses_direct_copy(
+            table_name
+        ) and super().should_load_data_to_staging_dataset(table_name)
+
+    def create_load_job(
+        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+    ) -> LoadJob:
+        """Return the job that copies a file; where rows are replaced, it waits for all files."""
+        if ReferenceFollowupJobRequest.is_reference_job(file_path):
+            return ReplaceCopyJob(file_path, self.state)
+        if self._uses_direct_copy(str(table["name"])):
+            return FinalizedLoadJobWithFollowupJobs(file_path)
+        if file_path.endswith(".parquet"):
+            return StreamedCopyJob(file_path)
+        return super().create_load_job(table, file_path, load_id, restore)
+
+    def create_table_chain_completed_followup_jobs(
+        self,
+        table_chain: Sequence[PreparedTableSchema],
+        completed_table_chain_jobs: Sequence[Any] | None = None,
+    ) -> list[FollowupJobRequest]:
+        """Return the job that replaces the rows of all tables of a transaction."""
+        root = str(table_chain[0]["name"])
+        if not self._uses_direct_copy(root):
+            return super().create_table_chain_completed_followup_jobs(
+                table_chain, completed_table_chain_jobs
+            )
+        ready = self.state.ready_together(
+            root, [job.file_path for job in completed_table_chain_jobs or ()]
+        )
+        if not ready:
+            return []  # the last of them replaces all
+        files = [file for paths in ready.values() for file in paths]
+        name = ParsedLoadJobFileName.parse(files[0]).to_reference_file_name()
+        return [FollowupFile(self.state.working_dir / name, "\n".join(files))]
+
+    def _uses_direct_copy(self, table: str) -> bool:
+        return table in self.state.partition_scopes and all(
+            len(get_nested_tables(self.schema.tables, name)) == 1
+            for name in self.state.tables_in_transaction(table)
+        )
+
+
+def _reject_number_as_time(table: str, sent: pa.Field, declared: pa.Field) -> None:
+    """Reject what Arrow would convert to a time: seconds, or their parts, since 1970."""
+    if pa.types.is_integer(sent.type) and pa.types.is_temporal(declared.type):
         raise DatabaseTerminalException(
-            TypeError(f"{table}.{found.name} is {declared.type}, and upstream sent {found.type}")
+            TypeError(f"{table}.{sent.name} is {declared.type}, and upstream sent {sent.type}")
         )

@@ -1,0 +1,193 @@
+"""The drop folder: list, check, hash and decompress its files, local or in a bucket."""
+
+import hashlib
+import lzma
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import fsspec
+import pyarrow as pa
+import xxhash
+
+_MAX_MESSAGE_CHARS = 400
+
+
+class InvalidFileError(Exception):
+    """A path or a file that must not be loaded; the message names it and the reason."""
+
+
+def shorten(text: str) -> str:
+    """Return a text, cut to the length that a message may quote."""
+    return text if len(text) <= _MAX_MESSAGE_CHARS else f"{text[:_MAX_MESSAGE_CHARS]}…"
+
+
+def _arrow_stream(codec: str) -> Callable[[BinaryIO], AbstractContextManager[BinaryIO]]:
+    # Arrow detects a truncated stream, and bytes after its end.
+    return lambda file: pa.CompressedInputStream(pa.PythonFile(file, "r"), codec)
+
+
+@contextmanager
+def _only_member(file: BinaryIO) -> Iterator[BinaryIO]:
+    with zipfile.ZipFile(file) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        if len(members) != 1:
+            raise zipfile.BadZipFile(f"it has {len(members)} files, and must have one")
+        with archive.open(members[0]) as member:
+            yield member  # type: ignore[misc]
+
+
+_DECOMPRESSORS: Mapping[str, Callable[[BinaryIO], AbstractContextManager[Any]]] = {
+    ".gz": _arrow_stream("gzip"),
+    ".bz2": _arrow_stream("bz2"),
+    ".zst": _arrow_stream("zstd"),
+    ".xz": lzma.LZMAFile,
+    ".zip": _only_member,
+}
+_SUFFIXES = (".csv", *(f".csv{suffix}" for suffix in _DECOMPRESSORS))
+_DECOMPRESSION_ERRORS = (OSError, EOFError, RuntimeError, lzma.LZMAError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """A file's size in bytes and its time of change; equal values mean that nobody wrote to it."""
+
+    size: int
+    modified: str
+
+    @classmethod
+    def from_listing(cls, info: Mapping[str, Any]) -> "FileStat":
+        """Return the stat in a file's entry of an fsspec listing."""
+        times = ("mtime", "LastModified", "updated", "last_modified")
+        modified = next((info[time] for time in times if info.get(time)), None)
+        return cls(size=info["size"], modified=str(modified))
+
+
+class DropFolder:
+    """A folder of files, local or in a bucket.
+
+    Args:
+        url: a local path, s3://bucket/folder, gs://... or az://... Credentials come from the
+            variables of the storage's own library (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...).
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        # Without the cache, a listing has files that were just written.
+        self.files, self._root = fsspec.url_to_fs(url, use_listings_cache=False)
+        self.is_local = "file" in self.files.protocol
+
+    def resolve(self, path: str) -> str:
+        """Return a file's full path or URL.
+
+        Raises:
+            InvalidFileError: the path leaves the folder, or it is missing or not a file.
+        """
+        full = self._resolve_inside(path)
+        if any("\ud800" <= character <= "\udfff" for character in path):
+            raise InvalidFileError(f"{path!r} has a name that is not UTF-8; rename it")
+        if self.files.isdir(full):
+            raise InvalidFileError(
+                f"{path!r} in the drop folder {self.url} is a folder, not a file"
+            )
+        if not self.files.exists(full):
+            raise InvalidFileError(f"{path!r} is not in the drop folder {self.url}")
+        return full
+
+    def _resolve_inside(self, path: str) -> str:
+        # With ./ or // in a path, one file would load under two names.
+        plain = str(PurePosixPath(path))
+        if path != plain or "://" in path or plain.startswith("/") or ".." in plain.split("/"):
+            raise InvalidFileError(f"{path!r} is not a path below the drop folder {self.url}")
+        full = f"{self._root}/{path}"
+        if self.is_local:
+            try:
+                inside = Path(full).resolve().is_relative_to(Path(self._root).resolve())
+            except (OSError, RuntimeError):  # links that form a circle
+                inside = False
+            if not inside:
+                raise InvalidFileError(
+                    f"{path!r} links to a file outside the drop folder {self.url}"
+                )
+        return full
+
+    def list(self) -> dict[str, FileStat]:
+        """Return the CSV files below the folder, compressed ones too, by path.
+
+        Hidden files, links that leave the folder and special files are left out.
+
+        Raises:
+            InvalidFileError: the folder itself does not exist.
+        """
+        if not self.files.exists(self._root):
+            raise InvalidFileError(
+                f"The drop folder {self.url} does not exist; set DROP_FOLDER or create the folder"
+            )
+        stats = {}
+        for full, info in self.files.find(self._root, detail=True).items():
+            path = str(PurePosixPath(full).relative_to(self._root))
+            if not path.endswith(_SUFFIXES) or any(p.startswith(".") for p in path.split("/")):
+                continue
+            with suppress(InvalidFileError):
+                if self.is_local and not Path(self._resolve_inside(path)).is_file():
+                    continue
+                stats[path] = FileStat.from_listing(info)
+        return stats
+
+    def stat(self, path: str) -> FileStat:
+        """Return a file's size and time of change; raise `InvalidFileError` as `resolve` does."""
+        return FileStat.from_listing(self.files.info(self.resolve(path)))
+
+    def require_unchanged(self, stats: Mapping[str, FileStat]) -> None:
+        """Raise `InvalidFileError` if a file was written to since its stat."""
+        for path, before in stats.items():
+            if self.stat(path) != before:
+                raise InvalidFileError(f"{path} was written to while it was read; load it again")
+
+    @contextmanager
+    def local_copy(self, path: str, folder: Path | None = None) -> Iterator[Path]:
+        """Yield a local, decompressed file: the file itself, or a copy.
+
+        The suffix names the compression: .gz, .bz2, .xz, .zst, or .zip with one file in it.
+
+        Args:
+            path: a file below the drop folder.
+            folder: keeps the copy; without it, the copy is deleted after the block.
+
+        Raises:
+            InvalidFileError: the path must not be read, or the compressed file is damaged.
+        """
+        full = self.resolve(path)
+        compression = Path(path).suffix
+        if self.is_local and compression not in _DECOMPRESSORS:
+            yield Path(full)
+            return
+        kept = nullcontext(tempfile.mkdtemp(dir=folder)) if folder else None
+        with kept or tempfile.TemporaryDirectory() as parent:
+            copy = Path(parent) / "copy"
+            with self.files.open(full, "rb") as file, copy.open("wb") as target:
+                try:
+                    with _DECOMPRESSORS.get(compression, nullcontext)(file) as source:
+                        shutil.copyfileobj(source, target, 1 << 20)
+                except _DECOMPRESSION_ERRORS as error:
+                    if getattr(error, "errno", None):  # the storage failed, the file may be valid
+                        raise
+                    raise InvalidFileError(
+                        f"{path} cannot be decompressed: {shorten(str(error))}"
+                    ) from None
+            yield copy
+
+    def content_hash(self, path: str) -> str:
+        """Return the 128-bit XXH3 hash of a file's bytes, in hexadecimal."""
+        with self.files.open(self.resolve(path), "rb") as file:
+            return hash_content(file)
+
+
+def hash_content(file: BinaryIO) -> str:
+    """Return the 128-bit XXH3 hash of an open file, in hexadecimal."""
+    return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()  # type: ignore[arg-type]

@@ -1,0 +1,116 @@
+# ruff: noqa: SLF001
+"""The only module of the sources and the engine that uses private names of dlt.
+
+Each docstring says why a public way is missing. `tests/test_dlt_internals.py` lists the names and fails
+when an upgrade of dlt changes one.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import dlt
+from dlt.common.destination.client import FollowupJobRequest, RunnableLoadJob
+from dlt.common.schema.typing import MERGE_DISPOSITION_HINTS
+from dlt.common.storages.load_package import PackageStorage
+from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
+from dlt.pipeline.trace import TRACE_FILE_NAME
+from duckdb import DuckDBPyConnection
+
+DESTINATION_SCOPE_KEY = MERGE_DISPOSITION_HINTS["destination_scope"]
+"""The key of a prepared table for the condition of the rows that a merge deletes.
+
+The public `destination_scope` of a write disposition is stored in the schema. There it outlives its
+partition (a later load would delete it again), and each partition adds a version of the schema.
+"""
+
+_NO_CONNECTION = cast("DuckDBPyConnection", None)  # dlt types it as never missing
+
+
+class WarehouseJob(RunnableLoadJob):
+    """A load job with public names for what dlt's loader sets before it calls `run`."""
+
+    @property
+    def file(self) -> str:
+        """The job's file, which the loader moves before it calls `run`."""
+        return self._file_path
+
+    @property
+    def client(self) -> Any:
+        """The client of the destination."""
+        return self._job_client
+
+    @property
+    def load_id(self) -> str:
+        """The id of the load."""
+        return self._load_id
+
+    @property
+    def column_count(self) -> int:
+        """The number of columns of the job's table."""
+        return len(self._load_table["columns"])
+
+
+class FollowupFile(FollowupJobRequest):
+    """A follow-up job whose file is in the working directory of its load.
+
+    dlt creates such files in the system's temporary directory. The loader moves those that it gets;
+    all others would stay there.
+    """
+
+    def __init__(self, file: Path, text: str) -> None:
+        self._file = file
+        file.write_text(text, encoding="utf-8")
+
+    def new_file_path(self) -> str:
+        """Return the file, which the loader moves into the load package."""
+        return str(self._file)
+
+
+def as_one_followup_job(
+    jobs: Sequence[FollowupJobRequest], directory: Path
+) -> list[FollowupJobRequest]:
+    """Return one job, and so one transaction, with the SQL of all jobs; remove their files."""
+    files = [Path(job.new_file_path()) for job in jobs]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    for file in files:
+        file.unlink()
+    return [FollowupFile(directory / files[0].name, text)] if files else []
+
+
+def package_storage(pipeline: dlt.Pipeline) -> PackageStorage:
+    """Return the storage of load packages. dlt has no public way to write the schema of a package."""
+    return pipeline._get_load_storage().normalized_packages
+
+
+def delete_traces(pipelines_dir: str) -> None:
+    """Delete what dlt recorded of a run: exception texts, which can contain secrets.
+
+    dlt has no setting for it.
+    """
+    for trace in Path(pipelines_dir).rglob(TRACE_FILE_NAME):
+        trace.unlink()
+
+
+def borrow_with(
+    pool: DuckDbConnectionPool,
+    idle: list[DuckDBPyConnection],
+    borrow: Callable[[], DuckDBPyConnection],
+) -> DuckDBPyConnection:
+    """Make a pool configure an idle connection, if there is one, instead of opening another.
+
+    dlt's pool for DuckLake opens a connection each time, and has no setting to keep one.
+    """
+    with pool._conn_lock:
+        pool._conn = idle.pop() if idle else _NO_CONNECTION
+        pool._conn_borrows = 0  # it configures the first connection that is borrowed
+        try:
+            return borrow()
+        finally:
+            pool._conn = _NO_CONNECTION
+
+
+def attach_read_only(sql_client: Any) -> None:
+    """Make a client of a DuckLake create no lake and change none. dlt has no setting for it."""
+    statement = sql_client.attach_statement.removesuffix(")")
+    sql_client._attach_statement = f"{statement}, READ_ONLY)"

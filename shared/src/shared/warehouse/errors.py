@@ -1,0 +1,71 @@
+"""What the engine raises. Messages name the variable, file, table or column, and the next step."""
+
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
+
+
+class WarehouseError(Exception):
+    """The root of all errors of the engine."""
+
+
+class WarehouseConfigError(WarehouseError):
+    """A variable that says where the warehouse is has a wrong value or none, or packages are missing."""
+
+
+class WarehouseNotFoundError(WarehouseError, FileNotFoundError):
+    """The warehouse is a file, and nothing has been loaded yet."""
+
+
+class WarehouseConnectionError(WarehouseError):
+    """The server does not answer, refuses the user, or closed the connection."""
+
+
+class LockLostError(WarehouseConnectionError):
+    """The connection that owned a run's locks ended, so another run may load concurrently."""
+
+
+class LockHeldError(WarehouseError):
+    """Another run or program owns a lock."""
+
+    def __init__(self, lock: str, owner: str) -> None:
+        super().__init__(f"{lock} (owner: {owner})")
+
+
+class LockTimeoutError(WarehouseError):
+    """Another run or program owned a lock for more than `WAREHOUSE_WAIT_SECONDS`."""
+
+
+class LoadPlanError(WarehouseError, ValueError):
+    """A load is refused before its first request, because it could not be exact."""
+
+
+class OutOfPartitionError(WarehouseError):
+    """Rows were extracted that belong to none of the partitions that a load replaces."""
+
+
+class RowCountDropError(WarehouseError):
+    """A replace would leave a table with far fewer rows than it has."""
+
+
+class ConcurrentSchemaChangeError(WarehouseError):
+    """Two concurrent runs gave one new column two types."""
+
+
+class SchemaContractError(WarehouseError):
+    """Upstream sent what a table's schema contract does not accept."""
+
+
+class QueryError(WarehouseError):
+    """A text is not a query, cannot be translated, or is refused by the warehouse."""
+
+
+def find_cause(error: BaseException | None, kind: type[E]) -> E | None:
+    """Return the error of a type among an error and its causes."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, kind):
+            return error
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return None

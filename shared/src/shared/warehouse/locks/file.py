@@ -1,0 +1,125 @@
+"""The DuckDB file, and locks in files next to it for the runs of one machine."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import duckdb
+from filelock import FileLock, Timeout
+
+from shared import settings
+from shared.warehouse.errors import LockHeldError
+from shared.warehouse.locks.base import LockScope, Log, acquire_with_timeout, lock_key, no_log
+
+
+def duckdb_path() -> Path:
+    """Return the warehouse's DuckDB file (`WAREHOUSE_PATH`), which need not exist yet.
+
+    The working directories of runs are next to it, with every type of warehouse.
+    """
+    return settings.get_path("WAREHOUSE_PATH")
+
+
+def connect(file: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    """Open the DuckDB file.
+
+    Raises:
+        LockHeldError: another program has it open.
+    """
+    try:
+        return duckdb.connect(str(file), read_only=read_only)
+    except duckdb.IOException as error:
+        # DuckDB raises the same class for a missing directory or a damaged file, which no wait fixes.
+        # Its message names the process.
+        if "Could not set lock" not in str(error):
+            raise
+        raise LockHeldError("the warehouse lock", f"another program: {error}") from None
+
+
+@contextmanager
+def exclusive_connection(log: Log = no_log) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Lock the DuckDB file for one writer, and yield an open connection to it.
+
+    A lock file serializes the project's runs. The open connection keeps other programs, which do not
+    know the lock file, out between the steps of dlt.
+
+    Raises:
+        LockTimeoutError: the file was not free within `WAREHOUSE_WAIT_SECONDS`.
+    """
+    file = duckdb_path()
+    with (
+        _locked(file.with_suffix(".lock"), "the warehouse lock", log),
+        acquire_with_timeout(lambda: connect(file, read_only=False), log) as connection,
+    ):
+        yield connection
+
+
+@contextmanager
+def _locked(file: Path, lock_name: str, log: Log) -> Iterator[None]:
+    """Own a lock file. The kernel frees it when the process ends, even if it is killed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock, owner = FileLock(file), file.with_suffix(".owner")
+
+    def acquire() -> None:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            process = owner.read_text() if owner.exists() else "an unknown process"
+            raise LockHeldError(lock_name, process) from None
+
+    acquire_with_timeout(acquire, log)
+    try:
+        owner.write_text(f"pid {os.getpid()}")
+        yield
+    finally:
+        lock.release()
+
+
+class FileLockManager:
+    """Serializes the runs of this machine; see `LockManager`."""
+
+    def __init__(self, dataset: str, log: Log) -> None:
+        self.dataset, self.log = dataset, log
+
+    @contextmanager
+    def partition_lock(self, scope: LockScope) -> Iterator[None]:
+        """Lock a byte of one file for each partition."""
+        since = time.monotonic()
+        with duckdb_path().with_suffix(".partition-locks").open("a") as file:
+
+            def acquire(offset: int) -> None:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+                except BlockingIOError:
+                    lock = f"the partition lock of {self.dataset}"
+                    raise LockHeldError(lock, "another run of the same partition") from None
+
+            names = [f"{group} {key}" for group, keys in scope.items() for key in keys or [""]]
+            # Sorted, so that no two runs wait for each other.
+            for offset in sorted({lock_key(f"{self.dataset} {name}", 7) for name in names}):
+                acquire_with_timeout(partial(acquire, offset), self.log, since)
+            yield
+
+    @contextmanager
+    def dataset_lock(self) -> Iterator[None]:
+        """Lock a file of the dataset."""
+        file = duckdb_path().with_suffix(f".{self.dataset}.lock")
+        with _locked(file, f"the lock of dataset {self.dataset}", self.log):
+            yield
+
+    def verify_held(self) -> None:
+        """Do nothing: the kernel keeps a lock as long as the process lives."""
+
+
+class DuckDbLockManager(FileLockManager):
+    """Serializes all writers of the DuckDB file."""
+
+    @contextmanager
+    def dataset_lock(self) -> Iterator[None]:
+        """Lock the whole DuckDB file."""
+        with exclusive_connection(self.log):
+            yield

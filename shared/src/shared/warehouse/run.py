@@ -1,0 +1,330 @@
+"""One load, step by step: lock, extract, normalize, validate, lock, sync the schema, guard, load, count.
+
+Whoever knows dlt can call it without Dagster: `load(plan_load(spec, source, partitions))`.
+"""
+
+import reprlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import dlt
+from dlt.common.pipeline import LoadInfo
+from dlt.common.schema import Schema
+from dlt.common.schema.exceptions import DataValidationError
+from dlt.extract import DltSource
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from shared import settings
+from shared.sources.protocol import RetryLaterError, loading
+from shared.warehouse.destinations.configuration import resolve_configuration
+from shared.warehouse.destinations.factory import (
+    create_destination,
+    create_lock_manager,
+    database_name,
+)
+from shared.warehouse.dlt_internals import delete_traces
+from shared.warehouse.errors import SchemaContractError, find_cause
+from shared.warehouse.guards import PackageContent, check_row_count, validate_packages
+from shared.warehouse.locks.base import Log, no_log
+from shared.warehouse.locks.file import duckdb_path, exclusive_connection
+from shared.warehouse.plan import LoadPlan
+from shared.warehouse.schema_sync import merge_stored_schema
+from shared.warehouse.scope import LoadState, PartitionScope
+from shared.warehouse.statistics import TableStats, collect_stats
+
+DLT_SETTINGS = {
+    "runtime.dlthub_telemetry": False,
+    # Rows that arrive as Arrow get their load's id as well.
+    "normalize.parquet_normalizer.add_dlt_load_id": True,
+    "normalize.model_normalizer.add_dlt_load_id": True,
+}
+"""dlt's configuration for every load."""
+
+_KEEP_WORKING_DIRS_SECONDS = 7 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What a load did.
+
+    Attributes:
+        info: dlt's own account, with its load ids and jobs.
+        schema: the source's schema after the load.
+        database: what people call the warehouse: the file's stem, the database, or the directory.
+        rows_loaded: rows that the load brought, by table, nested tables included.
+        tables: what each reported table holds now.
+        metrics: what the source counts, such as `requests` or `bytes_read`, by resource.
+        scopes: the rows that it replaced, by table, without those of deferred partitions.
+        deferred: partitions that it left for a later load, with the reason of each.
+        duration_seconds: from the first step to the last.
+    """
+
+    info: LoadInfo
+    schema: Schema
+    database: str
+    rows_loaded: Mapping[str, int]
+    tables: Mapping[str, TableStats]
+    metrics: Mapping[str, Mapping[str, Any]]
+    scopes: Mapping[str, PartitionScope]
+    deferred: Mapping[str, RetryLaterError]
+    duration_seconds: float
+
+
+def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
+    """Run a load from its first request to its last row, exactly once.
+
+    If the warehouse cannot read a file itself, the load runs again without pushdown.
+
+    Raises:
+        OutOfPartitionError: a row belongs to none of the partitions that this load replaces.
+        RowCountDropError: a replaced table would keep too few rows.
+        SchemaContractError: upstream sent a type, or a column, that the contract freezes.
+        ConcurrentSchemaChangeError: another run has just given a new column another type.
+        LockTimeoutError: another process held a lock for too long.
+        WarehouseConfigError: a variable that says where the warehouse is has a wrong value.
+        WarehouseConnectionError: the warehouse does not answer.
+        RetryLaterError: upstream takes no more requests for now.
+        PipelineStepFailed: what else failed, with its cause.
+    """
+    run = LoadRun(plan, log)
+    failed = True
+    try:
+        with run.partition_lock():
+            run.extract()
+            result = run.load()
+        failed = False
+    except PipelineStepFailed as error:
+        if error.step == "load" and run.uses_pushdown:
+            failed = False
+        elif later := find_cause(error, RetryLaterError):
+            failed = False
+            raise later from None
+        elif violation := find_cause(error, DataValidationError):
+            raise SchemaContractError(_contract_violation_message(violation, run)) from None
+        else:
+            raise
+    else:
+        return result
+    finally:
+        run.cleanup(failed=failed)
+    log("Fast path not possible; falling back to row-by-row validation.")
+    return load(replace(plan, options=replace(plan.options, pushdown_enabled=False)), log)
+
+
+class LoadRun:
+    """The steps of one load, in a working directory that no other run shares.
+
+    Shared directories are how parallel runs lose data (dlt issue 1102, Dagster issue 21022). State and
+    schema come back from the warehouse, so a new directory loses nothing.
+
+    A source finds it by `sources.protocol.current_load()`, for pushdown and for deferred partitions.
+
+    Args:
+        plan: what to load.
+        log: receives waits and what is skipped.
+
+    Raises:
+        WarehouseConfigError: a variable is missing or wrong.
+    """
+
+    def __init__(self, plan: LoadPlan, log: Log = no_log) -> None:
+        self.plan, self.log = plan, log
+        self.source: DltSource = plan.source.clone()
+        self.deferred: dict[str, RetryLaterError] = {}
+        self._preview_rows = settings.get_int("PREVIEW_ROWS")
+        self._started = time.monotonic()
+        self.state = LoadState(dict(plan.scopes), plan.options.force_reload, log)
+        destination: Any = create_destination(self.state)
+        configuration = resolve_configuration(destination, plan.spec.dataset_name)
+        self.locks = create_lock_manager(destination, configuration, log)
+        self.state.verify_lock = self.locks.verify_held
+        self._database = database_name(destination, configuration)
+        self._is_duckdb = destination.warehouse_type == "duckdb"
+        self.pushdown_enabled = plan.options.pushdown_enabled and self._is_duckdb
+        self.pipelines_dir = _create_working_dir(plan.options.run_id)
+        self.state.working_dir = Path(self.pipelines_dir)
+        self.pipeline = dlt.pipeline(
+            pipeline_name=plan.spec.pipeline_name,
+            pipelines_dir=self.pipelines_dir,
+            dataset_name=plan.spec.dataset_name,
+            destination=destination,
+            progress=plan.spec.progress,
+        )
+
+    @contextmanager
+    def partition_lock(self) -> Iterator[None]:
+        """Hold what this load replaces, from its first request to its last row.
+
+        Otherwise a run that sent its request earlier could load later, and put old rows over new ones.
+        Runs of other partitions go on concurrently.
+
+        Raises:
+            LockTimeoutError: another run of a partition took more than `WAREHOUSE_WAIT_SECONDS`.
+            WarehouseConnectionError: the warehouse is a server that does not answer.
+        """
+        with self.locks.partition_lock(self.plan.lock_scope):
+            yield
+
+    def extract(self) -> None:
+        """Restore state and schema from the warehouse, then extract and normalize."""
+        with dlt.config.values(DLT_SETTINGS), loading(self):
+            if self.pipeline.config.restore_from_destination:
+                # To connect to a DuckDB file is to write to it.
+                with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
+                    self.pipeline.sync_destination()
+            self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
+            self._row_counts = self.pipeline.normalize().row_counts
+
+    def load(self) -> LoadResult:
+        """Load what was extracted, under the lock of the dataset.
+
+        Raises:
+            OutOfPartitionError: a row belongs to none of the partitions that this load replaces.
+            ConcurrentSchemaChangeError: another run has just given a new column another type.
+            RowCountDropError: a replaced table would keep too few rows.
+        """
+        with dlt.config.values(DLT_SETTINGS):
+            content = self._validate()
+            with self.locks.dataset_lock():
+                merge_stored_schema(self.pipeline)
+                self._check_row_counts(content)
+                info = self.pipeline.load()
+                info.raise_on_failed_jobs()
+                tables = self._collect_stats(info.loads_ids)
+        rows_loaded = {**self._row_counts, **self.state.rows_inserted}
+        for table in self.schema.dlt_table_names():
+            rows_loaded.pop(table, None)
+        return LoadResult(
+            info=info,
+            schema=self.schema,
+            database=self._database,
+            rows_loaded=rows_loaded,
+            tables=tables,
+            metrics={
+                name: dict(resource.custom_metrics)
+                for name, resource in self.source.selected_resources.items()
+            },
+            scopes=self.state.partition_scopes,
+            deferred=self.deferred,
+            duration_seconds=time.monotonic() - self._started,
+        )
+
+    def cleanup(self, *, failed: bool) -> None:
+        """Remove the working directory. After a failure it stays, to show what was extracted.
+
+        dlt's trace goes in any case: it holds exception texts, and those can hold secrets.
+        """
+        if failed:
+            delete_traces(self.pipelines_dir)
+        else:
+            shutil.rmtree(self.pipelines_dir, ignore_errors=True)
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the source, as extracted."""
+        return self.pipeline.schemas[self.source.schema.name]
+
+    @property
+    def uses_pushdown(self) -> bool:
+        """Whether the warehouse was to fill a table by a query."""
+        return bool(self.state.pushdown_tables)
+
+    def pushdown_query(
+        self, select: str, fingerprint: str, before_commit: Callable[[], None]
+    ) -> dlt.Relation:
+        """Return the item that makes the warehouse run a query; see `CurrentLoad`."""
+        self.state.fingerprints.append(fingerprint)
+        self.state.pre_commit_checks.append(before_commit)
+        return self.pipeline.dataset().query(select, "duckdb")
+
+    def defer_partitions(self, partitions: Sequence[str], why: RetryLaterError) -> None:
+        """Leave partitions unchanged in this load; see `CurrentLoad`."""
+        scopes = {
+            table: scope.excluding(partitions)
+            for table, scope in self.state.partition_scopes.items()
+        }
+        if not self.plan.options.allow_partial or not all(
+            scope.partition_keys for scope in scopes.values()
+        ):
+            raise why
+        self.deferred |= dict.fromkeys(partitions, why)
+        self.state.partition_scopes = scopes
+
+    def _validate(self) -> PackageContent:
+        load_ids = self.pipeline.list_normalized_load_packages()
+        packages = map(self.pipeline.get_load_package_info, load_ids)
+        content = validate_packages(packages, self.schema, self.state.partition_scopes)
+        self.state.tables_in_package = content.tables
+        self.state.pushdown_tables |= content.pushdown_tables
+        self.state.pending_table_chains.clear()
+        return content
+
+    def _check_row_counts(self, content: PackageContent) -> None:
+        for table, incoming in content.row_counts.items():
+            hints = self.schema.tables.get(table)
+            if hints is None or hints.get("write_disposition") != "replace":
+                continue
+            with self._client() as client:
+                check_row_count(
+                    f"{self.plan.spec.dataset_name}.{table}",
+                    current=client.row_count(table),
+                    incoming=incoming,
+                    min_row_ratio=self.plan.options.min_row_ratio,
+                )
+
+    def _collect_stats(self, load_ids: Sequence[str]) -> dict[str, TableStats]:
+        with self._client() as client:
+            return {
+                table: collect_stats(
+                    client,
+                    self.schema,
+                    table,
+                    load_ids,
+                    preview_rows=self._preview_rows,
+                    log=self.log,
+                )
+                for table in self.plan.reported_tables
+            }
+
+    def _client(self) -> Any:
+        return self.pipeline.destination_client(self.schema.name)
+
+
+def _create_working_dir(run_id: str) -> str:
+    """Create a load's working directory, and delete what killed and failed loads left a week ago."""
+    parent = duckdb_path().with_suffix(".working")
+    parent.mkdir(parents=True, exist_ok=True)
+    expired = time.time() - _KEEP_WORKING_DIRS_SECONDS
+    for folder in parent.iterdir():
+        with suppress(FileNotFoundError):  # another load may just have removed its own
+            if folder.stat().st_mtime < expired:
+                shutil.rmtree(folder, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"{run_id}-", dir=parent)
+
+
+def _contract_violation_message(violation: DataValidationError, run: LoadRun) -> str:
+    """Return what upstream sent against which column, where, and what to do about it."""
+    table = f"{run.plan.spec.dataset_name}.{violation.table_name}"
+    item = violation.data_item if isinstance(violation.data_item, dict) else {}
+    example = f"such as {reprlib.repr(item.get(violation.column_name))}"
+    # dlt would put a value of another type into its own column, named <column>__v_<type>.
+    column, variant, sent = str(violation.column_name).partition("__v_")
+    if violation.schema_entity == "columns":
+        what = f"{table} has no column {column} and upstream sent one, {example}"
+    elif variant:
+        declared = violation.table_schema["columns"][column]["data_type"]
+        what = f"{table}.{column} is {declared} and upstream sent {sent}, {example}"
+    else:
+        what = str(violation)
+    scope = run.state.partition_scopes.get(violation.table_name)
+    where = f" in the run of {reprlib.repr(scope.partition_keys)}" if scope else ""
+    return (
+        f"{what}{where}; nothing was loaded. Change the resource's columns or its schema_contract if "
+        "upstream is right."
+    )

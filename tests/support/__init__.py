@@ -1,0 +1,1 @@
+"""Code that several tests share: processes, servers, the GraphQL API, and waiting for an event."""

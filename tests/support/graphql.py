@@ -1,0 +1,95 @@
+"""The GraphQL API of a webserver: launch runs, read their status, reload locations."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import requests
+from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
+from gql.transport.exceptions import TransportConnectionFailed
+from requests.auth import AuthBase
+
+FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
+
+LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries {
+    name loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
+
+
+class UnreachableError(Exception):
+    """The webserver does not accept connections."""
+
+
+class GraphqlApi:
+    """The GraphQL API of the webserver on a port of the loopback interface."""
+
+    def __init__(self, port: int, *, auth: AuthBase | None = None) -> None:
+        self.url = f"http://127.0.0.1:{port}/graphql"
+        self.client = DagsterGraphQLClient("127.0.0.1", port, timeout=60, auth=auth)
+
+    def query(self, text: str, **variables: Any) -> Any:
+        """Return the data of the response to a query.
+
+        Raises:
+            UnreachableError: the webserver does not accept connections.
+        """
+        payload = {"query": text, "variables": variables}
+        try:
+            return requests.post(self.url, json=payload, timeout=60).json()["data"]
+        except requests.ConnectionError as error:
+            raise UnreachableError(str(error)) from error
+
+    def launch(
+        self,
+        location: str,
+        *assets: Sequence[str],
+        tags: Mapping[str, str] | None = None,
+        run_config: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Launch a run of a location's assets, all of them if none is named, and return its id.
+
+        Raises:
+            DagsterGraphQLClientError: Dagster refused the run; the arguments are type and message.
+            UnreachableError: the webserver does not accept connections.
+        """
+        try:
+            return self.client.submit_job_execution(
+                "__ASSET_JOB",
+                repository_location_name=location,
+                repository_name="__repository__",
+                asset_selection=[list(asset) for asset in assets] or None,
+                tags=dict(tags or {}),
+                run_config=run_config,
+            )
+        except DagsterGraphQLClientError as error:
+            if isinstance(error.__cause__, TransportConnectionFailed):
+                raise UnreachableError(str(error)) from error
+            raise
+
+    def status(self, run: str) -> str:
+        """Return the status of a run.
+
+        Raises:
+            UnreachableError: the webserver does not accept connections.
+        """
+        try:
+            return self.client.get_run_status(run).value
+        except DagsterGraphQLClientError as error:
+            if isinstance(error.__cause__, TransportConnectionFailed):
+                raise UnreachableError(str(error)) from error
+            raise
+
+    def reload(self, location: str) -> None:
+        """Reload a location; that it cannot be loaded is not an error here."""
+        self.client.reload_repository_location(location)
+
+    def load_errors(self) -> dict[str, str | None]:
+        """Return the error of each location, None for one that is loaded, "" for one that loads."""
+        entries = self.query(LOCATIONS)["workspaceOrError"]["locationEntries"]
+        return {entry["name"]: _load_error(entry) for entry in entries}
+
+
+def _load_error(entry: Mapping[str, Any]) -> str | None:
+    if entry["loadStatus"] != "LOADED" or not entry["locationOrLoadError"]:
+        return ""
+    if entry["locationOrLoadError"]["__typename"] == "RepositoryLocation":
+        return None
+    return str(entry["locationOrLoadError"]["message"])

@@ -1,0 +1,299 @@
+"""A server that starts Python processes whose imports are done.
+
+The import of Dagster and dlt costs about five CPU seconds. This server does it once and forks a
+child for each command. `PreloadedPython` starts the server; its `executable` takes the same
+arguments as `python`, and children find it as `sys.executable`, so what they start is fast as well.
+
+A test whose promise is about a fresh process uses `sys.executable` of the test's own process.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+import types
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+MODULES = (
+    "dagster_dlt",
+    "dagster_webserver.cli",
+    "dagster_graphql.schema",
+    "dagster._cli",
+    "dagster_postgres",
+    "dlt.destinations.impl.duckdb.duck",
+    "dlt.destinations.impl.postgres.postgres",
+    "dlt.sources.helpers.requests",
+    "celery.bin.celery",
+    "duckdb",
+    "pyarrow.parquet",
+    "sqlglot",
+    "typer",
+    "rich.console",
+    "pydantic",
+)
+"""Libraries only: this project's modules and those that read the environment are not preloaded."""
+
+OPTIONS = ("-B", "-P", "-W", "-u")
+"""The options of `python` that the tests and Dagster use."""
+
+ALONE = 0xFF
+"""The message of a client's witness: the client alone was killed, not its process group."""
+
+
+class PreloadedPython:
+    """Runs the server while entered as a context; `executable` is the path of the stand-in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.executable = folder, folder / "python"
+
+    def __enter__(self) -> Self:
+        """Start the server; commands that come before it is ready wait."""
+        client = Path(__file__).with_name("preloaded_client.py").read_text()
+        path = self.folder / "socket"
+        text = client.replace("@SOCKET@", str(path))
+        self.executable.write_text(f"#!{os.path.realpath(sys.executable)} -SE\n{text}")
+        self.executable.chmod(0o755)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen(1000)
+            with (self.folder / "log").open("w") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", __file__, str(listener.fileno()), str(self.executable)],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[listener.fileno()],
+                    start_new_session=True,
+                )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the server and all processes that still run."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+@dataclass
+class Child:
+    """A forked process and the connection of its client."""
+
+    pid: int
+    client: socket.socket
+    is_leader: bool
+    client_alone: bool = False
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal as the client received it: a group leader's whole group receives it."""
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if self.is_leader else os.kill)(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill what was killed with the client: the process, or its group."""
+        with contextlib.suppress(ProcessLookupError):
+            group = self.is_leader and not self.client_alone
+            (os.killpg if group else os.kill)(self.pid, signal.SIGKILL)
+
+
+class Server:
+    """Accepts clients, forks, forwards signals and reports how the children end."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.children: dict[int, Child] = {}
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(listener, selectors.EVENT_READ)
+        self.selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
+        self.wakeup, waker = socket.socketpair()
+        waker.setblocking(False)
+        self.waker = waker
+        self.selector.register(self.wakeup, selectors.EVENT_READ)
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def serve(self) -> dict[str, Any] | None:
+        """Serve until the input ends; in a forked child return its command."""
+        while True:
+            for key, _ in self.selector.select():
+                if key.fileobj is self.listener:
+                    if command := self._accept():
+                        return command
+                elif key.fileobj is self.wakeup:
+                    self.wakeup.recv(4096)
+                    self._reap()
+                elif key.fileobj == sys.stdin.fileno():
+                    for child in self.children.values():
+                        child.kill()
+                    return None
+                else:
+                    self._read(key.data)
+
+    def _accept(self) -> dict[str, Any] | None:
+        client, _ = self.listener.accept()
+        header, files, _, _ = socket.recv_fds(client, 4, 250)
+        text = b""
+        while len(text) < int.from_bytes(header, "big"):
+            if not (part := client.recv(1 << 20)):
+                return None
+            text += part
+        command: dict[str, Any] = json.loads(text)
+        pid = os.fork()
+        if pid:
+            for file in files:
+                os.close(file)
+            self.children[pid] = child = Child(pid, client, command["is_leader"])
+            self.selector.register(client, selectors.EVENT_READ, child)
+            return None
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.selector.close()
+        for connection in (self.listener, self.wakeup, self.waker, client):
+            connection.close()
+        for child in self.children.values():
+            child.client.close()
+        return {**command, "received": files}
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            child = self.children.pop(pid)
+            with contextlib.suppress(OSError):
+                child.client.send(status.to_bytes(4, "big"))
+            with contextlib.suppress(KeyError):  # the client is gone already
+                self.selector.unregister(child.client)
+            child.client.close()
+
+    def _read(self, child: Child) -> None:
+        if child.pid not in self.children:
+            return
+        try:
+            received = child.client.recv(64)
+        except ConnectionError:
+            received = b""
+        for number in received:
+            if number == ALONE:
+                child.client_alone = True
+                child.kill()
+            else:
+                child.send_signal(number)
+        if not received:
+            child.kill()
+            self.selector.unregister(child.client)
+
+
+def become(command: dict[str, Any], executable: str) -> None:
+    """Take over the files, the environment, the directory and the session of the client."""
+    targets = command["files"]
+    high = [os.dup2(file, 500 + number) for number, file in enumerate(command["received"])]
+    for file in command["received"]:
+        os.close(file)
+    for target, file in zip(targets, high, strict=True):
+        os.dup2(file, target)
+        os.set_inheritable(target, True)
+        os.close(file)
+    if command["is_leader"]:
+        os.setsid()
+    os.umask(command["umask"])
+    os.chdir(command["directory"])
+    os.environ.clear()
+    os.environ.update(command["environment"])
+    handler = signal.SIG_IGN if command["ignores_interrupt"] else signal.default_int_handler
+    signal.signal(signal.SIGINT, handler)
+    sys.executable = executable
+    import multiprocessing.spawn
+
+    multiprocessing.spawn.set_executable(executable)
+    sys.path[:0] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
+def run(arguments: list[str]) -> None:
+    """Run `-m MODULE`, `-c CODE` or a file, as `python` does with these arguments."""
+    safe_path = False
+    while (option := arguments.pop(0)) in OPTIONS:
+        sys.dont_write_bytecode |= option == "-B"
+        safe_path |= option == "-P"
+        if option == "-W":
+            warnings.simplefilter(arguments.pop(0))  # type: ignore[arg-type]
+    name = arguments.pop(0) if option in ("-m", "-c") else option
+    sys.argv = [option if option == "-c" else name, *arguments]
+    first = {"-m": str(Path.cwd()), "-c": ""}.get(option, str(Path(option).resolve().parent))
+    sys.path[:0] = [] if safe_path else [first]  # the server has none, by its option -P
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"] = main
+    if option == "-m":
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    elif option == "-c":
+        exec(compile(name, "<string>", "exec"), main.__dict__)
+    else:
+        main.__dict__["__file__"] = name
+        code = compile(Path(name).read_bytes(), name, "exec")
+        exec(code, main.__dict__)
+
+
+def exit_code(arguments: list[str]) -> int:
+    """Run the command and return the exit code that `python` ends with."""
+    try:
+        run(arguments)
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)
+        return 1
+    except BaseException as error:  # noqa: BLE001 - as the interpreter does
+        trace = error.__traceback__
+        traceback.print_exception(error.with_traceback(trace and trace.tb_next))
+        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def end(code: int) -> None:
+    """End this process as `python` does, without freeing each object: that takes half a second."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def main() -> None:
+    """Import the libraries and serve; a forked child comes back with its command and runs it."""
+    with socket.socket(fileno=int(sys.argv[1])) as listener:
+        executable = sys.argv[2]
+        warnings.simplefilter("ignore")
+        for module in MODULES:
+            with contextlib.suppress(ModuleNotFoundError):  # not every environment has all of them
+                importlib.import_module(module)
+        warnings.resetwarnings()
+        gc.freeze()
+        command = Server(listener).serve()
+    if command is None:
+        os._exit(0)
+    else:
+        become(command, executable)
+        end(exit_code(command["arguments"]))
+
+
+if __name__ == "__main__":
+    main()

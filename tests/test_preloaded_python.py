@@ -1,0 +1,114 @@
+"""The Python that starts fast behaves like `python`: arguments, environment, files, signals, kills."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from shared.cli.locations import code_locations
+from support.processes import python, wait_for
+
+pytestmark = pytest.mark.skipif(python() == sys.executable, reason="it exists on Linux only")
+
+PARENT = """
+import os, subprocess
+child = subprocess.Popen(["sleep", "600"])
+print(os.getpid(), child.pid, flush=True)
+child.wait()
+"""
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        [python(), *arguments], capture_output=True, text=True, check=False, **options
+    )
+
+
+def test_a_command_has_its_arguments_environment_directory_and_input(tmp_path: Path) -> None:
+    code = "import os, sys; print(sys.argv, os.environ['A'], os.getcwd(), sys.stdin.read())"
+    done = run("-c", code, "x", cwd=tmp_path, env={"A": "1"}, input="text")
+    assert done.stdout == f"['-c', 'x'] 1 {tmp_path} text\n"
+    assert run("-m", "json.tool", "--compact", input='{"a": 1}').stdout == '{"a":1}\n'
+    (tmp_path / "program.py").write_text("import sys; print(__name__, sys.argv, __file__)")
+    assert (
+        run("program.py", "y", cwd=tmp_path).stdout == "__main__ ['program.py', 'y'] program.py\n"
+    )
+
+
+def test_a_command_inherits_open_files() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as received:
+        code = f"import os; os.write({writer}, b'sent')"
+        subprocess.run([python(), "-c", code], pass_fds=[writer], check=True)
+        os.close(writer)
+        assert received.read() == "sent"
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("import sys; sys.exit(3)", 3),
+        ("import sys; sys.exit('message')", 1),
+        ("raise ValueError('message')", 1),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT),
+        ("import threading; threading.Thread(target=print, args=['message']).start()", 0),
+        ("import atexit; atexit.register(print, 'message')", 0),
+    ],
+)
+def test_a_command_ends_as_python_ends_it(code: str, status: int) -> None:
+    expected = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    done = run("-c", code)
+    assert done.returncode == expected.returncode == status
+    assert ("message" in done.stdout + done.stderr) == (
+        b"message" in expected.stdout + expected.stderr
+    )
+
+
+@pytest.mark.parametrize("kills_group", [False, True])
+def test_a_kill_ends_the_process_and_a_kill_of_the_group_its_children(*, kills_group: bool) -> None:
+    with subprocess.Popen(
+        [python(), "-c", PARENT], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as client:
+        assert client.stdout
+        parent, child = map(int, client.stdout.readline().split())
+        (os.killpg if kills_group else os.kill)(client.pid, signal.SIGKILL)
+        assert client.wait(30) == -signal.SIGKILL
+    wait_for(lambda: not psutil.pid_exists(parent), 30)
+    if kills_group:
+        wait_for(lambda: not is_running(child), 30)
+    else:
+        assert is_running(child)
+        os.kill(child, signal.SIGKILL)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process exists and is not a zombie."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_signal_reaches_the_process_and_its_handler_decides() -> None:
+    code = "import time\nprint('ready', flush=True)\ntry: time.sleep(600)\nexcept KeyboardInterrupt: exit(7)"
+    with subprocess.Popen(
+        [python(), "-c", code],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    ) as client:
+        assert client.stdout
+        assert client.stdout.readline() == b"ready\n"
+        client.send_signal(signal.SIGINT)
+        assert client.wait(30) == 7
+
+
+def test_no_module_of_this_project_is_preloaded() -> None:
+    names = {"shared", "support", *code_locations()}
+    done = run("-c", f"import sys; print({names} & {{name.split('.')[0] for name in sys.modules}})")
+    assert done.stdout == "set()\n"
