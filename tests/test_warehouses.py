@@ -121,8 +121,12 @@ def test_every_kind_of_asset_lands_exactly_and_again(
 
 
 def test_checks_read_any_warehouse(
-    anywhere: str, neows_server: NeowsServer, instance: dg.DagsterInstance
+    anywhere: str,
+    neows_server: NeowsServer,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("NASA_API_KEY", "key-of-a-team")  # with it, yesterday is due
     header = "date,share_price,amount,spend,shift,spread"
     records = "".join(f"2018/01/{day:02},1.5,1,1,1,1\n" for day in range(1, 9))
     drop = Path(settings.drop_folder())

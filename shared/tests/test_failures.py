@@ -1,4 +1,4 @@
-"""A failure says in its own words what went wrong, where, and no secret."""
+"""A failure shows what went wrong and where, without secrets."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ from shared.orchestration.translator import WarehouseTranslator
 
 @dlt.source(name="broken")
 def broken() -> DltResource:
-    """Fails in the middle, as a source does whose upstream sends something else."""
+    """Fail partway through, like a source whose upstream sends unexpected data."""
 
     @dlt.resource(write_disposition="replace")
     def orders() -> Iterator[dict[str, Any]]:
@@ -40,7 +40,7 @@ def broken_asset(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -
 
 
 @pytest.mark.usefixtures("tmp_warehouse")
-def test_a_failed_load_tells_what_went_wrong_and_the_line_and_no_frames_of_libraries(
+def test_a_failed_load_shows_the_error_and_the_line_without_frames_of_libraries(
     instance: dg.DagsterInstance,
 ) -> None:
     result = dg.materialize(
@@ -50,25 +50,25 @@ def test_a_failed_load_tells_what_went_wrong_and_the_line_and_no_frames_of_libra
         raise_on_error=False,
     )
     (failed,) = (event for event in result.all_events if event.is_step_failure)
-    told = failed.step_failure_data.user_failure_data
-    assert told
-    assert told.description == "KeyError: 'price'"
-    assert told.metadata
-    where = str(told.metadata["traceback"].value)
-    assert where.endswith(" in orders")
-    assert "shared/tests/test_failures.py:" in where
-    assert "site-packages" not in where
-    # Who needs the whole stack finds it in the log.
+    failure = failed.step_failure_data.user_failure_data
+    assert failure
+    assert failure.description == "KeyError: 'price'"
+    assert failure.metadata
+    frames = str(failure.metadata["traceback"].value)
+    assert frames.endswith(" in orders")
+    assert "shared/tests/test_failures.py:" in frames
+    assert "site-packages" not in frames
+    # The log has the full traceback.
     logged = instance.all_logs(result.run_id)
     assert any("Traceback" in event.user_message and event.level == 10 for event in logged)
 
 
 @pytest.mark.parametrize("length", [20, 400])
 @pytest.mark.parametrize(
-    "how", ["in a note", "in a group", "as a key", "in a failure", "in Dagster's"]
+    "place", ["in a note", "in a group", "as a key", "in a failure", "in Dagster's"]
 )
-def test_a_secret_stands_neither_in_the_failure_nor_in_the_log(
-    how: str, length: int, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+def test_a_secret_is_neither_in_the_failure_nor_in_the_log(
+    place: str, length: int, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = "marked-key".ljust(length, "y")
     monkeypatch.setenv("MARKED_API_KEY", key)
@@ -76,14 +76,14 @@ def test_a_secret_stands_neither_in_the_failure_nor_in_the_log(
     @dg.asset
     def leaky() -> None:
         error: Exception = KeyError(key)
-        if how == "in a note":
-            error = ValueError("no answer")
-            error.add_note(f"asked https://example.com?key={key}")
-        elif how == "in a group":
+        if place == "in a note":
+            error = ValueError("no response")
+            error.add_note(f"GET https://example.com?key={key}")
+        elif place == "in a group":
             error = ExceptionGroup("all", [ValueError(key)])
-        elif how == "in a failure":
-            error = dg.Failure(f"no answer to {key}")
-        elif how == "in Dagster's":
+        elif place == "in a failure":
+            error = dg.Failure(f"no response to {key}")
+        elif place == "in Dagster's":
             error = dg.DagsterInvariantViolationError(f"no {key}")
         with as_dagster_failure():
             raise error
@@ -96,7 +96,7 @@ def test_a_secret_stands_neither_in_the_failure_nor_in_the_log(
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_a_source_that_asks_for_a_retry_gets_it(
+def test_a_source_that_requests_a_retry_gets_it(
     wrapped: bool, instance: dg.DagsterInstance
 ) -> None:
     tries = []
@@ -107,10 +107,10 @@ def test_a_source_that_asks_for_a_retry_gets_it(
         if len(tries) > 1:
             return
         with as_dagster_failure():
-            asked = dg.RetryRequested()
+            request = dg.RetryRequested()
             if wrapped:
-                raise ResourceExtractionError("busy", iter, "asked", "generator") from asked
-            raise asked
+                raise ResourceExtractionError("busy", iter, "orders", "generator") from request
+            raise request
 
     assert dg.materialize([busy], instance=instance).success
     assert len(tries) == 2

@@ -1,4 +1,4 @@
-"""What Dagster shows of a load: how much came, from where, what it looks like, and since when."""
+"""What Dagster shows for a load: row counts, replaced partitions, a preview and the history."""
 
 import base64
 from collections.abc import Iterator, Sequence
@@ -21,13 +21,13 @@ from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
 from shared.warehouse.destinations.postgres import PostgresReplaceMixin
 
-MOST_SHOWN_INLINE = 1000  # characters of Markdown; Dagster puts what is longer behind a click
+MAX_INLINE_CHARS = 1000  # of Markdown; Dagster shows longer text after a click
 upstream: dict[str, int] = {}
 
 
 @dlt.source(name="sales")
 def sales(days: Sequence[str]) -> DltResource:
-    """Serves as many orders of a day as `upstream` says, each with two lines."""
+    """Return the number of orders of a day that `upstream` has, each with two lines."""
 
     @dlt.resource(
         columns={
@@ -41,7 +41,7 @@ def sales(days: Sequence[str]) -> DltResource:
     def orders() -> Iterator[Any]:
         """Orders of a day.
 
-        A row each.
+        One row each.
         """
         yield dlt.mark.materialize_table_schema()
         for day in days:
@@ -67,7 +67,7 @@ def orders(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iter
 
 
 def load(instance: dg.DagsterInstance, first: str, last: str = "") -> list[dict[str, Any]]:
-    """Loads some days and returns what is shown of each."""
+    """Load some days and return the metadata of each."""
     tags = {
         "dagster/asset_partition_range_start": first,
         "dagster/asset_partition_range_end": last or first,
@@ -82,7 +82,7 @@ def load(instance: dg.DagsterInstance, first: str, last: str = "") -> list[dict[
 
 
 @pytest.mark.usefixtures("any_warehouse")
-def test_a_load_shows_rows_a_preview_further_tables_and_its_source(
+def test_a_load_shows_rows_a_preview_related_tables_and_what_it_replaced(
     instance: dg.DagsterInstance,
 ) -> None:
     upstream.update({"2025-03-10": 7, "2025-03-11": 2})
@@ -97,7 +97,7 @@ def test_a_load_shows_rows_a_preview_further_tables_and_its_source(
     assert shown["related_tables"].records == [
         dg.TableRecord({"table": "orders__lines", "rows": 18})
     ]
-    # The preview is of this load: two rows of its day, and no column of dlt's.
+    # The preview is of this load: two rows of its day, without dlt's columns.
     preview = shown["preview"] if isinstance(shown["preview"], list) else shown["preview"].records
     rows = sorted((record.data for record in preview), key=lambda row: int(row["n"]))
     assert [row["n"] for row in rows] == [0, 1]
@@ -115,7 +115,7 @@ def test_a_load_shows_rows_a_preview_further_tables_and_its_source(
 
 
 @pytest.mark.usefixtures("tmp_warehouse")
-def test_each_day_of_a_range_tells_its_own_rows_and_the_last_one_all(
+def test_each_day_of_a_range_has_its_own_row_count_and_the_last_one_all_metadata(
     instance: dg.DagsterInstance,
 ) -> None:
     upstream.update({"2025-03-10": 3, "2025-03-11": 0, "2025-03-12": 1})
@@ -138,13 +138,13 @@ def test_the_chart_has_a_bar_for_each_run_and_is_shown_inline(
     assert counts == ["2", "5", "1"]
     assert shown["rows_over_recent_runs"].endswith(" 1 rows; 3 runs, at most 5")
     chart = sparkline([10**9] * 30)
-    assert len(chart) < MOST_SHOWN_INLINE
+    assert len(chart) < MAX_INLINE_CHARS
     picture = base64.b64decode(chart.partition("base64,")[2].partition(")")[0]).decode()
     assert picture.count("M") == 30
 
 
 @pytest.mark.usefixtures("tmp_warehouse")
-def test_rows_that_are_not_for_everybody_are_not_shown(
+def test_rows_are_not_shown_if_the_preview_is_off(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREVIEW_ROWS", "0")
@@ -159,7 +159,7 @@ kinds = dg.StaticPartitionsDefinition(["1", "10", "lake", "pre", "a/b"])
 
 @dlt.source(name="by_kind")
 def by_kind(values: Sequence[str]) -> DltResource:
-    """Serves as many rows of a kind as its place in the list says."""
+    """Return for each kind as many rows as its position in the list."""
 
     @dlt.resource(
         columns={"kind": {"data_type": "text", "partition": True}},
@@ -183,11 +183,11 @@ def by_kind(values: Sequence[str]) -> DltResource:
     name="things",
 )
 def things(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
-    kinds = list(reversed(context.partition_keys))  # what order a team names them in is its own
+    kinds = list(reversed(context.partition_keys))  # a team may pass them in any order
     yield from dlt.run(context=context, dlt_source=by_kind(kinds), partitions=kinds)
 
 
-def test_partitions_of_any_name_tell_their_own_rows_whatever_order_they_are_told_in(
+def test_partitions_of_any_name_and_order_have_their_own_row_counts(
     tmp_warehouse: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
@@ -199,11 +199,11 @@ def test_partitions_of_any_name_tell_their_own_rows_whatever_order_they_are_told
             [things], instance=instance, resources={"dlt": WarehouseDltResource()}, tags=tags
         )
     events = [event.materialization for event in result.get_asset_materialization_events()]
-    told = {
+    row_counts = {
         event.partition: event.metadata["dagster/partition_row_count"].value for event in events
     }
-    assert told == {"1": 1, "10": 2, "lake": 3, "pre": 4, "a/b": 5}
-    # Dagster tells partitions that are no days in any order; the latest has what the next run needs.
+    assert row_counts == {"1": 1, "10": 2, "lake": 3, "pre": 4, "a/b": 5}
+    # Dagster logs partitions that are not days in any order; the latest has what the next run needs.
     for event in events:
         assert event.metadata["dagster/row_count"].value == 15
         assert str(event.metadata["row_history"].value).count("=15") == 2
@@ -222,7 +222,7 @@ log_pipeline = warehouse.pipeline("log_pipeline", dataset_name="sales")
 
 
 class Lines(dg.Config):
-    """What has come since the last run."""
+    """Return what is new since the last run."""
 
     numbers: list[int]
 
@@ -272,7 +272,7 @@ def test_a_loaded_table_that_cannot_be_described_does_not_fail_the_run(
 
 @pytest.mark.usefixtures("tmp_warehouse")
 @pytest.mark.parametrize("wrong", ["five", "5.0", "-1"])
-def test_a_wrong_number_of_preview_rows_stops_before_the_load(
+def test_an_invalid_number_of_preview_rows_fails_before_the_load(
     wrong: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREVIEW_ROWS", wrong)
@@ -291,7 +291,7 @@ def test_a_wrong_number_of_preview_rows_stops_before_the_load(
         (1.5, 1.5),
     ],
 )
-def test_a_value_is_shown_as_a_browser_can_read_it(value: object, shown: object) -> None:
+def test_a_value_is_shown_in_a_form_that_a_browser_can_read(value: object, shown: object) -> None:
     table = metadata.table_metadata(warehouse.TableStats(1, preview=[{"value": value}]))["preview"]
     assert table.records[0].data == {"value": shown}
 
@@ -302,7 +302,7 @@ def references(asset: dg.AssetsDefinition) -> list[Any]:
     return list(metadata["dagster/code_references"].value.code_references)
 
 
-def test_an_asset_links_to_its_line_here_or_where_the_code_can_be_read(
+def test_an_asset_links_to_its_line_in_a_local_file_or_in_the_repository(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("REPOSITORY_URL", raising=False)

@@ -1,4 +1,4 @@
-"""The dlt resource: a partition is replaced exactly, whatever it held before."""
+"""The dlt resource replaces a partition exactly, whatever rows it had before."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from shared.warehouse.errors import find_cause
 Rows = dict[str, list[int]]
 upstream: Rows = {}
 ODD = [
-    "it's {odd}",
+    "it's {x}",
     "a;b",
     "x'); DROP TABLE numbers.daily_numbers; --",
     "ALTER SCHEMA",
@@ -38,7 +38,7 @@ days = dg.StaticPartitionsDefinition(["mon", "tue", *ODD])
 
 @dlt.source(name="numbers")
 def numbers(partitions: Sequence[str], *, fail: bool = False) -> DltResource:
-    """Serves what `upstream` has of some days."""
+    """Return the rows of some days in `upstream`."""
 
     @dlt.resource(
         columns={
@@ -96,7 +96,7 @@ def by_config(
 
 @pytest.fixture(autouse=True)
 def _own_upstream(any_warehouse: str) -> None:
-    """Every promise holds on each of them."""
+    """Run each test on each of them."""
     upstream.clear()
     upstream.update({"mon": [1, 2, 3], "tue": [4, 5]})
 
@@ -109,7 +109,7 @@ def run_with(options: Options) -> dg.ExecuteInProcessResult:
     return run(by_config, run_config=dg.RunConfig({"by_config": options}), raise_on_error=False)
 
 
-def landed() -> Rows:
+def loaded() -> Rows:
     rows = warehouse.query("SELECT day, n FROM numbers.daily_numbers ORDER BY n")
     by_day: Rows = {}
     for row in rows:
@@ -127,36 +127,36 @@ def metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     return {name: value.value for name, value in event.materialization.metadata.items()}
 
 
-def test_a_rerun_leaves_the_same_rows() -> None:
+def test_a_rerun_has_the_same_rows() -> None:
     for _ in range(3):
         run(by_day, partition_key="mon")
-    assert landed() == {"mon": [1, 2, 3]}
+    assert loaded() == {"mon": [1, 2, 3]}
     assert parts() == 6
 
 
-def test_reloading_a_day_replaces_its_rows_and_no_others() -> None:
+def test_reloading_a_day_replaces_only_its_rows() -> None:
     run(by_day, partition_key="mon")
     run(by_day, partition_key="tue")
     upstream["mon"] = [2, 9]
     run(by_day, partition_key="mon")
-    assert landed() == {"mon": [2, 9], "tue": [4, 5]}
+    assert loaded() == {"mon": [2, 9], "tue": [4, 5]}
     assert parts() == 8
 
 
-def test_a_day_that_became_empty_ends_up_empty() -> None:
+def test_a_day_without_rows_becomes_empty() -> None:
     run(by_day, partition_key="mon")
     run(by_day, partition_key="tue")
     upstream["mon"] = []
     result = run(by_day, partition_key="mon")
-    assert landed() == {"tue": [4, 5]}
+    assert loaded() == {"tue": [4, 5]}
     assert metadata(result)["rows_loaded"] == 0
     assert metadata(result)["dagster/row_count"] == 2
 
 
-def test_a_first_day_without_rows_still_makes_the_table() -> None:
+def test_a_first_day_without_rows_creates_the_table() -> None:
     upstream["mon"] = []
     assert run(by_day, partition_key="mon").success
-    assert landed() == {}
+    assert loaded() == {}
 
 
 def test_a_range_of_days_is_one_run_that_loads_them_all() -> None:
@@ -165,16 +165,16 @@ def test_a_range_of_days_is_one_run_that_loads_them_all() -> None:
         "dagster/asset_partition_range_end": "tue",
     }
     result = run(by_day, tags=tags)
-    assert landed() == {"mon": [1, 2, 3], "tue": [4, 5]}
-    told = {
+    assert loaded() == {"mon": [1, 2, 3], "tue": [4, 5]}
+    metadata = {
         str(event.partition): event.materialization.metadata
         for event in result.get_asset_materialization_events()
     }
-    rows = {day: each["dagster/partition_row_count"].value for day, each in told.items()}
+    rows = {day: values["dagster/partition_row_count"].value for day, values in metadata.items()}
     assert rows == {"mon": 3, "tue": 2}
-    # What is told of the whole run stands with its last day, once.
-    assert "preview" not in told["mon"]
-    assert told["tue"]["rows_loaded"].value == 5
+    # The metadata of the whole run is on its last day only.
+    assert "preview" not in metadata["mon"]
+    assert metadata["tue"]["rows_loaded"].value == 5
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -184,18 +184,18 @@ def test_a_partition_may_have_any_name(name: str) -> None:
     run(by_day, partition_key=name)
     upstream[name] = [8]
     run(by_day, partition_key=name)
-    assert landed() == {"mon": [1, 2, 3], name: [8]}
+    assert loaded() == {"mon": [1, 2, 3], name: [8]}
 
 
-def test_what_one_run_replaces_is_forgotten_by_the_next() -> None:
+def test_a_run_does_not_replace_the_partitions_of_the_run_before() -> None:
     run(by_day, partition_key="mon")
     run(by_day, partition_key="tue")
     upstream["tue"] = []
     run_with(Options(partitions=["tue"]))
-    assert landed() == {"mon": [1, 2, 3]}
+    assert loaded() == {"mon": [1, 2, 3]}
 
 
-def test_a_run_that_names_no_partition_loads_nothing_and_says_so() -> None:
+def test_a_run_without_a_partition_loads_nothing_and_reports_it() -> None:
     result = run_with(Options())
     assert not result.success
     (failure,) = (event for event in result.all_events if event.is_step_failure)
@@ -203,16 +203,16 @@ def test_a_run_that_names_no_partition_loads_nothing_and_says_so() -> None:
     assert not warehouse.duckdb_path().exists()
 
 
-def test_an_upstream_that_fails_midway_changes_nothing(tmp_warehouse: Path) -> None:
+def test_an_upstream_that_fails_partway_through_changes_nothing(tmp_warehouse: Path) -> None:
     run(by_day, partition_key="mon")
     upstream["mon"] = [7]
     assert not run_with(Options(partitions=["mon"], fail=True)).success
-    assert landed() == {"mon": [1, 2, 3]}
+    assert loaded() == {"mon": [1, 2, 3]}
     run(by_day, partition_key="mon")
-    assert landed() == {"mon": [7]}
+    assert loaded() == {"mon": [7]}
 
 
-def test_a_run_leaves_no_working_folder_and_a_failed_one_no_trace(tmp_warehouse: Path) -> None:
+def test_a_run_deletes_its_working_folder_and_a_failed_run_its_trace(tmp_warehouse: Path) -> None:
     run(by_day, partition_key="mon")
     folders = tmp_warehouse / "warehouse.working"
     assert list(folders.iterdir()) == []
@@ -222,7 +222,7 @@ def test_a_run_leaves_no_working_folder_and_a_failed_one_no_trace(tmp_warehouse:
     assert not list(kept.rglob("trace.pickle"))
 
 
-def test_a_materialisation_tells_where_and_what() -> None:
+def test_a_materialization_has_the_table_and_the_row_counts() -> None:
     shown = metadata(run(by_day, partition_key="mon"))
     server = os.environ.get("DESTINATION__WAREHOUSE__CREDENTIALS", "").rpartition("/")[2]
     database = {"duckdb": "warehouse", "ducklake": "ducklake"}.get(
@@ -235,7 +235,7 @@ def test_a_materialisation_tells_where_and_what() -> None:
     assert (columns["day"].type, columns["day"].constraints.nullable) == ("text", False)
 
 
-def test_every_row_knows_its_load() -> None:
+def test_every_row_has_the_id_of_its_load() -> None:
     run(by_day, partition_key="mon")
     loads = warehouse.query(
         "SELECT DISTINCT rows._dlt_load_id FROM numbers.daily_numbers AS rows "
@@ -246,7 +246,7 @@ def test_every_row_knows_its_load() -> None:
 
 @dlt.source(name="flat")
 def flat(rows: list[dict[str, Any]], partition: bool) -> DltResource:
-    """Serves rows of one flat table, replaced by day or as a whole."""
+    """Return rows of one flat table, replaced by day or completely."""
     disposition: Any = {"disposition": "merge", "strategy": "delete-insert"}
 
     @dlt.resource(
@@ -346,17 +346,17 @@ def test_a_source_may_change_its_name_and_its_tables() -> None:
             "day",
             "n",
         ]
-    assert landed() == {"mon": [1, 2, 3]}
+    assert loaded() == {"mon": [1, 2, 3]}
 
 
-def test_a_first_replace_without_rows_is_no_error() -> None:
+def test_a_first_replace_without_rows_succeeds() -> None:
     assert metadata(run_flat([], partition=False))["dagster/row_count"] == 0
 
 
 def test_a_row_sent_to_a_table_that_the_run_does_not_replace_is_refused() -> None:
     rows: Any = dlt.mark.with_table_name([{"day": "mon", "n": 1}], "elsewhere")
     assert run_flat([{"day": "mon", "n": 1}], partition=True).success
-    assert "elsewhere merges without a key" in told(run_flat(rows, partition=True))
+    assert "elsewhere merges without a key" in failure_message(run_flat(rows, partition=True))
 
 
 def columns_of(table: str) -> list[str]:
@@ -368,7 +368,7 @@ def columns_of(table: str) -> list[str]:
     return [row["name"] for row in rows if not row["name"].startswith("_dlt")]
 
 
-def told(result: dg.ExecuteInProcessResult) -> str:
+def failure_message(result: dg.ExecuteInProcessResult) -> str:
     assert not result.success
     (failure,) = (event for event in result.all_events if event.is_step_failure)
     return str(failure.step_failure_data.error)
@@ -376,33 +376,33 @@ def told(result: dg.ExecuteInProcessResult) -> str:
 
 @pytest.mark.parametrize("partition", [True, False])
 @pytest.mark.parametrize(("value", "type_name"), [("abc", "text"), (1.5, "double"), (True, "bool")])
-def test_a_changed_type_stops_with_table_column_types_and_an_example_every_time(
+def test_a_changed_type_fails_with_table_column_types_and_an_example_every_time(
     partition: bool, value: object, type_name: str
 ) -> None:
     old = [{"day": "mon", "n": 1}]
     assert run_flat(old, partition=partition).success
     for _ in range(2):
-        words = told(run_flat([{"day": "mon", "n": value}], partition=partition))
-        assert f"numbers.flat_numbers.n is bigint and upstream sent {type_name}" in words
-        assert repr(value) in words
-        assert ("mon" in words) is partition or not partition
+        message = failure_message(run_flat([{"day": "mon", "n": value}], partition=partition))
+        assert f"numbers.flat_numbers.n is bigint and upstream sent {type_name}" in message
+        assert repr(value) in message
+        assert ("mon" in message) is partition or not partition
         assert flat_rows() == old
     assert columns_of("flat_numbers") == ["day", "n"]
 
 
-def test_a_type_that_changes_within_the_first_load_stops_it() -> None:
+def test_a_type_that_changes_within_the_first_load_fails_it() -> None:
     rows = [{"day": "mon", "n": 1}] * 9_000 + [{"day": "mon", "n": "one"}]
-    words = told(run_flat(rows, partition=True))
-    assert "numbers.flat_numbers.n is bigint and upstream sent text" in words
-    assert "'one'" in words
+    message = failure_message(run_flat(rows, partition=True))
+    assert "numbers.flat_numbers.n is bigint and upstream sent text" in message
+    assert "'one'" in message
 
 
-def test_a_number_written_as_text_still_fits() -> None:
+def test_a_number_written_as_text_is_loaded() -> None:
     assert run_flat([{"day": "mon", "n": "7"}], partition=True).success
     assert flat_rows() == [{"day": "mon", "n": 7}]
 
 
-def test_a_new_column_is_added_and_a_vanished_one_is_null() -> None:
+def test_a_new_column_is_added_and_a_missing_one_is_null() -> None:
     assert run_flat([{"day": "mon", "n": 1, "more": "x"}], partition=True).success
     assert columns_of("flat_numbers") == ["day", "n", "more"]
     assert run_flat([{"day": "mon"}], partition=True).success
@@ -410,7 +410,7 @@ def test_a_new_column_is_added_and_a_vanished_one_is_null() -> None:
     assert rows == [{"day": "mon", "n": None, "more": None}]
 
 
-def test_a_new_column_stops_a_resource_that_freezes_its_columns() -> None:
+def test_a_new_column_fails_a_resource_that_freezes_its_columns() -> None:
     @dlt.source(name="frozen")
     def frozen(row: dict[str, Any]) -> DltResource:
         return dlt.resource(
@@ -434,9 +434,9 @@ def test_a_new_column_stops_a_resource_that_freezes_its_columns() -> None:
 
     assert run_frozen({"n": 1}).success
     for _ in range(2):
-        words = told(run_frozen({"n": 1, "more": "x"}))
-        assert "numbers.frozen_numbers has no column more" in words
-        assert "'x'" in words
+        message = failure_message(run_frozen({"n": 1, "more": "x"}))
+        assert "numbers.frozen_numbers has no column more" in message
+        assert "'x'" in message
     assert columns_of("frozen_numbers") == ["n"]
 
 
@@ -445,16 +445,16 @@ def numbered(count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("left", [0, 4])
-def test_a_replace_that_would_shrink_a_table_below_half_stops_and_says_how_to_allow_it(
+def test_a_replace_that_would_shrink_a_table_below_half_fails_and_names_the_tag_that_allows_it(
     left: int,
 ) -> None:
     assert run_flat(numbered(10), partition=False).success
     result = run_flat(numbered(left), partition=False)
     assert not result.success
     (failure,) = (event for event in result.all_events if event.is_step_failure)
-    told = str(failure.step_failure_data.error)
-    assert f"flat_numbers would shrink from 10 rows to {left}" in told
-    assert "etl/allow_row_count_drop" in told
+    message = str(failure.step_failure_data.error)
+    assert f"flat_numbers would shrink from 10 rows to {left}" in message
+    assert "etl/allow_row_count_drop" in message
     assert flat_rows() == numbered(10)
     assert run_flat(
         numbered(left), partition=False, tags={"etl/allow_row_count_drop": "true"}
@@ -483,7 +483,7 @@ def extracted(day: str, row: dict[str, Any]) -> warehouse.LoadRun:
     return run
 
 
-def test_what_two_runs_at_once_find_new_is_known_to_all_later_runs() -> None:
+def test_columns_that_two_concurrent_runs_add_are_known_to_later_runs() -> None:
     extracted("mon", {"n": 1}).load()
     finds_a_table = extracted("mon", {"n": 1, "notes": [{"note": "x"}, {"note": "y"}]})
     finds_a_column = extracted("tue", {"n": 2, "more": 5})
@@ -496,7 +496,7 @@ def test_what_two_runs_at_once_find_new_is_known_to_all_later_runs() -> None:
     assert rows == [{"day": "mon", "n": 1, "more": 6}, {"day": "tue", "n": 2, "more": 5}]
 
 
-def test_a_column_that_two_runs_at_once_give_two_types_stops_the_later_one() -> None:
+def test_a_column_with_two_types_from_two_concurrent_runs_fails_the_later_run() -> None:
     extracted("mon", {"n": 1}).load()
     says_number = extracted("mon", {"n": 1, "more": 5})
     says_text = extracted("tue", {"n": 2, "more": "1.5"})
@@ -512,7 +512,7 @@ def test_a_column_that_two_runs_at_once_give_two_types_stops_the_later_one() -> 
 
 @dlt.source(name="leaky")
 def leaky() -> DltResource:
-    """Fails as `requests` does, with the whole address in its words."""
+    """Fail like `requests`, with the full URL in the message."""
 
     @dlt.resource(write_disposition="replace")
     def leaky_numbers() -> Iterator[Any]:
@@ -536,27 +536,27 @@ def leaky_asset(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) ->
     yield from dlt.run(context=context)
 
 
-def test_a_secret_in_what_a_source_raises_reaches_no_file(
+def test_a_secret_in_an_error_of_a_source_is_in_no_file(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = "marked key/5f3a9c"
     monkeypatch.setenv("MARKED_API_KEY", key)
     result = run(leaky_asset, instance=instance, raise_on_error=False)
-    words = told(result)
-    assert "ValueError: no answer with key ***" in words
+    message = failure_message(result)
+    assert "ValueError: no answer with key ***" in message
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert "api_key=marked" not in words
+    assert "api_key=marked" not in message
     marks = [mark.encode() for mark in (key, quote(key, safe=""), quote_plus(key))]
     assert len(files) > 10, "nothing was stored to look into"
     assert not [path for path in files if any(mark in path.read_bytes() for mark in marks)]
 
 
-def test_a_pipeline_made_at_import_is_refused(tmp_path: Path) -> None:
-    made = dlt.pipeline("x", pipelines_dir=str(tmp_path), destination="duckdb", dataset_name="x")
+def test_a_pipeline_created_at_import_is_refused(tmp_path: Path) -> None:
+    created = dlt.pipeline("x", pipelines_dir=str(tmp_path), destination="duckdb", dataset_name="x")
 
     @dlt_assets(
         dlt_source=numbers([]),
-        dlt_pipeline=made,
+        dlt_pipeline=created,
         dagster_dlt_translator=WarehouseTranslator("team:test"),
         name="stock",
     )
@@ -567,7 +567,7 @@ def test_a_pipeline_made_at_import_is_refused(tmp_path: Path) -> None:
         run(stock)
 
 
-def test_secrets_are_found_however_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_redacted_in_every_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHORT_TOKEN", "abcdefgh")
     monkeypatch.setenv("LONG_TOKEN", "abcdefgh and more")
     monkeypatch.setenv("ODD_PASSWORD", 'it\'s\n"odd" 100%')
@@ -583,7 +583,7 @@ def test_secrets_are_found_however_they_are_written(monkeypatch: pytest.MonkeyPa
     assert redact(f"no file {Path(__file__)}") == f"no file {Path(__file__)}"
 
 
-def test_an_error_that_is_its_own_cause_is_told_all_the_same() -> None:
+def test_an_error_that_is_its_own_cause_is_reported() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
     assert find_cause(first, KeyError) is None

@@ -1,4 +1,4 @@
-"""Checks that any table may have say what is wrong, and with which rows."""
+"""The generic checks report what is wrong, and the rows."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ sold: list[dict[str, int]] = []
 
 @dlt.source(name="sold")
 def sold_source() -> DltResource:
-    """Serves what `sold` has; one column is called as the check might call its own."""
+    """Return the rows of `sold`; a column has a name that the check could use itself."""
 
     @dlt.resource(write_disposition="replace")
     def items() -> Iterator[list[dict[str, int]]]:
@@ -41,25 +41,27 @@ unique = build_unique_rows_check(asset_key("sold", "items"), ["shop", "times"])
 
 
 @pytest.mark.usefixtures("any_warehouse")
-def test_a_row_that_stands_twice_is_named() -> None:
-    for rows, told in (
+def test_a_duplicate_row_is_named() -> None:
+    for rows, expected in (
         ([{"shop": 1, "times": 1}, {"shop": 1, "times": 2}], "all rows are unique"),
         ([{"shop": 1, "times": 2}, {"shop": 1, "times": 2}], "1, 2: 2 times"),
     ):
         sold[:] = rows
         result = dg.materialize([items, unique], resources={"dlt": WarehouseDltResource()})
         (check,) = result.get_asset_check_evaluations()
-        assert check.description == told
-        assert check.passed == (told == "all rows are unique")
+        assert check.description == expected
+        assert check.passed == (expected == "all rows are unique")
 
 
 @pytest.mark.usefixtures("any_warehouse")
-def test_a_table_that_is_not_there_is_told_in_a_line(instance: dg.DagsterInstance) -> None:
+def test_a_missing_table_is_reported_in_a_line(instance: dg.DagsterInstance) -> None:
     defs = dg.Definitions([items], asset_checks=[unique], resources={"dlt": WarehouseDltResource()})
     job = dg.define_asset_job("check", dg.AssetSelection.checks(unique))
     defs = dg.Definitions.merge(defs, dg.Definitions(jobs=[job]))
-    done = defs.resolve_job_def("check").execute_in_process(instance=instance, raise_on_error=False)
-    (failed,) = (event for event in done.all_events if event.is_step_failure)
-    told = failed.step_failure_data.user_failure_data
-    assert told
-    assert told.description
+    result = defs.resolve_job_def("check").execute_in_process(
+        instance=instance, raise_on_error=False
+    )
+    (failed,) = (event for event in result.all_events if event.is_step_failure)
+    failure = failed.step_failure_data.user_failure_data
+    assert failure
+    assert failure.description

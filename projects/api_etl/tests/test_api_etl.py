@@ -1,4 +1,4 @@
-"""api_etl: a day in the warehouse is the day as NASA tells it now."""
+"""api_etl: a day in the warehouse is the day as the API returns it now."""
 
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ def load_days(instance: dg.DagsterInstance, first: str, last: str) -> dg.Execute
     return run(instance, "near_earth_objects", "daily_summary", tags=tags)
 
 
-def landed() -> dict[str, int]:
+def row_counts() -> dict[str, int]:
     rows = warehouse.query(
         "SELECT close_approach_date::VARCHAR AS day, count(*) AS n "
         "FROM nasa_neo.near_earth_objects GROUP BY 1 ORDER BY 1"
@@ -48,12 +48,12 @@ def recorded(first: str, last: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("wrong", ["2025-3-10", "20250310", "2025-02-30", "yesterday", ""])
-def test_a_date_that_is_none_is_refused_before_the_run(wrong: str) -> None:
+def test_an_invalid_date_is_refused_before_the_run(wrong: str) -> None:
     with pytest.raises(ValidationError):
         NasaDate(date=wrong)
 
 
-def test_the_day_of_the_config_lands_once(
+def test_the_day_of_the_config_is_loaded_once(
     neows_server: NeowsServer, instance: dg.DagsterInstance
 ) -> None:
     for day in ("2025-03-10", "2025-03-10", "2025-03-11"):
@@ -70,31 +70,31 @@ def test_a_backfill_is_one_run_and_as_few_requests_as_the_window_allows(
     neows_server: NeowsServer, instance: dg.DagsterInstance
 ) -> None:
     assert load_days(instance, "2025-03-10", "2025-03-17").success
-    assert landed() == recorded("2025-03-10", "2025-03-17")
+    assert row_counts() == recorded("2025-03-10", "2025-03-17")
     assert len(neows_server.requests) == 1
 
 
-def test_a_revised_day_replaces_and_a_vanished_object_vanishes(
+def test_a_changed_day_is_replaced_and_a_missing_object_is_removed(
     neows_server: NeowsServer, instance: dg.DagsterInstance
 ) -> None:
     load_days(instance, "2025-03-10", "2025-03-12")
     kept = neows_server.days["2025-03-11"][:3]
     neows_server.days["2025-03-11"] = kept
     load_days(instance, "2025-03-11", "2025-03-11")
-    assert landed() == {"2025-03-10": 15, "2025-03-11": 3, "2025-03-12": 23}
+    assert row_counts() == {"2025-03-10": 15, "2025-03-11": 3, "2025-03-12": 23}
     names = warehouse.query(
         "SELECT name FROM nasa_neo.near_earth_objects WHERE close_approach_date = '2025-03-11'"
     )
     assert {row["name"] for row in names} == {item["name"] for item in kept}
 
 
-def test_a_day_that_became_empty_is_empty_and_green(
+def test_a_day_without_rows_becomes_empty_and_passes_its_checks(
     neows_server: NeowsServer, instance: dg.DagsterInstance
 ) -> None:
     load_days(instance, "2025-03-10", "2025-03-11")
     neows_server.days["2025-03-10"] = []
     assert load_days(instance, "2025-03-10", "2025-03-10").success
-    assert landed() == {"2025-03-11": 12}
+    assert row_counts() == {"2025-03-11": 12}
     (row,) = warehouse.query(
         "SELECT objects, closest_name FROM nasa_neo.daily_summary "
         "WHERE close_approach_date = '2025-03-10'"
@@ -140,7 +140,7 @@ def test_the_summary_agrees_with_the_feed(
         (200, "application/json", '{"near_earth_objects": {"2025-03-10": [{}]}}'),
     ],
 )
-def test_a_failed_request_loads_nothing_and_leaves_no_key_anywhere(
+def test_a_failed_request_loads_nothing_and_the_key_is_in_no_file(
     neows_server: NeowsServer,
     instance: dg.DagsterInstance,
     tmp_warehouse: Path,
@@ -153,7 +153,7 @@ def test_a_failed_request_loads_nothing_and_leaves_no_key_anywhere(
     assert not load_days(instance, "2025-03-10", "2025-03-10").success
     neows_server.failure = None
     assert load_days(instance, "2025-03-10", "2025-03-10").success
-    assert landed() == {"2025-03-10": 15}
+    assert row_counts() == {"2025-03-10": 15}
     assert neows_server.requests[0][1]["X-Api-Key"] == KEY
     assert KEY not in "".join(capfd.readouterr())
     seen = [path for path in tmp_warehouse.rglob("*") if path.is_file()]
@@ -161,7 +161,7 @@ def test_a_failed_request_loads_nothing_and_leaves_no_key_anywhere(
     assert [path for path in seen if KEY.encode() in path.read_bytes()] == []
 
 
-def test_the_summary_follows_the_objects_by_itself() -> None:
+def test_the_summary_is_automated_after_the_objects() -> None:
     graph = defs.resolve_asset_graph()
     summary = graph.get(dg.AssetKey(["nasa_neo", "daily_summary"]))
     objects = graph.get(dg.AssetKey(["nasa_neo", "near_earth_objects"]))
@@ -173,14 +173,14 @@ def test_the_summary_follows_the_objects_by_itself() -> None:
     assert objects.partitions_def.get_first_partition_key() == "2015-09-01"
 
 
-def test_the_schedule_asks_for_yesterday_at_six(instance: dg.DagsterInstance) -> None:
+def test_the_schedule_requests_yesterday_at_six(instance: dg.DagsterInstance) -> None:
     repository = defs.get_repository_def()
     schedule = repository.get_schedule_def("nasa_neo_at_six")
     assert schedule.cron_schedule == "0 6 * * *"
     assert schedule.job_name == "nasa_neo_job"
-    moment = datetime(2026, 11, 22, 6, tzinfo=UTC)
+    now = datetime(2026, 11, 22, 6, tzinfo=UTC)
     context = dg.build_schedule_context(
-        instance=instance, scheduled_execution_time=moment, repository_def=repository
+        instance=instance, scheduled_execution_time=now, repository_def=repository
     )
     (request,) = schedule.evaluate_tick(context).run_requests or []
     assert request.partition_key == date(2026, 11, 21).isoformat()

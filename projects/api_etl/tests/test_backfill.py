@@ -1,4 +1,4 @@
-"""A backfill asks as little as it can, lands as it goes, and goes on where it was interrupted."""
+"""A backfill sends few requests, loads in batches, and continues after an interruption."""
 
 from datetime import date, timedelta
 from itertools import pairwise
@@ -23,7 +23,7 @@ SENTRY = dg.AssetKey(["nasa_neo", "sentry_objects"])
 
 @pytest.fixture
 def days(neows_server: NeowsServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Made-up days, which the server serves; a load takes 16 of them."""
+    """Synthetic days of the server; a load takes 16 of them."""
     monkeypatch.setattr(assets, "DAYS_PER_LOAD", 16)
     neows_server.days = synthetic_days(FIRST, 56)
     return sorted(neows_server.days)
@@ -45,7 +45,7 @@ def backfill(
     )
 
 
-def landed() -> dict[str, int]:
+def row_counts() -> dict[str, int]:
     if not warehouse.duckdb_path().exists():
         return {}
     rows = warehouse.query(
@@ -61,7 +61,7 @@ def sent(server: NeowsServer, days: list[str]) -> dict[str, int]:
     return {day: len(server.days[day]) for day in days}
 
 
-def told(result: dg.ExecuteInProcessResult, capfd: pytest.CaptureFixture[str]) -> list[str]:
+def log_lines(result: dg.ExecuteInProcessResult, capfd: pytest.CaptureFixture[str]) -> list[str]:
     assert result.run_id
     return [line for line in capfd.readouterr().err.splitlines() if "partitions, " in line]
 
@@ -75,7 +75,7 @@ def metadata(instance: dg.DagsterInstance, key: dg.AssetKey, day: str) -> dict[s
     return {name: value.value for name, value in materialization.metadata.items()}
 
 
-def test_a_backfill_takes_a_request_for_eight_days_and_tells_how_far_it_is(
+def test_a_backfill_sends_a_request_for_eight_days_and_logs_its_progress(
     neows_server: NeowsServer,
     instance: dg.DagsterInstance,
     days: list[str],
@@ -83,9 +83,9 @@ def test_a_backfill_takes_a_request_for_eight_days_and_tells_how_far_it_is(
 ) -> None:
     result = backfill(instance, days)
     assert result.success
-    assert landed() == sent(neows_server, days)
+    assert row_counts() == sent(neows_server, days)
     assert len(neows_server.requests) == 7
-    lines = told(result, capfd)
+    lines = log_lines(result, capfd)
     assert len(lines) == 4
     assert "16 of 56 partitions, " in lines[0]
     assert "; about 5 requests to go; about 0:0" in lines[0]
@@ -95,22 +95,22 @@ def test_a_backfill_takes_a_request_for_eight_days_and_tells_how_far_it_is(
     last, early = metadata(instance, OBJECTS, days[-1]), metadata(instance, OBJECTS, days[0])
     assert last["run_rows_loaded"] == early["run_rows_loaded"] == last["dagster/row_count"] == rows
     assert last["run_requests"] == 7
-    assert len(str(early)) < 500  # Dagster keeps it for each of thousands of days
+    assert len(str(early)) < 500  # Dagster stores it for each of thousands of days
 
 
-def test_what_landed_before_a_failure_stays_and_only_the_missing_is_asked_for(
+def test_days_loaded_before_a_failure_stay_and_only_missing_days_are_requested(
     neows_server: NeowsServer, instance: dg.DagsterInstance, days: list[str]
 ) -> None:
-    last = neows_server.days.pop(days[40])  # the server answers 404
+    last = neows_server.days.pop(days[40])  # the server responds with 404
     assert not backfill(instance, days).success
     done = days[:32]
-    assert landed() == {day: len(neows_server.days[day]) for day in done}
+    assert row_counts() == {day: len(neows_server.days[day]) for day in done}
     assert instance.get_materialized_partitions(OBJECTS) == set(done)
 
     neows_server.days[days[40]] = last
     neows_server.requests.clear()
     assert backfill(instance, days, only_missing="true").success
-    assert landed() == sent(neows_server, days)
+    assert row_counts() == sent(neows_server, days)
     assert len(neows_server.requests) == 3
     assert instance.get_materialized_partitions(OBJECTS) == set(days)
 
@@ -118,30 +118,30 @@ def test_what_landed_before_a_failure_stays_and_only_the_missing_is_asked_for(
     assert len(neows_server.requests) == 3
 
 
-def test_a_used_up_limit_is_left_and_come_back_to(
+def test_an_exhausted_limit_defers_the_rest_to_a_retry(
     neows_server: NeowsServer,
     instance: dg.DagsterInstance,
     days: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NASA_MAX_WAIT_SECONDS", "0")
-    neows_server.limit, neows_server.hour = 4, 15  # longer than a busy machine takes for five
+    neows_server.limit, neows_server.hour = 4, 15  # longer than a busy machine needs for five
     result = backfill(instance, days)
     assert result.success
-    assert landed() == sent(neows_server, days)
-    assert neows_server.statuses.count(200) == 7  # none was asked for twice
+    assert row_counts() == sent(neows_server, days)
+    assert neows_server.statuses.count(200) == 7  # no request was repeated
     retries = [
         event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"
     ]
     assert retries
     assert neows_server.statuses.count(429) <= 1 + 2 * len(retries)
-    # What the run tells at its end is of all of its tries.
+    # The metadata at the end of the run covers all of its attempts.
     last = metadata(instance, OBJECTS, days[-1])
     assert last["run_rows_loaded"] == last["dagster/row_count"]
     assert (last["run_partitions"], last["run_partitions_left"]) == (56, 0)
 
 
-def test_objects_and_the_days_they_were_counted_on_land_together(
+def test_objects_and_their_day_counts_are_loaded_together(
     neows_server: NeowsServer, instance: dg.DagsterInstance, days: list[str]
 ) -> None:
     one, other = next(pair for pair in pairwise(days) if len(neows_server.days[pair[0]]) > 1)
@@ -150,16 +150,16 @@ def test_objects_and_the_days_they_were_counted_on_land_together(
     assert backfill(instance, [one]).success
     with duckdb.connect(
         str(warehouse.duckdb_path())
-    ) as connection:  # two days with a count fail now
+    ) as connection:  # loading two days with a count fails now
         connection.execute(
             "CREATE UNIQUE INDEX i ON nasa_neo.near_earth_objects_days(element_count)"
         )
     neows_server.days[one] = neows_server.days[one][:1]
     assert not backfill(instance, [one, other]).success
-    assert landed() == kept
+    assert row_counts() == kept
 
 
-def test_days_whose_objects_are_not_loaded_are_no_days_without_objects(
+def test_days_that_are_not_loaded_are_not_days_without_objects(
     neows_server: NeowsServer, instance: dg.DagsterInstance, days: list[str]
 ) -> None:
     assert backfill(instance, days[21:23]).success
@@ -172,7 +172,7 @@ def test_days_whose_objects_are_not_loaded_are_no_days_without_objects(
         assert backfill(instance, days[21:23], key).success
 
 
-def test_what_came_before_the_limit_was_used_up_has_landed(
+def test_days_before_the_limit_was_exhausted_are_loaded(
     neows_server: NeowsServer,
     instance: dg.DagsterInstance,
     days: list[str],
@@ -182,17 +182,17 @@ def test_what_came_before_the_limit_was_used_up_has_landed(
     neows_server.limit = 5
     assert not backfill(instance, days).success
     # Two loads of two requests, and the first request of the third.
-    assert landed() == sent(neows_server, days[:40])
+    assert row_counts() == sent(neows_server, days[:40])
     assert instance.get_materialized_partitions(OBJECTS) == set(days[:40])
     neows_server.limit = 1000
     for state in warehouse.duckdb_path().parent.glob("warehouse.limits/*.json"):
         state.unlink()
     assert backfill(instance, days, only_missing="true").success
-    assert landed() == sent(neows_server, days)
+    assert row_counts() == sent(neows_server, days)
     assert neows_server.statuses.count(200) == 7
 
 
-def test_a_limit_that_is_used_up_from_the_start_changes_nothing(
+def test_a_limit_that_is_exhausted_at_the_start_changes_nothing(
     neows_server: NeowsServer,
     instance: dg.DagsterInstance,
     days: list[str],
@@ -202,11 +202,11 @@ def test_a_limit_that_is_used_up_from_the_start_changes_nothing(
     assert backfill(instance, days[:16]).success
     neows_server.limit = 0
     assert not backfill(instance, days).success
-    assert landed() == sent(neows_server, days[:16])
+    assert row_counts() == sent(neows_server, days[:16])
     assert instance.get_materialized_partitions(OBJECTS) == set(days[:16])
 
 
-def test_a_single_load_that_meets_the_limit_fails_and_says_when_to_come_back(
+def test_a_single_load_at_the_limit_fails_and_names_the_time_of_the_retry(
     neows_server: NeowsServer, instance: dg.DagsterInstance
 ) -> None:
     neows_server.limit = 0
@@ -225,7 +225,7 @@ def test_a_single_load_that_meets_the_limit_fails_and_says_when_to_come_back(
     assert "used up for 3600 s more" in error.message
 
 
-def test_sentry_objects_are_looked_up_for_the_days_on_which_they_pass(
+def test_sentry_objects_are_looked_up_for_the_days_of_their_approaches(
     neows_server: NeowsServer, instance: dg.DagsterInstance, days: list[str]
 ) -> None:
     days = days[21:]
@@ -242,7 +242,7 @@ def test_sentry_objects_are_looked_up_for_the_days_on_which_they_pass(
     (row,) = warehouse.query("SELECT count(*) AS n FROM nasa_neo.sentry_approaches")
     assert row["n"] == 2 * len(expected)
 
-    # A day of which NASA says now that nothing of it is a risk.
+    # A day for which NASA now returns no Sentry object.
     day = expected[0][0]
     for item in neows_server.days[day]:
         item["is_sentry_object"] = False
@@ -251,7 +251,7 @@ def test_sentry_objects_are_looked_up_for_the_days_on_which_they_pass(
     assert sorted((row["day"], row["id"]) for row in warehouse.query(sql)) == left
 
 
-def test_look_ups_are_left_and_come_back_to_as_well(
+def test_lookups_are_deferred_to_a_retry_too(
     neows_server: NeowsServer, instance: dg.DagsterInstance, days: list[str]
 ) -> None:
     days = days[24:]
@@ -259,10 +259,10 @@ def test_look_ups_are_left_and_come_back_to_as_well(
     neows_server.limit, neows_server.hour = 4, 1
     assert backfill(instance, days, SENTRY).success
     (row,) = warehouse.query("SELECT count(*) AS n FROM nasa_neo.sentry_objects")
-    asked = sum(
+    requests = sum(
         bool(item.get("is_sentry_object")) for day in days for item in neows_server.days[day]
     )
-    assert row["n"] == asked > 4
+    assert row["n"] == requests > 4
 
 
 def walk(instance: dg.DagsterInstance) -> bool:
@@ -278,7 +278,7 @@ def catalogd() -> dict[str, int]:
     return {row["id"]: row["walk"] for row in warehouse.query(sql)}
 
 
-def test_the_catalog_is_walked_on_from_the_page_that_landed_last(
+def test_the_catalog_continues_after_the_page_that_was_loaded_last(
     neows_server: NeowsServer, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assets, "PAGES_PER_LOAD", 5)
@@ -294,7 +294,7 @@ def test_the_catalog_is_walked_on_from_the_page_that_landed_last(
     pages = [int(address.partition("page=")[2]) for address, _ in neows_server.requests]
     assert pages == [0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10, 11]
 
-    # What has left the catalog keeps the number of the walk that met it last.
+    # An object that is no longer in the catalog keeps the number of its last crawl.
     gone = {item["neo_reference_id"] for item in neows_server.days.pop("2015-04-01")}
     still = {item["neo_reference_id"] for items in neows_server.days.values() for item in items}
     for _ in range(3):
@@ -303,7 +303,7 @@ def test_the_catalog_is_walked_on_from_the_page_that_landed_last(
     assert set(catalogd()) == ids
 
 
-def test_pages_that_came_before_the_limit_was_used_up_have_landed(
+def test_pages_before_the_limit_was_exhausted_are_loaded(
     neows_server: NeowsServer, instance: dg.DagsterInstance
 ) -> None:
     neows_server.limit = 3
@@ -313,11 +313,11 @@ def test_pages_that_came_before_the_limit_was_used_up_have_landed(
     assert len(catalogd()) == 60
 
 
-def test_days_beside_a_backfill_are_no_business_of_its(
+def test_a_backfill_does_not_change_other_days(
     neows_server: NeowsServer, instance: dg.DagsterInstance, days: list[str]
 ) -> None:
     before = (FIRST - timedelta(days=1)).isoformat()
     neows_server.days |= synthetic_days(FIRST - timedelta(days=1), 1, seed=1)
     assert backfill(instance, [before]).success
     assert backfill(instance, days[:20]).success
-    assert landed() == sent(neows_server, [before, *days[:20]])
+    assert row_counts() == sent(neows_server, [before, *days[:20]])

@@ -1,4 +1,4 @@
-"""csv_etl: a file loads whole or not at all, and again without a trace of the last time."""
+"""csv_etl: a file is loaded completely or not at all, and a reload replaces its rows."""
 
 import shutil
 from decimal import Decimal
@@ -19,13 +19,13 @@ SAMPLE = Path(__file__).parents[3] / "data" / "drop"
 DAYS = ("2018-01-22", "2018-01-23", "2018-01-24")
 
 
-@pytest.fixture(params=["record by record", "pushed down", "into Postgres"])
-def _each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small files as well are read in both ways that there are, and land in a server, too."""
+@pytest.fixture(params=["row by row", "pushdown", "into Postgres"])
+def _each_mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load small files in both ways, with and without pushdown, and into a server too."""
     if request.param == "into Postgres":
         request.getfixturevalue("postgres_warehouse")
     monkeypatch.setattr(
-        pushdown, "_PUSHDOWN_MIN_BYTES", 0 if request.param == "pushed down" else 10**9
+        pushdown, "_PUSHDOWN_MIN_BYTES", 0 if request.param == "pushdown" else 10**9
     )
 
 
@@ -58,7 +58,7 @@ def load_days(instance: dg.DagsterInstance, first: str, last: str) -> dg.Execute
     return run(instance, "import_daily_file", "share_prices_daily", tags=tags)
 
 
-def landed(table: str) -> dict[str, int]:
+def row_counts(table: str) -> dict[str, int]:
     rows = warehouse.query(f"SELECT file_name, count(*) AS n FROM csv_data.{table} GROUP BY 1")
     return {row["file_name"]: row["n"] for row in rows}
 
@@ -69,32 +69,32 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
     )
 
 
-@pytest.mark.usefixtures("_each_way")
-def test_the_file_of_the_config_lands_and_a_rerun_leaves_the_same_rows(
+@pytest.mark.usefixtures("_each_mode")
+def test_the_file_of_the_config_is_loaded_and_a_rerun_has_the_same_rows(
     drop: Path, instance: dg.DagsterInstance
 ) -> None:
     for _ in range(2):
         assert load_file(instance, "2018-01-22.csv").success
-    assert landed("share_prices") == {"2018-01-22.csv": 8}
+    assert row_counts("share_prices") == {"2018-01-22.csv": 8}
     assert load_file(instance, "2018-01-23.csv").success
-    assert landed("share_prices") == {"2018-01-22.csv": 8, "2018-01-23.csv": 5}
+    assert row_counts("share_prices") == {"2018-01-22.csv": 8, "2018-01-23.csv": 5}
 
 
-@pytest.mark.usefixtures("_each_way")
+@pytest.mark.usefixtures("_each_mode")
 def test_money_is_exact(drop: Path, instance: dg.DagsterInstance) -> None:
     load_file(instance, "2018-01-22.csv")
     (row,) = warehouse.query("SELECT sum(spread) AS total FROM csv_data.share_prices")
     assert row == {"total": Decimal("2327.8543")}
 
 
-def test_a_table_alone_takes_the_file_imported_last(
+def test_a_table_that_runs_alone_loads_the_file_imported_last(
     drop: Path, instance: dg.DagsterInstance
 ) -> None:
     assert not run(instance, "share_prices").success
     assert load_file(instance, "2018-01-24.csv").success
     (drop / "2018-01-24.csv").write_text(HEADER + "2018/10/15,1,2,3,4,5\n")
     assert run(instance, "share_prices").success
-    assert landed("share_prices") == {"2018-01-24.csv": 1}
+    assert row_counts("share_prices") == {"2018-01-24.csv": 1}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_table_alone_takes_the_file_imported_last(
         ("folder", "is a folder, not a file"),
     ],
 )
-def test_a_path_that_is_no_dropped_file_is_refused_before_anything_loads(
+def test_a_path_that_is_not_a_dropped_file_is_refused_before_the_load(
     drop: Path, instance: dg.DagsterInstance, path: str, why: str
 ) -> None:
     (drop / "folder").mkdir()
@@ -129,7 +129,7 @@ def test_a_path_that_is_no_dropped_file_is_refused_before_anything_loads(
         ("a,b\n1,2\n", "the header is a, b; expected date, share_price"),
     ],
 )
-def test_a_file_that_fails_its_check_lands_nothing(
+def test_a_file_that_fails_its_check_loads_nothing(
     drop: Path, instance: dg.DagsterInstance, content: str, why: str
 ) -> None:
     (drop / "bad.csv").write_text(content)
@@ -150,8 +150,8 @@ def test_a_file_that_fails_its_check_lands_nothing(
         ("share_prices_daily", {"partition_key": "2018-01-22"}),
     ],
 )
-@pytest.mark.usefixtures("_each_way")
-def test_a_bad_file_lands_nothing_even_where_its_table_runs_alone(
+@pytest.mark.usefixtures("_each_mode")
+def test_a_bad_file_loads_nothing_even_if_its_table_runs_alone(
     drop: Path, instance: dg.DagsterInstance, table: str, how: dict[str, str]
 ) -> None:
     load_file(instance, "2018-01-22.csv")
@@ -177,10 +177,10 @@ def test_a_retry_loads_the_file_of_the_run_it_retries(
     ) as retried:
         pass
     assert retried.success
-    assert landed("share_prices") == {"2018-01-22.csv": 8, "2018-01-23.csv": 5}
+    assert row_counts("share_prices") == {"2018-01-22.csv": 8, "2018-01-23.csv": 5}
 
 
-def test_a_large_file_whose_rows_are_there_is_left_as_it_is(
+def test_a_large_file_whose_rows_are_loaded_is_skipped(
     drop: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pushdown, "_PUSHDOWN_MIN_BYTES", 0)
@@ -188,9 +188,9 @@ def test_a_large_file_whose_rows_are_there_is_left_as_it_is(
     def load(rows: int = 8, **how: Any) -> str:
         result = load_file(instance, "2018-01-22.csv", **how)
         assert result.success
-        (told,) = result.asset_materializations_for_node("share_prices")
-        assert told.metadata["rows_loaded"].value == rows
-        assert landed("share_prices")["2018-01-22.csv"] == rows
+        (event,) = result.asset_materializations_for_node("share_prices")
+        assert event.metadata["rows_loaded"].value == rows
+        assert row_counts("share_prices")["2018-01-22.csv"] == rows
         (row,) = warehouse.query(
             "SELECT any_value(_dlt_load_id) AS id FROM csv_data.share_prices "
             "WHERE file_name = '2018-01-22.csv' HAVING count(DISTINCT _dlt_load_id) = 1"
@@ -208,11 +208,11 @@ def test_a_large_file_whose_rows_are_there_is_left_as_it_is(
             "DELETE FROM csv_data.share_prices WHERE rowid = "
             "(SELECT max(rowid) FROM csv_data.share_prices WHERE file_name = '2018-01-22.csv')"
         )
-    mended = load()
-    assert mended != again, "rows that are missing come back"
+    fixed = load()
+    assert fixed != again, "rows that are missing come back"
     monkeypatch.setattr(pushdown, "_PUSHDOWN_MIN_BYTES", 10**9)
     other_way = load()
-    assert other_way != mended
+    assert other_way != fixed
     monkeypatch.setattr(pushdown, "_PUSHDOWN_MIN_BYTES", 0)
     assert load() != other_way, "another way's load is none to rely on"
     text = (drop / "2018-01-22.csv").read_text().splitlines()
@@ -220,30 +220,28 @@ def test_a_large_file_whose_rows_are_there_is_left_as_it_is(
     load(rows=7)
 
 
-@pytest.mark.usefixtures("_each_way")
-def test_a_changed_file_replaces_what_it_had_loaded(
-    drop: Path, instance: dg.DagsterInstance
-) -> None:
+@pytest.mark.usefixtures("_each_mode")
+def test_a_changed_file_replaces_its_rows(drop: Path, instance: dg.DagsterInstance) -> None:
     load_days(instance, *DAYS[::2])
     (drop / "2018-01-23.csv").write_text(HEADER + "2018/10/01,1,2,3,4,5\n")
     load_days(instance, DAYS[1], DAYS[1])
-    assert landed("share_prices_daily") == {
+    assert row_counts("share_prices_daily") == {
         "2018-01-22.csv": 8,
         "2018-01-23.csv": 1,
         "2018-01-24.csv": 6,
     }
 
 
-@pytest.mark.usefixtures("_each_way")
+@pytest.mark.usefixtures("_each_mode")
 def test_a_backfill_of_days_is_one_run(drop: Path, instance: dg.DagsterInstance) -> None:
     result = load_days(instance, DAYS[0], DAYS[2])
     assert result.success
-    assert sum(landed("share_prices_daily").values()) == 19
+    assert sum(row_counts("share_prices_daily").values()) == 19
     keys = {event.partition for event in result.get_asset_materialization_events()}
     assert keys == set(DAYS)
 
 
-def test_one_bad_day_stops_the_backfill_before_any_day_lands(
+def test_one_bad_day_stops_the_backfill_before_any_day_is_loaded(
     drop: Path, instance: dg.DagsterInstance
 ) -> None:
     (drop / "2018-01-23.csv").write_text(HEADER + "2018/10/01,x,2,3,4,5\n")
@@ -259,17 +257,17 @@ def test_a_day_without_a_file_is_an_error_that_names_it(
 
 
 def test_each_dropped_file_is_a_partition(drop: Path, instance: dg.DagsterInstance) -> None:
-    name = "it's {odd}.csv"
+    name = "it's {x}.csv"
     shutil.copy(drop / "2018-01-22.csv", drop / name)
     instance.add_dynamic_partitions("dropped_files_sensor", [name])
     for _ in range(2):
         result = run(instance, "import_dropped_file", "share_prices_by_file", partition_key=name)
         assert result.success
-    assert landed("share_prices_by_file") == {name: 8}
+    assert row_counts("share_prices_by_file") == {name: 8}
 
 
-@pytest.mark.usefixtures("_each_way")
-def test_a_file_that_changes_before_it_lands_lands_as_it_is_then(
+@pytest.mark.usefixtures("_each_mode")
+def test_a_file_that_changes_before_its_load_is_loaded_with_its_new_content(
     drop: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = PushdownLoadJob.run
@@ -282,7 +280,7 @@ def test_a_file_that_changes_before_it_lands_lands_as_it_is_then(
     monkeypatch.setattr(PushdownLoadJob, "run", changed_meanwhile)
     pushed_down = pushdown._PUSHDOWN_MIN_BYTES == 0
     assert run(instance, "share_prices_daily", partition_key="2018-01-22").success
-    assert landed("share_prices_daily") == {"2018-01-22.csv": 8 + pushed_down}
+    assert row_counts("share_prices_daily") == {"2018-01-22.csv": 8 + pushed_down}
 
 
 def test_a_table_depends_on_its_file() -> None:
@@ -309,8 +307,8 @@ def rejected() -> list[dict[str, Any]]:
     )
 
 
-@pytest.mark.usefixtures("_each_way")
-def test_a_dropped_file_loads_its_good_records_and_keeps_every_bad_one(
+@pytest.mark.usefixtures("_each_mode")
+def test_a_dropped_file_loads_its_valid_rows_and_quarantines_the_others(
     drop: Path, instance: dg.DagsterInstance
 ) -> None:
     good = "2018/09/28,1,1,1,1,1\n"
@@ -319,7 +317,7 @@ def test_a_dropped_file_loads_its_good_records_and_keeps_every_bad_one(
     for _ in range(2):
         result = load_dropped(instance, "x.csv")
         assert result.success
-        assert landed("share_prices_by_file") == {"x.csv": 50}
+        assert row_counts("share_prices_by_file") == {"x.csv": 50}
         assert [(row["line"], row["raw"]) for row in rejected()] == [(12, bad[0]), (53, bad[1])]
     (check,) = (c for c in result.get_asset_check_evaluations() if c.check_name == "rejected_rows")
     assert check.passed
@@ -333,17 +331,17 @@ def test_a_dropped_file_loads_its_good_records_and_keeps_every_bad_one(
         if c.check_name == "rejected_rows"
     )
     assert not check.passed
-    assert landed("share_prices_by_file") == {"x.csv": 5}
+    assert row_counts("share_prices_by_file") == {"x.csv": 5}
     assert [(row["line"], row["raw"]) for row in rejected()] == [(7, bad[2])]
 
     (drop / "x.csv").write_text(HEADER + good)
     assert load_dropped(instance, "x.csv").success
-    assert landed("share_prices_by_file") == {"x.csv": 1}
+    assert row_counts("share_prices_by_file") == {"x.csv": 1}
     assert rejected() == []
 
 
-@pytest.mark.usefixtures("_each_way")
-def test_a_mended_file_takes_nothing_from_its_neighbours(
+@pytest.mark.usefixtures("_each_mode")
+def test_a_fixed_file_does_not_change_the_rows_of_others(
     drop: Path, instance: dg.DagsterInstance
 ) -> None:
     shutil.copy(drop / "2018-01-22.csv", drop / "good.csv")
@@ -361,7 +359,7 @@ def test_a_mended_file_takes_nothing_from_its_neighbours(
     assert row["n"] == 1, "a rejected record knows its load"
 
 
-def test_another_header_is_refused_even_under_quarantine(
+def test_another_header_is_refused_even_with_quarantine(
     drop: Path, instance: dg.DagsterInstance
 ) -> None:
     (drop / "x.csv").write_text("a,b\n1,2\n")

@@ -1,4 +1,4 @@
-"""The sensor asks once for each content of each file, and for none that is still being written."""
+"""The sensor requests one run for each content of each file, and none for incomplete files."""
 
 import os
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ HEADER = '"date","share_price","amount","spend","shift","spread"\n'
 
 
 class Daemon:
-    """Does with the sensor what Dagster's daemon does: keeps its cursor, drops known run keys."""
+    """Runs the sensor like Dagster's daemon: it keeps the cursor and ignores known run keys."""
 
     def __init__(self, instance: dg.DagsterInstance, folder: Path) -> None:
         self.instance, self.folder = instance, folder
@@ -27,7 +27,7 @@ class Daemon:
         (self.folder / name).write_text(HEADER + ROW * rows)
 
     def tick(self) -> list[str]:
-        """Returns the files a run is launched for."""
+        """Return the files for which a run is launched."""
         context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
         result = dropped_files_sensor(context)
         if isinstance(result, dg.SkipReason):
@@ -57,21 +57,21 @@ def daemon(instance: dg.DagsterInstance, tmp_warehouse: Path) -> Daemon:
     return Daemon(instance, tmp_warehouse / "drop")
 
 
-def test_a_new_file_is_asked_for_once(daemon: Daemon) -> None:
+def test_a_new_file_is_requested_once(daemon: Daemon) -> None:
     daemon.write("a.csv", 1)
     assert [daemon.tick() for _ in range(4)] == [[], ["a.csv"], [], []]
     daemon.write("b.csv", 1)
     assert [daemon.tick() for _ in range(3)] == [[], ["b.csv"], []]
 
 
-def test_a_file_that_grows_is_left_alone_until_it_is_whole(daemon: Daemon) -> None:
+def test_a_file_that_grows_is_not_requested_until_it_is_complete(daemon: Daemon) -> None:
     for rows in (1, 2, 3):
         daemon.write("a.csv", rows)
         assert daemon.tick() == []
     assert daemon.tick() == ["a.csv"]
 
 
-def test_a_changed_file_is_asked_for_again(daemon: Daemon) -> None:
+def test_a_changed_file_is_requested_again(daemon: Daemon) -> None:
     daemon.write("a.csv", 1)
     daemon.tick()
     assert daemon.tick() == ["a.csv"]
@@ -80,18 +80,18 @@ def test_a_changed_file_is_asked_for_again(daemon: Daemon) -> None:
     assert [daemon.tick() for _ in range(3)] == [[], ["a.csv"], []]
 
 
-def test_a_touched_file_with_the_same_content_is_not_asked_for(daemon: Daemon) -> None:
+def test_a_touched_file_with_the_same_content_is_not_requested(daemon: Daemon) -> None:
     daemon.write("a.csv", 1)
     daemon.tick()
     daemon.tick()
-    os.utime(daemon.folder / "a.csv", (1, 1))  # the run is still under way
+    os.utime(daemon.folder / "a.csv", (1, 1))  # the run is in progress
     assert [daemon.tick() for _ in range(3)] == [[], [], []]
     daemon.run("a.csv")
     os.utime(daemon.folder / "a.csv", (2, 2))
     assert [daemon.tick() for _ in range(3)] == [[], [], []]
 
 
-def test_a_change_that_is_taken_back_is_asked_for(daemon: Daemon) -> None:
+def test_a_reverted_change_is_requested(daemon: Daemon) -> None:
     for rows, change in [(1, "a"), (2, "b"), (1, "back to a"), (2, "b again")]:
         daemon.write("a.csv", rows)
         daemon.tick()
@@ -99,7 +99,7 @@ def test_a_change_that_is_taken_back_is_asked_for(daemon: Daemon) -> None:
         daemon.run("a.csv")
 
 
-def test_a_file_that_failed_its_check_is_not_asked_for_until_it_changes(daemon: Daemon) -> None:
+def test_a_file_that_failed_its_check_is_not_requested_until_it_changes(daemon: Daemon) -> None:
     (daemon.folder / "a.csv").write_text("nonsense")
     daemon.tick()
     assert daemon.tick() == ["a.csv"]
@@ -129,7 +129,7 @@ def test_the_cursor_stays_small_and_a_tick_bounded(daemon: Daemon) -> None:
     assert len(daemon.cursor) < 250 * 9
 
 
-def test_one_odd_file_keeps_no_other_from_loading(daemon: Daemon) -> None:
+def test_one_invalid_file_does_not_block_the_others(daemon: Daemon) -> None:
     folder = daemon.folder
     (folder / "circle.csv").symlink_to(folder / "circle.csv")
     os.mkfifo(folder / "pipe.csv")
@@ -139,21 +139,21 @@ def test_one_odd_file_keeps_no_other_from_loading(daemon: Daemon) -> None:
     assert "a.csv" in daemon.tick()
 
 
-def test_a_file_that_cannot_be_read_for_a_moment_is_tried_again(
+def test_a_file_that_is_unreadable_for_a_time_is_retried(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreadable(*_: object) -> str:
-        raise PermissionError("for a moment")
+        raise PermissionError("for a time")
 
     daemon.write("a.csv", 1)
     daemon.tick()
-    with monkeypatch.context() as moment:
-        moment.setattr(DropFolder, "content_hash", unreadable)
+    with monkeypatch.context() as patch:
+        patch.setattr(DropFolder, "content_hash", unreadable)
         assert daemon.tick() == []
     assert [daemon.tick() for _ in range(3)] == [["a.csv"], [], []]
 
 
-def test_a_missing_drop_folder_is_told_and_no_crash(
+def test_a_missing_drop_folder_is_reported_without_an_error(
     instance: dg.DagsterInstance, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DROP_FOLDER", str(tmp_warehouse / "nowhere"))
@@ -162,13 +162,13 @@ def test_a_missing_drop_folder_is_told_and_no_crash(
     assert "nowhere does not exist" in str(result.skip_message)
 
 
-def test_the_schedule_asks_for_yesterday_at_six(instance: dg.DagsterInstance) -> None:
+def test_the_schedule_requests_yesterday_at_six(instance: dg.DagsterInstance) -> None:
     repository = defs.get_repository_def()
     schedule = repository.get_schedule_def("daily_file_schedule")
     assert schedule.cron_schedule == "0 6 * * *"
-    moment = datetime(2018, 1, 24, 6, tzinfo=UTC)
+    now = datetime(2018, 1, 24, 6, tzinfo=UTC)
     context = dg.build_schedule_context(
-        instance=instance, scheduled_execution_time=moment, repository_def=repository
+        instance=instance, scheduled_execution_time=now, repository_def=repository
     )
     (request,) = schedule.evaluate_tick(context).run_requests or []
     assert request.partition_key == "2018-01-23"

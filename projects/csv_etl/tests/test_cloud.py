@@ -1,4 +1,4 @@
-"""The same assets read a bucket: only the drop folder's address differs."""
+"""The same assets read a bucket: only the URL of the drop folder differs."""
 
 import gzip
 from collections.abc import Iterator
@@ -31,13 +31,13 @@ def bucket(tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     files = fsspec.filesystem("s3")
     requests.post(f"http://{host}:{port}/moto-api/reset", timeout=5)
-    files.mkdir("landing")
-    files.pipe("landing/drop/2018-01-22.csv", SAMPLE.read_bytes())
-    files.pipe("landing/drop/below/it's.csv", SAMPLE.read_bytes())
-    files.pipe("landing/drop/packed.csv.gz", gzip.compress(SAMPLE.read_bytes()))
-    files.pipe("landing/outside.csv", SAMPLE.read_bytes())
-    monkeypatch.setenv("DROP_FOLDER", "s3://landing/drop")
-    yield "s3://landing/drop"
+    files.mkdir("raw")
+    files.pipe("raw/drop/2018-01-22.csv", SAMPLE.read_bytes())
+    files.pipe("raw/drop/below/it's.csv", SAMPLE.read_bytes())
+    files.pipe("raw/drop/packed.csv.gz", gzip.compress(SAMPLE.read_bytes()))
+    files.pipe("raw/outside.csv", SAMPLE.read_bytes())
+    monkeypatch.setenv("DROP_FOLDER", "s3://raw/drop")
+    yield "s3://raw/drop"
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     server.stop()
 
@@ -74,7 +74,7 @@ def test_a_file_in_a_bucket_loads_like_a_local_one(
         "ON _dlt_load_id = load_id WHERE inserted_at = (SELECT min(inserted_at) FROM csv_data._dlt_loads)"
     )
     assert loads["n"] == 2
-    assert load["n"] == (8 if pushed_down_from == 0 else 0), "an unchanged file is left as it is"
+    assert load["n"] == (8 if pushed_down_from == 0 else 0), "an unchanged file is skipped"
     assert not list(warehouse.duckdb_path().with_suffix(".working").iterdir()), "no copy is left"
 
 
@@ -82,12 +82,12 @@ def test_a_file_in_a_bucket_loads_like_a_local_one(
     ("path", "why"),
     [
         ("../outside.csv", "not a path below"),
-        ("s3://landing/outside.csv", "not a path below"),
+        ("s3://raw/outside.csv", "not a path below"),
         ("missing.csv", "is not in"),
         ("below", "is a folder"),
     ],
 )
-def test_a_path_out_of_the_bucket_folder_is_refused(bucket: str, path: str, why: str) -> None:
+def test_a_path_outside_the_bucket_folder_is_refused(bucket: str, path: str, why: str) -> None:
     with pytest.raises(InvalidFileError, match=why):
         DropFolder(bucket).resolve(path)
 
@@ -96,18 +96,18 @@ def test_the_sensor_sees_new_and_changed_files_in_a_bucket(
     bucket: str, instance: dg.DagsterInstance
 ) -> None:
     cursor = None
-    asked = []
+    requested = []
     for tick in range(4):
         if tick == 2:
-            fsspec.filesystem("s3").pipe("landing/drop/new.csv", b"new")
+            fsspec.filesystem("s3").pipe("raw/drop/new.csv", b"new")
         result = dropped_files_sensor(dg.build_sensor_context(instance=instance, cursor=cursor))
         assert isinstance(result, dg.SensorResult)
         cursor = result.cursor
-        asked.append([request.partition_key for request in result.run_requests or []])
-    assert asked == [[], ["2018-01-22.csv", "below/it's.csv", "packed.csv.gz"], [], ["new.csv"]]
+        requested.append([request.partition_key for request in result.run_requests or []])
+    assert requested == [[], ["2018-01-22.csv", "below/it's.csv", "packed.csv.gz"], [], ["new.csv"]]
 
 
 @pytest.mark.parametrize("scheme", ["gs", "az"])
-def test_a_storage_whose_library_is_missing_says_what_to_install(scheme: str) -> None:
+def test_a_storage_without_its_library_reports_what_to_install(scheme: str) -> None:
     with pytest.raises(ImportError, match=r"(?i)install"):
         DropFolder(f"{scheme}://bucket/drop")

@@ -1,4 +1,4 @@
-"""simple_etl lands Alice and Bob, once."""
+"""simple_etl loads Alice and Bob once."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def load(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
 
 
 @pytest.mark.usefixtures("tmp_warehouse")
-def test_two_people_land_and_a_rerun_leaves_the_same_rows(instance: dg.DagsterInstance) -> None:
+def test_two_people_are_loaded_and_a_rerun_has_the_same_rows(instance: dg.DagsterInstance) -> None:
     for _ in range(3):
         assert load(instance).success
         rows = warehouse.query("SELECT id, name FROM simple.load_dict ORDER BY id")

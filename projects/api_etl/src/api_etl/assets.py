@@ -1,4 +1,4 @@
-"""NASA's near-earth objects: by day, by page, by look-up, and a daily summary with a chart."""
+"""NASA's near-earth objects: by day, by page, by lookup, and a daily summary with a chart."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +17,9 @@ from shared.orchestration.translator import DAILY_BY_7AM_FRESHNESS, WarehouseTra
 from shared.sources.neows import neows, neows_catalog, neows_sentry_objects, neows_summary
 
 DAYS_PER_LOAD = 160
-"""Days that one load of a backfill takes: twenty requests, some 2,500 objects."""
+"""Days that one load of a backfill takes: twenty requests, about 2,500 objects."""
 PAGES_PER_LOAD = 50
-"""Pages of the catalog, of twenty objects each, that a run walks further."""
+"""Pages of the catalog, of twenty objects each, that a run loads."""
 
 pipeline = warehouse.pipeline(
     pipeline_name="nasa_neo_pipeline", dataset_name="nasa_neo", progress="log"
@@ -34,9 +34,9 @@ class NasaDate(dg.Config):
     @field_validator("date")
     @classmethod
     def is_a_calendar_day(cls, value: str) -> str:
-        """Refuses anything but YYYY-MM-DD."""
+        """Return the day; raise an error unless it is YYYY-MM-DD."""
         if not re.fullmatch(r"\d{4}-\d\d-\d\d", value) or not date.fromisoformat(value):
-            raise ValueError(f"{value!r} is no day; write YYYY-MM-DD, such as 2025-03-10")
+            raise ValueError(f"{value!r} is not a day: write YYYY-MM-DD, such as 2025-03-10")
         return value
 
 
@@ -49,7 +49,7 @@ class NasaDate(dg.Config):
 def asteroids(
     context: dg.AssetExecutionContext, dlt: DagsterDltResource, config: NasaDate
 ) -> Iterator[object]:
-    """Loads the day named in the run's config."""
+    """Load the day named in the run's config."""
     yield from dlt.run(
         context=context,
         dlt_source=neows([config.date], table="asteroids"),
@@ -73,11 +73,11 @@ def asteroids(
 def near_earth_objects(
     context: dg.AssetExecutionContext, dlt: WarehouseDltResource
 ) -> Iterator[object]:
-    """Loads the run's days, however many."""
+    """Load the run's days, in batches."""
     yield from dlt.run_in_batches(context, neows, partitions_per_batch=DAYS_PER_LOAD)
 
 
-LACKING = """
+MISSING_DAYS_SQL = """
     SELECT day FROM (SELECT unnest(?) AS day)
     WHERE day NOT IN (SELECT close_approach_date::VARCHAR FROM nasa_neo.near_earth_objects_days)
     ORDER BY day
@@ -85,25 +85,25 @@ LACKING = """
 
 
 class MissingPartitionError(Exception):
-    """Days are asked about whose objects have not been loaded: they only look as if they had none."""
+    """The objects of some days are not loaded, so that these days would seem to have none."""
 
 
-def loaded(days: Sequence[str]) -> list[str]:
-    """Returns the days.
+def require_loaded(days: Sequence[str]) -> list[str]:
+    """Return the days.
 
     Raises:
-        MissingPartitionError: the objects of some have not been loaded.
+        MissingPartitionError: the objects of some days are not loaded.
     """
-    lacking = [row["day"] for row in warehouse.query(LACKING, [list(days)])]
-    if lacking:
+    missing = [row["day"] for row in warehouse.query(MISSING_DAYS_SQL, [list(days)])]
+    if missing:
         raise MissingPartitionError(
-            f"nasa_neo.near_earth_objects has no {lacking[0]} ({len(lacking)} of {len(days)} days are "
-            "missing); load these days first."
+            f"nasa_neo.near_earth_objects has no {missing[0]} ({len(missing)} of {len(days)} days are "
+            "missing): load these days first."
         )
     return list(days)
 
 
-SUMMARY = """
+SUMMARY_SQL = """
     SELECT
         day.day AS close_approach_date,
         count(neo_reference_id) AS objects,
@@ -121,9 +121,9 @@ SUMMARY = """
 """
 
 
-def summarise(days: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns a row for each day, with the columns of the source's `SUMMARY_COLUMNS`."""
-    return warehouse.query(SUMMARY, [loaded(days)])
+def summarize(days: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a row for each day, with the columns of the source's `SUMMARY_COLUMNS`."""
+    return warehouse.query(SUMMARY_SQL, [require_loaded(days)])
 
 
 @dlt_assets(
@@ -141,15 +141,15 @@ def summarise(days: Sequence[str]) -> list[dict[str, Any]]:
     name="daily_summary",
 )
 def daily_summary(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
-    """Sums up the run's days from the warehouse, and draws the last weeks."""
+    """Summarize the run's days from the warehouse, and draw the last weeks."""
     days = list(context.partition_keys)
-    summary = neows_summary(lambda: summarise(days))
-    loaded = list(dlt.run(context=context, dlt_source=summary))
+    summary = neows_summary(lambda: summarize(days))
+    results = list(dlt.run(context=context, dlt_source=summary))
     show_chart(context, last_day=max(days))
-    yield from loaded
+    yield from results
 
 
-PASSING = """
+SENTRY_IDS_SQL = """
     SELECT close_approach_date::VARCHAR AS day, array_agg(DISTINCT neo_reference_id) AS spk_ids
     FROM nasa_neo.near_earth_objects
     WHERE is_sentry_object AND close_approach_date::VARCHAR IN (SELECT unnest(?))
@@ -157,13 +157,16 @@ PASSING = """
 """
 
 
-def passing(days: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """Returns the SPK-IDs of the Sentry objects that pass on some days, by day."""
-    return {row["day"]: sorted(row["spk_ids"]) for row in warehouse.query(PASSING, [loaded(days)])}
+def sentry_ids_by_day(days: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Return the SPK-IDs of the Sentry objects that approach on some days, by day."""
+    return {
+        row["day"]: sorted(row["spk_ids"])
+        for row in warehouse.query(SENTRY_IDS_SQL, [require_loaded(days)])
+    }
 
 
 @dlt_assets(
-    dlt_source=neows_sentry_objects([], passing),
+    dlt_source=neows_sentry_objects([], sentry_ids_by_day),
     dlt_pipeline=pipeline,
     dagster_dlt_translator=WarehouseTranslator(
         owner="team:api",
@@ -177,9 +180,9 @@ def passing(days: Sequence[str]) -> Mapping[str, Sequence[str]]:
 def sentry_objects(
     context: dg.AssetExecutionContext, dlt: WarehouseDltResource
 ) -> Iterator[object]:
-    """Looks up the Sentry objects of the run's days."""
+    """Look up the Sentry objects of the run's days."""
     yield from dlt.run_in_batches(
-        context, lambda days: neows_sentry_objects(days, passing), partitions_per_batch=30
+        context, lambda days: neows_sentry_objects(days, sentry_ids_by_day), partitions_per_batch=30
     )
 
 
@@ -192,5 +195,5 @@ def sentry_objects(
     name="catalog",
 )
 def catalog(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
-    """Walks some pages further through the catalog."""
+    """Load the next pages of the catalog."""
     yield from dlt.run(context=context, dlt_source=neows_catalog(PAGES_PER_LOAD))

@@ -1,4 +1,4 @@
-"""The picture of the last weeks: how close the asteroids came, how large, and which are hazardous."""
+"""The chart of the last weeks: how close the asteroids came, their size, and which are hazardous."""
 
 import base64
 import io
@@ -11,10 +11,10 @@ import dagster as dg
 from shared import warehouse
 
 WEEKS = 4
-CLOSEST = 150
-"""Approaches that are drawn at most, the closest ones; more would hide each other."""
+MAX_APPROACHES = 150
+"""The closest approaches are drawn; more would hide each other."""
 
-APPROACHES = """
+APPROACHES_SQL = """
     SELECT name, close_approach_at, miss_distance_lunar AS lunar_distance,
         estimated_diameter_meters_max AS meters,
         coalesce(is_potentially_hazardous_asteroid, false) AS hazardous
@@ -24,42 +24,42 @@ APPROACHES = """
         AND estimated_diameter_meters_max IS NOT NULL
     ORDER BY miss_distance_lunar LIMIT ?
 """
-_CALM, _HAZARDOUS, _INK = "#4c78a8", "#e45756", "#333333"
+_OTHER, _HAZARDOUS, _INK = "#4c78a8", "#e45756", "#333333"
 
 
 def path() -> Path:
-    """Returns the chart's file, beside the warehouse."""
+    """Return the chart's file, in the folder of the warehouse."""
     return warehouse.duckdb_path().with_name("closest_approaches.png")
 
 
 def show_chart(context: dg.AssetExecutionContext, last_day: str) -> None:
-    """Draws the weeks up to a day into its file, and into what Dagster shows of that day.
+    """Draw the weeks up to a day into a file, and into the metadata of that day.
 
     Args:
-        context: of the run that has loaded the day.
+        context: the context of the run that has loaded the day.
         last_day: as YYYY-MM-DD.
     """
     last = date.fromisoformat(last_day)
-    rows = warehouse.query(APPROACHES, [last - timedelta(weeks=WEEKS), last, CLOSEST])
-    picture, file = draw(rows, last), path()
-    file.write_bytes(picture)
-    encoded = base64.b64encode(picture).decode()
+    rows = warehouse.query(APPROACHES_SQL, [last - timedelta(weeks=WEEKS), last, MAX_APPROACHES])
+    png, file = draw(rows, last), path()
+    file.write_bytes(png)
+    encoded = base64.b64encode(png).decode()
     chart = {
         "chart": dg.MetadataValue.md(f"![closest approaches](data:image/png;base64,{encoded})"),
         "chart_file": dg.MetadataValue.path(file),
     }
-    # The result may stand for thousands of days, and Dagster would write the picture for each.
+    # The result may be for thousands of days, and Dagster would store the chart for each.
     context.add_asset_metadata(chart, context.asset_key, partition_key=last_day)
 
 
 def draw(rows: list[dict[str, Any]], last: date) -> bytes:
-    """Returns a PNG with a disc for each approach: when, how close, how large, hazardous or not.
+    """Return a PNG with a disc for each approach: date, distance, size, hazardous or not.
 
     Args:
-        rows: dictionaries with the columns of `APPROACHES`.
+        rows: dictionaries with the columns of `APPROACHES_SQL`.
         last: the last day of the time axis.
     """
-    # Here and not above: loading the location must not take the time to import it.
+    # Not imported at module level, so that the location loads fast.
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -67,13 +67,13 @@ def draw(rows: list[dict[str, Any]], last: date) -> bytes:
 
     figure = Figure(figsize=(9, 4.8), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    for hazardous, colour in ((False, _CALM), (True, _HAZARDOUS)):
+    for hazardous, color in ((False, _OTHER), (True, _HAZARDOUS)):
         drawn = [row for row in rows if row["hazardous"] == hazardous]
         axes.scatter(
             [row["close_approach_at"] for row in drawn],
             [row["lunar_distance"] for row in drawn],
             s=[_area(row["meters"]) for row in drawn],
-            color=colour,
+            color=color,
             alpha=0.75,
             edgecolor="white",
             linewidth=0.6,
@@ -93,7 +93,7 @@ def draw(rows: list[dict[str, Any]], last: date) -> bytes:
     axes.text(1.005, 1, "Moon", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    # Weeks that are not loaded yet take no room.
+    # Weeks that are not loaded yet are not on the axis.
     first = min((row["close_approach_at"].date() for row in rows), default=last)
     axes.set_xlim(first - timedelta(hours=6), last + timedelta(days=1))  # type: ignore[arg-type]
     locator = AutoDateLocator()
@@ -110,8 +110,8 @@ def draw(rows: list[dict[str, Any]], last: date) -> bytes:
     axes.legend(
         handles=[
             *(
-                Line2D([], [], marker="o", linestyle="", color=colour, label=told)
-                for told, colour in (("potentially hazardous", _HAZARDOUS), ("other", _CALM))
+                Line2D([], [], marker="o", linestyle="", color=color, label=label)
+                for label, color in (("potentially hazardous", _HAZARDOUS), ("other", _OTHER))
             ),
             *(
                 Line2D(
@@ -132,11 +132,11 @@ def draw(rows: list[dict[str, Any]], last: date) -> bytes:
         frameon=False,
         fontsize=8,
     )
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()
 
 
 def _area(meters: float) -> float:
-    """Returns a disc's area in points: it grows slower than the asteroid, or dust would be unseen."""
+    """Return a disc's area in points; it grows slower than the asteroid, so that small ones are visible."""
     return float(min(12 + 2.2 * meters**0.75, 900))
