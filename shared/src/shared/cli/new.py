@@ -19,7 +19,7 @@ import yaml
 
 from shared import settings
 from shared.cli.locations import code_locations
-from shared.cli.terminal import console, fail, find_uv, uv_command
+from shared.cli.terminal import console, fail, find_uv, print_next
 
 TEMPLATES = ("copier.yml", "shared/src/shared/cli/templates")
 """What a project is rendered from, in the workspace: copier's configuration, and the files."""
@@ -62,18 +62,13 @@ def new(
             _install(project, root, _registered(name, root))
     except (InvalidNameError, ScaffoldError) as error:
         fail(str(error), 2 if isinstance(error, InvalidNameError) else 1)
-    uv = uv_command()
-    console.print(
-        f"Created, registered and installed projects/{package}.\n\n"
-        "Next:\n"
-        f"  {uv} run etl run {package}\n"
-        "      load its sample\n"
-        f"  {uv} run dagster dev -w workspace.yaml\n"
-        "      show it in the UI: localhost:3000\n"
-        f"  cat projects/{package}/README.md\n"
-        "      read how to load your own data",
-        highlight=False,
-        soft_wrap=True,
+    console.print(f"Created, registered and installed projects/{package}.", highlight=False)
+    print_next(
+        {
+            f"uv run etl run {package}": "load its sample",
+            "uv run dagster dev -w workspace.yaml": "show it in the UI: localhost:3000",
+            f"cat projects/{package}/README.md": "read how to load your own data",
+        }
     )
 
 
