@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -157,12 +158,8 @@ def _registered(name: str, root: Path) -> dict[Path, str]:
     texts = {path: path.read_text().rstrip("\n") + "\n" for path in (workspace, dg, owners)}
     before = yaml.safe_load(texts[workspace])
     indent = (re.search(r"^( *)- ", texts[workspace], re.MULTILINE) or "  ")[1]
-    for line in (
-        "- python_module:",
-        f"    module_name: {package}.definitions",
-        f"    location_name: {package}",
-    ):
-        texts[workspace] += f"{indent}{line}\n"
+    block = "- python_module:\n    module_name: {0}.definitions\n    location_name: {0}\n"
+    texts[workspace] += textwrap.indent(block.format(package), indent)
     texts[dg] += f'\n[[workspace.projects]]\npath = "projects/{package}"\n'
     aligned = re.search(r"^(\S+ +)(@[^\s/]+/)?\S*\Z", texts[owners].strip(), re.MULTILINE)
     width, team = (len(aligned[1]), aligned[2] or "@") if aligned else (0, "@")
