@@ -57,7 +57,7 @@ def test_a_pipeline_of_each_kind_is_complete(
     for kind in KINDS:
         command = ["uv", "run", "etl", "new", f"from_{kind}", "--from", kind]
         output = call(*command, folder=clone / "docs")
-        assert f"  uv run etl run from_{kind}_etl\n" in output.partition("Next:\n")[2]
+        assert f"  uv run etl run from_{kind}_etl " in output.partition("Next:\n")[2]
     for file, text in zip(lists, before, strict=True):
         assert file.read_text().startswith(text), "the existing entries are unchanged"
     assert "/projects/from_csv_etl/  @example/from-csv\n" in lists[2].read_text()

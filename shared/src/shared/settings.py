@@ -19,8 +19,7 @@ class Setting:
 
 SETTINGS = {
     "DAGSTER_HOME": Setting(
-        "${PWD}",
-        "Folder of dagster.yaml (absolute). Dagster stores its state there in .dagster/.",
+        "${PWD}", "Folder of dagster.yaml (absolute). Dagster stores its state there in .dagster/."
     ),
     "WAREHOUSE_TYPE": Setting(
         "duckdb",
@@ -43,20 +42,14 @@ SETTINGS = {
         "DEMO_KEY", "Key for api.nasa.gov, sent as a header. DEMO_KEY allows 30 requests per hour."
     ),
     "NASA_MAX_WAIT_SECONDS": Setting(
-        "60",
-        "How long a request may wait for NASA's limit. Longer waits are deferred to a retry.",
+        "60", "How long a request may wait for NASA's limit. Longer waits are deferred to a retry."
     ),
-    "NASA_BASE_URL": Setting(
-        "https://api.nasa.gov/neo/rest/v1",
-        "URL of the NeoWs API.",
-    ),
+    "NASA_BASE_URL": Setting("https://api.nasa.gov/neo/rest/v1", "URL of the NeoWs API."),
     "REPOSITORY_URL": Setting(
-        "",
-        "URL of the code, https://host/team/repository/tree/main. Assets link to their lines.",
+        "", "URL of the code, https://host/team/repository/tree/main. Assets link to their lines."
     ),
     "ALERTS_WEBHOOK_URL": Setting(
-        "",
-        "Slack-compatible incoming webhook for failures and stale tables; secret.",
+        "", "Slack-compatible incoming webhook for failures and stale tables; secret."
     ),
     "DAGSTER_UI_URL": Setting("http://localhost:3000", "URL of the UI, for the links in alerts."),
     "WORKERS_REDIS_URL": Setting(

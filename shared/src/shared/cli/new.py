@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import yaml
 
 from shared import settings
 from shared.cli.locations import code_locations
-from shared.cli.terminal import console, fail, find_uv, uv_command
+from shared.cli.terminal import console, fail, find_uv, print_next
 
 TEMPLATES = ("copier.yml", "shared/src/shared/cli/templates")
 """What a project is rendered from, in the workspace: copier's configuration, and the files."""
@@ -66,18 +67,13 @@ def new(
             _install(project, root, _registered(name, root))
     except (InvalidNameError, ScaffoldError) as error:
         fail(str(error), 2 if isinstance(error, InvalidNameError) else 1)
-    uv = uv_command()
-    console.print(
-        f"Created, registered and installed projects/{package}.\n\n"
-        "Next:\n"
-        f"  {uv} run etl run {package}\n"
-        "      load its sample\n"
-        f"  {uv} run dagster dev -w workspace.yaml\n"
-        "      show it in the UI: localhost:3000\n"
-        f"  cat projects/{package}/README.md\n"
-        "      read how to load your own data",
-        highlight=False,
-        soft_wrap=True,
+    console.print(f"Created, registered and installed projects/{package}.", highlight=False)
+    print_next(
+        {
+            f"uv run etl run {package}": "load its sample",
+            "uv run dagster dev -w workspace.yaml": "show it in the UI: localhost:3000",
+            f"cat projects/{package}/README.md": "read how to load your own data",
+        }
     )
 
 
@@ -167,12 +163,8 @@ def _registered(name: str, root: Path) -> dict[Path, str]:
     texts = {path: path.read_text().rstrip("\n") + "\n" for path in (workspace, dg, owners)}
     before = yaml.safe_load(texts[workspace])
     indent = (re.search(r"^( *)- ", texts[workspace], re.MULTILINE) or "  ")[1]
-    for line in (
-        "- python_module:",
-        f"    module_name: {package}.definitions",
-        f"    location_name: {package}",
-    ):
-        texts[workspace] += f"{indent}{line}\n"
+    block = "- python_module:\n    module_name: {0}.definitions\n    location_name: {0}\n"
+    texts[workspace] += textwrap.indent(block.format(package), indent)
     texts[dg] += f'\n[[workspace.projects]]\npath = "projects/{package}"\n'
     aligned = re.search(r"^(\S+ +)(@[^\s/]+/)?\S*\Z", texts[owners].strip(), re.MULTILINE)
     width, team = (len(aligned[1]), aligned[2] or "@") if aligned else (0, "@")

@@ -19,7 +19,7 @@ from shared import settings
 from shared.cli.location_process import LOGS, SHUTDOWN_SECONDS, Channel, start
 from shared.cli.locations import WorkspaceError, code_locations, interpreters, no_interpreter
 from shared.cli.reports import AssetResult, Plan, RunSelection
-from shared.cli.terminal import AsJson, console, fail, notes, print_json, uv_command
+from shared.cli.terminal import AsJson, console, fail, notes, print_json, print_next
 
 Results = dict[tuple[str, str], AssetResult]
 """The latest result of each asset, by location and asset."""
@@ -28,12 +28,10 @@ Results = dict[tuple[str, str], AssetResult]
 def run(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
     partition: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", help="Run this partition instead of the sample's."),
+        str | None, typer.Option(metavar="KEY", help="Run this partition instead of the sample's.")
     ] = None,
     first: Annotated[
-        str | None,
-        typer.Option("--from", metavar="KEY", help="Run the partitions from this one …"),
+        str | None, typer.Option("--from", metavar="KEY", help="Run the partitions from this one …")
     ] = None,
     last: Annotated[
         str | None, typer.Option("--to", metavar="KEY", help="… to this one, in a single run.")
@@ -231,16 +229,14 @@ def _print_results(results: Sequence[AssetResult]) -> None:
         console.print(f"       complete log: {LOGS / result.location}.log")
     if failed:
         return
-    uv = uv_command()
     table = next((result.table for result in reversed(results) if result.table), "dataset.table")
-    commands = {
-        f"{uv} run dagster dev -w workspace.yaml": "open the UI: localhost:3000",
-        f'{uv} run etl query "FROM {table}"': "query the warehouse",
-        "cat docs/add-a-pipeline.md": "add a pipeline",
-    }
-    width = max(map(len, commands))
-    lines = [f"  {command:<{width}}  {purpose}" for command, purpose in commands.items()]
-    console.print("\nNext:", *lines, sep="\n", markup=False, highlight=False, soft_wrap=True)
+    print_next(
+        {
+            "uv run dagster dev -w workspace.yaml": "open the UI: localhost:3000",
+            f'uv run etl query "FROM {table}"': "query the warehouse",
+            "cat docs/add-a-pipeline.md": "add a pipeline",
+        }
+    )
 
 
 def _table(results: Iterable[AssetResult], live: bool) -> Table:

@@ -24,8 +24,7 @@ PREVIEW_ROW_COUNT = 5
 
 
 def show(
-    table: Annotated[str | None, typer.Argument(metavar="[TABLE]")] = None,
-    as_json: AsJson = False,
+    table: Annotated[str | None, typer.Argument(metavar="[TABLE]")] = None, as_json: AsJson = False
 ) -> None:
     """List the loaded tables, or show one.
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, time
@@ -46,9 +47,13 @@ def find_uv() -> str | None:
     return which(os.environ.get("UV") or "uv") or which(local)
 
 
-def uv_command() -> str:
-    """Return how a user calls uv: by its name, or by its path if it is not on the PATH."""
-    return "uv" if which("uv") else os.path.relpath(find_uv() or "uv")
+def print_next(commands: Mapping[str, str]) -> None:
+    """Print the commands that a user may try next, each with its purpose."""
+    uv = "uv" if which("uv") else os.path.relpath(find_uv() or "uv")
+    lines = {re.sub(r"\Auv", uv, command): purpose for command, purpose in commands.items()}
+    width = max(map(len, lines))
+    rows = [f"  {command:<{width}}  {purpose}" for command, purpose in lines.items()]
+    console.print("\nNext:", *rows, sep="\n", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
