@@ -7,7 +7,6 @@ from typing import Any
 import requests
 from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
 from gql.transport.exceptions import TransportConnectionFailed
-from requests.auth import AuthBase
 
 FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
 
@@ -22,9 +21,9 @@ class UnreachableError(Exception):
 class GraphqlApi:
     """The GraphQL API of the webserver on a port of the loopback interface."""
 
-    def __init__(self, port: int, *, auth: AuthBase | None = None) -> None:
+    def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/graphql"
-        self.client = DagsterGraphQLClient("127.0.0.1", port, timeout=60, auth=auth)
+        self.client = DagsterGraphQLClient("127.0.0.1", port, timeout=60)
 
     def query(self, text: str, **variables: Any) -> Any:
         """Return the data of the response to a query.
