@@ -25,7 +25,7 @@ DECLARED_IN = (
 
 
 def remove_upper_bounds(root: Path) -> list[Path]:
-    """Removes the upper bounds of the packages and returns the changed files."""
+    """Remove the upper bounds of the packages and return the changed files."""
     changed = []
     for file in sorted(path for pattern in DECLARED_IN for path in root.glob(pattern)):
         content = file.read_text()
@@ -37,7 +37,7 @@ def remove_upper_bounds(root: Path) -> list[Path]:
 
 
 def locked_versions(root: Path) -> dict[str, str]:
-    """Returns the locked version of each of the packages."""
+    """Return the locked version of each of the packages."""
     packages = tomllib.loads((root / "uv.lock").read_text())["package"]
     return {
         package["name"]: package["version"]
@@ -47,7 +47,7 @@ def locked_versions(root: Path) -> dict[str, str]:
 
 
 def format_table(before: dict[str, str], after: dict[str, str]) -> str:
-    """Returns the versions as a Markdown table, with changed ones in bold."""
+    """Return the versions as a Markdown table, with changed ones in bold."""
     lines = ["| package | locked | newest |", "|---|---|---|"]
     for name in sorted(before.keys() | after.keys()):
         old, new = before.get(name, "-"), after.get(name, "-")

@@ -129,6 +129,9 @@ SLOWEST = (
     "test_new.py",
     "test_browser.py",
     "test_hosts.py",
+    "test_first_run.py",
+    "test_workers.py",
+    "test_deploy.py",
 )
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks run and report what each system loaded."""
+"""The benchmarks run and report what result system loaded."""
 
 import json
 import os
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_a_workload_is_measured_drawn_and_told(tmp_path: Path) -> None:
+def test_a_workload_is_measured_and_reported_as_a_table_and_charts(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "partitions_1", "partitions_30"]
     done = subprocess.run(
         [*command, "--runs", "1", "--results", str(tmp_path)],
@@ -22,20 +22,20 @@ def test_a_workload_is_measured_drawn_and_told(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     results = {
-        (each["workload"], each["system"]): each
-        for each in json.loads((tmp_path / "latest.json").read_text())
+        (result["workload"], result["system"]): result
+        for result in json.loads((tmp_path / "latest.json").read_text())
     }
-    assert {key: each["rows"] for key, each in results.items()} == {
+    assert {key: result["rows"] for key, result in results.items()} == {
         ("partitions_1", "limit"): 100,
         ("partitions_1", "ours"): 100,
         ("partitions_30", "limit"): 3_000,
         ("partitions_30", "ours"): 3_000,
     }
-    for each in results.values():
-        assert each["error"] is None
-        assert each["seconds"] > 0
-        assert each["ratio_to_limit"] > 0
-        assert each["peak_mb"] > 0
+    for result in results.values():
+        assert result["error"] is None
+        assert result["seconds"] > 0
+        assert result["ratio_to_limit"] > 0
+        assert result["peak_mb"] > 0
     assert "| partitions_30 | ours | 3,000 |" in (tmp_path / "latest.md").read_text()
     assert (tmp_path / "growth.svg").read_text().startswith("<?xml")
 

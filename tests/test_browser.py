@@ -28,10 +28,10 @@ MATERIALIZATIONS = """{ assetsOrError { ... on AssetConnection { nodes {
 @pytest.fixture
 def browser() -> Iterator[Browser]:
     """Chromium: installed on the machine, or by `playwright install chromium`."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as playwright:
         try:
-            opened = playwright.chromium.launch(executable_path=found)
+            opened = playwright.chromium.launch(executable_path=program)
         except Error as error:
             if "Executable doesn't exist" not in str(error):
                 raise

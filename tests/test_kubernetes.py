@@ -83,7 +83,7 @@ def instance_file(values: dict[str, Any]) -> dict[str, Any]:
     # Kubernetes' own settings keep their names.
     launcher = snake(values["runLauncher"]["config"]["k8sRunLauncher"], 1)
     for name in launcher.keys() & {"env_config_maps", "env_secrets"}:
-        launcher[name] = [each["name"] for each in launcher[name]]
+        launcher[name] = [entry["name"] for entry in launcher[name]]
     launcher["run_k8s_config"] = snake(launcher["run_k8s_config"], 1)
     daemon = values["dagsterDaemon"]
     return {
@@ -241,7 +241,7 @@ def test_each_location_has_a_server_under_its_name(root: Path, values: dict[str,
 def test_no_service_is_open_to_the_outside(root: Path, values: dict[str, Any]) -> None:
     assert values["ingress"] == {"enabled": False}
     assert values["dagsterWebserver"]["service"] == {"type": "ClusterIP"}
-    (policy,) = (each for each in read(root, "manifests.yaml") if each["kind"] == "NetworkPolicy")
+    (policy,) = (item for item in read(root, "manifests.yaml") if item["kind"] == "NetworkPolicy")
     release = {"matchLabels": {"app.kubernetes.io/instance": "etl"}}
     assert policy["spec"]["ingress"] == [{"from": [{"podSelector": release}]}]
 
@@ -303,7 +303,7 @@ class Cluster:
 
     def __init__(self, folder: Path, manifests: list[Manifest]) -> None:
         self.folder = folder
-        self.manifests = {(each["kind"], each["metadata"]["name"]): each for each in manifests}
+        self.manifests = {(item["kind"], item["metadata"]["name"]): item for item in manifests}
         self.jobs: list[Manifest] = []
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 

@@ -84,7 +84,7 @@ def rows(sql: str) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in warehouse.query(sql)]
 
 
-def test_every_kind_of_asset_lands_exactly_and_again(
+def test_every_kind_of_asset_loads_exactly_and_reloads(
     anywhere: str, root: Path, neows_server: NeowsServer, instance: dg.DagsterInstance
 ) -> None:
     drop = Path(settings.drop_folder())
@@ -135,15 +135,17 @@ def test_checks_read_any_warehouse(
     files = ["csv_data/import_dropped_file", "csv_data/share_prices_by_file"]
     loaded = run("csv_etl", files, instance, "a.csv")
     (few,) = (
-        each for each in loaded.get_asset_check_evaluations() if each.check_name == "rejected_rows"
+        check
+        for check in loaded.get_asset_check_evaluations()
+        if check.check_name == "rejected_rows"
     )
     assert not few.passed
     assert few.description == "a.csv: 1 of 9 rows rejected (11.1%)"
 
     neows_server.days[DAY][0]["news"] = {"a": 1}
     loaded = run("api_etl", ["nasa_neo/near_earth_objects"], instance, DAY)
-    found = {each.check_name: each for each in loaded.get_asset_check_evaluations()}
-    assert {name for name, each in found.items() if not each.passed} == {
+    found = {check.check_name: check for check in loaded.get_asset_check_evaluations()}
+    assert {name for name, check in found.items() if not check.passed} == {
         "yesterday_is_loaded",
         "no_unmapped_fields",
     }

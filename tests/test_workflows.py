@@ -35,7 +35,7 @@ def test_actionlint_finds_nothing(root: Path) -> None:
     assert (linted.returncode, linted.stdout) == (0, "")
 
 
-def test_actions_are_pinned_by_commit_and_permissions_are_least(
+def test_actions_are_pinned_by_commit_and_permissions_are_minimal(
     root: Path, workflows: dict[str, dict[str, Any]]
 ) -> None:
     for file in root.glob(".github/workflows/*.yml"):
@@ -67,7 +67,7 @@ def test_the_laptop_path_runs_on_macos_and_on_the_oldest_and_newest_python(
     jobs = workflows["ci.yml"]["jobs"]
     laptop = jobs["laptop"]
     pythons = jobs["member"]["strategy"]["matrix"]["python"]
-    covered = {(each["os"], each["python"]) for each in laptop["strategy"]["matrix"]["include"]}
+    covered = {(entry["os"], entry["python"]) for entry in laptop["strategy"]["matrix"]["include"]}
     assert covered == {
         ("ubuntu-latest", pythons[-1]),
         ("macos-latest", pythons[0]),
@@ -106,8 +106,8 @@ def test_the_newest_versions_may_fail_and_are_in_the_summary(
     assert "::warning" in result["run"]
 
 
-def test_the_newest_versions_are_those_without_upper_bounds(root: Path, tmp_path: Path) -> None:
-    """Removes the bounds in a copy: no dlt, Dagster or DuckDB keeps one, everything else does."""
+def test_the_newest_versions_are_locked_without_upper_bounds(root: Path, tmp_path: Path) -> None:
+    """The copy has no upper bounds for dlt, Dagster and DuckDB, and the bounds of all others."""
     script = runpy.run_path(str(root / ".github" / "newest_versions.py"))
     files = [file for pattern in script["DECLARED_IN"] for file in root.glob(pattern)]
     for file in files:
@@ -132,7 +132,7 @@ def test_the_newest_versions_are_those_without_upper_bounds(root: Path, tmp_path
             tomllib.loads(file.read_text())
 
 
-def test_the_newest_versions_are_shown_beside_the_locked_ones(root: Path) -> None:
+def test_the_table_shows_the_newest_and_the_locked_versions(root: Path) -> None:
     script = runpy.run_path(str(root / ".github" / "newest_versions.py"))
     assert {"dagster", "dagster-dlt", "dlt", "duckdb"} <= script["locked_versions"](root).keys()
     table = script["format_table"]({"dlt": "1.31.0", "duckdb": "2.0.0"}, {"dlt": "1.32.0"})
@@ -142,16 +142,18 @@ def test_the_newest_versions_are_shown_beside_the_locked_ones(root: Path) -> Non
     ]
 
 
-def test_a_member_that_fails_stops_no_other_s_tests(workflows: dict[str, dict[str, Any]]) -> None:
+def test_a_failing_member_does_not_stop_the_tests_of_others(
+    workflows: dict[str, dict[str, Any]],
+) -> None:
     member = workflows["ci.yml"]["jobs"]["member"]
     assert member["strategy"]["fail-fast"] is False
     assert member["strategy"]["matrix"]["member"] == (
         "${{ fromJSON(needs.members.outputs.affected) }}"
     )
-    # Each with its own declarations alone, and with its own lock where it has left the workspace's.
+    # Each member has its declared dependencies only, and its own lock if it has one.
     (run,) = [step["run"] for step in member["steps"] if "pytest" in step.get("run", "")]
     assert run.startswith('uv run --isolated --locked --project "$FOLDER" pytest "$FOLDER"')
-    assert member["needs"] == "members"  # and not the workspace's job
+    assert member["needs"] == "members"  # and not another job
 
 
 def test_every_project_has_a_team_that_owns_it_and_a_readme(root: Path) -> None:
@@ -172,9 +174,9 @@ def affected(root: Path, *changed: str) -> set[str]:
 
 
 def test_the_matrix_finds_the_workspace_s_members(root: Path) -> None:
-    found = affected(root, "uv.lock")
+    members = affected(root, "uv.lock")
     projects = {f"projects/{path.parent.name}" for path in root.glob("projects/*/pyproject.toml")}
-    assert found == projects | {"shared"} == MEMBERS
+    assert members == projects | {"shared"} == MEMBERS
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def test_the_matrix_finds_the_workspace_s_members(root: Path) -> None:
         ".github/workflows/ci.yml",
     ],
 )
-def test_what_all_stand_on_tests_all(root: Path, common: str) -> None:
+def test_a_change_to_common_files_tests_all_members(root: Path, common: str) -> None:
     assert affected(root, common) == MEMBERS
 
 
@@ -208,7 +210,7 @@ def test_a_change_to_one_project_tests_that_project_alone(
 
 
 def test_the_matrix_is_read_from_git(root: Path, tmp_path: Path) -> None:
-    """Commits a change to a copy's csv_etl; an unknown base tests everything."""
+    """After a commit to csv_etl the matrix has csv_etl; with an unknown base it has all members."""
     for name in ("pyproject.toml", ".github", "projects", "shared"):
         source, target = root / name, tmp_path / name
         subprocess.run(["cp", "-r", source, target], check=True)

@@ -19,7 +19,7 @@ file, folder = sys.argv[1:]
 
 @dlt.resource(name="items", write_disposition="replace")
 def items() -> Iterator[Any]:
-    """Yields the file's rows."""
+    """Yield the rows of the file."""
     yield pd.read_csv(file).to_dict(orient="records")
 
 

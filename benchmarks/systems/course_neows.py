@@ -18,7 +18,7 @@ feeds, folder = sys.argv[1:]
 
 @dlt.resource(name="items", write_disposition="replace")
 def items() -> Iterator[Any]:
-    """Yields the feeds' objects."""
+    """Yield the objects of the feeds."""
     for feed in sorted(Path(feeds).glob("*.json")):
         yield from json.loads(feed.read_text())["near_earth_objects"].values()
 

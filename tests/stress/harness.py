@@ -128,11 +128,11 @@ class Tally:
         """Return the promise, the number of trials and of failures, and the seconds they took."""
         return self.promise, self.trials, len(self.failures), self.ended_at - self.started_at
 
-    def trial(self, kept: bool, message: str = "") -> None:
+    def trial(self, success: bool, message: str = "") -> None:
         """Count a trial; `message` describes it if the promise was not kept."""
         self.trials += 1
         self.ended_at = time.monotonic()
-        if not kept:
+        if not success:
             self.failures.append(message)
 
 

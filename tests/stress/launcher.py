@@ -45,7 +45,7 @@ POINTS: dict[str, dict[str, tuple[type, str]]] = {
         **_EVERYWHERE,
         "schema": (DuckDbClient, "update_stored_schema"),
         "copy": (DuckDbCopyJob, "run"),
-        "pushed down": (PushdownLoadJob, "run"),
+        "pushdown": (PushdownLoadJob, "run"),
         "commit": (DuckDbSqlClient, "commit_transaction"),
         "complete": (DuckDbClient, "complete_load"),
     },

@@ -100,8 +100,8 @@ def test_ten_concurrent_backfills_share_one_limit(workspace: Workspace, tally: T
     codes = workspace.run(
         *({**backfill(workspace, part, environment=environment), "stored": False} for part in parts)
     )
-    kept = codes == [0] * len(parts) and is_exact(workspace, days)
-    tally.trial(kept, f"{codes}: {workspace.log()[-3000:]}")
+    success = codes == [0] * len(parts) and is_exact(workspace, days)
+    tally.trial(success, f"{codes}: {workspace.log()[-3000:]}")
     accepted = workspace.neows.statuses.count(200)
     refused = workspace.neows.statuses.count(429)
     tally.trial(refused <= accepted // 2 + 10, f"{refused} refused, {accepted} accepted")

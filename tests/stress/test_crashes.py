@@ -30,7 +30,7 @@ class Pipeline:
         others_sql: selects the rows that must never change.
     """
 
-    excluded: tuple[str, ...] = ("pushed down",)
+    excluded: tuple[str, ...] = ("pushdown",)
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace

@@ -103,8 +103,8 @@ def test_a_clock_that_jumps_changes_no_row(workspace: Workspace, tally: Tally) -
             "api_etl", "nasa_neo/near_earth_objects", partition=day, clock=hours * 3600
         )
         codes = workspace.run(command)
-        kept = workspace.rows(OBJECTS_SQL) == expected_objects(workspace.neows, [day])
-        tally.trial(codes == [0] and kept, f"{hours} hours: {codes}")
+        is_exact = workspace.rows(OBJECTS_SQL) == expected_objects(workspace.neows, [day])
+        tally.trial(codes == [0] and is_exact, f"{hours} hours: {codes}")
 
 
 def test_damaged_leftovers_in_the_working_directory_disturb_no_run(
@@ -122,5 +122,5 @@ def test_damaged_leftovers_in_the_working_directory_disturb_no_run(
         codes = workspace.run(
             workspace.command("api_etl", "nasa_neo/near_earth_objects", partition=day)
         )
-        kept = workspace.rows(OBJECTS_SQL) == expected_objects(workspace.neows, DAYS[: n + 1])
-        tally.trial(codes == [0] and kept, f"{content[:4]!r}: {codes}")
+        is_exact = workspace.rows(OBJECTS_SQL) == expected_objects(workspace.neows, DAYS[: n + 1])
+        tally.trial(codes == [0] and is_exact, f"{content[:4]!r}: {codes}")

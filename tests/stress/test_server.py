@@ -185,7 +185,7 @@ class Server:
 
     def status(self, run: str) -> str:
         """Return the status of a run."""
-        return next(found.status for found in self.runs() if found.id == run)
+        return next(item.status for item in self.runs() if item.id == run)
 
     def count_loaded(self) -> int:
         """Return how many of the launched runs have loaded."""
@@ -344,8 +344,8 @@ def test_no_run_is_lost_while_parts_of_a_server_are_killed(server: Server, tally
     for number in range(count):
         tries = [run for run in runs if run.number == number]
         once = [run.is_retry for run in tries].count(False) == 1
-        kept = tries[-1].status == "SUCCESS"
-        tally.trial(once and kept, f"{server.work[number]}: {tries}")
+        succeeded = tries[-1].status == "SUCCESS"
+        tally.trial(once and succeeded, f"{server.work[number]}: {tries}")
     files = sorted(file.name for file in server.workspace.drop.iterdir())
     total = rows * (rows + 1) // 2
     assert server.workspace.rows(FILES_SQL) == [(name, rows, rows, total) for name in files]

@@ -1,12 +1,12 @@
 """The GraphQL API of a webserver: launch runs, read their status, reload locations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import requests
 from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
 from gql.transport.exceptions import TransportConnectionFailed
-from requests.auth import AuthBase
 
 FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
 
@@ -21,9 +21,9 @@ class UnreachableError(Exception):
 class GraphqlApi:
     """The GraphQL API of the webserver on a port of the loopback interface."""
 
-    def __init__(self, port: int, *, auth: AuthBase | None = None) -> None:
+    def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/graphql"
-        self.client = DagsterGraphQLClient("127.0.0.1", port, timeout=60, auth=auth)
+        self.client = DagsterGraphQLClient("127.0.0.1", port, timeout=60)
 
     def query(self, text: str, **variables: Any) -> Any:
         """Return the data of the response to a query.
@@ -50,7 +50,7 @@ class GraphqlApi:
             DagsterGraphQLClientError: Dagster refused the run; the arguments are type and message.
             UnreachableError: the webserver does not accept connections.
         """
-        try:
+        with _unreachable_if_refused():
             return self.client.submit_job_execution(
                 "__ASSET_JOB",
                 repository_location_name=location,
@@ -59,10 +59,6 @@ class GraphqlApi:
                 tags=dict(tags or {}),
                 run_config=run_config,
             )
-        except DagsterGraphQLClientError as error:
-            if isinstance(error.__cause__, TransportConnectionFailed):
-                raise UnreachableError(str(error)) from error
-            raise
 
     def status(self, run: str) -> str:
         """Return the status of a run.
@@ -70,21 +66,32 @@ class GraphqlApi:
         Raises:
             UnreachableError: the webserver does not accept connections.
         """
-        try:
+        with _unreachable_if_refused():
             return self.client.get_run_status(run).value
-        except DagsterGraphQLClientError as error:
-            if isinstance(error.__cause__, TransportConnectionFailed):
-                raise UnreachableError(str(error)) from error
-            raise
 
     def reload(self, location: str) -> None:
-        """Reload a location; that it cannot be loaded is not an error here."""
-        self.client.reload_repository_location(location)
+        """Reload a location; no error is raised if it cannot be loaded.
+
+        Raises:
+            UnreachableError: the webserver does not accept connections.
+        """
+        with _unreachable_if_refused():
+            self.client.reload_repository_location(location)
 
     def load_errors(self) -> dict[str, str | None]:
         """Return the error of each location, None for one that is loaded, "" for one that loads."""
         entries = self.query(LOCATIONS)["workspaceOrError"]["locationEntries"]
         return {entry["name"]: _load_error(entry) for entry in entries}
+
+
+@contextmanager
+def _unreachable_if_refused() -> Iterator[None]:
+    try:
+        yield
+    except DagsterGraphQLClientError as error:
+        if isinstance(error.__cause__, TransportConnectionFailed):
+            raise UnreachableError(str(error)) from error
+        raise
 
 
 def _load_error(entry: Mapping[str, Any]) -> str | None:

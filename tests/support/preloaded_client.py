@@ -1,6 +1,6 @@
 """A stand-in for `python`: it hands its command to the server in preloaded_python.py.
 
-It has the life of the process that runs there: it forwards signals, ends with the same status, and
+It lives as long as the process that runs there: it forwards signals, ends with the same status, and
 when it is killed the process is killed as well. The server writes a copy of this file that names the
 interpreter and the socket. It imports little, because it starts for each command.
 """

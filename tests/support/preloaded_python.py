@@ -143,12 +143,11 @@ class Server:
 
     def _accept(self) -> dict[str, Any] | None:
         client, _ = self.listener.accept()
-        header, files, _, _ = socket.recv_fds(client, 4, 250)
-        text = b""
-        while len(text) < int.from_bytes(header, "big"):
-            if not (part := client.recv(1 << 20)):
-                return None
-            text += part
+        try:
+            text, files = receive(client)
+        except (EOFError, OSError):  # the client was killed
+            client.close()
+            return None
         command: dict[str, Any] = json.loads(text)
         pid = os.fork()
         if pid:
@@ -197,6 +196,19 @@ class Server:
         if not received:
             child.kill()
             self.selector.unregister(child.client)
+
+
+def receive(client: socket.socket) -> tuple[bytes, list[int]]:
+    """Return the description of a command and the open files that its client sent."""
+    header, files, _, _ = socket.recv_fds(client, 4, 250)
+    size, text = int.from_bytes(header, "big"), b""
+    while len(text) < size or not header:
+        if not (part := client.recv(1 << 20)):
+            for file in files:
+                os.close(file)
+            raise EOFError
+        text += part
+    return text, files
 
 
 def become(command: dict[str, Any], executable: str) -> None:
