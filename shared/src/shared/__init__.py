@@ -1,5 +1,5 @@
-"""The package every code location stands on.
+"""Code shared by all code locations.
 
-`sources` extract (pure dlt), `warehouse` knows where data lands, `resources` runs dlt from Dagster,
-`translator` names assets, `environment` lists the settings, `testing` serves any team's tests.
+`sources` extract (pure dlt), `warehouse` loads exactly and reads back, `orchestration` connects both to
+Dagster, `cli` is the `etl` command.
 """
