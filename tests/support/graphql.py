@@ -15,7 +15,7 @@ LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries {
 
 
 class UnreachableError(Exception):
-    """The webserver does not accept connections."""
+    """The webserver does not accept connections, or its storage does not."""
 
 
 class GraphqlApi:
@@ -29,13 +29,16 @@ class GraphqlApi:
         """Return the data of the response to a query.
 
         Raises:
-            UnreachableError: the webserver does not accept connections.
+            UnreachableError: the webserver does not accept connections, or has no data.
         """
         payload = {"query": text, "variables": variables}
         try:
-            return requests.post(self.url, json=payload, timeout=60).json()["data"]
+            response = requests.post(self.url, json=payload, timeout=60).json()
         except requests.ConnectionError as error:
             raise UnreachableError(str(error)) from error
+        if response.get("data") is None:
+            raise UnreachableError(f"no data: {response}")
+        return response["data"]
 
     def launch(
         self,

@@ -98,14 +98,18 @@ class Child:
 
     def send_signal(self, number: int) -> None:
         """Send a signal as the client received it: a group leader's whole group receives it."""
-        with contextlib.suppress(ProcessLookupError):
-            (os.killpg if self.is_leader else os.kill)(self.pid, number)
+        self._signal(number, group=self.is_leader)
 
     def kill(self) -> None:
         """Kill what was killed with the client: the process, or its group."""
-        with contextlib.suppress(ProcessLookupError):
-            group = self.is_leader and not self.client_alone
-            (os.killpg if group else os.kill)(self.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL, group=self.is_leader and not self.client_alone)
+
+    def _signal(self, number: int, *, group: bool) -> None:
+        try:
+            (os.killpg if group else os.kill)(self.pid, number)
+        except ProcessLookupError:  # its group does not exist yet
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
 
 class Server:
