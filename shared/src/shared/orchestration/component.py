@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import import_module
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import dagster as dg
 from dagster_dlt import dlt_assets
@@ -24,7 +24,7 @@ _TIME_PARTITIONS: Mapping[str, Callable[..., dg.TimeWindowPartitionsDefinition]]
 }
 
 
-class Partitions(dg.Resolvable, dg.Model):
+class Partitions(dg.Model):
     """The partitions of a load.
 
     Attributes:
@@ -57,6 +57,10 @@ class Partitions(dg.Resolvable, dg.Model):
         except Exception as error:
             raise ValueError(f"partitions.start, partitions.timezone: {error}") from error
         return definition
+
+
+def _resolve_partitions(context: dg.ResolutionContext, model: Partitions) -> Partitions:
+    return Partitions(**context.resolve_value(model.model_dump()))
 
 
 class Checks(dg.Resolvable, dg.Model):
@@ -97,7 +101,15 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
     owner: str
     pipeline: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    partitions: Partitions | None = None
+    partitions: Annotated[
+        Partitions | None,
+        dg.Resolver(
+            _resolve_partitions,
+            model_field_type=Partitions,
+            # Dagster adds a string as an alternative. Without it, `dg check yaml` names the invalid key.
+            json_schema_extra={**Partitions.model_json_schema(), "anyOf": [{}]},
+        ),
+    ] = None
     partition_value: str = "{key}"
     partitions_per_batch: int | None = None
     deps: Mapping[str, Sequence[str]] = field(default_factory=dict)
