@@ -106,7 +106,7 @@ def test_dg_checks_and_documents_the_component(project: Path, dg: Dg) -> None:
     file.write_text(DEFS_YAML)
     assert COMPONENT in dg("list", "components").stdout
     inspected = dg("utils", "inspect-component", COMPONENT, "--description").stdout
-    assert "first parameter without a default gets the run's partitions" in inspected
+    assert "parameter without a default gets the run's partitions" in inspected
     listed = json.loads(dg("list", "defs", "--json").stdout)
     assert {asset["asset_key"] for asset in listed["assets"]} == {"simple/load_dict", "shop/orders"}
 

@@ -81,7 +81,7 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
 
     Attributes:
         source: the dotted path of the source function, such as `orders_etl.source.orders_source`. Its
-            first parameter without a default gets the run's partitions.
+            parameter without a default gets the run's partitions.
         dataset: the dataset, which is also the first part of the asset keys.
         owner: the owning team, as `team:<name>`.
         pipeline: the name of the dlt pipeline; by default `<dataset>_pipeline`.
@@ -133,12 +133,12 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
     def _build(self) -> dg.Definitions:
         partitions_def = self.partitions.build() if self.partitions else None
         function = _import_function(self.source)
-        takes_partitions = _parameter_without_default(function, self.arguments) is not None
-        if takes_partitions and partitions_def is None:
+        parameter = _partitions_parameter(function, self.arguments)
+        if parameter and partitions_def is None:
             raise ValueError(f"partitions: {self.source} takes partitions, and none are defined")
 
         def source(values: Sequence[str]) -> DltSource:
-            built = function(*[values] if takes_partitions else [], **self.arguments)
+            built = function(**({parameter: values} if parameter else {}), **self.arguments)
             if not isinstance(built, DltSource):
                 raise ValueError(f"source: {self.source} does not return a dlt source")  # noqa: TRY004
             return built
@@ -203,21 +203,19 @@ def _import_function(path: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _parameter_without_default(
-    function: Callable[..., Any], arguments: Mapping[str, Any]
-) -> str | None:
-    """Return the first parameter that has neither a default nor an argument."""
+def _partitions_parameter(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str | None:
+    """Return the parameter that gets the partitions: the one without a default and an argument."""
     parameters = inspect.signature(function).parameters
     if unknown := arguments.keys() - parameters.keys():
         raise ValueError(f"arguments: the source has no parameter {min(unknown)!r}")
-    return next(
-        (
-            name
-            for name, parameter in parameters.items()
-            if parameter.default is parameter.empty and name not in arguments
-        ),
-        None,
-    )
+    names = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty and name not in arguments
+    ]
+    if len(names) > 1:
+        raise ValueError(f"arguments: the source needs a value for {names[1]!r}")
+    return names[0] if names else None
 
 
 def _require_tables(key: str, named: Iterable[str], tables: Iterable[str]) -> None:
