@@ -1,5 +1,6 @@
 """The `dg` command line works in each project: what it scaffolds is loaded, and it checks components."""
 
+import importlib
 import json
 import os
 import shutil
@@ -8,7 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster
 import pytest
+
+from shared import warehouse
 
 COMPONENT = "shared.orchestration.component.WarehouseLoadComponent"
 DEFS_YAML = f"""\
@@ -106,7 +110,7 @@ def test_dg_checks_and_documents_the_component(project: Path, dg: Dg) -> None:
     file.write_text(DEFS_YAML)
     assert COMPONENT in dg("list", "components").stdout
     inspected = dg("utils", "inspect-component", COMPONENT, "--description").stdout
-    assert "first parameter without a default gets the run's partitions" in inspected
+    assert "parameter without a default gets the run's partitions" in inspected
     listed = json.loads(dg("list", "defs", "--json").stdout)
     assert {asset["asset_key"] for asset in listed["assets"]} == {"simple/load_dict", "shop/orders"}
 
@@ -126,3 +130,45 @@ def test_dg_checks_and_documents_the_component(project: Path, dg: Dg) -> None:
     shutil.rmtree(package / "defs")
     failed = dg("check", "defs", "--no-check-yaml", fails=True)
     assert f"{package / 'defs' / '__init__.py'} is missing: create" in failed.stdout + failed.stderr
+
+
+def load(package: str, instance: dagster.DagsterInstance) -> list[object]:
+    """Load the sample of a rendered project, and return what its assets and checks are."""
+    name = package.removesuffix("_etl")
+    defs: dagster.Definitions = importlib.import_module(f"{package}.definitions").defs
+    days = {
+        "dagster/asset_partition_range_start": "2025-03-10",
+        "dagster/asset_partition_range_end": "2025-03-12",
+    }
+    job = defs.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(instance=instance, tags=days)
+    assert result.success
+    assert warehouse.query(f"SELECT count(*) AS n FROM {name}.{name}") == [{"n": 5}]
+    (spec,) = defs.resolve_all_asset_specs()
+    sample = spec.metadata["sample_partitions"]
+    checks = [check.check_name for check in result.get_asset_check_evaluations()]
+    described = (spec.key.path, spec.owners, spec.kinds, spec.partitions_def, spec.freshness_policy)
+    return [*(repr(value).replace(name, "") for value in described), sample, checks]
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+@pytest.mark.filterwarnings("ignore:Answers file template:DeprecationWarning")  # copier
+@pytest.mark.parametrize("source", ["list", "csv", "api"])
+def test_a_component_of_etl_new_loads_the_same_as_the_code(
+    source: str,
+    root: Path,
+    tmp_path: Path,
+    instance: dagster.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new = importlib.import_module("shared.cli.new")
+    loaded = []
+    for style in ("code", "component"):
+        name = f"{style}_{source}"
+        project = new._render(tmp_path / f"{name}_etl", name, root, source=source, style=style)
+        monkeypatch.syspath_prepend(str(project / "src"))
+        package = project / "src" / project.name
+        assert (package / "assets.py").exists() == (style == "code")
+        assert (package / "defs" / name / "defs.yaml").exists() == (style == "component")
+        loaded.append(load(project.name, instance))
+    assert loaded[0] == loaded[1]

@@ -114,8 +114,10 @@ def test_a_team_with_its_own_versions_runs_beside_another_team(
     # Another team has the same assets in the environment of the other locations, which is this one.
     (clone / "other_team_assets.py").write_text(VERSION_ASSETS.format(name="other_team"))
     definitions = clone / "projects" / "simple_etl" / "src" / "simple_etl" / "definitions.py"
-    text = definitions.read_text().replace("simple_etl.assets", "other_team_assets")
-    (clone / "other_team.py").write_text(text.replace("simple_assets", "other_team_assets"))
+    text = definitions.read_text()
+    own_assets = text.replace("from simple_etl import assets", "import other_team_assets as assets")
+    assert own_assets != text
+    (clone / "other_team.py").write_text(own_assets)
     listed = yaml.safe_load((clone / "workspace.yaml").read_text())["load_from"]
     isolated = next(e for e in listed if e["python_module"]["location_name"] == "simple_etl")
     other = {"module_name": "other_team", "location_name": "other_team"}

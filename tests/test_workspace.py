@@ -148,7 +148,7 @@ def test_each_schedule_sensor_and_job_has_a_description_and_is_off_by_default(
 
 def test_definitions_stay_short(root: Path) -> None:
     for file in root.glob("projects/*/src/*/definitions.py"):
-        assert len(file.read_text().splitlines()) < 20, file
+        assert len(file.read_text().splitlines()) <= 12, file
 
 
 @pytest.mark.parametrize("location", LOCATIONS)

@@ -41,6 +41,12 @@ def customers_source() -> DltResource:
     return dlt.resource([{"id": 1}, {"id": 2}], name="customers", write_disposition="replace")
 
 
+@dlt.source(name="regions")
+def regions_source(days: Sequence[str], region: str) -> DltResource:
+    """Has two parameters without a default, and so needs an argument."""
+    return dlt.resource([{"day": day, "region": region} for day in days], name="regions")
+
+
 def no_source() -> None:
     """Is a function, and returns no source."""
 
@@ -95,6 +101,12 @@ def test_batches_and_partition_values(instance: dg.DagsterInstance) -> None:
     run(build(**static, partition_value="{key}.csv"), instance, "north")
     assert requested[-1] == ["north.csv"]
     assert prices() == {"north": 1, "north.csv": 1, "south": 1, "west": 1}
+
+
+def test_a_source_with_an_argument_and_partitions() -> None:
+    source = "test_component.regions_source"
+    defs = build(**DAILY, source=source, arguments={"region": "north"})
+    assert [spec.key.path for spec in defs.resolve_all_asset_specs()] == [["shop", "regions"]]
 
 
 @pytest.mark.usefixtures("tmp_warehouse")
@@ -162,6 +174,10 @@ def test_time_partitions_in_a_time_zone(kind: str, start: str, first: str) -> No
             "attributes.partitions.start, partitions.timezone",
         ),
         ({"arguments": {"prize": 1}}, "attributes.arguments: the source has no parameter 'prize'"),
+        (
+            {"source": "test_component.regions_source"},
+            "attributes.arguments: the source needs a value for 'region'",
+        ),
         ({"deps": {"order": []}}, "attributes.deps: the source has no 'order'; it has orders"),
         ({"checks": {"unique": {"order": ["day"]}}}, "attributes.checks.unique: the source has"),
         (

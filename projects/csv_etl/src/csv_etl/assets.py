@@ -13,9 +13,9 @@ from shared.orchestration.checks import build_rejected_rows_check, build_unique_
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import (
     DAILY_BY_7AM_FRESHNESS,
+    SAMPLE_PARTITIONS,
     WarehouseTranslator,
     asset_key,
-    external_asset_spec,
 )
 from shared.orchestration.upstream import upstream_materialization
 from shared.sources.csv import OnBadRows, csv_source
@@ -44,12 +44,13 @@ def dropped_file(
     key: dg.AssetKey, description: str, sample_partitions: Sequence[str] = ()
 ) -> dg.AssetSpec:
     """Return the spec of the files that a table loads."""
-    return external_asset_spec(
-        *key.path,
+    return dg.AssetSpec(
+        key,
         description=description,
+        group_name=DATASET,
         kinds={"csv"},
-        owner=OWNER,
-        sample_partitions=sample_partitions,
+        owners=[OWNER],
+        metadata={SAMPLE_PARTITIONS: list(sample_partitions)} if sample_partitions else None,
     )
 
 

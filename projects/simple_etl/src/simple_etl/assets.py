@@ -20,7 +20,7 @@ from shared.sources.simple import simple_source
     name="simple_assets",
 )
 def simple_assets(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator[object]:
-    """Loads the list."""
+    """Load the list."""
     yield from dlt.run(context=context)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import import_module
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import dagster as dg
 from dagster_dlt import dlt_assets
@@ -24,7 +24,7 @@ _TIME_PARTITIONS: Mapping[str, Callable[..., dg.TimeWindowPartitionsDefinition]]
 }
 
 
-class Partitions(dg.Resolvable, dg.Model):
+class Partitions(dg.Model):
     """The partitions of a load.
 
     Attributes:
@@ -59,6 +59,10 @@ class Partitions(dg.Resolvable, dg.Model):
         return definition
 
 
+def _resolve_partitions(context: dg.ResolutionContext, model: Partitions) -> Partitions:
+    return Partitions(**context.resolve_value(model.model_dump()))
+
+
 class Checks(dg.Resolvable, dg.Model):
     """The checks of the tables, by the name of the table.
 
@@ -77,7 +81,7 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
 
     Attributes:
         source: the dotted path of the source function, such as `orders_etl.source.orders_source`. Its
-            first parameter without a default gets the run's partitions.
+            parameter without a default gets the run's partitions.
         dataset: the dataset, which is also the first part of the asset keys.
         owner: the owning team, as `team:<name>`.
         pipeline: the name of the dlt pipeline; by default `<dataset>_pipeline`.
@@ -97,7 +101,15 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
     owner: str
     pipeline: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    partitions: Partitions | None = None
+    partitions: Annotated[
+        Partitions | None,
+        dg.Resolver(
+            _resolve_partitions,
+            model_field_type=Partitions,
+            # Dagster adds a string as an alternative. Without it, `dg check yaml` names the invalid key.
+            json_schema_extra={**Partitions.model_json_schema(), "anyOf": [{}]},
+        ),
+    ] = None
     partition_value: str = "{key}"
     partitions_per_batch: int | None = None
     deps: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -121,12 +133,12 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
     def _build(self) -> dg.Definitions:
         partitions_def = self.partitions.build() if self.partitions else None
         function = _import_function(self.source)
-        takes_partitions = _parameter_without_default(function, self.arguments) is not None
-        if takes_partitions and partitions_def is None:
+        parameter = _partitions_parameter(function, self.arguments)
+        if parameter and partitions_def is None:
             raise ValueError(f"partitions: {self.source} takes partitions, and none are defined")
 
         def source(values: Sequence[str]) -> DltSource:
-            built = function(*[values] if takes_partitions else [], **self.arguments)
+            built = function(**({parameter: values} if parameter else {}), **self.arguments)
             if not isinstance(built, DltSource):
                 raise ValueError(f"source: {self.source} does not return a dlt source")  # noqa: TRY004
             return built
@@ -191,21 +203,19 @@ def _import_function(path: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _parameter_without_default(
-    function: Callable[..., Any], arguments: Mapping[str, Any]
-) -> str | None:
-    """Return the first parameter that has neither a default nor an argument."""
+def _partitions_parameter(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str | None:
+    """Return the parameter that gets the partitions: the one without a default and an argument."""
     parameters = inspect.signature(function).parameters
     if unknown := arguments.keys() - parameters.keys():
         raise ValueError(f"arguments: the source has no parameter {min(unknown)!r}")
-    return next(
-        (
-            name
-            for name, parameter in parameters.items()
-            if parameter.default is parameter.empty and name not in arguments
-        ),
-        None,
-    )
+    names = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty and name not in arguments
+    ]
+    if len(names) > 1:
+        raise ValueError(f"arguments: the source needs a value for {names[1]!r}")
+    return names[0] if names else None
 
 
 def _require_tables(key: str, named: Iterable[str], tables: Iterable[str]) -> None:

@@ -28,31 +28,6 @@ def asset_key(dataset: str, name: str) -> dg.AssetKey:
     return dg.AssetKey([dataset, name])
 
 
-def _sample_metadata(partitions: Sequence[str]) -> dict[str, list[str]]:
-    """Return the metadata `SAMPLE_PARTITIONS`; empty if there are none."""
-    return {SAMPLE_PARTITIONS: list(partitions)} if partitions else {}
-
-
-def external_asset_spec(
-    dataset: str,
-    name: str,
-    *,
-    description: str,
-    kinds: set[str],
-    owner: str,
-    sample_partitions: Sequence[str] = (),
-) -> dg.AssetSpec:
-    """Return the spec of an asset that dlt does not load and that a loaded table depends on."""
-    return dg.AssetSpec(
-        key=asset_key(dataset, name),
-        description=description,
-        group_name=dataset,
-        kinds=kinds,
-        owners=[owner],
-        metadata=_sample_metadata(sample_partitions),
-    )
-
-
 @dataclass
 class WarehouseTranslator(DagsterDltTranslator):
     """Translates a dlt resource to an asset that has the name of its table.
@@ -92,5 +67,7 @@ class WarehouseTranslator(DagsterDltTranslator):
             tags={**spec.tags, "write_disposition": str(table.get("write_disposition", "append"))},
             automation_condition=self.automation_condition,
             freshness_policy=self.freshness_policy,
-            metadata={**spec.metadata, **_sample_metadata(self.sample_partitions)},
+            metadata={**spec.metadata, SAMPLE_PARTITIONS: list(self.sample_partitions)}
+            if self.sample_partitions
+            else spec.metadata,
         )
