@@ -100,7 +100,7 @@ def test_a_user_sees_three_locations_materializes_an_asset_and_reads_the_result(
         visit.shows(
             "Row count", "The person's number.", "README.md", "rows_loaded", "duration_seconds"
         )
-        visit.shows("2 rows; 2 runs, at most 2", "Alice", "Bob", "all of it", "dlt_load_id")
+        visit.shows("2 rows; 2 runs, at most 2", "Alice", "Bob", "full table", "dlt_load_id")
         chart = page.get_by_alt_text("rows of 2 runs, at most 2")
         assert chart.evaluate("image => image.naturalWidth") > 0
         visit.photograph("asset")

@@ -16,9 +16,9 @@ import duckdb
 import psycopg2
 import pytest
 import yaml
-from dagster_graphql import DagsterGraphQLClientError
 
 from shared.testing.postgres_server import PostgresServer
+from support.graphql import LaunchError
 from support.servers import Daemon, Webserver, query_postgres
 
 pytestmark = pytest.mark.slow  # runs each server in its own network namespace
@@ -182,7 +182,7 @@ class Deployment:
         """Return the message of Dagster if it refuses to launch a location's asset."""
         try:
             self.run(name)
-        except DagsterGraphQLClientError as error:
+        except LaunchError as error:
             return str(error)
         return ""
 

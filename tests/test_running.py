@@ -25,6 +25,7 @@ from websockets.typing import Subprotocol
 
 from shared import settings
 from shared.cli.locations import code_locations
+from support.graphql import LaunchError
 from support.processes import PROGRAMS, free_port, python
 from support.servers import Webserver, query_postgres
 
@@ -334,7 +335,7 @@ def test_a_read_only_webserver_launches_no_run(
     location: UnitProcess, start: Callable[..., UnitProcess]
 ) -> None:
     server = start("webserver", "--read-only")
-    with pytest.raises(DagsterGraphQLClientError, match="UnauthorizedError"):
+    with pytest.raises(LaunchError, match="UnauthorizedError"):
         server.api.launch("simple_etl")
 
 

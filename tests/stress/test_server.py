@@ -13,7 +13,6 @@ import psycopg2
 import pytest
 import requests
 import yaml
-from dagster_graphql import DagsterGraphQLClientError
 
 from api_etl.recorded.server import NeowsServer
 from shared.testing.postgres_server import PostgresServer
@@ -26,7 +25,7 @@ from stress.harness import (
     expected_objects,
     objects_of,
 )
-from support.graphql import GraphqlApi, UnreachableError
+from support.graphql import GraphqlApi, LaunchError, UnreachableError
 from support.processes import PROGRAMS, free_port, wait_for
 from support.servers import ServerProcess
 
@@ -219,7 +218,7 @@ class Server:
                 return True
             try:
                 return bool(self.api.launch(work.location, *work.keys, tags=tags))
-            except DagsterGraphQLClientError:
+            except LaunchError:
                 return False
 
         self.wait_for(launched, f"launching {work}")

@@ -10,9 +10,8 @@ from typing import Any, Self, TypeVar
 
 import psycopg2
 import requests
-from dagster_graphql import DagsterGraphQLClientError
 
-from support.graphql import FINISHED, GraphqlApi, UnreachableError
+from support.graphql import FINISHED, GraphqlApi, LaunchError, UnreachableError
 from support.processes import PROGRAMS, free_port, python, wait_for
 
 T = TypeVar("T")
@@ -114,7 +113,7 @@ class Webserver(ServerProcess):
         def launched() -> str | None:
             try:
                 return self.api.launch(location, *assets)
-            except DagsterGraphQLClientError:
+            except LaunchError:
                 self.api.reload(location)
                 return None
 
