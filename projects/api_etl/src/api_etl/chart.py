@@ -62,7 +62,6 @@ def draw(rows: list[dict[str, Any]], last: date) -> bytes:
     # Not imported at module level, so that the location loads fast.
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter
 
     figure = Figure(figsize=(9, 4.8), dpi=100, layout="constrained")
@@ -107,6 +106,16 @@ def draw(rows: list[dict[str, Any]], last: date) -> bytes:
         loc="left",
         fontsize=11,
     )
+    _add_legend(axes)
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()
+
+
+def _add_legend(axes: Any) -> None:
+    """Show what the colors and the sizes of the discs mean."""
+    from matplotlib.lines import Line2D
+
     axes.legend(
         handles=[
             *(
@@ -132,9 +141,6 @@ def draw(rows: list[dict[str, Any]], last: date) -> bytes:
         frameon=False,
         fontsize=8,
     )
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    return png.getvalue()
 
 
 def _area(meters: float) -> float:

@@ -9,13 +9,11 @@ import traceback
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from shared.cli.reports import AssetResult, RunSelection
+from shared.cli.reports import LOGS, AssetResult, RunSelection
 from shared.redaction import redact
 
-LOGS = Path(".dagster/etl_run")
 SHUTDOWN_SECONDS = 15
 """How long an interrupted run may take to report to Dagster."""
 

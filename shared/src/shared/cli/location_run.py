@@ -8,9 +8,8 @@ from typing import Any
 import dagster as dg
 from filelock import FileLock
 
-from shared.cli.location_process import LOGS
 from shared.cli.locations import sample
-from shared.cli.reports import AssetResult, Plan, RunSelection
+from shared.cli.reports import LOGS, AssetResult, Plan, RunSelection
 from shared.orchestration.dagster_internals import (
     AssetGraph,
     asset_graph,

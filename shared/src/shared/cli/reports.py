@@ -1,7 +1,11 @@
 """The messages between a location's process and the command that starts it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+LOGS = Path(".dagster/etl_run")
+"""The folder of the log that each location's process writes."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from shared import settings
-from shared.cli.location_process import LOGS, SHUTDOWN_SECONDS, Channel, start
+from shared.cli.location_process import SHUTDOWN_SECONDS, Channel, start
 from shared.cli.locations import WorkspaceError, code_locations, interpreters, no_interpreter
-from shared.cli.reports import AssetResult, Plan, RunSelection
+from shared.cli.reports import LOGS, AssetResult, Plan, RunSelection
 from shared.cli.terminal import AsJson, console, fail, notes, print_json, print_next
 
 Results = dict[tuple[str, str], AssetResult]

@@ -1,7 +1,7 @@
 """A run in batches of partitions: which are pending, the progress, and when it is retried."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -23,12 +23,15 @@ MAX_RETRIES = 100
 """How often a run retries when upstream accepts no more requests for now."""
 
 
-def latest_metadata(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dict[str, Any]:
-    """Return the metadata of an asset's latest materialization that each partition has."""
-    event = context.instance.get_latest_materialization_event(key)
-    latest = event.asset_materialization if event else None
-    metadata = latest.metadata if latest else {}
-    return {name: metadata[name] for name in PARTITION_METADATA if name in metadata}
+def results_without_load(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+    """Yield the results of a run whose partitions are all loaded, with the latest metadata."""
+    context.log.info("All partitions of the run are loaded; no request was sent.")
+    for key in context.selected_asset_keys:
+        event = context.instance.get_latest_materialization_event(key)
+        latest = event.asset_materialization if event else None
+        metadata = latest.metadata if latest else {}
+        kept = {name: metadata[name] for name in PARTITION_METADATA if name in metadata}
+        yield dg.MaterializeResult(asset_key=key, metadata=kept)
 
 
 def pending_partitions(context: dg.AssetExecutionContext) -> list[str]:

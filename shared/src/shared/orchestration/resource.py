@@ -12,8 +12,8 @@ from dlt.pipeline.pipeline import Pipeline
 from shared import warehouse
 from shared.orchestration.batches import (
     BatchProgress,
-    latest_metadata,
     pending_partitions,
+    results_without_load,
     retry_request,
 )
 from shared.orchestration.dagster_internals import (
@@ -127,8 +127,7 @@ class WarehouseDltResource(DagsterDltResource):
         no more requests for now, Dagster retries the step later, for the partitions that are missing.
 
         The run tag `etl/only_missing` = `true` leaves out partitions that any run has materialized
-        before, so an interrupted backfill goes on. At the run's end Dagster materializes all of its
-        partitions, those left out as well.
+        before, so an interrupted backfill goes on. Dagster materializes those too at the end of the run.
 
         Args:
             context: the asset's execution context.
@@ -142,9 +141,7 @@ class WarehouseDltResource(DagsterDltResource):
         """
         pending = pending_partitions(context)
         if not pending:
-            context.log.info("All partitions of the run are loaded; no request was sent.")
-            for key in context.selected_asset_keys:
-                yield dg.MaterializeResult(asset_key=key, metadata=latest_metadata(context, key))
+            yield from results_without_load(context)
             return
         progress = BatchProgress.of(context, pending)
         rows: dict[dg.AssetKey | None, dict[str, dict[str, int]]] = {}
