@@ -13,7 +13,7 @@ from api_etl.definitions import defs
 from api_etl.recorded.objects import synthetic_days
 from api_etl.recorded.server import NeowsServer
 from shared import warehouse
-from shared.orchestration import resource
+from shared.orchestration import batches
 
 FIRST = date(2018, 9, 10)
 OBJECTS = dg.AssetKey(["nasa_neo", "near_earth_objects"])
@@ -178,7 +178,7 @@ def test_days_before_the_limit_was_exhausted_are_loaded(
     days: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(resource, "MAX_RETRIES", 0)
+    monkeypatch.setattr(batches, "MAX_RETRIES", 0)
     neows_server.limit = 5
     assert not backfill(instance, days).success
     # Two loads of two requests, and the first request of the third.
@@ -198,7 +198,7 @@ def test_a_limit_that_is_exhausted_at_the_start_changes_nothing(
     days: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(resource, "MAX_RETRIES", 0)
+    monkeypatch.setattr(batches, "MAX_RETRIES", 0)
     assert backfill(instance, days[:16]).success
     neows_server.limit = 0
     assert not backfill(instance, days).success
