@@ -16,6 +16,8 @@ import yaml
 from shared.cli.locations import interpreters
 from support.servers import DagsterDev
 
+pytestmark = pytest.mark.slow  # installs a second environment
+
 VERSION_ASSETS = """
 from collections.abc import Iterator
 import dagster as dg
@@ -24,8 +26,6 @@ from dagster_dlt import DagsterDltResource, dlt_assets
 from shared import warehouse
 from shared.orchestration.checks import build_unique_rows_check
 from shared.orchestration.translator import WarehouseTranslator, asset_key
-
-pytestmark = pytest.mark.slow  # installs a second environment
 
 @dlt_library.source
 def version_source():

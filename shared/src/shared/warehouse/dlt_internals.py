@@ -11,13 +11,12 @@ from typing import Any, cast
 
 import dlt
 from dlt.common.destination.client import FollowupJobRequest, RunnableLoadJob
-from dlt.common.schema.typing import MERGE_DISPOSITION_HINTS
 from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
 from dlt.pipeline.trace import TRACE_FILE_NAME
 from duckdb import DuckDBPyConnection
 
-DESTINATION_SCOPE_KEY = MERGE_DISPOSITION_HINTS["destination_scope"]
+DESTINATION_SCOPE_KEY = "x-merge-destination-scope"
 """The key of a prepared table for the condition of the rows that a merge deletes.
 
 The public `destination_scope` of a write disposition is stored in the schema. There it outlives its
