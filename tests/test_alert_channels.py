@@ -62,6 +62,7 @@ def store_load_of_two_days_ago(environment: dict[str, str], key: dg.AssetKey) ->
         )
 
 
+@pytest.mark.slow
 def test_each_team_gets_the_alerts_of_its_location_in_its_channel(
     process_environment: dict[str, str], tmp_path: Path
 ) -> None:

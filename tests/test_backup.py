@@ -123,6 +123,7 @@ def server(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve
     return Server(root, tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_destroyed_server_is_restored_on_another_server_and_loads_on(
     server: Server, tmp_path: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_destroyed_server_is_restored_on_another_server_and_loads_on(
         assert server.row_counts() == [(FIRST, 8), (SECOND, 5), *PEOPLE]
 
 
+@pytest.mark.slow
 def test_a_load_between_the_two_backups_is_loaded_again_without_duplicates(
     server: Server, postgres: PostgresServer
 ) -> None:

@@ -61,6 +61,7 @@ def test_the_error_names_the_variable_of_a_missing_connection_string(
     assert "DAGSTER_POSTGRES_URL" in done.stderr
 
 
+@pytest.mark.slow
 def test_queued_runs_succeed_on_a_server(
     root: Path, server_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ NODES = """{ assetNodes { assetKey { path } description
     repository { location { name } } } }"""
 
 
+@pytest.mark.slow
 def test_a_location_that_dies_or_changes_does_not_affect_the_others(
     root: Path, server_environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -44,7 +44,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["duckdb", "postgres", "files", "bucket"])
+@pytest.fixture(
+    params=["duckdb", "postgres", "files", pytest.param("bucket", marks=pytest.mark.slow)]
+)
 def anywhere(
     request: pytest.FixtureRequest, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:

@@ -175,6 +175,7 @@ def machines(
         yield started
 
 
+@pytest.mark.slow
 def test_a_backfill_runs_on_several_machines_and_survives_each_kill(
     machines: Machines,
 ) -> None:
@@ -215,6 +216,7 @@ def test_a_backfill_runs_on_several_machines_and_survives_each_kill(
     machines.wait_for(lambda: machines.unacknowledged() + machines.queued() == 0)
 
 
+@pytest.mark.slow
 def test_with_the_default_settings_of_celery_the_step_of_a_killed_machine_is_lost(
     machines: Machines,
 ) -> None:
@@ -252,6 +254,7 @@ def test_a_finished_step_of_a_killed_machine_does_not_run_again(
     assert count_rows(machines.environment) == [("a", ROWS, ROWS)]
 
 
+@pytest.mark.slow
 def test_a_step_that_kills_its_process_runs_three_times(machines: Machines) -> None:
     machines.worker("one@machine")
     assert machines.materialize("self_killing").wait(300) == 1

@@ -173,7 +173,7 @@ def kill_and_rerun(victim: Pipeline, tally: Tally, kills: list[dict[str, Any]]) 
         pytest.param("duckdb", Csv, marks=pytest.mark.slow),
         ("duckdb", CsvPushedDown),
         pytest.param("duckdb", Simple, marks=pytest.mark.slow),
-        ("postgres", ApiOnPostgres),
+        pytest.param("postgres", ApiOnPostgres, marks=pytest.mark.slow),
     ],
     indirect=["workspace"],
 )

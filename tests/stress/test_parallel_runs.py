@@ -15,7 +15,11 @@ ON_EACH_WAREHOUSE = pytest.mark.parametrize("workspace", ["duckdb", "postgres"],
 SAMPLE = Path(__file__).parents[2] / "data" / "drop"
 
 
-@ON_EACH_WAREHOUSE
+@pytest.mark.parametrize(
+    "workspace",
+    [pytest.param("duckdb", marks=pytest.mark.slow), "postgres"],
+    indirect=True,
+)
 def test_24_partitions_started_at_once_load_exactly(workspace: Workspace, tally: Tally) -> None:
     """24 daily partitions of an asset, started at once in 24 processes, load exactly."""
     for n, day in enumerate(DAYS):
