@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import dagster as dg
+import pytest
 import yaml
 from dagster._core.events import StepMaterializationData
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID

@@ -5,6 +5,7 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 import yaml
 
 from shared.cli.locations import code_locations
