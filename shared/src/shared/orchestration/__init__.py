@@ -1,1 +1,1 @@
-"""Everything that imports Dagster: it plans a load from a run and reports its result."""
+"""The connection of Dagster and the load engine: locations, assets, checks, alerts, and a run's load."""

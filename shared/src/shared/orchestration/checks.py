@@ -18,7 +18,7 @@ def build_unique_rows_check(
 ) -> dg.AssetChecksDefinition:
     """Return the check that a table has no duplicate rows.
 
-    It reads the whole table: 20 million rows take seven seconds, in which no load starts. Null values
+    It reads the whole table: 20 million rows take seven seconds, and loads wait meanwhile. Null values
     count as equal.
 
     Args:

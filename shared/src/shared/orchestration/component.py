@@ -85,10 +85,10 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
         dataset: the dataset, which is also the first part of the asset keys.
         owner: the owning team, as `team:<name>`.
         pipeline: the name of the dlt pipeline; by default `<dataset>_pipeline`.
-        arguments: further arguments of the source function.
+        arguments: more arguments of the source function.
         partitions: the partitions; without them a run loads everything.
         partition_value: the value of the partition column for a partition, such as `{key}.csv`.
-        partitions_per_batch: how many partitions one load of a backfill takes; by default all.
+        partitions_per_batch: how many partitions a run loads at a time; by default all.
         deps: upstream asset keys, by resource name.
         automation: `eager`, or a cron schedule such as `@daily`; by default none.
         stale_after_hours: the age after which the tables are stale.

@@ -1,5 +1,5 @@
 # ruff: noqa: PLC0414 - the other modules import these names from here
-"""The only module that touches names of Dagster and its integrations which are not public.
+"""The only module that uses private names of Dagster and its integrations.
 
 `shared/tests/test_dagster_internals.py` lists these names and fails with a clear message when an upgrade
 removes one. Everything else uses the functions below.

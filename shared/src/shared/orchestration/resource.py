@@ -92,7 +92,7 @@ class WarehouseDltResource(DagsterDltResource):
 
         Raises:
             TypeError: the pipeline was not declared with `warehouse.pipeline`.
-            ValueError: a resource is loaded by partition and the run names none.
+            LoadPlanError: a resource is loaded by partition and the run names none; see `plan_load`.
             Failure: with the message of what `warehouse.load` or the source raised, without secrets.
         """
         load = _plan(
@@ -127,12 +127,12 @@ class WarehouseDltResource(DagsterDltResource):
         no more requests for now, Dagster retries the step later, for the partitions that are missing.
 
         The run tag `etl/only_missing` = `true` leaves out partitions that any run has materialized
-        before, so an interrupted backfill goes on. Dagster materializes those too at the end of the run.
+        before, so an interrupted backfill continues. Dagster materializes those too at the end of the run.
 
         Args:
             context: the asset's execution context.
             source: returns what to extract for some partitions.
-            partitions_per_batch: how many of them one load takes.
+            partitions_per_batch: how many of them are loaded at a time.
             kwargs: passed on to dlt's `Pipeline.extract`.
 
         Raises:

@@ -1,8 +1,8 @@
 """Exact loads with dlt, without Dagster: `load(plan_load(pipeline(...), source, partitions))`.
 
 `pipeline` declares a `PipelineSpec`; `plan_load` decides, with `LoadOptions`, what a `LoadPlan` replaces;
-`load` runs it and returns a `LoadResult`. `query` and `list_tables` read the warehouse. All errors derive
-from `WarehouseError`.
+`load` runs it and returns a `LoadResult`. `query` and `list_tables` read the warehouse. The errors of the
+engine derive from `WarehouseError`.
 """
 
 from shared.warehouse.catalog import LoadRecord, TableInfo, list_tables, quote_identifier

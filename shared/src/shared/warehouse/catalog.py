@@ -52,7 +52,7 @@ class TableInfo:
         rows: how many it has.
         description: from its pipeline.
         columns: all except dlt's own.
-        last_load: the last load that brought any of its rows; of a nested table, its root's.
+        last_load: the last load that added any of its rows; of a nested table, its root's.
     """
 
     dataset: str

@@ -1,8 +1,8 @@
 # ruff: noqa: SLF001
 """The only module of the sources and the engine that uses private names of dlt.
 
-Each docstring says why a public way is missing. `tests/test_dlt_internals.py` lists the names and fails
-when an upgrade of dlt changes one.
+Each docstring says why nothing public does the same. `shared/tests/test_dlt_internals.py` lists the names
+and fails when an upgrade of dlt changes one.
 """
 
 from collections.abc import Callable, Sequence

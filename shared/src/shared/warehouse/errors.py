@@ -18,7 +18,7 @@ class WarehouseNotFoundError(WarehouseError, FileNotFoundError):
 
 
 class WarehouseConnectionError(WarehouseError):
-    """The server does not answer, refuses the user, or closed the connection."""
+    """The server does not respond, refuses the user, or closed the connection."""
 
 
 class LockLostError(WarehouseConnectionError):

@@ -15,7 +15,7 @@ from shared.warehouse.scope import PartitionScope
 
 @dataclass
 class PackageContent:
-    """What a load package brings.
+    """What a load package contains.
 
     Attributes:
         row_counts: rows in Parquet files, by table.

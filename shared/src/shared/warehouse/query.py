@@ -51,14 +51,14 @@ def query(
 
     Args:
         sql: a query in DuckDB's dialect, with tables named `dataset.table`. If the warehouse is
-            another database, sqlglot translates it; what must work everywhere keeps to what both
-            have, without `GROUP BY ALL` and the like.
+            another database, sqlglot translates it; for every warehouse, use only what both have:
+            no `GROUP BY ALL`, for example.
         parameters: the values of its question marks, in order.
         log: receives waits.
 
     Raises:
         QueryError: the text is not a query, cannot be translated, or is refused by the server.
-        WarehouseConnectionError: the server does not answer.
+        WarehouseConnectionError: the server does not respond.
         WarehouseNotFoundError: the warehouse is a file, and nothing has been loaded yet.
         LockTimeoutError: a writer of that file took more than `WAREHOUSE_WAIT_SECONDS`.
         duckdb.Error: DuckDB refuses it.
@@ -74,7 +74,7 @@ def query(
 
 
 def check_connection() -> None:
-    """Check that the warehouse answers, without waiting for a lock.
+    """Check that the warehouse responds, without waiting for a lock.
 
     Raises:
         LockHeldError: another program has the DuckDB file open; the message names it.

@@ -1,6 +1,6 @@
 """One load, step by step: lock, extract, normalize, validate, lock, sync the schema, guard, load, count.
 
-Whoever knows dlt can call it without Dagster: `load(plan_load(spec, source, partitions))`.
+It does not need Dagster: `load(plan_load(spec, source, partitions))`.
 """
 
 import reprlib
@@ -58,9 +58,9 @@ class LoadResult:
     Attributes:
         info: dlt's report, with its load ids and jobs.
         schema: the source's schema after the load.
-        database: what people call the warehouse: the file's stem, the database, or the directory.
-        rows_loaded: rows that the load brought, by table, nested tables included.
-        tables: what each reported table holds now.
+        database: the warehouse's name for people: the file's stem, the database, or the directory.
+        rows_loaded: rows that were loaded, by table, nested tables included.
+        tables: what each reported table contains after the load.
         metrics: what the source counts, such as `requests` or `bytes_read`, by resource.
         scopes: the rows that it replaced, by table, without those of deferred partitions.
         deferred: partitions that it left to a later load, with the reasons.
@@ -79,7 +79,7 @@ class LoadResult:
 
 
 def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
-    """Run a load from its first request to its last row, exactly once.
+    """Run a load from its first request to its last row, while it locks what it replaces.
 
     If the warehouse cannot read a file itself, the load runs again without pushdown.
 
@@ -90,8 +90,8 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         ConcurrentSchemaChangeError: another run has just given a new column another type.
         LockTimeoutError: another process held a lock for too long.
         WarehouseConfigError: a variable that says where the warehouse is has a wrong value.
-        WarehouseConnectionError: the warehouse does not answer.
-        RetryLaterError: upstream takes no more requests for now.
+        WarehouseConnectionError: the warehouse does not respond, or the run lost its locks.
+        RetryLaterError: upstream accepts no more requests for now.
         PipelineStepFailed: what else failed, with its cause.
     """
     run = LoadRun(plan, log)

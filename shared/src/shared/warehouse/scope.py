@@ -70,7 +70,7 @@ class LoadState:
         pushdown_tables: the tables that the warehouse fills by a query.
         fingerprints: change when the rows of those queries change.
         pre_commit_checks: raise if the rows of those queries must not be committed.
-        rows_inserted: rows that those queries brought, by table.
+        rows_inserted: rows that those queries inserted, by table.
         tables_in_package: all tables of the load package.
         pending_table_chains: tables that are ready to be replaced, with what that needs.
     """

@@ -1,4 +1,4 @@
-"""What a table holds after a load."""
+"""What a table contains after a load."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ from shared.warehouse.locks.base import Log
 
 @dataclass(frozen=True)
 class TableStats:
-    """What a table holds after a load.
+    """What a table contains after a load.
 
     Attributes:
         row_count: rows of the table.
         related_row_counts: rows of its nested and companion tables, by table.
         partition_row_counts: rows of each partition that the load replaced, where it has any.
-        preview: some of the rows that the load brought, by column.
+        preview: some of the rows that were loaded, by column.
     """
 
     row_count: int = 0
@@ -38,7 +38,7 @@ def collect_stats(
     preview_rows: int,
     log: Log,
 ) -> TableStats:
-    """Return what a table holds. What cannot be described does not fail a load that is committed."""
+    """Return what a table contains. An error here does not fail the load, which is committed."""
     row_count = client.row_count(table)
     if not row_count or table not in schema.tables:
         return TableStats(row_count)

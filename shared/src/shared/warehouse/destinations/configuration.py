@@ -1,6 +1,6 @@
 """Where the warehouse is, from the environment.
 
-`WAREHOUSE_TYPE` names dlt's destination. All types except the DuckDB file take their address and
+`WAREHOUSE_TYPE` names dlt's destination. All types except the DuckDB file take their location and
 credentials from dlt's own variables, `DESTINATION__WAREHOUSE__…`.
 """
 

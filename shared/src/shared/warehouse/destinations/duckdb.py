@@ -22,13 +22,13 @@ _UNCHANGED_LOAD_SQL = """
     ) AS stored USING (load_id, row_count)
     WHERE last_load_id = load_id AND table_name = %s AND condition = %s AND version = %s
 """
-"""The load that brought all stored rows of a scope by the same query: none if rows were added or removed."""
+"""The load that inserted all stored rows of a scope by the same query; none if rows were added or removed."""
 
 
 class PushdownLoadJob(WarehouseJob):
     """Replaces a load's rows of a table by those of a query, in one transaction and without staging.
 
-    The table `_pushdown_loads` records, in the same transaction, which query brought the rows. If the
+    The table `_pushdown_loads` records, in the same transaction, which query inserted the rows. If the
     query would bring the rows that are stored, it does not run.
     """
 

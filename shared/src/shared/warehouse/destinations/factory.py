@@ -87,7 +87,7 @@ def _attach(destination: Any, configuration: Any) -> None:
 
 
 def database_name(destination: WarehouseDestination, configuration: Any) -> str:
-    """Return what people call the warehouse: the file's stem, the database, or the directory."""
+    """Return the warehouse's name for people: the file's stem, the database, or the directory."""
     if destination.warehouse_type == "duckdb":
         return duckdb_path().stem
     if isinstance(configuration, FilesystemConfiguration):

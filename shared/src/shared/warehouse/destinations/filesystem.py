@@ -34,7 +34,7 @@ _MAX_CONCURRENT_FILES = 16  # of a bucket, where each request is slow
 
 
 def partition_dir(partition: str) -> str:
-    """Return a partition's directory: its key, with the characters that a path cannot hold escaped."""
+    """Return a partition's directory: its key, with the characters that a path cannot have escaped."""
     name = quote(partition, safe="")
     return name.replace(".", "%2E") if not name.strip(".") and name else name or "%00"
 
@@ -64,7 +64,7 @@ class PartitionedFileJob(AtomicFileJob):
         self._scope = scope
 
     def run(self) -> None:
-        """Write the files. Without rows, write one file, which holds the table's columns."""
+        """Write the files. Without rows, write one file, which has the table's columns."""
         remote = PurePosixPath(self.make_remote_path())
         with TemporaryDirectory(dir=Path(self.file).parent) as directory, ExitStack() as opened:
             writers: dict[str, pq.ParquetWriter] = {}
@@ -161,7 +161,7 @@ class FilesystemReplaceMixin(FilesystemClient):
     def preview(
         self, table: str, columns: Sequence[str], load_ids: Sequence[str], limit: int
     ) -> list[dict[str, Any]]:
-        """Return some rows that loads brought; if they brought none, some other rows."""
+        """Return some rows of some loads; if these have none, some other rows."""
         of_loads = tuple(f"{load_id}." for load_id in load_ids)
         files = sorted(
             self.data_files(table),

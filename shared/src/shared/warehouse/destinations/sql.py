@@ -67,7 +67,7 @@ class SqlReplaceMixin(SqlJobClientWithStagingDataset):
     def preview(
         self, table: str, columns: Sequence[str], load_ids: Sequence[str], limit: int
     ) -> list[dict[str, Any]]:
-        """Return some rows that loads brought; if they brought none, some other rows.
+        """Return some rows of some loads; if these have none, some other rows.
 
         Args:
             table: an existing table.

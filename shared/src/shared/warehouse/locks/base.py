@@ -29,7 +29,7 @@ class LockManager(Protocol):
 
         Raises:
             LockTimeoutError: another run owned a partition for more than `WAREHOUSE_WAIT_SECONDS`.
-            WarehouseConnectionError: the warehouse is a server that does not answer.
+            WarehouseConnectionError: the warehouse is a server that does not respond.
         """
 
     def dataset_lock(self) -> AbstractContextManager[None]:
