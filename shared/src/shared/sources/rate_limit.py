@@ -38,7 +38,7 @@ class LimitState:
 class RateLimit:
     """Sends requests while their limit allows it, across processes.
 
-    A file beside the warehouse has the values of the response headers `X-RateLimit-Remaining` and
+    A file next to the warehouse has the values of the response headers `X-RateLimit-Remaining` and
     `Retry-After`. While many requests remain, processes send them concurrently and count them. Near the
     limit, and before the first response, requests are serialized. So ten runs learn from one rejected
     request that the limit is reached, not from ten.

@@ -23,7 +23,7 @@ BATCH_ROWS = 100_000
 """Rows that dlt gets at a time; limits memory."""
 
 _MAX_VALUE_CHARS = 400  # of a value in a message
-# Columns that DuckDB reads beside those of the file; their names have a space, to be unlike those.
+# Columns that DuckDB reads in addition to the file's; a space in the names keeps them different.
 _ROW_COLUMNS = {
     "line of the file": "BIGINT",
     "why rejected": "VARCHAR",

@@ -36,7 +36,7 @@ _PERMANENT_ERRORS = (
 
 
 class CopyJob(WarehouseJob):
-    """Copies files without loading a whole one into memory, as dlt's own job does."""
+    """Copies files in small batches; dlt's own job reads complete row groups into memory."""
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from shared.warehouse.errors import LockHeldError, LockTimeoutError
 
 Log = Callable[[str], None]
 LockScope = Mapping[str, Sequence[str]]
-"""What a run replaces: partitions by group (a resource or a pipeline); an empty group is locked whole."""
+"""What a run replaces: partitions by group (a resource or a pipeline); a group without any is one lock."""
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.1

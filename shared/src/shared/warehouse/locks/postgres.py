@@ -26,7 +26,7 @@ class PostgresLockManager:
 
     @contextmanager
     def partition_lock(self, scope: LockScope) -> Iterator[None]:
-        """Lock the partitions, with their groups shared; very many partitions as a whole group."""
+        """Lock each partition, and its group in shared mode; with many partitions, lock only the group."""
         since, lock = time.monotonic(), f"the partition lock of {self.dataset}"
         with self._connected():
             # Sorted, so that no two runs wait for each other.
