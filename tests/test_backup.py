@@ -72,7 +72,7 @@ class Server:
             job = simple_etl.resolve_implicit_global_asset_job_def()
             assert job.execute_in_process(instance=instance).success
             job = csv_etl.resolve_implicit_global_asset_job_def()
-            instance.add_dynamic_partitions("dropped_files_sensor", list(files))
+            instance.add_dynamic_partitions("dropped_files", list(files))
             for file in files:
                 assert job.execute_in_process(
                     instance=instance, asset_selection=[BY_FILE], partition_key=file

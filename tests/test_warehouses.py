@@ -133,7 +133,7 @@ def test_checks_read_any_warehouse(
     records = "".join(f"2018/01/{day:02},1.5,1,1,1,1\n" for day in range(1, 9))
     drop = Path(settings.drop_folder())
     (drop / "a.csv").write_text(f"{header}\n{records}2018/01/21,-1,1,1,1,1\n")
-    instance.add_dynamic_partitions("dropped_files_sensor", ["a.csv"])
+    instance.add_dynamic_partitions("dropped_files", ["a.csv"])
     files = ["csv_data/import_dropped_file", "csv_data/share_prices_by_file"]
     loaded = run("csv_etl", files, instance, "a.csv")
     (few,) = (

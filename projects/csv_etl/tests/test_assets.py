@@ -259,7 +259,7 @@ def test_a_day_without_a_file_is_an_error_that_names_it(
 def test_each_dropped_file_is_a_partition(drop: Path, instance: dg.DagsterInstance) -> None:
     name = "it's {x}.csv"
     shutil.copy(drop / "2018-01-22.csv", drop / name)
-    instance.add_dynamic_partitions("dropped_files_sensor", [name])
+    instance.add_dynamic_partitions("dropped_files", [name])
     for _ in range(2):
         result = run(instance, "import_dropped_file", "share_prices_by_file", partition_key=name)
         assert result.success
@@ -295,7 +295,7 @@ def test_a_table_depends_on_its_file() -> None:
 
 
 def load_dropped(instance: dg.DagsterInstance, name: str) -> dg.ExecuteInProcessResult:
-    instance.add_dynamic_partitions("dropped_files_sensor", [name])
+    instance.add_dynamic_partitions("dropped_files", [name])
     job = defs.resolve_job_def("dropped_file_job")
     return job.execute_in_process(instance=instance, partition_key=name, raise_on_error=False)
 

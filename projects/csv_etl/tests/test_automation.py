@@ -35,9 +35,7 @@ class Daemon:
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
         for wanted in result.dynamic_partitions_requests or []:
-            self.instance.add_dynamic_partitions(
-                "dropped_files_sensor", list(wanted.partition_keys)
-            )
+            self.instance.add_dynamic_partitions("dropped_files", list(wanted.partition_keys))
         launched = []
         for request in result.run_requests or []:
             assert request.run_key is not None

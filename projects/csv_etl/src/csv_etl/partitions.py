@@ -3,7 +3,7 @@
 import dagster as dg
 
 daily = dg.DailyPartitionsDefinition(start_date="2018-01-22")
-by_file = dg.DynamicPartitionsDefinition(name="dropped_files_sensor")
+by_file = dg.DynamicPartitionsDefinition(name="dropped_files")
 
 SAMPLE_DAYS = ["2018-01-22...2018-01-24"]
 SAMPLE_FILES = ["2018-01-22.csv", "2018-01-23.csv", "2018-01-24.csv"]
