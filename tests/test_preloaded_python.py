@@ -95,7 +95,11 @@ def is_running(pid: int) -> bool:
 
 
 def test_a_signal_reaches_the_process_and_its_handler_decides() -> None:
-    code = "import time\nprint('ready', flush=True)\ntry: time.sleep(600)\nexcept KeyboardInterrupt: exit(7)"
+    code = (
+        "import time\n"
+        "try: print('ready', flush=True); time.sleep(600)\n"
+        "except KeyboardInterrupt: exit(7)"
+    )
     with subprocess.Popen(
         [python(), "-c", code],
         stdout=subprocess.PIPE,
