@@ -1,15 +1,17 @@
 """What stops a load before it writes: rows outside its partitions, and tables that would lose rows."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import duckdb
 from dlt.common.schema import Schema
 from dlt.common.storages.load_package import LoadPackageInfo
+from dlt.extract import DltSource
 from pyarrow.parquet import ParquetFile
 
-from shared.warehouse.errors import OutOfPartitionError, RowCountDropError
+from shared.warehouse.errors import LoadPlanError, OutOfPartitionError, RowCountDropError
 from shared.warehouse.scope import PartitionScope
 
 
@@ -101,3 +103,23 @@ def _check_partition_membership(file: str, table: str, scope: PartitionScope) ->
             f"partitions this run replaces ({', '.join(scope.partition_keys[:5])}); nothing was loaded. "
             "Yield their rows only, or name them as well."
         )
+
+
+def reject_stored_cursors(source: DltSource, scopes: Mapping[str, PartitionScope]) -> None:
+    """Stop a load by partition whose resource leaves out the rows that an earlier load extracted.
+
+    The load would delete the partition's rows and insert only those after the stored cursor.
+
+    Raises:
+        LoadPlanError: a resource has a cursor without an end value.
+    """
+    resources = {scope.resource for scope in scopes.values()}
+    for name, resource in source.selected_resources.items():
+        step: Any = resource.incremental if name in resources else None
+        cursor = getattr(step, "incremental", step)
+        if cursor is not None and cursor.end_value is None:
+            raise LoadPlanError(
+                f"{name} is loaded by partition and has a cursor on {cursor.cursor_path}, which skips rows "
+                "that an earlier load extracted; nothing was loaded. Remove the cursor, or give it the "
+                "partition's `initial_value` and `end_value`."
+            )

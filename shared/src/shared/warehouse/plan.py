@@ -20,6 +20,8 @@ DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
 }
 """For sources that state none: new columns are added, a value of another type fails the load."""
 
+_REPLACE_PARTITIONS = '{"disposition": "merge", "strategy": "delete-insert"}'
+
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -96,8 +98,8 @@ def plan_load(
 
     Raises:
         TypeError: the pipeline was created by `dlt.pipeline()`.
-        LoadPlanError: a resource is loaded by partition and none is named, or its write disposition would
-            not replace them.
+        LoadPlanError: a rerun would not be exact: see `partition_scopes`; or a resource is loaded by
+            partition and the options change its write disposition.
     """
     if not isinstance(spec, PipelineSpec):
         raise TypeError(
@@ -108,7 +110,14 @@ def plan_load(
     source = source.clone()
     if source.schema_contract is None:
         source.schema_contract = DEFAULT_SCHEMA_CONTRACT
-    return LoadPlan(spec, source, partition_scopes(source, partitions), options or LoadOptions())
+    scopes, options = partition_scopes(source, partitions), options or LoadOptions()
+    disposition = options.extract_arguments.get("write_disposition")
+    if scopes and disposition:
+        raise LoadPlanError(
+            f"{', '.join(scopes)} are loaded by partition, and dlt.run was called with "
+            f"write_disposition={disposition!r}, which would replace other rows. Remove the argument."
+        )
+    return LoadPlan(spec, source, scopes, options)
 
 
 def partition_scopes(
@@ -117,24 +126,29 @@ def partition_scopes(
     """Return the rows that a load replaces, by table; tables without a partition column are left out.
 
     Raises:
-        LoadPlanError: a resource is loaded by partition and none is named, or its write disposition would
-            not replace them.
+        LoadPlanError: a resource marks several partition columns; it is loaded by partition and none is
+            named; or its write disposition would not replace them.
     """
-    scopes = {}
+    scopes: dict[str, PartitionScope] = {}
+    unscoped: dict[str, str] = {}
     naming = source.schema.naming
     for resource in source.selected_resources.values():
         schema = resource.compute_table_schema()
-        columns = schema["columns"]
-        partition_column = next(
-            (name for name, hints in columns.items() if hints.get("partition")), None
-        )
-        if partition_column is None:
+        hinted = [name for name, hints in schema["columns"].items() if hints.get("partition")]
+        if not hinted:
+            unscoped[resource.name] = str(schema.get("write_disposition"))
             continue
+        if len(hinted) > 1:
+            raise LoadPlanError(
+                f"{resource.name} marks {', '.join(hinted)} as its partition: a load replaces by one "
+                "column. Mark one of them; a resource may add a column that joins their values."
+            )
+        (partition_column,) = hinted
         disposition = (schema.get("write_disposition"), schema.get("x-merge-strategy"))
         if disposition != ("merge", "delete-insert"):
             raise LoadPlanError(
                 f"{resource.name} marks {partition_column} as its partition: its write disposition "
-                'must be {"disposition": "merge", "strategy": "delete-insert"}, or reruns add up.'
+                f"must be {_REPLACE_PARTITIONS}, or reruns add up."
             )
         if not partitions:
             raise LoadPlanError(
@@ -147,4 +161,21 @@ def partition_scopes(
             scopes[naming.normalize_table_identifier(table)] = PartitionScope(
                 resource.name, column, tuple(partitions)
             )
+    for name, write_disposition in unscoped.items() if partitions else ():
+        # Together with a partitioned resource, `replace` loads a snapshot with each partition.
+        if write_disposition == "append" or (write_disposition == "replace" and not scopes):
+            _reject_unscoped(name, write_disposition)
     return scopes
+
+
+def _reject_unscoped(resource: str, write_disposition: str) -> None:
+    """Reject a resource without a partition column whose rerun of a partition is not exact."""
+    effects = {
+        "append": "add its rows again",
+        "replace": "delete the rows of the other partitions",
+    }
+    raise LoadPlanError(
+        f"{resource} is loaded by partition with the write disposition {write_disposition}: a rerun would "
+        f"{effects[write_disposition]}. Mark its partition column with dlt's hint `partition` and set the "
+        f"write disposition {_REPLACE_PARTITIONS}, or load it in an asset without partitions."
+    )

@@ -31,7 +31,12 @@ from shared.warehouse.destinations.factory import (
 )
 from shared.warehouse.dlt_internals import delete_traces
 from shared.warehouse.errors import SchemaContractError, find_cause
-from shared.warehouse.guards import PackageContent, check_row_count, validate_packages
+from shared.warehouse.guards import (
+    PackageContent,
+    check_row_count,
+    reject_stored_cursors,
+    validate_packages,
+)
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.plan import LoadPlan
@@ -170,6 +175,7 @@ class LoadRun:
                 with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
                     self.pipeline.sync_destination()
             self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
+            reject_stored_cursors(self.source, self.state.partition_scopes)
             self._row_counts = self.pipeline.normalize().row_counts
 
     def load(self) -> LoadResult:
