@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -48,6 +49,15 @@ def test_a_command_inherits_open_files() -> None:
         assert received.read() == "sent"
 
 
+@pytest.fixture
+def default_interrupt() -> Iterator[None]:
+    """Let commands receive SIGINT: a shell starts programs in the background with it ignored."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("default_interrupt")
 @pytest.mark.parametrize(
     ("code", "status"),
     [

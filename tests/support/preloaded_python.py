@@ -297,11 +297,11 @@ def main() -> None:
     """Import the libraries and serve; a forked child comes back with its command and runs it."""
     with socket.socket(fileno=int(sys.argv[1])) as listener:
         executable = sys.argv[2]
-        warnings.simplefilter("ignore")
-        for module in MODULES:
-            with contextlib.suppress(ModuleNotFoundError):  # not every environment has all of them
-                importlib.import_module(module)
-        warnings.resetwarnings()
+        with warnings.catch_warnings():  # commands run with the filters of a fresh Python
+            warnings.simplefilter("ignore")
+            for module in MODULES:
+                with contextlib.suppress(ModuleNotFoundError):  # some environments have fewer
+                    importlib.import_module(module)
         gc.freeze()
         command = Server(listener).serve()
     if command is None:
