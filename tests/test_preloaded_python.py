@@ -1,6 +1,7 @@
 """The Python that starts fast behaves like `python`: arguments, environment, files, signals, kills."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -126,3 +127,19 @@ def test_no_module_of_this_project_is_preloaded() -> None:
     names = {"shared", "support", *code_locations()}
     done = run("-c", f"import sys; print({names} & {{name.split('.')[0] for name in sys.modules}})")
     assert done.stdout == "set()\n"
+
+
+def test_without_the_server_a_command_runs_in_a_fresh_python(tmp_path: Path) -> None:
+    text = Path(python()).read_text()
+    socket = re.search(r'^SOCKET = "(.*)"$', text, re.MULTILINE)
+    assert socket
+    stand_in = tmp_path / "python"
+    stand_in.write_text(text.replace(socket[1], str(tmp_path / "missing")))
+    stand_in.chmod(0o755)
+    done = subprocess.run(
+        [stand_in, "-c", "import sys; print(sys.executable)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{sys.executable}\n"

@@ -13,6 +13,7 @@ import socket
 import sys
 
 SOCKET = "@SOCKET@"
+PYTHON = "@PYTHON@"
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
 
@@ -81,7 +82,10 @@ def main() -> None:
     files = open_files()
     is_leader = os.getpgrp() == os.getpid()
     server = socket.socket(socket.AF_UNIX)
-    server.connect(SOCKET)
+    try:
+        server.connect(SOCKET)
+    except OSError:  # the server has ended: the command only starts slower
+        os.execv(PYTHON, [PYTHON, *sys.argv[1:]])
     for number in FORWARDED:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda received, _: forward(server, received))

@@ -49,6 +49,9 @@ MODULES = (
 OPTIONS = ("-B", "-P", "-W", "-u")
 """The options of `python` that the tests and Dagster use."""
 
+SIGNALS_TO_THE_GROUP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that do not end the server."""
+
 ALONE = 0xFF
 """The message of a client's witness: the client alone was killed, not its process group."""
 
@@ -63,7 +66,7 @@ class PreloadedPython:
         """Start the server; commands that come before it is ready wait."""
         client = Path(__file__).with_name("preloaded_client.py").read_text()
         path = self.folder / "socket"
-        text = client.replace("@SOCKET@", str(path))
+        text = client.replace("@SOCKET@", str(path)).replace("@PYTHON@", sys.executable)
         self.executable.write_text(f"#!{os.path.realpath(sys.executable)} -SE\n{text}")
         self.executable.chmod(0o755)
         with socket.socket(socket.AF_UNIX) as listener:
@@ -127,23 +130,33 @@ class Server:
         self.selector.register(self.wakeup, selectors.EVENT_READ)
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in SIGNALS_TO_THE_GROUP:  # commands that lead no group are in the server's group
+            signal.signal(number, lambda *_: None)
 
     def serve(self) -> dict[str, Any] | None:
         """Serve until the input ends; in a forked child return its command."""
         while True:
             for key, _ in self.selector.select():
-                if key.fileobj is self.listener:
-                    if command := self._accept():
-                        return command
-                elif key.fileobj is self.wakeup:
-                    self.wakeup.recv(4096)
-                    self._reap()
-                elif key.fileobj == sys.stdin.fileno():
+                if key.fileobj == sys.stdin.fileno():
                     for child in self.children.values():
                         child.kill()
                     return None
-                else:
-                    self._read(key.data)
+                try:
+                    if command := self._handle(key):
+                        return command
+                except Exception:  # noqa: BLE001 - one client's problem must not end the server
+                    traceback.print_exc()
+
+    def _handle(self, key: selectors.SelectorKey) -> dict[str, Any] | None:
+        """Handle one event; in a forked child return its command."""
+        if key.fileobj is self.listener:
+            return self._accept()
+        if key.fileobj is self.wakeup:
+            self.wakeup.recv(4096)
+            self._reap()
+        else:
+            self._read(key.data)
+        return None
 
     def _accept(self) -> dict[str, Any] | None:
         client, _ = self.listener.accept()
@@ -161,7 +174,8 @@ class Server:
             self.selector.register(client, selectors.EVENT_READ, child)
             return None
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, *SIGNALS_TO_THE_GROUP):
+            signal.signal(number, signal.SIG_DFL)
         self.selector.close()
         for connection in (self.listener, self.wakeup, self.waker, client):
             connection.close()
