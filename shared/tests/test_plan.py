@@ -38,8 +38,10 @@ def stored() -> list[tuple[Any, ...]]:
         ("replace", (), {}, "a rerun would delete the rows of the other partitions"),
         ("append", ("day",), {}, "its write disposition must be"),
         (REPLACE, ("day", "region"), {}, "marks day, region as its partition"),
-        (REPLACE, ("day",), {"write_disposition": "append"}, "write_disposition='append'"),
-        (REPLACE, ("day",), {"write_disposition": "replace"}, "write_disposition='replace'"),
+        (REPLACE, ("day",), {"write_disposition": "append"}, "called with write_disposition"),
+        (REPLACE, ("day",), {"write_disposition": "replace"}, "called with write_disposition"),
+        (REPLACE, ("day",), {"refresh": "drop_data"}, "called with refresh"),
+        (REPLACE, ("day",), {"primary_key": "id"}, "called with primary_key"),
     ],
 )
 def test_a_partitioned_load_that_a_rerun_would_change_is_refused_before_a_request(
@@ -108,3 +110,16 @@ def test_a_snapshot_is_replaced_with_each_partition_of_another_resource(any_ware
         warehouse.load(warehouse.plan_load(SPEC, source(day, total), [day]))
     assert stored() == [(1, "mon"), (2, "tue")]
     assert warehouse.query("SELECT total FROM shop.totals") == [{"total": 1}]
+
+
+def test_a_resource_in_place_of_a_source_is_refused() -> None:
+    resource: Any = dlt.resource([MON], name="orders")
+    with pytest.raises(TypeError, match=r"return the resource from a @dlt\.source"):
+        warehouse.plan_load(SPEC, resource)
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "insert_values"])
+def test_the_guards_check_rows_of_any_file_format(any_warehouse: str, file_format: Any) -> None:
+    source = shop([TUE], REPLACE, ("day",), file_format=file_format)
+    with pytest.raises(warehouse.OutOfPartitionError):
+        warehouse.load(warehouse.plan_load(SPEC, source, ["mon"]))

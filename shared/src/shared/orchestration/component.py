@@ -148,6 +148,12 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
         _require_tables("deps", self.deps, tables)
         _require_tables("checks.unique", self.checks.unique, tables)
         _require_tables("checks.max_rejected_ratio", self.checks.max_rejected_ratio, tables)
+        if self.partitions_per_batch is not None and self.partitions_per_batch < 1:
+            raise ValueError("partitions_per_batch: must be at least 1")
+        try:
+            self.partition_value.format(key="")
+        except (LookupError, ValueError) as error:
+            raise ValueError("partition_value: the only placeholder is {key}") from error
         if self.partitions_per_batch and self.partition_value != "{key}":
             raise ValueError("partitions_per_batch: not possible together with partition_value")
 

@@ -10,7 +10,9 @@ from shared.warehouse.destinations.configuration import warehouse_type
 from shared.warehouse.destinations.factory import describe_location
 from shared.warehouse.errors import (
     ConcurrentSchemaChangeError,
+    LoadPlanError,
     LockHeldError,
+    LockLostError,
     LockTimeoutError,
     OutOfPartitionError,
     QueryError,
@@ -19,6 +21,7 @@ from shared.warehouse.errors import (
     WarehouseConfigError,
     WarehouseConnectionError,
     WarehouseError,
+    WarehouseNotFoundError,
 )
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.pipeline import PipelineSpec, pipeline
@@ -32,10 +35,12 @@ __all__ = [
     "ConcurrentSchemaChangeError",
     "LoadOptions",
     "LoadPlan",
+    "LoadPlanError",
     "LoadRecord",
     "LoadResult",
     "LoadRun",
     "LockHeldError",
+    "LockLostError",
     "LockTimeoutError",
     "OutOfPartitionError",
     "PartitionScope",
@@ -48,6 +53,7 @@ __all__ = [
     "WarehouseConfigError",
     "WarehouseConnectionError",
     "WarehouseError",
+    "WarehouseNotFoundError",
     "check_connection",
     "describe_location",
     "duckdb_path",

@@ -20,6 +20,9 @@ DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
 }
 """For sources that state none: new columns are added, a value of another type fails the load."""
 
+_CHANGES_SCOPE = {"columns", "primary_key", "refresh", "table_name", "write_disposition"}
+"""Arguments of `dlt.Pipeline.extract` that change what a load by partition replaces."""
+
 _REPLACE_PARTITIONS = '{"disposition": "merge", "strategy": "delete-insert"}'
 
 
@@ -33,7 +36,7 @@ class LoadOptions:
         force_reload: whether files are read although the table has their rows, unchanged.
         allow_partial: whether the source may defer some partitions to a later load.
         pushdown_enabled: whether the source may have the warehouse read files itself.
-        extract_arguments: passed on to `dlt.Pipeline.extract`, such as `refresh`.
+        extract_arguments: passed on to `dlt.Pipeline.extract`, such as `schema_contract`.
     """
 
     run_id: str = "load"
@@ -97,7 +100,7 @@ def plan_load(
         options: what the run decides.
 
     Raises:
-        TypeError: the pipeline was created by `dlt.pipeline()`.
+        TypeError: the pipeline was created by `dlt.pipeline()`, or the source is not a source.
         LoadPlanError: a rerun would not be exact: see `partition_scopes`; or a resource is loaded by
             partition and the options change its write disposition.
     """
@@ -106,16 +109,19 @@ def plan_load(
             f"{spec} was created by dlt.pipeline(), which owns a working directory from the start; "
             "declare it with shared.warehouse.pipeline()."
         )
+    if not isinstance(source, DltSource):
+        raise TypeError(
+            f"{source} is not a dlt source: return the resource from a @dlt.source function."
+        )
     # A copy: extraction alters a source's schema, and a second load would fail on it (dagster#34052).
     source = source.clone()
     if source.schema_contract is None:
         source.schema_contract = DEFAULT_SCHEMA_CONTRACT
     scopes, options = partition_scopes(source, partitions), options or LoadOptions()
-    disposition = options.extract_arguments.get("write_disposition")
-    if scopes and disposition:
+    if scopes and (changed := _CHANGES_SCOPE & options.extract_arguments.keys()):
         raise LoadPlanError(
             f"{', '.join(scopes)} are loaded by partition, and dlt.run was called with "
-            f"write_disposition={disposition!r}, which would replace other rows. Remove the argument."
+            f"{', '.join(sorted(changed))}, which would change rows of other partitions. Remove it."
         )
     return LoadPlan(spec, source, scopes, options)
 

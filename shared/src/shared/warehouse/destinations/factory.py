@@ -37,9 +37,10 @@ def create_destination(state: LoadState | None = None) -> WarehouseDestination:
     if name == "duckdb":
         reject_server_settings()
         arguments["credentials"] = {"database": str(duckdb_path())}
-    if name in ("postgres", "filesystem"):
-        # The jobs that replace rows there read no other format, whatever a resource requests.
-        arguments["supported_loader_file_formats"] = ["parquet", "reference"]
+    # The guards, and the jobs that replace rows, read no other format, whatever a resource requests.
+    if name in ("duckdb", "postgres", "ducklake", "filesystem"):
+        pushdown = ["model"] if name == "duckdb" else []
+        arguments["supported_loader_file_formats"] = ["parquet", "reference", *pushdown]
     if name in ("duckdb", "motherduck", "ducklake", "postgres"):
         # dlt leaves this unset for them, and then commits a merge statement by statement: a load that
         # fails between its delete and its insert would lose the rows.
