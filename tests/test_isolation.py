@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from shared.cli.locations import interpreters
+from support.processes import run_script
 from support.servers import DagsterDev
 
 pytestmark = pytest.mark.slow  # installs a second environment
@@ -82,16 +82,7 @@ def test_a_team_with_its_own_versions_runs_beside_another_team(
     assets.write_text(VERSION_ASSETS.format(name="simple"))
 
     def run(script: str) -> str:
-        done = subprocess.run(
-            ["bash", "-c", f"set -eo pipefail\n{script}"],
-            cwd=clone,
-            env=shell,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return run_script(script, clone, shell)
 
     def loaded_with(dataset: str) -> str:
         with duckdb.connect(shell["WAREHOUSE_PATH"], read_only=True) as connection:

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from shared.cli import app
+from support.processes import run_script
 
 KINDS = ("list", "csv", "api")
 PACKAGES = [f"from_{kind}_etl" for kind in KINDS]
@@ -213,16 +214,7 @@ def test_a_fork_takes_a_later_version_and_a_project_keeps_its_edits(
     def run(script: str, folder: Path) -> str:
         script = script.replace(UPSTREAM, str(clone)).replace(ORIGIN, str(tmp_path / "origin"))
         script = script.replace("uv run etl", etl).replace("uv run copier", copier)
-        done = subprocess.run(
-            ["bash", "-c", f"set -eo pipefail\n{script}"],
-            cwd=folder,
-            env=shell,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return run_script(script, folder, shell)
 
     page = (root / "docs" / "adopt.md").read_text()
     fork, create, take, update = re.findall(r"^```shell\n(.*?)^```", page, re.MULTILINE | re.DOTALL)

@@ -271,7 +271,7 @@ class _Dumper(yaml.SafeDumper):
     """Writes no anchors: they are hard to read."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the same for all data
-        """Return that there are no aliases."""
+        """Return True: each value is written in full."""
         return True
 
 

@@ -502,7 +502,7 @@ def test_a_column_with_two_types_from_two_concurrent_runs_fails_the_later_run() 
     says_text = extracted("tue", {"n": 2, "more": "1.5"})
     says_number.load()
     with pytest.raises(
-        warehouse.ConcurrentSchemaChangeError, match=r"flat_numbers\.more bigint.* has text"
+        warehouse.ConcurrentSchemaChangeError, match=r"flat_numbers\.more as bigint.* has text"
     ):
         says_text.load()
     assert warehouse.query("SELECT day, more FROM numbers.flat_numbers") == [

@@ -34,6 +34,20 @@ def etl(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
     )
 
 
+def run_script(script: str, folder: Path, environment: dict[str, str]) -> str:
+    """Run a shell script, which must succeed, and return its output."""
+    done = subprocess.run(
+        ["bash", "-c", f"set -eo pipefail\n{script}"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
 def workspace(environment: dict[str, str]) -> Path:
     """Return the directory of the workspace of the fixture `etl_environment`."""
     return Path(environment["WAREHOUSE_PATH"]).parent / "workspace"

@@ -2,7 +2,7 @@
 
 import importlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -43,8 +43,9 @@ def run_location(
         refusal = partition_error(graph, keys, partitions, instance) if partitions else ""
         send(Plan(location, _names(keys), _names(all_keys), unknown, refusal, notice))
         started.wait()
+        nodes = {key: asset_node(graph, key) for key in keys}
         for result in _materialize(
-            location, defs, keys, partitions, instance=instance, started=started
+            location, defs, nodes, partitions, instance=instance, started=started
         ):
             send(result)
 
@@ -111,18 +112,16 @@ def _partition_keys(node: Any, instance: dg.DagsterInstance) -> list[str]:
 def _materialize(
     location: str,
     defs: dg.Definitions,
-    keys: Sequence[dg.AssetKey],
+    nodes: Mapping[dg.AssetKey, Any],
     partitions: tuple[str, str] | None,
     *,
     instance: dg.DagsterInstance,
     started: threading.Event,
 ) -> Iterator[AssetResult]:
     """Run assets, one run for all that share partitions, and yield the results."""
-    graph = asset_graph(defs)
-    nodes = {key: asset_node(graph, key) for key in keys}
     groups: dict[dg.PartitionsDefinition[Any] | None, list[dg.AssetKey]] = {}
-    for key in keys:
-        groups.setdefault(nodes[key].partitions_def, []).append(key)
+    for key, node in nodes.items():
+        groups.setdefault(node.partitions_def, []).append(key)
         yield AssetResult(location, key.to_user_string(), "waiting")
     job = build_global_job(defs)
     for group in groups.values():
@@ -155,7 +154,8 @@ def _run_tags(
         keys = [key for key in samples if not partitions or key in partitions]
         instance.add_dynamic_partitions(partitions_def.name, keys)
     # An entry of the sample is a partition, or a range `first...last`.
-    ranges = [partitions] if partitions else [(*entry.split("..."), entry)[:2] for entry in samples]
+    split = [entry.partition("...") for entry in samples]
+    ranges = [partitions] if partitions else [(first, last or first) for first, _, last in split]
     return [
         {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
         for first, last in ranges

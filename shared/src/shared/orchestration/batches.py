@@ -34,18 +34,19 @@ def results_without_load(context: dg.AssetExecutionContext) -> Iterator[dg.Mater
         yield dg.MaterializeResult(asset_key=key, metadata=kept)
 
 
-def pending_partitions(context: dg.AssetExecutionContext) -> list[str]:
+def pending_partitions(
+    context: dg.AssetExecutionContext, loaded_earlier: Mapping[str, Any]
+) -> list[str]:
     """Return the run's partitions without those that are already loaded."""
-    loaded: set[str] = set()
+    loaded = set(loaded_earlier)
     if context.run.tags.get(ONLY_MISSING) == "true":
         loaded |= set.intersection(
             *(materialized_partitions(context.instance, key) for key in context.selected_asset_keys)
         )
-    loaded |= _loaded_in_this_run(context).keys()
     return [partition for partition in context.partition_keys if partition not in loaded]
 
 
-def _loaded_in_this_run(context: dg.AssetExecutionContext) -> dict[str, Mapping[str, Any]]:
+def loaded_in_this_run(context: dg.AssetExecutionContext) -> dict[str, Mapping[str, Any]]:
     """Return the partitions that earlier attempts of the step loaded for all of its assets.
 
     The values are the metadata of their materializations, with the run's progress.
@@ -99,9 +100,8 @@ class BatchProgress:
     started_at: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, context: dg.AssetExecutionContext, pending: Sequence[str]) -> "BatchProgress":
-        """Return the progress at the start of an attempt."""
-        loaded = _loaded_in_this_run(context)
+    def of(cls, loaded: Mapping[str, Mapping[str, Any]], pending: Sequence[str]) -> "BatchProgress":
+        """Return the progress at the start of an attempt, after what earlier attempts loaded."""
         latest = max(
             loaded.values(), key=lambda metadata: metadata.get("run_partitions", 0), default={}
         )

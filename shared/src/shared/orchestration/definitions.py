@@ -51,9 +51,7 @@ def _load_defs_folder(package: str) -> dg.Definitions:
             "adds definitions to its folder."
         )
     if next(folder.glob("defs/[!_.]*"), None) is None:
-        return (
-            dg.Definitions()
-        )  # an empty folder must not cost the import of all component packages
+        return dg.Definitions()  # without the import of all component packages
     # Not `load_from_defs_folder`: it needs a pyproject.toml, which an installed wheel does not have.
     project = next((path for path in folder.parents if (path / "pyproject.toml").exists()), folder)
     defs = importlib.import_module(f"{package}.defs")

@@ -12,6 +12,7 @@ from dlt.pipeline.pipeline import Pipeline
 from shared import warehouse
 from shared.orchestration.batches import (
     BatchProgress,
+    loaded_in_this_run,
     pending_partitions,
     results_without_load,
     retry_request,
@@ -139,11 +140,11 @@ class WarehouseDltResource(DagsterDltResource):
             RetryRequested: upstream accepts no more requests for now; what came until then is loaded.
             Failure: as `run` does.
         """
-        pending = pending_partitions(context)
+        pending = pending_partitions(context, earlier := loaded_in_this_run(context))
         if not pending:
             yield from results_without_load(context)
             return
-        progress = BatchProgress.of(context, pending)
+        progress = BatchProgress.of(earlier, pending)
         rows: dict[dg.AssetKey | None, dict[str, dict[str, int]]] = {}
         for first in range(0, len(pending), partitions_per_batch):
             batch = pending[first : first + partitions_per_batch]

@@ -82,13 +82,13 @@ def _reject_keyless_merge(schema: Schema, table: str, scopes: dict[str, Partitio
     if merges and not keyed and table not in scopes:
         raise OutOfPartitionError(
             f"{table} merges without a key, and this run replaces none of its partitions; nothing was "
-            "loaded, because reruns would add up. Give it a primary key, or its own resource with a "
+            "loaded, because a rerun would add its rows again. Give it a primary key, or its own resource with a "
             "partition column."
         )
 
 
 def _check_partition_membership(file: str, table: str, scope: PartitionScope) -> None:
-    # Compare text: a timestamp is another one in another time zone, and 05 is not a directory of 5.
+    # Compare as text: a timestamp has another text in another time zone, and 05 is not the directory of 5.
     condition = scope.to_sql(escape='"{}"::VARCHAR'.format)
     with duckdb.connect() as connection:
         outside = connection.execute(
@@ -106,9 +106,10 @@ def _check_partition_membership(file: str, table: str, scope: PartitionScope) ->
 
 
 def reject_stored_cursors(source: DltSource, scopes: Mapping[str, PartitionScope]) -> None:
-    """Stop a load by partition whose resource leaves out the rows that an earlier load extracted.
+    """Stop a load by partition whose resource has a cursor that continues from an earlier load.
 
-    The load would delete the partition's rows and insert only those after the stored cursor.
+    The load would delete the partition's rows and insert only those after the stored cursor. A cursor
+    of an unselected parent is not checked.
 
     Raises:
         LoadPlanError: a resource has a cursor without an end value.

@@ -7,6 +7,7 @@ from typing import Any
 from dlt.common.schema.typing import TSchemaContractDict
 from dlt.extract import DltSource
 
+from shared.sources.hints import REPLACE_PARTITIONS
 from shared.sources.protocol import COMPANION_TABLES_HINT
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import LockScope
@@ -23,7 +24,8 @@ DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
 _CHANGES_SCOPE = {"columns", "primary_key", "refresh", "table_name", "write_disposition"}
 """Arguments of `dlt.Pipeline.extract` that change what a load by partition replaces."""
 
-_REPLACE_PARTITIONS = '{"disposition": "merge", "strategy": "delete-insert"}'
+_DISPOSITION = REPLACE_PARTITIONS["write_disposition"]
+"""The write disposition of a resource that is loaded by partition."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +153,10 @@ def partition_scopes(
             )
         (partition_column,) = hinted
         disposition = (schema.get("write_disposition"), schema.get("x-merge-strategy"))
-        if disposition != ("merge", "delete-insert"):
+        if disposition != tuple(_DISPOSITION.values()):
             raise LoadPlanError(
                 f"{resource.name} marks {partition_column} as its partition: its write disposition "
-                f"must be {_REPLACE_PARTITIONS}, or reruns add up."
+                f"must be {_DISPOSITION}, or a rerun adds its rows again."
             )
         if not partitions:
             raise LoadPlanError(
@@ -183,5 +185,5 @@ def _reject_unscoped(resource: str, write_disposition: str) -> None:
     raise LoadPlanError(
         f"{resource} is loaded by partition with the write disposition {write_disposition}: a rerun would "
         f"{effects[write_disposition]}. Mark its partition column with dlt's hint `partition` and set the "
-        f"write disposition {_REPLACE_PARTITIONS}, or load it in an asset without partitions."
+        f"write disposition {_DISPOSITION}, or load it in an asset without partitions."
     )

@@ -7,8 +7,8 @@ import reprlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
     If the warehouse cannot read a file itself, the load runs again without pushdown.
 
     Raises:
+        LoadPlanError: a resource that is loaded by partition has a cursor without an end value.
         OutOfPartitionError: a row belongs to none of the partitions that this load replaces.
         RowCountDropError: a replaced table would keep too few rows.
         SchemaContractError: upstream sent a type, or a column, that the contract freezes.
@@ -157,15 +158,13 @@ class LoadRun:
             progress=plan.spec.progress,
         )
 
-    @contextmanager
-    def partition_lock(self) -> Iterator[None]:
+    def partition_lock(self) -> AbstractContextManager[None]:
         """Lock what this load replaces, from its first request to its last row; see `LockManager`.
 
         Otherwise a run that sent its request earlier could load later, and replace new rows by old ones.
         Runs of other partitions continue concurrently.
         """
-        with self.locks.partition_lock(self.plan.lock_scope):
-            yield
+        return self.locks.partition_lock(self.plan.lock_scope)
 
     def extract(self) -> None:
         """Restore state and schema from the warehouse, then extract and normalize."""

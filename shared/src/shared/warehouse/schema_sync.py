@@ -51,6 +51,6 @@ def _add_table(schema: Schema, stored: TTableSchema) -> None:
             columns[column] = hints
         elif theirs not in (None, ours):
             raise ConcurrentSchemaChangeError(
-                f"{schema.name}: another run has just made {name}.{column} {theirs}, and this one has "
-                f"{ours} in it; nothing was loaded. Run it again, and its contract will decide."
+                f"{schema.name}: another run has just added {name}.{column} as {theirs}, and this run "
+                f"has {ours}; nothing was loaded. Run it again; then the schema contract decides."
             )

@@ -143,7 +143,7 @@ class PostgresLockManager:
                 raise
             raise LockLostError(
                 "The run lost its lock, because its connection to the warehouse ended: "
-                f"{str(error).strip()}. Run it again."
+                f"{redact(str(error).strip())}. Run it again."
             ) from None
 
 
