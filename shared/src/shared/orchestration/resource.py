@@ -27,9 +27,11 @@ from shared.orchestration.dagster_internals import (
 from shared.orchestration.failures import as_dagster_failure
 from shared.orchestration.metadata import load_metadata
 from shared.orchestration.partitions import (
+    adjoining_batches,
     attach_partition_metadata,
     log_materializations,
     partition_row_counts,
+    partitions_of,
 )
 from shared.sources.protocol import RetryLaterError
 
@@ -119,6 +121,7 @@ class WarehouseDltResource(DagsterDltResource):
         context: dg.AssetExecutionContext,
         source: Callable[[Sequence[str]], DltSource],
         partitions_per_batch: int,
+        look_back: int = 0,
         **kwargs: Any,
     ) -> Iterator[DltEventType]:
         """Run the asset's dlt pipeline as `run` does, a batch of the run's partitions at a time.
@@ -132,8 +135,9 @@ class WarehouseDltResource(DagsterDltResource):
 
         Args:
             context: the asset's execution context.
-            source: returns what to extract for some partitions.
+            source: returns what to extract for some partitions; see `PartitionKey`.
             partitions_per_batch: how many of them are loaded at a time.
+            look_back: how many partitions before them each batch loads again, because rows arrive late.
             kwargs: passed on to dlt's `Pipeline.extract`.
 
         Raises:
@@ -146,12 +150,14 @@ class WarehouseDltResource(DagsterDltResource):
             return
         progress = BatchProgress.of(earlier, pending)
         rows: dict[dg.AssetKey | None, dict[str, dict[str, int]]] = {}
-        for first in range(0, len(pending), partitions_per_batch):
-            batch = pending[first : first + partitions_per_batch]
+        done = 0
+        keys = partitions_of(context, keys=pending)
+        for batch in adjoining_batches(keys, partitions_per_batch, split=_has_cursor(context)):
+            partitions = partitions_of(context, look_back, batch) if look_back else batch
             load = _plan(
                 context,
-                source(batch),
-                partitions=batch,
+                source(partitions),
+                partitions=partitions,
                 allow_partial=True,
                 extract_arguments=kwargs,
             )
@@ -159,21 +165,27 @@ class WarehouseDltResource(DagsterDltResource):
                 with as_dagster_failure(passthrough=(RetryLaterError,)):
                     result, events = load.run(context)
             except RetryLaterError as why:
-                raise retry_request(context, why, progress, bool(first)) from why
+                raise retry_request(context, why, progress, bool(done)) from why
             loaded = [partition for partition in batch if partition not in result.deferred]
             progress.add_batch(loaded, events)
             for event in events:
                 counts = rows.setdefault(event.asset_key, {})
                 counts |= partition_row_counts(event, result, loaded)
-            if loaded != pending[first:]:  # the step's own result materializes the last ones
+            if loaded != pending[done:]:  # the step's own result materializes the last ones
                 log_materializations(context, loaded, events, result, progress)
             for reason in result.deferred.values():
                 raise retry_request(context, reason, progress, loaded=True) from reason
             context.log.info(progress.summary())
+            done += len(batch)
         for event in events:
             yield attach_partition_metadata(
                 context, event, result, progress.metadata(), rows[event.asset_key]
             )
+
+
+def _has_cursor(context: Context) -> bool:
+    source, _, _ = declared_load(context)
+    return any(resource.incremental for resource in source.resources.values())
 
 
 def _plan(
@@ -206,7 +218,7 @@ def _plan(
         }
         source = source.with_resources(*(resource.name for resource in resources.values()))
     if partitions is None and context.assets_def.partitions_def is not None:
-        partitions = context.partition_keys
+        partitions = partitions_of(context)
     tags = context.run.tags
     options = warehouse.LoadOptions(
         run_id=context.run.run_id,

@@ -24,8 +24,9 @@ from shared.warehouse.errors import (
     WarehouseNotFoundError,
 )
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
+from shared.warehouse.partitioning import partition_scopes
 from shared.warehouse.pipeline import PipelineSpec, pipeline
-from shared.warehouse.plan import LoadOptions, LoadPlan, partition_scopes, plan_load
+from shared.warehouse.plan import LoadOptions, LoadPlan, plan_load
 from shared.warehouse.query import check_connection, print_query, query, read_only_connection
 from shared.warehouse.run import LoadResult, LoadRun, load
 from shared.warehouse.scope import PartitionScope

@@ -30,6 +30,7 @@ from shared.warehouse.destinations.factory import (
     database_name,
 )
 from shared.warehouse.dlt_internals import delete_traces
+from shared.warehouse.empty_partitions import add_empty_tables
 from shared.warehouse.errors import SchemaContractError, find_cause
 from shared.warehouse.guards import (
     PackageContent,
@@ -39,10 +40,12 @@ from shared.warehouse.guards import (
 )
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
+from shared.warehouse.partitioning import bind_scopes, with_cursor_columns
 from shared.warehouse.plan import LoadPlan
 from shared.warehouse.schema_sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.statistics import TableStats, collect_stats
+from shared.warehouse.windows import partition_window
 
 DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
@@ -140,7 +143,8 @@ class LoadRun:
         self.deferred: dict[str, RetryLaterError] = {}
         self._preview_rows = settings.get_int("PREVIEW_ROWS")
         self._started = time.monotonic()
-        self.state = LoadState(dict(plan.scopes), plan.options.force_reload, log)
+        self.scopes: Mapping[str, PartitionScope] = plan.scopes
+        self.state = LoadState(force_reload=plan.options.force_reload, log=log)
         destination: Any = create_destination(self.state)
         configuration = resolve_configuration(destination, plan.spec.dataset_name)
         self.locks = create_lock_manager(destination, configuration, log)
@@ -173,9 +177,14 @@ class LoadRun:
                 # To connect to a DuckDB file is to write to it.
                 with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
                     self.pipeline.sync_destination()
-            self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
-            reject_stored_cursors(self.source, self.state.partition_scopes)
+            with partition_window(self.source, self.plan.partitions):
+                self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
+                if self.plan.partitions:
+                    reject_stored_cursors(self.source)
+                self.scopes = with_cursor_columns(self.scopes, self.source, self.schema)
             self._row_counts = self.pipeline.normalize().row_counts
+            self.state.partition_scopes = bind_scopes(self.scopes, self.schema)
+            add_empty_tables(self.pipeline, self.schema, self.state.partition_scopes)
 
     def load(self) -> LoadResult:
         """Load what was extracted, under the lock of the dataset. It raises what `load` lists."""
@@ -235,16 +244,13 @@ class LoadRun:
 
     def defer_partitions(self, partitions: Sequence[str], why: RetryLaterError) -> None:
         """Leave partitions unchanged in this load; see `CurrentLoad`."""
-        scopes = {
-            table: scope.excluding(partitions)
-            for table, scope in self.state.partition_scopes.items()
-        }
+        scopes = {name: scope.excluding(partitions) for name, scope in self.scopes.items()}
         if not self.plan.options.allow_partial or not all(
-            scope.partition_keys for scope in scopes.values()
+            scope.partitions for scope in scopes.values()
         ):
             raise why
         self.deferred |= dict.fromkeys(partitions, why)
-        self.state.partition_scopes = scopes
+        self.scopes = scopes
 
     def _validate(self) -> PackageContent:
         load_ids = self.pipeline.list_normalized_load_packages()
@@ -312,8 +318,8 @@ def _contract_violation_message(violation: DataValidationError, run: LoadRun) ->
         what = f"{table}.{column} is {declared} and upstream sent {sent}, {example}"
     else:
         what = str(violation)
-    scope = run.state.partition_scopes.get(violation.table_name)
-    where = f" in the run of {reprlib.repr(scope.partition_keys)}" if scope else ""
+    scope = next((s for s in run.scopes.values() if violation.table_name in s.tables), None)
+    where = f" in the run of {reprlib.repr(list(scope.partitions))}" if scope else ""
     return (
         f"{what}{where}; nothing was loaded. Change the resource's columns or its schema_contract if "
         "upstream is right."
