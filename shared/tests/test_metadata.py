@@ -215,6 +215,7 @@ def log(rows: list[dict[str, Any]]) -> DltResource:
     def lines() -> Iterator[Any]:
         yield rows
 
+    lines.apply_hints(additional_table_hints=APPEND_EACH_RUN)
     return lines
 
 

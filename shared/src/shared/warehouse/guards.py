@@ -79,7 +79,8 @@ def _reject_keyless_merge(schema: Schema, table: str, scopes: dict[str, Partitio
         if column["name"] != "_dlt_id"
     )
     merges = hints.get("write_disposition") == "merge" and not hints.get("parent")
-    if merges and not keyed and table not in scopes:
+    is_history = hints.get("x-merge-strategy") == "scd2"  # it compares complete rows
+    if merges and not keyed and not is_history and table not in scopes:
         raise OutOfPartitionError(
             f"{table} merges without a key, and this run replaces none of its partitions; nothing was "
             "loaded, because a rerun would add its rows again. Give it a primary key, or its own resource with a "

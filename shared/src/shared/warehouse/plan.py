@@ -1,7 +1,7 @@
 """What one load replaces, decided before the first request."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlt.common.schema.typing import TSchemaContractDict
@@ -9,6 +9,7 @@ from dlt.extract import DltSource
 
 from shared.sources.hints import REPLACE_PARTITIONS
 from shared.sources.protocol import COMPANION_TABLES_HINT
+from shared.warehouse.dispositions import apply_dispositions, reject_split_cursors
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import LockScope
 from shared.warehouse.pipeline import PipelineSpec
@@ -38,6 +39,7 @@ class LoadOptions:
         force_reload: whether files are read although the table has their rows, unchanged.
         allow_partial: whether the source may defer some partitions to a later load.
         pushdown_enabled: whether the source may have the warehouse read files itself.
+        resources: the resources to load, of those that the source selects; by default all of them.
         extract_arguments: passed on to `dlt.Pipeline.extract`, such as `schema_contract`.
     """
 
@@ -46,6 +48,7 @@ class LoadOptions:
     force_reload: bool = False
     allow_partial: bool = False
     pushdown_enabled: bool = True
+    resources: Sequence[str] | None = None
     extract_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -58,12 +61,19 @@ class LoadPlan:
         source: what to extract. `load` extracts a copy, so a plan can be loaded again.
         scopes: the rows to replace, by table; tables that are not in it load by their write disposition.
         options: what the run decides.
+        replaced_by_default: the resources that state no write disposition and replace their tables.
     """
 
     spec: PipelineSpec
     source: DltSource
     scopes: Mapping[str, PartitionScope]
     options: LoadOptions
+    replaced_by_default: frozenset[str] = frozenset()
+
+    @property
+    def scoped_resources(self) -> frozenset[str]:
+        """The resources that are loaded by partition."""
+        return frozenset(scope.resource for scope in self.scopes.values())
 
     @property
     def lock_scope(self) -> LockScope:
@@ -104,7 +114,8 @@ def plan_load(
     Raises:
         TypeError: the pipeline was created by `dlt.pipeline()`, or the source is not a source.
         LoadPlanError: a rerun would not be exact: see `partition_scopes`; or a resource is loaded by
-            partition and the options change its write disposition.
+            partition and the options change its write disposition; or the selected resources leave out
+            one that shares a cursor with them.
     """
     if not isinstance(spec, PipelineSpec):
         raise TypeError(
@@ -116,16 +127,22 @@ def plan_load(
             f"{source} is not a dlt source: return the resource from a @dlt.source function."
         )
     # A copy: extraction alters a source's schema, and a second load would fail on it (dagster#34052).
-    source = source.clone()
+    source, options = source.clone(), options or LoadOptions()
     if source.schema_contract is None:
         source.schema_contract = DEFAULT_SCHEMA_CONTRACT
-    scopes, options = partition_scopes(source, partitions), options or LoadOptions()
+    if options.resources is not None:
+        reject_split_cursors(source, options.resources)
+        source = source.with_resources(*options.resources)
+    scopes = partition_scopes(source, partitions)
     if scopes and (changed := _CHANGES_SCOPE & options.extract_arguments.keys()):
         raise LoadPlanError(
             f"{', '.join(scopes)} are loaded by partition, and dlt.run was called with "
             f"{', '.join(sorted(changed))}, which would change rows of other partitions. Remove it."
         )
-    return LoadPlan(spec, source, scopes, options)
+    plan = LoadPlan(spec, source, scopes, options)
+    requested = options.extract_arguments.get("write_disposition")
+    by_default = apply_dispositions(source, plan.scoped_resources, requested)
+    return replace(plan, replaced_by_default=by_default)
 
 
 def partition_scopes(

@@ -23,14 +23,16 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import settings
 from shared.sources.protocol import RetryLaterError, loading
+from shared.warehouse.declared_hints import apply_declared_hints
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import (
     create_destination,
     create_lock_manager,
     database_name,
 )
+from shared.warehouse.dispositions import check_dispositions
 from shared.warehouse.dlt_internals import delete_traces
-from shared.warehouse.errors import SchemaContractError, find_cause
+from shared.warehouse.errors import SchemaContractError, StateChangedError, find_cause
 from shared.warehouse.guards import (
     PackageContent,
     check_row_count,
@@ -42,6 +44,7 @@ from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.plan import LoadPlan
 from shared.warehouse.schema_sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
+from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
 from shared.warehouse.statistics import TableStats, collect_stats
 
 DLT_SETTINGS = {
@@ -53,6 +56,9 @@ DLT_SETTINGS = {
 """dlt's configuration for every load."""
 
 _KEEP_WORKING_DIRS_SECONDS = 7 * 24 * 3600
+_MAX_EXTRACTIONS = 10
+"""How often a load extracts if other runs change the state of its pipeline meanwhile."""
+
 _VARIANT_SEPARATOR = "__" + VARIANT_FIELD_FORMAT % ""
 
 
@@ -93,6 +99,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         OutOfPartitionError: a row belongs to none of the partitions that this load replaces.
         RowCountDropError: a replaced table would keep too few rows.
         SchemaContractError: upstream sent a type, or a column, that the contract freezes.
+        StateChangedError: other runs changed the state of the pipeline at each of ten attempts.
         ConcurrentSchemaChangeError: another run has just given a new column another type.
         LockTimeoutError: another process held a lock for too long.
         WarehouseConfigError: a variable that says where the warehouse is has a wrong value.
@@ -100,6 +107,15 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         RetryLaterError: upstream accepts no more requests for now.
         PipelineStepFailed: what else failed, with its cause.
     """
+    for _ in range(_MAX_EXTRACTIONS - 1):
+        with suppress(StateChangedError):
+            return _load_once(plan, log)
+        log("Another run changed the state of the pipeline meanwhile; extracting again.")
+    return _load_once(plan, log)
+
+
+def _load_once(plan: LoadPlan, log: Log) -> LoadResult:
+    """Load as `load` does, and raise `StateChangedError` if it is to extract again."""
     run = LoadRun(plan, log)
     failed = True
     try:
@@ -107,6 +123,9 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
             run.extract()
             result = run.load()
         failed = False
+    except StateChangedError:
+        failed = False
+        raise
     except PipelineStepFailed as error:
         if error.step == "load" and run.uses_pushdown:
             failed = False
@@ -122,7 +141,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
     finally:
         run.cleanup(failed=failed)
     log("Fast path not possible; falling back to row-by-row validation.")
-    return load(replace(plan, options=replace(plan.options, pushdown_enabled=False)), log)
+    return _load_once(replace(plan, options=replace(plan.options, pushdown_enabled=False)), log)
 
 
 class LoadRun:
@@ -173,8 +192,14 @@ class LoadRun:
                 # To connect to a DuckDB file is to write to it.
                 with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
                     self.pipeline.sync_destination()
+            apply_declared_hints(self.pipeline, self.source)
+            self._restored = source_states(self.pipeline)
             self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
             reject_stored_cursors(self.source, self.state.partition_scopes)
+            check_dispositions(self.source, self.plan.scoped_resources)
+            reject_positions(
+                self.source, self.plan.replaced_by_default, self._restored, self.pipeline
+            )
             self._row_counts = self.pipeline.normalize().row_counts
 
     def load(self) -> LoadResult:
@@ -182,6 +207,7 @@ class LoadRun:
         with dlt.config.values(DLT_SETTINGS):
             content = self._validate()
             with self.locks.dataset_lock():
+                reject_lost_updates(self.pipeline, self.schema.name, self._restored, content.tables)
                 merge_stored_schema(self.pipeline)
                 self._check_row_counts(content)
                 info = self.pipeline.load()
