@@ -23,6 +23,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import settings
 from shared.sources.protocol import RetryLaterError, loading
+from shared.warehouse.appends import find_appends
 from shared.warehouse.declared_hints import apply_declared_hints
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import (
@@ -209,9 +210,15 @@ class LoadRun:
             with self.locks.dataset_lock():
                 reject_lost_updates(self.pipeline, self.schema.name, self._restored, content.tables)
                 merge_stored_schema(self.pipeline)
+                self._undo_unfinished_loads()
                 self._check_row_counts(content)
-                info = self.pipeline.load()
-                info.raise_on_failed_jobs()
+                try:
+                    info = self.pipeline.load()
+                    info.raise_on_failed_jobs()
+                except Exception:
+                    with suppress(Exception), self._client() as client:
+                        client.undo_this_load()  # otherwise the next load does
+                    raise
                 tables = self._collect_stats(info.loads_ids)
         rows_loaded = {**self._row_counts, **self.state.rows_inserted}
         for table in self.schema.dlt_table_names():
@@ -274,12 +281,18 @@ class LoadRun:
 
     def _validate(self) -> PackageContent:
         load_ids = self.pipeline.list_normalized_load_packages()
-        packages = map(self.pipeline.get_load_package_info, load_ids)
+        packages = [*map(self.pipeline.get_load_package_info, load_ids)]
+        self.state.appends = find_appends(packages, self.schema, self.state.partition_scopes)
         content = validate_packages(packages, self.schema, self.state.partition_scopes)
         self.state.tables_in_package = content.tables
         self.state.pushdown_tables |= content.pushdown_tables
         self.state.pending_table_chains.clear()
         return content
+
+    def _undo_unfinished_loads(self) -> None:
+        with self._client() as client:
+            for load_id in client.undo_unfinished_loads():
+                self.log(f"Removed the rows that load {load_id} had appended; it did not complete.")
 
     def _check_row_counts(self, content: PackageContent) -> None:
         for table, incoming in content.row_counts.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from dlt.common.data_writers.escape import escape_postgres_identifier
 
+from shared.warehouse.appends import Appends
 from shared.warehouse.locks.base import Log, no_log
 
 HEX_DECODE_SQL = {
@@ -73,6 +74,7 @@ class LoadState:
         rows_inserted: rows that those queries inserted, by table.
         tables_in_package: all tables of the load package.
         pending_table_chains: tables that are ready to be replaced, with what that needs.
+        appends: what the load appends.
     """
 
     partition_scopes: dict[str, PartitionScope] = field(default_factory=dict)
@@ -86,6 +88,7 @@ class LoadState:
     rows_inserted: Counter[str] = field(default_factory=Counter)
     tables_in_package: set[str] = field(default_factory=set)
     pending_table_chains: dict[str, Sequence[Any]] = field(default_factory=dict)
+    appends: Appends = field(default_factory=Appends)
 
     def tables_in_transaction(self, table: str) -> set[str]:
         """Return the tables that are replaced in one transaction with a table, itself included."""

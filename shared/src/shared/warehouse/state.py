@@ -54,8 +54,8 @@ def reject_lost_updates(
     if theirs == source_states(pipeline):
         return
     # dlt restores the state of the load with the greatest id, which is the time of its extraction.
-    (load_id,) = pipeline.list_normalized_load_packages()
-    is_newer = float(load_id) > float(stored.as_doc().get("_dlt_load_id") or 0)
+    newest = max(pipeline.list_normalized_load_packages(), key=float)
+    is_newer = float(newest) > float(stored.as_doc().get("_dlt_load_id") or 0)
     if theirs != restored or not is_newer:
         raise StateChangedError(pipeline.pipeline_name)
 
