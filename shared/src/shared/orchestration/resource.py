@@ -216,7 +216,6 @@ def _plan(
             for key, resource in resources.items()
             if key in context.selected_asset_keys
         }
-        source = source.with_resources(*(resource.name for resource in resources.values()))
     if partitions is None and context.assets_def.partitions_def is not None:
         partitions = partitions_of(context)
     tags = context.run.tags
@@ -225,6 +224,7 @@ def _plan(
         min_row_ratio=0 if tags.get(ALLOW_ROW_COUNT_DROP) == "true" else min_row_ratio,
         force_reload=tags.get(FORCE_RELOAD) == "true",
         allow_partial=allow_partial,
+        resources=[resource.name for resource in resources.values()],
         extract_arguments=extract_arguments,
     )
     return _AssetLoad(warehouse.plan_load(spec, source, partitions, options), resources)

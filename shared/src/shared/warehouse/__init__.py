@@ -8,6 +8,7 @@ engine derive from `WarehouseError`.
 from shared.warehouse.catalog import LoadRecord, TableInfo, list_tables, quote_identifier
 from shared.warehouse.destinations.configuration import warehouse_type
 from shared.warehouse.destinations.factory import describe_location
+from shared.warehouse.dlt_internals import mark_unstated_dispositions
 from shared.warehouse.errors import (
     ConcurrentSchemaChangeError,
     LoadPlanError,
@@ -31,6 +32,8 @@ from shared.warehouse.query import check_connection, print_query, query, read_on
 from shared.warehouse.run import LoadResult, LoadRun, load
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
+
+mark_unstated_dispositions()
 
 __all__ = [
     "ConcurrentSchemaChangeError",

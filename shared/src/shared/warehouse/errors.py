@@ -52,6 +52,16 @@ class ConcurrentSchemaChangeError(WarehouseError):
     """Two concurrent runs gave one new column two types."""
 
 
+class StateChangedError(WarehouseError):
+    """Another load has stored a newer state of the pipeline, again and again."""
+
+    def __init__(self, pipeline: str) -> None:
+        super().__init__(
+            f"The state of {pipeline} changed while this run extracted, because other runs stored theirs "
+            "concurrently; nothing was loaded. Run it again, or fewer of its partitions at once."
+        )
+
+
 class SchemaContractError(WarehouseError):
     """Upstream sent what a table's schema contract does not accept."""
 

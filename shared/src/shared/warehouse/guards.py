@@ -13,7 +13,7 @@ from pyarrow.parquet import ParquetFile
 
 from shared.warehouse.errors import LoadPlanError, OutOfPartitionError, RowCountDropError
 from shared.warehouse.scope import PartitionScope
-from shared.warehouse.windows import cursor_of
+from shared.warehouse.windows import bound_cursor
 
 
 @dataclass
@@ -80,7 +80,8 @@ def _reject_keyless_merge(schema: Schema, table: str, scopes: Mapping[str, Parti
         if column["name"] != "_dlt_id"
     )
     merges = hints.get("write_disposition") == "merge" and not hints.get("parent")
-    if merges and not keyed and table not in scopes:
+    is_history = hints.get("x-merge-strategy") == "scd2"  # it compares complete rows
+    if merges and not keyed and not is_history and table not in scopes:
         raise OutOfPartitionError(
             f"{table} merges without a key, and this run replaces none of its partitions; nothing was "
             "loaded, because a rerun would add its rows again. Give it a primary key, or its own resource with a "
@@ -130,7 +131,7 @@ def reject_stored_cursors(source: DltSource) -> None:
         LoadPlanError: a resource has a cursor without an end value.
     """
     for resource in source.resources.extracted:
-        cursor = cursor_of(resource)
+        cursor = bound_cursor(resource)
         if cursor is not None and cursor.end_value is None:
             raise LoadPlanError(
                 f"{resource.name} is loaded by partition and has a cursor on {cursor.cursor_path}, which skips rows "

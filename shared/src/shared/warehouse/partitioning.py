@@ -13,9 +13,10 @@ from dlt.extract import DltResource, DltSource
 from shared.sources.hints import REPLACE_PARTITIONS
 from shared.sources.partitions import PartitionKey
 from shared.sources.protocol import COMPANION_TABLES_HINT
+from shared.warehouse.dispositions import cursor_of
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.scope import PartitionScope
-from shared.warehouse.windows import cursor_of
+from shared.warehouse.windows import bound_cursor
 
 PARTITION_COLUMN = "_partition"
 """The column that a load adds to the rows of a resource that marks no partition column."""
@@ -99,7 +100,7 @@ def _columns(
 ) -> dict[str, str | None]:
     """Return the partition column of each dimension; None for the cursor."""
     dimensions = partition.dimensions or {"": partition}
-    if not marked and resource.incremental is None:
+    if not marked and cursor_of(resource) is None:
         return {"": PARTITION_COLUMN}
     columns: dict[str, str | None] = {name: name for name in dimensions if name in marked}
     open_columns = [column for column in marked if column not in columns]
@@ -115,7 +116,7 @@ def _columns(
             f"partitions have {named}. Mark one column for each dimension, with the dimension's name; "
             "Dagster's MultiPartitionsDefinition has several dimensions."
         )
-    if None in columns.values() and resource.incremental is None:
+    if None in columns.values() and cursor_of(resource) is None:
         raise LoadPlanError(
             f"{resource.name} marks no column for the dimension {open_dimensions[0]}. Mark the column "
             "that has its values with dlt's hint `partition`."
@@ -235,7 +236,7 @@ def bind_scopes(scopes: Mapping[str, PartitionScope], schema: Schema) -> dict[st
 
 def _cursor_column(resource: DltResource, schema: Schema) -> str:
     """Return the column of a resource's cursor."""
-    cursor = cursor_of(resource)
+    cursor = bound_cursor(resource)
     if cursor is None:
         raise LoadPlanError(
             f"{resource.name} is loaded by partition and got no cursor; nothing was loaded. Mark its "

@@ -8,6 +8,7 @@ from dlt.common.schema.typing import TSchemaContractDict
 from dlt.extract import DltSource
 
 from shared.sources.partitions import PartitionKey
+from shared.warehouse.dispositions import apply_dispositions, reject_split_cursors
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import LockScope
 from shared.warehouse.partitioning import partition_scopes
@@ -35,6 +36,7 @@ class LoadOptions:
         force_reload: whether files are read although the table has their rows, unchanged.
         allow_partial: whether the source may defer some partitions to a later load.
         pushdown_enabled: whether the source may have the warehouse read files itself.
+        resources: the resources to load, of those that the source selects; by default all of them.
         extract_arguments: passed on to `dlt.Pipeline.extract`, such as `schema_contract`.
     """
 
@@ -43,6 +45,7 @@ class LoadOptions:
     force_reload: bool = False
     allow_partial: bool = False
     pushdown_enabled: bool = True
+    resources: Sequence[str] | None = None
     extract_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -56,6 +59,7 @@ class LoadPlan:
         partitions: what the run loads, if it is not everything.
         scopes: the rows to replace, by resource; others load by their write disposition.
         options: what the run decides.
+        replaced_by_default: the resources that state no write disposition and replace their tables.
     """
 
     spec: PipelineSpec
@@ -63,6 +67,7 @@ class LoadPlan:
     partitions: Sequence[PartitionKey]
     scopes: Mapping[str, PartitionScope]
     options: LoadOptions
+    replaced_by_default: frozenset[str] = frozenset()
 
     @property
     def lock_scope(self) -> LockScope:
@@ -104,7 +109,8 @@ def plan_load(
     Raises:
         TypeError: the pipeline was created by `dlt.pipeline()`, or the source is not a source.
         LoadPlanError: a rerun would not be exact: see `partition_scopes`; or a resource is loaded by
-            partition and the options change its write disposition.
+            partition and the options change its write disposition; or the selected resources leave out
+            one that shares a cursor with them.
     """
     if not isinstance(spec, PipelineSpec):
         raise TypeError(
@@ -116,14 +122,19 @@ def plan_load(
             f"{source} is not a dlt source: return the resource from a @dlt.source function."
         )
     # A copy: extraction alters a source's schema, and a second load would fail on it (dagster#34052).
-    source = source.clone()
+    source, options = source.clone(), options or LoadOptions()
     if source.schema_contract is None:
         source.schema_contract = DEFAULT_SCHEMA_CONTRACT
+    if options.resources is not None:
+        reject_split_cursors(source, options.resources)
+        source = source.with_resources(*options.resources)
     keys = [key if isinstance(key, PartitionKey) else PartitionKey(key) for key in partitions or ()]
-    scopes, options = partition_scopes(source, keys), options or LoadOptions()
+    scopes = partition_scopes(source, keys)
     if scopes and (changed := _CHANGES_SCOPE & options.extract_arguments.keys()):
         raise LoadPlanError(
             f"{', '.join(scopes)} are loaded by partition, and dlt.run was called with "
             f"{', '.join(sorted(changed))}, which would change rows of other partitions. Remove it."
         )
-    return LoadPlan(spec, source, keys, scopes, options)
+    requested = options.extract_arguments.get("write_disposition")
+    by_default = apply_dispositions(source, scopes, requested)
+    return LoadPlan(spec, source, keys, scopes, options, by_default)

@@ -23,15 +23,18 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import settings
 from shared.sources.protocol import RetryLaterError, loading
+from shared.warehouse.appends import find_appends
+from shared.warehouse.declared_hints import apply_declared_hints
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import (
     create_destination,
     create_lock_manager,
     database_name,
 )
+from shared.warehouse.dispositions import check_dispositions
 from shared.warehouse.dlt_internals import delete_traces
 from shared.warehouse.empty_partitions import add_empty_tables
-from shared.warehouse.errors import SchemaContractError, find_cause
+from shared.warehouse.errors import SchemaContractError, StateChangedError, find_cause
 from shared.warehouse.guards import (
     PackageContent,
     check_row_count,
@@ -44,6 +47,7 @@ from shared.warehouse.partitioning import bind_scopes, with_cursor_columns
 from shared.warehouse.plan import LoadPlan
 from shared.warehouse.schema_sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
+from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
 from shared.warehouse.statistics import TableStats, collect_stats
 from shared.warehouse.windows import partition_window
 
@@ -56,6 +60,9 @@ DLT_SETTINGS = {
 """dlt's configuration for every load."""
 
 _KEEP_WORKING_DIRS_SECONDS = 7 * 24 * 3600
+_MAX_EXTRACTIONS = 10
+"""How often a load extracts if other runs change the state of its pipeline meanwhile."""
+
 _VARIANT_SEPARATOR = "__" + VARIANT_FIELD_FORMAT % ""
 
 
@@ -96,6 +103,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         OutOfPartitionError: a row belongs to none of the partitions that this load replaces.
         RowCountDropError: a replaced table would keep too few rows.
         SchemaContractError: upstream sent a type, or a column, that the contract freezes.
+        StateChangedError: other runs changed the state of the pipeline at each of ten attempts.
         ConcurrentSchemaChangeError: another run has just given a new column another type.
         LockTimeoutError: another process held a lock for too long.
         WarehouseConfigError: a variable that says where the warehouse is has a wrong value.
@@ -103,6 +111,15 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         RetryLaterError: upstream accepts no more requests for now.
         PipelineStepFailed: what else failed, with its cause.
     """
+    for _ in range(_MAX_EXTRACTIONS - 1):
+        with suppress(StateChangedError):
+            return _load_once(plan, log)
+        log("Another run changed the state of the pipeline meanwhile; extracting again.")
+    return _load_once(plan, log)
+
+
+def _load_once(plan: LoadPlan, log: Log) -> LoadResult:
+    """Load as `load` does, and raise `StateChangedError` if it is to extract again."""
     run = LoadRun(plan, log)
     failed = True
     try:
@@ -110,6 +127,9 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
             run.extract()
             result = run.load()
         failed = False
+    except StateChangedError:
+        failed = False
+        raise
     except PipelineStepFailed as error:
         if error.step == "load" and run.uses_pushdown:
             failed = False
@@ -125,7 +145,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
     finally:
         run.cleanup(failed=failed)
     log("Fast path not possible; falling back to row-by-row validation.")
-    return load(replace(plan, options=replace(plan.options, pushdown_enabled=False)), log)
+    return _load_once(replace(plan, options=replace(plan.options, pushdown_enabled=False)), log)
 
 
 class LoadRun:
@@ -177,24 +197,39 @@ class LoadRun:
                 # To connect to a DuckDB file is to write to it.
                 with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
                     self.pipeline.sync_destination()
+            apply_declared_hints(self.pipeline, self.source)
+            self._restored = source_states(self.pipeline)
             with partition_window(self.source, self.plan.partitions):
                 self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
-                if self.plan.partitions:
-                    reject_stored_cursors(self.source)
-                self.scopes = with_cursor_columns(self.scopes, self.source, self.schema)
+                self._check_extraction()
             self._row_counts = self.pipeline.normalize().row_counts
             self.state.partition_scopes = bind_scopes(self.scopes, self.schema)
             add_empty_tables(self.pipeline, self.schema, self.state.partition_scopes)
+
+    def _check_extraction(self) -> None:
+        """Check what only the extraction knows: the cursors, and the state that the source stores."""
+        if self.plan.partitions:
+            reject_stored_cursors(self.source)
+        self.scopes = with_cursor_columns(self.scopes, self.source, self.schema)
+        check_dispositions(self.source, self.plan.scopes)
+        reject_positions(self.source, self.plan.replaced_by_default, self._restored, self.pipeline)
 
     def load(self) -> LoadResult:
         """Load what was extracted, under the lock of the dataset. It raises what `load` lists."""
         with dlt.config.values(DLT_SETTINGS):
             content = self._validate()
             with self.locks.dataset_lock():
+                reject_lost_updates(self.pipeline, self.schema.name, self._restored, content.tables)
                 merge_stored_schema(self.pipeline)
+                self._undo_unfinished_loads()
                 self._check_row_counts(content)
-                info = self.pipeline.load()
-                info.raise_on_failed_jobs()
+                try:
+                    info = self.pipeline.load()
+                    info.raise_on_failed_jobs()
+                except Exception:
+                    with suppress(Exception), self._client() as client:
+                        client.undo_this_load()  # otherwise the next load does
+                    raise
                 tables = self._collect_stats(info.loads_ids)
         rows_loaded = {**self._row_counts, **self.state.rows_inserted}
         for table in self.schema.dlt_table_names():
@@ -254,12 +289,18 @@ class LoadRun:
 
     def _validate(self) -> PackageContent:
         load_ids = self.pipeline.list_normalized_load_packages()
-        packages = map(self.pipeline.get_load_package_info, load_ids)
+        packages = [*map(self.pipeline.get_load_package_info, load_ids)]
+        self.state.appends = find_appends(packages, self.schema, self.state.partition_scopes)
         content = validate_packages(packages, self.schema, self.state.partition_scopes)
         self.state.tables_in_package = content.tables
         self.state.pushdown_tables |= content.pushdown_tables
         self.state.pending_table_chains.clear()
         return content
+
+    def _undo_unfinished_loads(self) -> None:
+        with self._client() as client:
+            for load_id in client.undo_unfinished_loads():
+                self.log(f"Removed the rows that load {load_id} had appended; it did not complete.")
 
     def _check_row_counts(self, content: PackageContent) -> None:
         for table, incoming in content.row_counts.items():

@@ -15,6 +15,7 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.common.time import ensure_datetime
 
 from shared.sources.partitions import PartitionKey, TimeWindow, merge_windows
+from shared.warehouse.appends import Appends
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import Log, no_log
 
@@ -191,6 +192,7 @@ class LoadState:
         rows_inserted: rows that those queries inserted, by table.
         tables_in_package: all tables of the load package.
         pending_table_chains: tables that are ready to be replaced, with what that needs.
+        appends: what the load appends.
     """
 
     partition_scopes: Mapping[str, PartitionScope] = field(default_factory=dict)
@@ -204,6 +206,7 @@ class LoadState:
     rows_inserted: Counter[str] = field(default_factory=Counter)
     tables_in_package: set[str] = field(default_factory=set)
     pending_table_chains: dict[str, Sequence[Any]] = field(default_factory=dict)
+    appends: Appends = field(default_factory=Appends)
 
     def tables_in_transaction(self, table: str) -> set[str]:
         """Return the tables that are replaced in one transaction with a table, itself included."""

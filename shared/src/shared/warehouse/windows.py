@@ -15,7 +15,7 @@ from shared.sources.partitions import PartitionKey, time_window
 from shared.warehouse.errors import LoadPlanError, find_cause
 
 
-def cursor_of(resource: DltResource) -> "dlt.sources.incremental[Any] | None":
+def bound_cursor(resource: DltResource) -> "dlt.sources.incremental[Any] | None":
     """Return a resource's cursor; one in the signature of its function is known while it is extracted."""
     step = resource.incremental
     return step.incremental if isinstance(step, IncrementalResourceWrapper) else step
@@ -30,7 +30,7 @@ def _unchanged_cursors(source: DltSource) -> Iterator[None]:
     steps = [resource.incremental for resource in source.resources.extracted]
     ranges = [
         (cursor, cursor and (cursor.initial_value, cursor.end_value))
-        for cursor in map(cursor_of, source.resources.extracted)
+        for cursor in map(bound_cursor, source.resources.extracted)
     ]
     try:
         yield

@@ -23,8 +23,9 @@ from dlt.common.destination.exceptions import (
     DestinationUndefinedEntity,
 )
 from dlt.common.schema.utils import get_nested_tables, get_root_table
-from dlt.destinations.impl.filesystem.filesystem import FilesystemClient, FilesystemLoadJob
+from dlt.destinations.impl.filesystem.filesystem import FilesystemLoadJob
 
+from shared.warehouse.destinations.appends import FileAppendMixin
 from shared.warehouse.dlt_internals import WarehouseJob
 from shared.warehouse.errors import OutOfPartitionError, WarehouseConfigError
 from shared.warehouse.scope import Bound, LoadState, PartitionScope
@@ -106,7 +107,7 @@ def _row_mask(batch: pa.RecordBatch, bounds: Sequence[Bound]) -> Any:
     return mask
 
 
-class FilesystemReplaceMixin(FilesystemClient):
+class FilesystemReplaceMixin(FileAppendMixin):
     """dlt's client of files, which removes the old files of a load after the new ones are written."""
 
     state: LoadState

@@ -8,13 +8,13 @@ import sqlglot
 from dlt.common.destination import PreparedTableSchema
 from dlt.common.destination.client import FollowupJobRequest
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
-from dlt.destinations.job_client_impl import SqlJobClientWithStagingDataset
 
+from shared.warehouse.destinations.appends import SqlAppendMixin
 from shared.warehouse.dlt_internals import DESTINATION_SCOPE_KEY, as_one_followup_job
 from shared.warehouse.scope import LoadState
 
 
-class SqlReplaceMixin(SqlJobClientWithStagingDataset):
+class SqlReplaceMixin(SqlAppendMixin):
     """A client of a database: one transaction deletes a load's partitions and inserts the new rows."""
 
     state: LoadState
