@@ -3,7 +3,6 @@
 It does not need Dagster: `load(plan_load(spec, source, partitions))`.
 """
 
-import reprlib
 import shutil
 import tempfile
 import time
@@ -17,12 +16,12 @@ import dlt
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
 from dlt.common.schema.exceptions import DataValidationError
-from dlt.common.typing import VARIANT_FIELD_FORMAT
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import settings
 from shared.sources.protocol import RetryLaterError, loading
+from shared.warehouse.contract import contract_violation_message, reject_renamed
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import (
     create_destination,
@@ -39,6 +38,7 @@ from shared.warehouse.guards import (
 )
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
+from shared.warehouse.ownership import StoredCursors, reject_lost_cursors
 from shared.warehouse.plan import LoadPlan
 from shared.warehouse.schema_sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
@@ -53,7 +53,6 @@ DLT_SETTINGS = {
 """dlt's configuration for every load."""
 
 _KEEP_WORKING_DIRS_SECONDS = 7 * 24 * 3600
-_VARIANT_SEPARATOR = "__" + VARIANT_FIELD_FORMAT % ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
             failed = False
             raise later from None
         elif violation := find_cause(error, DataValidationError):
-            raise SchemaContractError(_contract_violation_message(violation, run)) from None
+            raise SchemaContractError(run.explain(violation)) from None
         else:
             raise
     else:
@@ -173,6 +172,7 @@ class LoadRun:
                 # To connect to a DuckDB file is to write to it.
                 with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
                     self.pipeline.sync_destination()
+            self._stored_cursors = StoredCursors.of(self.pipeline, self.source)
             self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
             reject_stored_cursors(self.source, self.state.partition_scopes)
             self._row_counts = self.pipeline.normalize().row_counts
@@ -183,6 +183,8 @@ class LoadRun:
             content = self._validate()
             with self.locks.dataset_lock():
                 merge_stored_schema(self.pipeline)
+                if "refresh" not in self.plan.options.extract_arguments:
+                    reject_lost_cursors(self.pipeline, self.source, self._stored_cursors)
                 self._check_row_counts(content)
                 info = self.pipeline.load()
                 info.raise_on_failed_jobs()
@@ -214,6 +216,12 @@ class LoadRun:
             delete_traces(self.pipelines_dir)
         else:
             shutil.rmtree(self.pipelines_dir, ignore_errors=True)
+
+    def explain(self, violation: DataValidationError) -> str:
+        """Return what does not fit which column, and the command that would change the table."""
+        scope = self.state.partition_scopes.get(violation.table_name)
+        stored = self.schema if self.source.schema.name in self.pipeline.schemas else None
+        return contract_violation_message(violation, self.plan.spec.dataset_name, stored, scope)
 
     @property
     def schema(self) -> Schema:
@@ -247,6 +255,7 @@ class LoadRun:
         self.state.partition_scopes = scopes
 
     def _validate(self) -> PackageContent:
+        reject_renamed(self.schema, self.plan.spec.dataset_name)
         load_ids = self.pipeline.list_normalized_load_packages()
         packages = map(self.pipeline.get_load_package_info, load_ids)
         content = validate_packages(packages, self.schema, self.state.partition_scopes)
@@ -296,25 +305,3 @@ def _create_working_dir(run_id: str) -> str:
             if directory.stat().st_mtime < expired:
                 shutil.rmtree(directory, ignore_errors=True)
     return tempfile.mkdtemp(prefix=f"{run_id}-", dir=parent)
-
-
-def _contract_violation_message(violation: DataValidationError, run: LoadRun) -> str:
-    """Return what upstream sent against which column, where, and what to do about it."""
-    table = f"{run.plan.spec.dataset_name}.{violation.table_name}"
-    item = violation.data_item if isinstance(violation.data_item, dict) else {}
-    example = f"such as {reprlib.repr(item.get(violation.column_name))}"
-    # dlt would put a value of another type into its own column, named <column>__v_<type>.
-    column, variant, sent = str(violation.column_name).partition(_VARIANT_SEPARATOR)
-    if violation.schema_entity == "columns":
-        what = f"{table} has no column {column} and upstream sent one, {example}"
-    elif variant:
-        declared = violation.table_schema["columns"][column]["data_type"]
-        what = f"{table}.{column} is {declared} and upstream sent {sent}, {example}"
-    else:
-        what = str(violation)
-    scope = run.state.partition_scopes.get(violation.table_name)
-    where = f" in the run of {reprlib.repr(scope.partition_keys)}" if scope else ""
-    return (
-        f"{what}{where}; nothing was loaded. Change the resource's columns or its schema_contract if "
-        "upstream is right."
-    )
