@@ -43,6 +43,7 @@ from shared.warehouse.plan import LoadPlan
 from shared.warehouse.schema_sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.statistics import TableStats, collect_stats
+from shared.warehouse.stored_tables import restore_dropped
 
 DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
@@ -184,7 +185,7 @@ class LoadRun:
             with self.locks.dataset_lock():
                 merge_stored_schema(self.pipeline)
                 if "refresh" not in self.plan.options.extract_arguments:
-                    reject_lost_cursors(self.pipeline, self.source, self._stored_cursors)
+                    self._check_stored(content)
                 self._check_row_counts(content)
                 info = self.pipeline.load()
                 info.raise_on_failed_jobs()
@@ -263,6 +264,14 @@ class LoadRun:
         self.state.pushdown_tables |= content.pushdown_tables
         self.state.pending_table_chains.clear()
         return content
+
+    def _check_stored(self, content: PackageContent) -> None:
+        """Compare what is stored under other names, or was dropped, with what is about to load."""
+        reject_lost_cursors(self.pipeline, self.source, self._stored_cursors)
+        with self._client() as client:
+            restore_dropped(
+                client, self.plan.spec.dataset_name, content.tables, self.source, self.log
+            )
 
     def _check_row_counts(self, content: PackageContent) -> None:
         for table, incoming in content.row_counts.items():
