@@ -58,11 +58,19 @@ class StoredCursors:
         )
 
 
-def reject_lost_cursors(pipeline: dlt.Pipeline, source: DltSource, before: StoredCursors) -> None:
+def reject_lost_cursors(
+    pipeline: dlt.Pipeline, source: DltSource, before: StoredCursors, *, refresh: bool
+) -> None:
     """Stop a load whose cursor has no state, although its rows have a cursor under another name.
 
     It reads the state of other pipelines only for a cursor that had none, so only in the first load of
     a resource.
+
+    Args:
+        pipeline: the pipeline, after the extraction.
+        source: what was extracted.
+        before: what was stored before the extraction.
+        refresh: whether dlt drops the tables that the pipeline's own resources loaded.
 
     Raises:
         LoadPlanError: with both names.
@@ -76,13 +84,15 @@ def reject_lost_cursors(pipeline: dlt.Pipeline, source: DltSource, before: Store
         return
     stored = [*before.cursors, *_cursors_of_others(pipeline, source)]
     for cursor, other in product(new, stored):
-        if _is_former(cursor, other, source, before):
+        is_dropped = refresh and replace(other, path=cursor.path) == cursor
+        if not is_dropped and _is_former(cursor, other, source, before):
             raise LoadPlanError(
                 f"The cursor of {cursor} is new, but the dataset {pipeline.dataset_name} has a cursor "
                 f"of the same rows: {other}. This load would start from the beginning and bring them "
                 "again; nothing was loaded. Use the stored names in the code, so that the cursor goes "
-                'on; or start again with dlt.run(..., refresh="drop_resources"). Other rows for the same '
-                "table need a resource with another name."
+                "on, or load into another dataset. Other rows for the same table need a resource with "
+                "another name. If only the cursor's field is new, "
+                'dlt.run(..., refresh="drop_resources") loads all rows again.'
             )
 
 

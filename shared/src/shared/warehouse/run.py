@@ -184,8 +184,12 @@ class LoadRun:
             content = self._validate()
             with self.locks.dataset_lock():
                 merge_stored_schema(self.pipeline)
-                if "refresh" not in self.plan.options.extract_arguments:
-                    self._check_stored(content)
+                refresh = bool(self.plan.options.extract_arguments.get("refresh"))
+                reject_lost_cursors(
+                    self.pipeline, self.source, self._stored_cursors, refresh=refresh
+                )
+                if not refresh:
+                    restore_dropped(self.pipeline, self.source, content.tables, self.log)
                 self._check_row_counts(content)
                 info = self.pipeline.load()
                 info.raise_on_failed_jobs()
@@ -264,14 +268,6 @@ class LoadRun:
         self.state.pushdown_tables |= content.pushdown_tables
         self.state.pending_table_chains.clear()
         return content
-
-    def _check_stored(self, content: PackageContent) -> None:
-        """Compare what is stored under other names, or was dropped, with what is about to load."""
-        reject_lost_cursors(self.pipeline, self.source, self._stored_cursors)
-        with self._client() as client:
-            restore_dropped(
-                client, self.plan.spec.dataset_name, content.tables, self.source, self.log
-            )
 
     def _check_row_counts(self, content: PackageContent) -> None:
         for table, incoming in content.row_counts.items():

@@ -44,6 +44,17 @@ def merge_stored_schema(pipeline: dlt.Pipeline) -> None:
         pipeline.schemas.save_schema(schema)
 
 
+def allow_null(pipeline: dlt.Pipeline, table: str, column: str) -> None:
+    """Let a column of the packages that are about to load be NULL, in rows that do not have it."""
+    packages = package_storage(pipeline)
+    for load_id in pipeline.list_normalized_load_packages():
+        schema = packages.load_schema(load_id)
+        if column in schema.tables.get(table, {}).get("columns", {}):
+            schema.tables[table]["columns"][column]["nullable"] = True
+            packages.save_schema(load_id, schema)
+            pipeline.schemas.save_schema(schema)
+
+
 def _schema(stored: Any) -> Schema:
     return Schema.from_stored_schema(json.loads(stored.schema))
 
@@ -63,7 +74,8 @@ def _reject_migrated(base: Schema, newest: Schema) -> None:
     for table in base.data_tables():
         name = str(table["name"])
         columns = newest.tables[name]["columns"] if name in newest.tables else {}
-        for column, hints in table["columns"].items():
+        own = {key: hints for key, hints in table["columns"].items() if not key.startswith("_dlt_")}
+        for column, hints in own.items():
             now = columns.get(column)
             if now is None or any(hints.get(key) != now.get(key) for key in kept):
                 raise ConcurrentSchemaChangeError(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+import dlt
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TColumnSchema
 from dlt.common.schema.utils import get_nested_tables, get_root_table
@@ -13,28 +14,35 @@ from dlt.extract import DltSource
 from shared.warehouse.errors import LoadPlanError, SchemaContractError
 from shared.warehouse.locks.base import Log
 from shared.warehouse.schema_change import TableChange
+from shared.warehouse.schema_sync import allow_null
 
 
 def restore_dropped(
-    client: Any, dataset: str, tables: Collection[str], source: DltSource, log: Log
+    pipeline: dlt.Pipeline, source: DltSource, tables: Collection[str], log: Log
 ) -> None:
     """Create tables and columns again that somebody dropped by hand.
 
     dlt compares the warehouse with a schema only when it stores a new version of that schema.
 
     Args:
-        client: dlt's client of the schema that is about to load.
-        dataset: the dataset, for messages.
-        tables: the tables of the load.
+        pipeline: the pipeline, with normalized packages.
         source: what was extracted.
+        tables: the tables of the packages.
         log: receives what is created again.
 
     Raises:
         LoadPlanError: a dropped table has a cursor: its older rows would not come back.
         SchemaContractError: a new column may not be NULL, and the table has rows.
     """
-    if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
-        return
+    with pipeline.destination_client(source.schema.name) as client:
+        if isinstance(client, SqlJobClientBase) and client.is_storage_initialized():
+            _restore_dropped(client, pipeline, source, tables, log)
+
+
+def _restore_dropped(
+    client: Any, pipeline: dlt.Pipeline, source: DltSource, tables: Collection[str], log: Log
+) -> None:
+    dataset = pipeline.dataset_name
     schema = client.schema
     missing = {name: columns for name, columns in _missing(client, tables) if columns}
     stored = client.get_stored_schema(schema.name) if missing else None
@@ -46,6 +54,8 @@ def restore_dropped(
         exists, _ = client.get_storage_table(name)
         if exists:
             _reject_required(client, dataset, name, columns)
+            if any(column["name"] == "_dlt_load_id" for column in columns):
+                allow_null(pipeline, name, "_dlt_load_id")  # plain dlt loaded Arrow tables
         known_columns = known[name]["columns"] if name in known else {}
         lost = [str(column["name"]) for column in columns if column["name"] in known_columns]
         if not lost:
@@ -93,7 +103,11 @@ def _reject_required(
     client: Any, dataset: str, table: str, columns: Sequence[TColumnSchema]
 ) -> None:
     """Reject a new column without NULL: the rows that the table has would have no value for it."""
-    required = [column["name"] for column in columns if not column.get("nullable", True)]
+    required = [
+        str(column["name"])
+        for column in columns
+        if not column.get("nullable", True) and column["name"] != "_dlt_load_id"
+    ]
     rows = client.row_count(table) if required else 0
     if rows:
         later = TableChange(dataset, table, required[0], nullable=False)
