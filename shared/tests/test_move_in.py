@@ -144,7 +144,7 @@ def test_a_cursor_on_another_field_does_not_bring_the_rows_again() -> None:
         load(source(), **how)
 
     append("id", 2)
-    with pytest.raises(warehouse.LoadPlanError, match="cursor number is new.*cursor id"):
+    with pytest.raises(warehouse.LoadPlanError, match=r"cursor number is new.*cursor id"):
         append("number", 3)
     assert rows("SELECT count(*) FROM crm_raw.events") == [(2,)]
     for upto in (3, 4):
