@@ -1,7 +1,8 @@
 """Exact loads with dlt, without Dagster: `load(plan_load(pipeline(...), source, partitions))`.
 
 `pipeline` declares a `PipelineSpec`; `plan_load` decides, with `LoadOptions`, what a `LoadPlan` replaces;
-`load` runs it and returns a `LoadResult`. `query` and `list_tables` read the warehouse. The errors of the
+`load` runs it and returns a `LoadResult`. `query` and `list_tables` read the warehouse.
+`plan_migration` and `migrate` change a table that has rows. The errors of the
 engine derive from `WarehouseError`.
 """
 
@@ -15,6 +16,7 @@ from shared.warehouse.errors import (
     LockHeldError,
     LockLostError,
     LockTimeoutError,
+    MigrationError,
     OutOfPartitionError,
     QueryError,
     RowCountDropError,
@@ -25,11 +27,13 @@ from shared.warehouse.errors import (
     WarehouseNotFoundError,
 )
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
+from shared.warehouse.migrate import Migration, migrate, plan_migration
 from shared.warehouse.partitioning import partition_scopes
 from shared.warehouse.pipeline import PipelineSpec, pipeline
 from shared.warehouse.plan import LoadOptions, LoadPlan, plan_load
 from shared.warehouse.query import check_connection, print_query, query, read_only_connection
 from shared.warehouse.run import LoadResult, LoadRun, load
+from shared.warehouse.schema_change import TableChange, parse_type
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
 
@@ -46,12 +50,15 @@ __all__ = [
     "LockHeldError",
     "LockLostError",
     "LockTimeoutError",
+    "Migration",
+    "MigrationError",
     "OutOfPartitionError",
     "PartitionScope",
     "PipelineSpec",
     "QueryError",
     "RowCountDropError",
     "SchemaContractError",
+    "TableChange",
     "TableInfo",
     "TableStats",
     "WarehouseConfigError",
@@ -64,9 +71,12 @@ __all__ = [
     "exclusive_connection",
     "list_tables",
     "load",
+    "migrate",
+    "parse_type",
     "partition_scopes",
     "pipeline",
     "plan_load",
+    "plan_migration",
     "print_query",
     "query",
     "quote_identifier",

@@ -66,6 +66,10 @@ class SchemaContractError(WarehouseError):
     """Upstream sent what a table's schema contract does not accept."""
 
 
+class MigrationError(WarehouseError):
+    """A table cannot be changed as asked for, or a value would change; nothing was changed."""
+
+
 class QueryError(WarehouseError):
     """A text is not a query, cannot be translated, or is refused by the warehouse."""
 

@@ -3,7 +3,6 @@
 It does not need Dagster: `load(plan_load(spec, source, partitions))`.
 """
 
-import reprlib
 import shutil
 import tempfile
 import time
@@ -17,13 +16,13 @@ import dlt
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
 from dlt.common.schema.exceptions import DataValidationError
-from dlt.common.typing import VARIANT_FIELD_FORMAT
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import settings
 from shared.sources.protocol import RetryLaterError, loading
 from shared.warehouse.appends import find_appends
+from shared.warehouse.contract import contract_violation_message, reject_renamed
 from shared.warehouse.declared_hints import apply_declared_hints
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import (
@@ -43,12 +42,14 @@ from shared.warehouse.guards import (
 )
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
+from shared.warehouse.ownership import StoredCursors, reject_lost_cursors
 from shared.warehouse.partitioning import bind_scopes, with_cursor_columns
 from shared.warehouse.plan import LoadPlan
 from shared.warehouse.schema_sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
 from shared.warehouse.statistics import TableStats, collect_stats
+from shared.warehouse.stored_tables import restore_dropped
 from shared.warehouse.windows import partition_window
 
 DLT_SETTINGS = {
@@ -62,8 +63,6 @@ DLT_SETTINGS = {
 _KEEP_WORKING_DIRS_SECONDS = 7 * 24 * 3600
 _MAX_EXTRACTIONS = 10
 """How often a load extracts if other runs change the state of its pipeline meanwhile."""
-
-_VARIANT_SEPARATOR = "__" + VARIANT_FIELD_FORMAT % ""
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def _load_once(plan: LoadPlan, log: Log) -> LoadResult:
             failed = False
             raise later from None
         elif violation := find_cause(error, DataValidationError):
-            raise SchemaContractError(_contract_violation_message(violation, run)) from None
+            raise SchemaContractError(run.explain(violation)) from None
         else:
             raise
     else:
@@ -199,6 +198,7 @@ class LoadRun:
                     self.pipeline.sync_destination()
             apply_declared_hints(self.pipeline, self.source)
             self._restored = source_states(self.pipeline)
+            self._stored_cursors = StoredCursors.of(self.pipeline, self.source)
             with partition_window(self.source, self.plan.partitions):
                 self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
                 self._check_extraction()
@@ -222,6 +222,12 @@ class LoadRun:
                 reject_lost_updates(self.pipeline, self.schema.name, self._restored, content.tables)
                 merge_stored_schema(self.pipeline)
                 self._undo_unfinished_loads()
+                refresh = bool(self.plan.options.extract_arguments.get("refresh"))
+                reject_lost_cursors(
+                    self.pipeline, self.source, self._stored_cursors, refresh=refresh
+                )
+                if not refresh:
+                    restore_dropped(self.pipeline, self.source, content.tables, self.log)
                 self._check_row_counts(content)
                 try:
                     info = self.pipeline.load()
@@ -259,6 +265,13 @@ class LoadRun:
         else:
             shutil.rmtree(self.pipelines_dir, ignore_errors=True)
 
+    def explain(self, violation: DataValidationError) -> str:
+        """Return what does not fit which column, and the command that would change the table."""
+        scopes = [s for s in self.scopes.values() if violation.table_name in s.tables]
+        scope = scopes[0] if scopes else None
+        stored = self.schema if self.source.schema.name in self.pipeline.schemas else None
+        return contract_violation_message(violation, self.plan.spec.dataset_name, stored, scope)
+
     @property
     def schema(self) -> Schema:
         """The schema of the source, as extracted."""
@@ -288,6 +301,7 @@ class LoadRun:
         self.scopes = scopes
 
     def _validate(self) -> PackageContent:
+        reject_renamed(self.schema, self.plan.spec.dataset_name)
         load_ids = self.pipeline.list_normalized_load_packages()
         packages = [*map(self.pipeline.get_load_package_info, load_ids)]
         self.state.appends = find_appends(packages, self.schema, self.state.partition_scopes)
@@ -343,25 +357,3 @@ def _create_working_dir(run_id: str) -> str:
             if directory.stat().st_mtime < expired:
                 shutil.rmtree(directory, ignore_errors=True)
     return tempfile.mkdtemp(prefix=f"{run_id}-", dir=parent)
-
-
-def _contract_violation_message(violation: DataValidationError, run: LoadRun) -> str:
-    """Return what upstream sent against which column, where, and what to do about it."""
-    table = f"{run.plan.spec.dataset_name}.{violation.table_name}"
-    item = violation.data_item if isinstance(violation.data_item, dict) else {}
-    example = f"such as {reprlib.repr(item.get(violation.column_name))}"
-    # dlt would put a value of another type into its own column, named <column>__v_<type>.
-    column, variant, sent = str(violation.column_name).partition(_VARIANT_SEPARATOR)
-    if violation.schema_entity == "columns":
-        what = f"{table} has no column {column} and upstream sent one, {example}"
-    elif variant:
-        declared = violation.table_schema["columns"][column]["data_type"]
-        what = f"{table}.{column} is {declared} and upstream sent {sent}, {example}"
-    else:
-        what = str(violation)
-    scope = next((s for s in run.scopes.values() if violation.table_name in s.tables), None)
-    where = f" in the run of {reprlib.repr(list(scope.partitions))}" if scope else ""
-    return (
-        f"{what}{where}; nothing was loaded. Change the resource's columns or its schema_contract if "
-        "upstream is right."
-    )
