@@ -44,18 +44,18 @@ Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
 @dataclass(frozen=True)
 class _AssetLoad:
-    """A plan, and the dlt resource of each selected asset."""
+    """A plan, and the dlt resources of each selected asset: those that load its table."""
 
     plan: warehouse.LoadPlan
-    resources: Mapping[dg.AssetKey, DltResource]
+    resources: Mapping[dg.AssetKey, Sequence[DltResource]]
 
     def run(self, context: Context) -> "tuple[warehouse.LoadResult, list[DltEventType]]":
         """Load, and return the result with a materialization for each asset."""
         result = warehouse.load(self.plan, log=context.log.info)
         event = dg.MaterializeResult if context.has_assets_def else dg.AssetMaterialization
         return result, [
-            event(asset_key=key, metadata=load_metadata(context, key, resource, self.plan, result))
-            for key, resource in self.resources.items()
+            event(asset_key=key, metadata=load_metadata(context, key, resources, self.plan, result))
+            for key, resources in self.resources.items()
         ]
 
 
@@ -192,19 +192,19 @@ def _plan(
     source = dlt_source if dlt_source is not None else declared_source
     spec = dlt_pipeline or declared_spec
     translator = dagster_dlt_translator or declared_translator
-    resources = {
-        translator.get_asset_spec(
-            DltResourceTranslatorData(resource=resource, pipeline=spec)
-        ).key: resource
-        for resource in source.selected_resources.values()
-    }
+    resources: dict[dg.AssetKey, list[DltResource]] = {}
+    for resource in source.selected_resources.values():
+        data = DltResourceTranslatorData(resource=resource, pipeline=spec)
+        resources.setdefault(translator.get_asset_spec(data).key, []).append(resource)
     if is_subset(context):
         resources = {
-            key: resource
-            for key, resource in resources.items()
+            key: of_table
+            for key, of_table in resources.items()
             if key in context.selected_asset_keys
         }
-        source = source.with_resources(*(resource.name for resource in resources.values()))
+        source = source.with_resources(
+            *(resource.name for of_table in resources.values() for resource in of_table)
+        )
     if partitions is None and context.assets_def.partitions_def is not None:
         partitions = context.partition_keys
     tags = context.run.tags

@@ -30,6 +30,7 @@ from shared.warehouse.query import check_connection, print_query, query, read_on
 from shared.warehouse.run import LoadResult, LoadRun, load
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
+from shared.warehouse.tables import filled_tables, known_schema, normalize_name, table_of
 
 __all__ = [
     "ConcurrentSchemaChangeError",
@@ -58,8 +59,11 @@ __all__ = [
     "describe_location",
     "duckdb_path",
     "exclusive_connection",
+    "filled_tables",
+    "known_schema",
     "list_tables",
     "load",
+    "normalize_name",
     "partition_scopes",
     "pipeline",
     "plan_load",
@@ -67,5 +71,6 @@ __all__ = [
     "query",
     "quote_identifier",
     "read_only_connection",
+    "table_of",
     "warehouse_type",
 ]

@@ -13,6 +13,7 @@ from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import LockScope
 from shared.warehouse.pipeline import PipelineSpec
 from shared.warehouse.scope import PartitionScope
+from shared.warehouse.tables import known_schema, reject_colliding_tables
 
 DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
     "tables": "evolve",
@@ -76,16 +77,6 @@ class LoadPlan:
             units[f"pipeline {self.spec.pipeline_name}"] = ()
         return units
 
-    @property
-    def reported_tables(self) -> frozenset[str]:
-        """The tables that the result describes: one for each resource with a fixed table name."""
-        naming = self.source.schema.naming
-        return frozenset(
-            naming.normalize_table_identifier(resource.table_name)
-            for resource in self.source.selected_resources.values()
-            if isinstance(resource.table_name, str)
-        )
-
 
 def plan_load(
     spec: PipelineSpec,
@@ -103,8 +94,9 @@ def plan_load(
 
     Raises:
         TypeError: the pipeline was created by `dlt.pipeline()`, or the source is not a source.
-        LoadPlanError: a rerun would not be exact: see `partition_scopes`; or a resource is loaded by
-            partition and the options change its write disposition.
+        LoadPlanError: a rerun would not be exact: see `partition_scopes`; a resource is loaded by
+            partition and the options change its write disposition; or two names are one table, see
+            `reject_colliding_tables`.
     """
     if not isinstance(spec, PipelineSpec):
         raise TypeError(
@@ -117,6 +109,7 @@ def plan_load(
         )
     # A copy: extraction alters a source's schema, and a second load would fail on it (dagster#34052).
     source = source.clone()
+    reject_colliding_tables(source)
     if source.schema_contract is None:
         source.schema_contract = DEFAULT_SCHEMA_CONTRACT
     scopes, options = partition_scopes(source, partitions), options or LoadOptions()
@@ -141,7 +134,7 @@ def partition_scopes(
     unscoped: dict[str, str] = {}
     naming = source.schema.naming
     for resource in source.selected_resources.values():
-        schema = resource.compute_table_schema()
+        schema = known_schema(resource)
         hinted = [name for name, hints in schema["columns"].items() if hints.get("partition")]
         if not hinted:
             unscoped[resource.name] = str(schema.get("write_disposition"))
@@ -166,7 +159,7 @@ def partition_scopes(
         column = naming.normalize_identifier(partition_column)
         companions: Sequence[str] = schema.get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
         for table in (str(resource.table_name), *companions):
-            scopes[naming.normalize_table_identifier(table)] = PartitionScope(
+            scopes[naming.normalize_tables_path(table)] = PartitionScope(
                 resource.name, column, tuple(partitions)
             )
     for name, write_disposition in unscoped.items() if partitions else ():

@@ -43,6 +43,7 @@ from shared.warehouse.plan import LoadPlan
 from shared.warehouse.schema_sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.statistics import TableStats, collect_stats
+from shared.warehouse.tables import reported_tables
 
 DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
@@ -279,7 +280,7 @@ class LoadRun:
                     preview_rows=self._preview_rows,
                     log=self.log,
                 )
-                for table in self.plan.reported_tables
+                for table in reported_tables(self.plan.source, self.schema)
             }
 
     def _client(self) -> Any:
