@@ -43,7 +43,7 @@ from shared.warehouse.plan import LoadPlan
 from shared.warehouse.schema_sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.statistics import TableStats, collect_stats
-from shared.warehouse.tables import reported_tables
+from shared.warehouse.tables import reject_refresh, reported_tables
 
 DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
@@ -90,7 +90,8 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
     If the warehouse cannot read a file itself, the load runs again without pushdown.
 
     Raises:
-        LoadPlanError: a resource that is loaded by partition has a cursor without an end value.
+        LoadPlanError: a resource that is loaded by partition has a cursor without an end value; or a
+            refresh would drop tables of other resources.
         OutOfPartitionError: a row belongs to none of the partitions that this load replaces.
         RowCountDropError: a replaced table would keep too few rows.
         SchemaContractError: upstream sent a type, or a column, that the contract freezes.
@@ -174,6 +175,8 @@ class LoadRun:
                 # To connect to a DuckDB file is to write to it.
                 with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
                     self.pipeline.sync_destination()
+            refresh = self.plan.options.extract_arguments.get("refresh")
+            reject_refresh(self.pipeline, self.source, refresh)
             self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
             reject_stored_cursors(self.source, self.state.partition_scopes)
             self._row_counts = self.pipeline.normalize().row_counts

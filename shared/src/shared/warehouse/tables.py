@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import dlt
 from dlt.common.configuration.container import Container
 from dlt.common.destination.capabilities import DestinationCapabilitiesContext
 from dlt.common.normalizers.naming import NamingConvention
@@ -113,6 +114,34 @@ def reported_tables(source: DltSource, schema: Schema) -> list[str]:
     for resource in source.selected_resources.values():
         tables += filled_tables(resource, schema)
     return list(dict.fromkeys(tables))
+
+
+def reject_refresh(pipeline: dlt.Pipeline, source: DltSource, refresh: str | None) -> None:
+    """Reject a `refresh` that would drop the tables of resources which this load does not fill.
+
+    `drop_sources` drops all tables in the stored schema of the source; dlt's other modes those of the
+    selected resources, and of resources from which these take their rows.
+
+    Raises:
+        LoadPlanError: with the tables.
+    """
+    name = source.schema.name
+    if refresh is None or name not in pipeline.schemas:
+        return
+    extracted = {resource.name for resource in source.resources.extracted}
+    dropped = [
+        f"{pipeline.dataset_name}.{table['name']}"
+        for table in pipeline.schemas[name].data_tables(seen_data_only=True)
+        if (resource := table.get("resource")) and resource not in source.selected_resources
+        if refresh == "drop_sources" or resource in extracted
+    ]
+    if dropped:
+        raise LoadPlanError(
+            f"refresh={refresh!r} would delete the rows of {', '.join(sorted(dropped))}, which this load "
+            f"does not fill: they belong to other resources of the source {name}. Nothing was dropped or "
+            "loaded. Select those resources as well, or use refresh='drop_resources', which drops the "
+            "tables of the selected resources."
+        )
 
 
 @cache
