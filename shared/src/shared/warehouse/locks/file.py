@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from filelock import FileLock, Timeout
@@ -50,7 +51,7 @@ def _create(file: Path) -> None:
     have one. A later connection cannot change the format, and needs no setting.
     """
     name = "WAREHOUSE_STORAGE_VERSION"
-    config = {"storage_compatibility_version": settings.get(name)}
+    config: dict[str, Any] = {"storage_compatibility_version": settings.get(name)}
     try:
         duckdb.connect(str(file), config=config).close()
     except duckdb.InvalidInputException:
