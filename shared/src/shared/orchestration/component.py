@@ -124,7 +124,7 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
         partition_value: the value of the partition column for a partition, such as `{key}.csv`.
         partitions_per_batch: how many partitions a run loads at a time; by default all.
         look_back: how many partitions before its own a run loads again, because rows arrive late.
-        deps: upstream asset keys, by resource name.
+        deps: upstream asset keys, by table, or by resource.
         automation: `eager`, or a cron schedule such as `@daily`; by default none.
         stale_after_hours: the age after which the tables are stale.
         checks: the checks of the tables.
@@ -180,10 +180,7 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
             return built
 
         declared = source([])
-        tables = declared.selected_resources.keys()
-        _require_tables("deps", self.deps, tables)
-        _require_tables("checks.unique", self.checks.unique, tables)
-        _require_tables("checks.max_rejected_ratio", self.checks.max_rejected_ratio, tables)
+        self._require_names(declared)
         self._validate_batches(partitions_def)
 
         @dlt_assets(
@@ -236,6 +233,16 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
         if self.partitions_per_batch and self.partition_value != "{key}":
             raise ValueError("partitions_per_batch: not possible together with partition_value")
 
+    def _require_names(self, source: DltSource) -> None:
+        """Raise an error if `deps` or `checks` name what the source does not have."""
+        resources = source.selected_resources
+        tables = {warehouse.table_of(resource) for resource in resources.values()}
+        _require_tables("deps", self.deps, resources.keys() | tables)
+        for kind, tables_with_check in self.checks.model_dump().items():
+            _require_tables(
+                f"checks.{kind}", map(warehouse.normalize_name, tables_with_check), tables
+            )
+
     def _asset_checks(self) -> Iterator[dg.AssetChecksDefinition]:
         for table, columns in self.checks.unique.items():
             yield build_unique_rows_check(asset_key(self.dataset, table), columns)
@@ -281,7 +288,9 @@ def _partitions_parameter(function: Callable[..., Any], arguments: Mapping[str, 
 def _require_tables(key: str, named: Iterable[str], tables: Iterable[str]) -> None:
     for name in named:
         if name not in tables:
-            raise ValueError(f"{key}: the source has no {name!r}; it has {', '.join(tables)}")
+            raise ValueError(
+                f"{key}: the source has no {name!r}; it has {', '.join(sorted(tables))}"
+            )
 
 
 def _automation_condition(automation: str | None) -> dg.AutomationCondition[Any] | None:

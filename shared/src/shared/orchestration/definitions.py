@@ -9,6 +9,7 @@ import dagster as dg
 
 from shared.orchestration.alerts import alert_owners
 from shared.orchestration.code_references import with_code_references
+from shared.orchestration.dataset_owners import reject_conflicts
 from shared.orchestration.executor import executor
 from shared.orchestration.resource import WarehouseDltResource
 
@@ -24,7 +25,8 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
         modules: the modules of the package that have definitions.
 
     Raises:
-        DagsterInvalidDefinitionError: the package has no `defs/` folder.
+        DagsterInvalidDefinitionError: the package has no `defs/` folder; or two pipelines would write
+            into one table, see `dataset_owners`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)
@@ -39,7 +41,9 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
             resources={"dlt": WarehouseDltResource()},
             executor=executor(),
         )
-        return dg.Definitions.merge(in_modules, _load_defs_folder(package))
+        in_folder = _load_defs_folder(package)
+        reject_conflicts(package, [*(in_modules.assets or ()), *(in_folder.assets or ())])
+        return dg.Definitions.merge(in_modules, in_folder)
 
 
 def _load_defs_folder(package: str) -> dg.Definitions:

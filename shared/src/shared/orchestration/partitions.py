@@ -88,7 +88,9 @@ def partition_row_counts(
     result: Any, load: warehouse.LoadResult, partitions: Sequence[str]
 ) -> dict[str, dict[str, int]]:
     """Return how many rows each partition of a table has after a load, as Dagster's metadata."""
-    table = result.metadata["dagster/table_name"].rpartition(".")[2]
+    table = result.metadata.get("dagster/table_name", "").rpartition(".")[2]
+    if table not in load.tables:  # the asset has several tables
+        return {}
     replaced = load.scopes.get(table)
     rows = load.tables[table].partition_row_counts
     if replaced is None or not rows:
@@ -135,7 +137,7 @@ def attach_partition_metadata(
             context.add_asset_metadata(counts, result.asset_key, partition)
     context.add_asset_metadata(result.metadata, result.asset_key, partitions[-1])
     # Dagster logs partitions that are not days in any order; readers of the latest event need these.
-    kept = {name: result.metadata[name] for name in PARTITION_METADATA}
+    kept = {name: result.metadata[name] for name in PARTITION_METADATA if name in result.metadata}
     return result._replace(metadata={**kept, **(partition_metadata or {})})
 
 
@@ -153,7 +155,11 @@ def log_materializations(
             metadata = {
                 **progress.metadata(),
                 **rows.get(partition, {}),
-                **{name: result.metadata[name] for name in PARTITION_METADATA},
+                **{
+                    name: result.metadata[name]
+                    for name in PARTITION_METADATA
+                    if name in result.metadata
+                },
             }
             context.log_event(
                 dg.AssetMaterialization(

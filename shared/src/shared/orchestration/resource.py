@@ -46,18 +46,18 @@ Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
 @dataclass(frozen=True)
 class _AssetLoad:
-    """A plan, and the dlt resource of each selected asset."""
+    """A plan, and the dlt resources of each selected asset: those that load its table."""
 
     plan: warehouse.LoadPlan
-    resources: Mapping[dg.AssetKey, DltResource]
+    resources: Mapping[dg.AssetKey, Sequence[DltResource]]
 
     def run(self, context: Context) -> "tuple[warehouse.LoadResult, list[DltEventType]]":
         """Load, and return the result with a materialization for each asset."""
         result = warehouse.load(self.plan, log=context.log.info)
         event = dg.MaterializeResult if context.has_assets_def else dg.AssetMaterialization
         return result, [
-            event(asset_key=key, metadata=load_metadata(context, key, resource, self.plan, result))
-            for key, resource in self.resources.items()
+            event(asset_key=key, metadata=load_metadata(context, key, resources, self.plan, result))
+            for key, resources in self.resources.items()
         ]
 
 
@@ -204,16 +204,14 @@ def _plan(
     source = dlt_source if dlt_source is not None else declared_source
     spec = dlt_pipeline or declared_spec
     translator = dagster_dlt_translator or declared_translator
-    resources = {
-        translator.get_asset_spec(
-            DltResourceTranslatorData(resource=resource, pipeline=spec)
-        ).key: resource
-        for resource in source.selected_resources.values()
-    }
+    resources: dict[dg.AssetKey, list[DltResource]] = {}
+    for resource in source.selected_resources.values():
+        data = DltResourceTranslatorData(resource=resource, pipeline=spec)
+        resources.setdefault(translator.get_asset_spec(data).key, []).append(resource)
     if is_subset(context):
         resources = {
-            key: resource
-            for key, resource in resources.items()
+            key: of_table
+            for key, of_table in resources.items()
             if key in context.selected_asset_keys
         }
     if partitions is None and context.assets_def.partitions_def is not None:
@@ -224,7 +222,7 @@ def _plan(
         min_row_ratio=0 if tags.get(ALLOW_ROW_COUNT_DROP) == "true" else min_row_ratio,
         force_reload=tags.get(FORCE_RELOAD) == "true",
         allow_partial=allow_partial,
-        resources=[resource.name for resource in resources.values()],
+        resources=[resource.name for of_table in resources.values() for resource in of_table],
         extract_arguments=extract_arguments,
     )
     return _AssetLoad(warehouse.plan_load(spec, source, partitions, options), resources)

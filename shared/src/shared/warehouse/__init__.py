@@ -36,6 +36,7 @@ from shared.warehouse.run import LoadResult, LoadRun, load
 from shared.warehouse.schema_change import TableChange, parse_type
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
+from shared.warehouse.tables import filled_tables, known_schema, normalize_name, table_of
 
 mark_unstated_dispositions()
 
@@ -69,9 +70,12 @@ __all__ = [
     "describe_location",
     "duckdb_path",
     "exclusive_connection",
+    "filled_tables",
+    "known_schema",
     "list_tables",
     "load",
     "migrate",
+    "normalize_name",
     "parse_type",
     "partition_scopes",
     "pipeline",
@@ -81,5 +85,6 @@ __all__ = [
     "query",
     "quote_identifier",
     "read_only_connection",
+    "table_of",
     "warehouse_type",
 ]

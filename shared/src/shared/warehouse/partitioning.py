@@ -16,6 +16,7 @@ from shared.sources.protocol import COMPANION_TABLES_HINT
 from shared.warehouse.dispositions import cursor_of
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.scope import PartitionScope
+from shared.warehouse.tables import known_schema, table_of, warehouse_naming
 from shared.warehouse.windows import bound_cursor
 
 PARTITION_COLUMN = "_partition"
@@ -46,7 +47,7 @@ def partition_scopes(
     """
     scopes: dict[str, PartitionScope] = {}
     for name, resource in source.selected_resources.items():
-        schema = _table_schema(resource)
+        schema = known_schema(resource)
         marked = [column for column, hints in schema["columns"].items() if hints.get("partition")]
         if not partitions:
             if marked:
@@ -64,13 +65,6 @@ def partition_scopes(
         resource.apply_hints(write_disposition=_DISPOSITION)
         scopes[name] = _scope(source, resource, schema, columns, partitions)
     return scopes
-
-
-def _table_schema(resource: DltResource) -> TTableSchema:
-    """Return the resource's hints; without an item if its table's name depends on one."""
-    if callable(resource.table_name):
-        return {"columns": dict(resource.columns or {}), "write_disposition": "append"}  # type: ignore[arg-type]
-    return resource.compute_table_schema()
 
 
 def _merges_by_key(schema: TTableSchema) -> bool:
@@ -165,12 +159,12 @@ def _scope(
     Raises:
         LoadPlanError: a partition is no value of its column's declared type.
     """
-    naming = source.schema.naming
+    naming = warehouse_naming(source.name)
     companions: Sequence[str] = schema.get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
-    named = [resource.table_name] if isinstance(resource.table_name, str) else []
+    named = [] if resource.has_dynamic_table_name else [table_of(resource)]
     scope = PartitionScope(
         resource=resource.name,
-        tables=tuple(map(naming.normalize_table_identifier, [*named, *companions])),
+        tables=(*named, *map(naming.normalize_tables_path, companions)),
         columns={
             dimension: column and naming.normalize_path(column)
             for dimension, column in columns.items()

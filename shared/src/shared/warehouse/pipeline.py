@@ -4,6 +4,8 @@ from typing import Literal
 
 import dlt
 
+from shared.warehouse.tables import normalize_name
+
 Progress = Literal["tqdm", "enlighten", "log", "alive_progress"]
 
 
@@ -20,7 +22,7 @@ class PipelineSpec(dlt.Pipeline):
     def __init__(self, pipeline_name: str, dataset_name: str, progress: Progress = "log") -> None:
         # No super().__init__(): it is what creates the working directory.
         self.pipeline_name = pipeline_name
-        self.dataset_name = dataset_name
+        self.dataset_name = normalize_name(dataset_name)  # as dlt names it in the warehouse
         self.progress = progress
 
     def __repr__(self) -> str:

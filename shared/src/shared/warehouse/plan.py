@@ -14,6 +14,7 @@ from shared.warehouse.locks.base import LockScope
 from shared.warehouse.partitioning import partition_scopes
 from shared.warehouse.pipeline import PipelineSpec
 from shared.warehouse.scope import PartitionScope
+from shared.warehouse.tables import reject_colliding_tables
 
 DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
     "tables": "evolve",
@@ -80,16 +81,6 @@ class LoadPlan:
             units[f"pipeline {self.spec.pipeline_name}"] = ()
         return units
 
-    @property
-    def reported_tables(self) -> frozenset[str]:
-        """The tables that the result describes: one for each resource with a fixed table name."""
-        naming = self.source.schema.naming
-        return frozenset(
-            naming.normalize_table_identifier(resource.table_name)
-            for resource in self.source.selected_resources.values()
-            if isinstance(resource.table_name, str)
-        )
-
 
 def plan_load(
     spec: PipelineSpec,
@@ -108,9 +99,9 @@ def plan_load(
 
     Raises:
         TypeError: the pipeline was created by `dlt.pipeline()`, or the source is not a source.
-        LoadPlanError: a rerun would not be exact: see `partition_scopes`; or a resource is loaded by
-            partition and the options change its write disposition; or the selected resources leave out
-            one that shares a cursor with them.
+        LoadPlanError: a rerun would not be exact: see `partition_scopes`; a resource is loaded by
+            partition and the options change its write disposition; the selected resources leave out one
+            that shares a cursor with them; or two names are one table, see `reject_colliding_tables`.
     """
     if not isinstance(spec, PipelineSpec):
         raise TypeError(
@@ -123,6 +114,7 @@ def plan_load(
         )
     # A copy: extraction alters a source's schema, and a second load would fail on it (dagster#34052).
     source, options = source.clone(), options or LoadOptions()
+    reject_colliding_tables(source)
     if source.schema_contract is None:
         source.schema_contract = DEFAULT_SCHEMA_CONTRACT
     if options.resources is not None:

@@ -50,6 +50,7 @@ from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
 from shared.warehouse.statistics import TableStats, collect_stats
 from shared.warehouse.stored_tables import restore_dropped
+from shared.warehouse.tables import reject_refresh, reported_tables
 from shared.warehouse.windows import partition_window
 
 DLT_SETTINGS = {
@@ -98,7 +99,8 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
     If the warehouse cannot read a file itself, the load runs again without pushdown.
 
     Raises:
-        LoadPlanError: a resource that is loaded by partition has a cursor without an end value.
+        LoadPlanError: a resource that is loaded by partition has a cursor without an end value; or a
+            refresh would drop tables of other resources.
         OutOfPartitionError: a row belongs to none of the partitions that this load replaces.
         RowCountDropError: a replaced table would keep too few rows.
         SchemaContractError: upstream sent a type, or a column, that the contract freezes.
@@ -196,6 +198,8 @@ class LoadRun:
                 # To connect to a DuckDB file is to write to it.
                 with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
                     self.pipeline.sync_destination()
+            refresh = self.plan.options.extract_arguments.get("refresh")
+            reject_refresh(self.pipeline, self.source, refresh)
             apply_declared_hints(self.pipeline, self.source)
             self._restored = source_states(self.pipeline)
             self._stored_cursors = StoredCursors.of(self.pipeline, self.source)
@@ -340,7 +344,7 @@ class LoadRun:
                     preview_rows=self._preview_rows,
                     log=self.log,
                 )
-                for table in self.plan.reported_tables
+                for table in reported_tables(self.plan.source, self.schema)
             }
 
     def _client(self) -> Any:

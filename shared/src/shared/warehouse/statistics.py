@@ -54,7 +54,7 @@ def collect_stats(
     companions: Sequence[str] = schema.tables[table].get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
     related = [
         *(str(nested["name"]) for nested in get_nested_tables(schema.tables, table)[1:]),
-        *map(schema.naming.normalize_table_identifier, companions),
+        *map(schema.naming.normalize_tables_path, companions),
     ]
     columns = schema.get_table_columns(table)
     shown = [name for name in columns if not name.startswith("_dlt")]
