@@ -10,6 +10,7 @@ import dlt
 
 from shared import settings
 from shared.redaction import redact
+from shared.sources.error_secrets import error_secrets
 
 _LIBRARIES = {Path(module.__file__).parents[1] for module in (traceback, dlt) if module.__file__}
 _MAX_LINES = 4  # of the workspace's own code
@@ -34,17 +35,17 @@ def as_dagster_failure(passthrough: tuple[type[Exception], ...] = ()) -> Iterato
     except Exception as error:
         if isinstance(error, passthrough):
             raise
-        cause = unwrap_cause(error)
+        secrets, cause = error_secrets(error), unwrap_cause(error)
         if isinstance(cause, dg.RetryRequested):
             raise cause from None
         if isinstance(cause, dg.Failure):  # the source's own message
             raise dg.Failure(
-                redact(cause.description or ""),
+                redact(cause.description or "", secrets),
                 metadata=cause.metadata,
                 allow_retries=cause.allow_retries,
             ) from None
-        dg.get_dagster_logger().debug(redact("".join(traceback.format_exception(error))))
-        text = redact(f"{type(cause).__name__}: {cause}")
+        dg.get_dagster_logger().debug(redact("".join(traceback.format_exception(error)), secrets))
+        text = redact(f"{type(cause).__name__}: {cause}", secrets)
         raise dg.Failure(text, metadata={"traceback": "\n".join(_lines(cause))}) from None
 
 
