@@ -144,6 +144,17 @@ def freshness(
     return {key: is_fresh.get(record.freshness_state) for key, record in sorted(records.items())}
 
 
+# Definitions.
+
+
+def declared_pipeline(asset: dg.AssetsDefinition) -> tuple[dg.AssetKey, Any] | None:
+    """Return the first key and the pipeline of assets that `@dlt_assets` made; None for others."""
+    for key, metadata in asset.metadata_by_key.items():
+        if META_KEY_PIPELINE in metadata:
+            return key, metadata[META_KEY_PIPELINE]
+    return None
+
+
 # A running step.
 
 

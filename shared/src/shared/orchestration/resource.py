@@ -1,8 +1,9 @@
 """The Dagster resource that loads with `warehouse.load`, so that a rerun or a parallel run stays exact."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import dagster as dg
 from dagster_dlt import DagsterDltResource, DagsterDltTranslator
@@ -59,6 +60,14 @@ class _AssetLoad:
         ]
 
 
+class WarehouseEventIterator(DltEventIterator[DltEventType]):
+    """The events of a load; their metadata has the row counts already."""
+
+    def fetch_row_count(self) -> "WarehouseEventIterator":
+        """Return the same events: dagster-dlt would count with a pipeline that can connect."""
+        return self
+
+
 class WarehouseDltResource(DagsterDltResource):
     """`DagsterDltResource` whose loads are exact: `warehouse.load` in place of dlt's `run`."""
 
@@ -92,27 +101,27 @@ class WarehouseDltResource(DagsterDltResource):
             kwargs: passed on to dlt's `Pipeline.extract`.
 
         Raises:
-            TypeError: the pipeline was not declared with `warehouse.pipeline`.
-            LoadPlanError: a resource is loaded by partition and the run names none; see `plan_load`.
-            Failure: with the message of what `warehouse.load` or the source raised, without secrets.
+            Failure: with the message of what `plan_load`, `load` or the source raised, without secrets.
         """
-        load = _plan(
-            context,
-            dlt_source,
-            dlt_pipeline,
-            dagster_dlt_translator,
-            partitions=partitions,
-            min_row_ratio=min_row_ratio,
-            extract_arguments=kwargs,
-        )
+        with as_dagster_failure():
+            load = _plan(
+                context,
+                dlt_source,
+                dlt_pipeline,
+                dagster_dlt_translator,
+                partitions=partitions,
+                min_row_ratio=min_row_ratio,
+                extract_arguments=kwargs,
+            )
 
         def events() -> Iterator[DltEventType]:
             with as_dagster_failure():
+                _refuse_second_load(context, load.resources.keys())
                 result, materializations = load.run(context)
                 for event in materializations:
                     yield attach_partition_metadata(context, event, result)
 
-        return DltEventIterator(events(), context=context, dlt_pipeline=load.plan.spec)
+        return WarehouseEventIterator(events(), context=context, dlt_pipeline=load.plan.spec)
 
     def run_in_batches(
         self,
@@ -137,9 +146,14 @@ class WarehouseDltResource(DagsterDltResource):
             kwargs: passed on to dlt's `Pipeline.extract`.
 
         Raises:
+            ValueError: `partitions_per_batch` is less than 1.
             RetryRequested: upstream accepts no more requests for now; what came until then is loaded.
             Failure: as `run` does.
         """
+        if partitions_per_batch < 1:
+            raise ValueError(
+                f"partitions_per_batch is {partitions_per_batch}; it must be at least 1"
+            )
         pending = pending_partitions(context, earlier := loaded_in_this_run(context))
         if not pending:
             yield from results_without_load(context)
@@ -148,13 +162,14 @@ class WarehouseDltResource(DagsterDltResource):
         rows: dict[dg.AssetKey | None, dict[str, dict[str, int]]] = {}
         for first in range(0, len(pending), partitions_per_batch):
             batch = pending[first : first + partitions_per_batch]
-            load = _plan(
-                context,
-                source(batch),
-                partitions=batch,
-                allow_partial=True,
-                extract_arguments=kwargs,
-            )
+            with as_dagster_failure():
+                load = _plan(
+                    context,
+                    source(batch),
+                    partitions=batch,
+                    allow_partial=True,
+                    extract_arguments=kwargs,
+                )
             try:
                 with as_dagster_failure(passthrough=(RetryLaterError,)):
                     result, events = load.run(context)
@@ -176,6 +191,22 @@ class WarehouseDltResource(DagsterDltResource):
             )
 
 
+_loaded: WeakKeyDictionary[Context, set[dg.AssetKey]] = WeakKeyDictionary()
+"""The assets that each running step has loaded."""
+
+
+def _refuse_second_load(context: Context, keys: Iterable[dg.AssetKey]) -> None:
+    """Refuse to load an asset twice in one step: Dagster could not tell the two results apart."""
+    loaded = _loaded.setdefault(context, set())
+    if again := sorted(key.to_user_string() for key in loaded.intersection(keys)):
+        raise warehouse.LoadPlanError(
+            f"dlt.run was called a second time for {', '.join(again)} in one asset. Call it once, with one "
+            "source that has all rows; for one batch of partitions after the other, use "
+            "dlt.run_in_batches."
+        )
+    loaded.update(keys)
+
+
 def _plan(
     context: Context,
     dlt_source: DltSource | None = None,
@@ -189,8 +220,8 @@ def _plan(
 ) -> _AssetLoad:
     """Return the load of a run's selected assets; see `WarehouseDltResource.run`."""
     declared_source, declared_spec, declared_translator = declared_load(context)
-    source = dlt_source if dlt_source is not None else declared_source
-    spec = dlt_pipeline or declared_spec
+    source = warehouse.require_source(dlt_source if dlt_source is not None else declared_source)
+    spec = warehouse.require_spec(dlt_pipeline or declared_spec)
     translator = dagster_dlt_translator or declared_translator
     resources = {
         translator.get_asset_spec(

@@ -47,7 +47,14 @@ class WarehouseTranslator(DagsterDltTranslator):
     sample_partitions: Sequence[str] = ()
 
     def get_asset_spec(self, data: DltResourceTranslatorData) -> dg.AssetSpec:
-        """Return the spec, without the placeholder dependency that dagster-dlt adds."""
+        """Return the spec, without the placeholder dependency that dagster-dlt adds.
+
+        Raises:
+            ValueError: the resource has no pipeline.
+            DeclarationError: the pipeline was created by `dlt.pipeline()`.
+        """
+        if data.pipeline is not None:
+            warehouse.require_spec(data.pipeline)
         spec = super().get_asset_spec(data)
         if data.pipeline is None:
             raise ValueError(

@@ -10,6 +10,7 @@ from shared.warehouse.destinations.configuration import warehouse_type
 from shared.warehouse.destinations.factory import describe_location
 from shared.warehouse.errors import (
     ConcurrentSchemaChangeError,
+    DeclarationError,
     LoadPlanError,
     LockHeldError,
     LockLostError,
@@ -24,7 +25,7 @@ from shared.warehouse.errors import (
     WarehouseNotFoundError,
 )
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
-from shared.warehouse.pipeline import PipelineSpec, pipeline
+from shared.warehouse.pipeline import PipelineSpec, pipeline, require_source, require_spec
 from shared.warehouse.plan import LoadOptions, LoadPlan, partition_scopes, plan_load
 from shared.warehouse.query import check_connection, print_query, query, read_only_connection
 from shared.warehouse.run import LoadResult, LoadRun, load
@@ -33,6 +34,7 @@ from shared.warehouse.statistics import TableStats
 
 __all__ = [
     "ConcurrentSchemaChangeError",
+    "DeclarationError",
     "LoadOptions",
     "LoadPlan",
     "LoadPlanError",
@@ -67,5 +69,7 @@ __all__ = [
     "query",
     "quote_identifier",
     "read_only_connection",
+    "require_source",
+    "require_spec",
     "warehouse_type",
 ]

@@ -11,7 +11,7 @@ from shared.sources.hints import REPLACE_PARTITIONS
 from shared.sources.protocol import COMPANION_TABLES_HINT
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import LockScope
-from shared.warehouse.pipeline import PipelineSpec
+from shared.warehouse.pipeline import PipelineSpec, require_source, require_spec
 from shared.warehouse.scope import PartitionScope
 
 DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
@@ -102,19 +102,12 @@ def plan_load(
         options: what the run decides.
 
     Raises:
-        TypeError: the pipeline was created by `dlt.pipeline()`, or the source is not a source.
+        DeclarationError: the pipeline was created by `dlt.pipeline()`, or the source is not a source.
         LoadPlanError: a rerun would not be exact: see `partition_scopes`; or a resource is loaded by
             partition and the options change its write disposition.
     """
-    if not isinstance(spec, PipelineSpec):
-        raise TypeError(
-            f"{spec} was created by dlt.pipeline(), which owns a working directory from the start; "
-            "declare it with shared.warehouse.pipeline()."
-        )
-    if not isinstance(source, DltSource):
-        raise TypeError(
-            f"{source} is not a dlt source: return the resource from a @dlt.source function."
-        )
+    require_spec(spec)
+    require_source(source)
     # A copy: extraction alters a source's schema, and a second load would fail on it (dagster#34052).
     source = source.clone()
     if source.schema_contract is None:
