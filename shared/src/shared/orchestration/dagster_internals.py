@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph as AssetGraph
 from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
 from dagster_dlt.dlt_event_iterator import DltEventIterator as DltEventIterator
 from dagster_dlt.dlt_event_iterator import DltEventType as DltEventType
@@ -100,6 +101,13 @@ def step_seconds(event: dg.DagsterEvent) -> float:
 def check_evaluation(event: dg.DagsterEvent) -> dg.AssetCheckEvaluation:
     """Return the evaluation that an event of a check reports."""
     return event.asset_check_evaluation_data
+
+
+def run_worker_health(*, alive: bool) -> CheckRunHealthResult:
+    """Return what a run launcher says to run monitoring about a started run."""
+    if alive:
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+    return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The process of the run is gone.")
 
 
 def is_run_of_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
