@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +16,7 @@ from shared.orchestration.batches import (
     BatchProgress,
     loaded_in_this_run,
     pending_partitions,
+    require_batch_size,
     results_without_load,
     retry_request,
 )
@@ -150,10 +152,8 @@ class WarehouseDltResource(DagsterDltResource):
             RetryRequested: upstream accepts no more requests for now; what came until then is loaded.
             Failure: as `run` does.
         """
-        if partitions_per_batch < 1:
-            raise ValueError(
-                f"partitions_per_batch is {partitions_per_batch}; it must be at least 1"
-            )
+        require_batch_size(partitions_per_batch)
+        plan = partial(_plan, allow_partial=True, extract_arguments=kwargs)
         pending = pending_partitions(context, earlier := loaded_in_this_run(context))
         if not pending:
             yield from results_without_load(context)
@@ -162,16 +162,9 @@ class WarehouseDltResource(DagsterDltResource):
         rows: dict[dg.AssetKey | None, dict[str, dict[str, int]]] = {}
         for first in range(0, len(pending), partitions_per_batch):
             batch = pending[first : first + partitions_per_batch]
-            with as_dagster_failure():
-                load = _plan(
-                    context,
-                    source(batch),
-                    partitions=batch,
-                    allow_partial=True,
-                    extract_arguments=kwargs,
-                )
             try:
                 with as_dagster_failure(passthrough=(RetryLaterError,)):
+                    load = plan(context, source(batch), partitions=batch)
                     result, events = load.run(context)
             except RetryLaterError as why:
                 raise retry_request(context, why, progress, bool(first)) from why
