@@ -549,22 +549,6 @@ def test_a_secret_in_an_error_of_a_source_is_in_no_file(
     assert not [path for path in files if any(mark in path.read_bytes() for mark in marks)]
 
 
-def test_a_pipeline_created_at_import_is_refused(tmp_path: Path) -> None:
-    created = dlt.pipeline("x", pipelines_dir=str(tmp_path), destination="duckdb", dataset_name="x")
-
-    @dlt_assets(
-        dlt_source=numbers([]),
-        dlt_pipeline=created,
-        dagster_dlt_translator=WarehouseTranslator("team:test"),
-        name="stock",
-    )
-    def stock(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
-        yield from dlt.run(context=context)
-
-    with pytest.raises(TypeError, match=r"shared\.warehouse\.pipeline"):
-        run(stock)
-
-
 def test_secrets_are_redacted_in_every_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHORT_TOKEN", "abcdefgh")
     monkeypatch.setenv("LONG_TOKEN", "abcdefgh and more")

@@ -13,6 +13,7 @@ from dlt.extract import DltSource
 
 from shared import warehouse
 from shared.orchestration.checks import build_rejected_rows_check, build_unique_rows_check
+from shared.orchestration.failures import describe_error
 from shared.orchestration.partitions import partitions_of
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator, asset_key
@@ -165,6 +166,10 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
         except ValueError as error:
             file = context.path / "defs.yaml" if context.path.is_dir() else context.path
             raise dg.DagsterInvalidDefinitionError(f"{file}: attributes.{error}") from None
+        except Exception as error:
+            raise dg.DagsterInvalidDefinitionError(
+                f"{context.path}: attributes.source: {self.source} raised {describe_error(error)}"
+            ) from error
 
     def _build(self) -> dg.Definitions:
         partitions_def = self.partitions.build() if self.partitions else None

@@ -1,8 +1,10 @@
 """The Dagster resource that loads with `warehouse.load`, so that a rerun or a parallel run stays exact."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import dagster as dg
 from dagster_dlt import DagsterDltResource, DagsterDltTranslator
@@ -14,6 +16,7 @@ from shared.orchestration.batches import (
     BatchProgress,
     loaded_in_this_run,
     pending_partitions,
+    require_batch_size,
     results_without_load,
     retry_request,
 )
@@ -61,6 +64,14 @@ class _AssetLoad:
         ]
 
 
+class WarehouseEventIterator(DltEventIterator[DltEventType]):
+    """The events of a load; their metadata has the row counts already."""
+
+    def fetch_row_count(self) -> "WarehouseEventIterator":
+        """Return the same events: dagster-dlt would count with a pipeline that can connect."""
+        return self
+
+
 class WarehouseDltResource(DagsterDltResource):
     """`DagsterDltResource` whose loads are exact: `warehouse.load` in place of dlt's `run`."""
 
@@ -94,27 +105,27 @@ class WarehouseDltResource(DagsterDltResource):
             kwargs: passed on to dlt's `Pipeline.extract`.
 
         Raises:
-            TypeError: the pipeline was not declared with `warehouse.pipeline`.
-            LoadPlanError: a resource is loaded by partition and the run names none; see `plan_load`.
-            Failure: with the message of what `warehouse.load` or the source raised, without secrets.
+            Failure: with the message of what `plan_load`, `load` or the source raised, without secrets.
         """
-        load = _plan(
-            context,
-            dlt_source,
-            dlt_pipeline,
-            dagster_dlt_translator,
-            partitions=partitions,
-            min_row_ratio=min_row_ratio,
-            extract_arguments=kwargs,
-        )
+        with as_dagster_failure():
+            load = _plan(
+                context,
+                dlt_source,
+                dlt_pipeline,
+                dagster_dlt_translator,
+                partitions=partitions,
+                min_row_ratio=min_row_ratio,
+                extract_arguments=kwargs,
+            )
 
         def events() -> Iterator[DltEventType]:
             with as_dagster_failure():
+                _refuse_second_load(context, load.resources.keys())
                 result, materializations = load.run(context)
                 for event in materializations:
                     yield attach_partition_metadata(context, event, result)
 
-        return DltEventIterator(events(), context=context, dlt_pipeline=load.plan.spec)
+        return WarehouseEventIterator(events(), context=context, dlt_pipeline=load.plan.spec)
 
     def run_in_batches(
         self,
@@ -141,9 +152,12 @@ class WarehouseDltResource(DagsterDltResource):
             kwargs: passed on to dlt's `Pipeline.extract`.
 
         Raises:
+            ValueError: `partitions_per_batch` is less than 1.
             RetryRequested: upstream accepts no more requests for now; what came until then is loaded.
             Failure: as `run` does.
         """
+        require_batch_size(partitions_per_batch)
+        plan = partial(_plan, allow_partial=True, extract_arguments=kwargs)
         pending = pending_partitions(context, earlier := loaded_in_this_run(context))
         if not pending:
             yield from results_without_load(context)
@@ -154,15 +168,9 @@ class WarehouseDltResource(DagsterDltResource):
         keys = partitions_of(context, keys=pending)
         for batch in adjoining_batches(keys, partitions_per_batch, split=_has_cursor(context)):
             partitions = partitions_of(context, look_back, batch) if look_back else batch
-            load = _plan(
-                context,
-                source(partitions),
-                partitions=partitions,
-                allow_partial=True,
-                extract_arguments=kwargs,
-            )
             try:
                 with as_dagster_failure(passthrough=(RetryLaterError,)):
+                    load = plan(context, source(partitions), partitions=partitions)
                     result, events = load.run(context)
             except RetryLaterError as why:
                 raise retry_request(context, why, progress, bool(done)) from why
@@ -188,6 +196,22 @@ def _has_cursor(context: Context) -> bool:
     return any(resource.incremental for resource in source.resources.values())
 
 
+_loaded: WeakKeyDictionary[Context, set[dg.AssetKey]] = WeakKeyDictionary()
+"""The assets that each running step has loaded."""
+
+
+def _refuse_second_load(context: Context, keys: Iterable[dg.AssetKey]) -> None:
+    """Refuse to load an asset twice in one step: Dagster could not tell the two results apart."""
+    loaded = _loaded.setdefault(context, set())
+    if again := sorted(key.to_user_string() for key in loaded.intersection(keys)):
+        raise warehouse.LoadPlanError(
+            f"dlt.run was called a second time for {', '.join(again)} in one asset. Call it once, with one "
+            "source that has all rows; for one batch of partitions after the other, use "
+            "dlt.run_in_batches."
+        )
+    loaded.update(keys)
+
+
 def _plan(
     context: Context,
     dlt_source: DltSource | None = None,
@@ -201,8 +225,8 @@ def _plan(
 ) -> _AssetLoad:
     """Return the load of a run's selected assets; see `WarehouseDltResource.run`."""
     declared_source, declared_spec, declared_translator = declared_load(context)
-    source = dlt_source if dlt_source is not None else declared_source
-    spec = dlt_pipeline or declared_spec
+    source = warehouse.require_source(dlt_source if dlt_source is not None else declared_source)
+    spec = warehouse.require_spec(dlt_pipeline or declared_spec)
     translator = dagster_dlt_translator or declared_translator
     resources: dict[dg.AssetKey, list[DltResource]] = {}
     for resource in source.selected_resources.values():

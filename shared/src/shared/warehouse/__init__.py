@@ -12,6 +12,7 @@ from shared.warehouse.destinations.factory import describe_location
 from shared.warehouse.dlt_internals import mark_unstated_dispositions
 from shared.warehouse.errors import (
     ConcurrentSchemaChangeError,
+    DeclarationError,
     LoadPlanError,
     LockHeldError,
     LockLostError,
@@ -29,7 +30,7 @@ from shared.warehouse.errors import (
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.migrate import Migration, migrate, plan_migration
 from shared.warehouse.partitioning import partition_scopes
-from shared.warehouse.pipeline import PipelineSpec, pipeline
+from shared.warehouse.pipeline import PipelineSpec, pipeline, require_source, require_spec
 from shared.warehouse.plan import LoadOptions, LoadPlan, plan_load
 from shared.warehouse.query import check_connection, print_query, query, read_only_connection
 from shared.warehouse.run import LoadResult, LoadRun, load
@@ -42,6 +43,7 @@ mark_unstated_dispositions()
 
 __all__ = [
     "ConcurrentSchemaChangeError",
+    "DeclarationError",
     "LoadOptions",
     "LoadPlan",
     "LoadPlanError",
@@ -85,6 +87,8 @@ __all__ = [
     "query",
     "quote_identifier",
     "read_only_connection",
+    "require_source",
+    "require_spec",
     "table_of",
     "warehouse_type",
 ]

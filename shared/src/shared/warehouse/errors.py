@@ -1,16 +1,25 @@
 """What the engine raises. Messages name the variable, file, table or column, and the next step."""
 
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 E = TypeVar("E", bound=BaseException)
 
 
 class WarehouseError(Exception):
-    """The root of all errors of the engine."""
+    """The root of all errors of the engine.
+
+    Attributes:
+        permanent: whether the same load fails again until somebody changes the code, the configuration or
+            the data. Nothing retries such a load automatically.
+    """
+
+    permanent: ClassVar[bool] = False
 
 
 class WarehouseConfigError(WarehouseError):
     """A variable that says where the warehouse is has a wrong value or none, or packages are missing."""
+
+    permanent = True
 
 
 class WarehouseNotFoundError(WarehouseError, FileNotFoundError):
@@ -39,13 +48,27 @@ class LockTimeoutError(WarehouseError):
 class LoadPlanError(WarehouseError, ValueError):
     """A load is refused before its first request, because it could not be exact."""
 
+    permanent = True
+
+
+class DeclarationError(LoadPlanError, TypeError):
+    """A pipeline or a source is not of the kind that can be loaded exactly; the message says what to write."""
+
+
+class NotRunnableError(DeclarationError, AttributeError):
+    """A declared pipeline was used as a pipeline of dlt, which runs by itself."""
+
 
 class OutOfPartitionError(WarehouseError):
     """Rows were extracted that belong to none of the partitions that a load replaces."""
 
+    permanent = True
+
 
 class RowCountDropError(WarehouseError):
     """A replace would leave a table with far fewer rows than it has."""
+
+    permanent = True
 
 
 class ConcurrentSchemaChangeError(WarehouseError):
@@ -64,6 +87,8 @@ class StateChangedError(WarehouseError):
 
 class SchemaContractError(WarehouseError):
     """Upstream sent what a table's schema contract does not accept."""
+
+    permanent = True
 
 
 class MigrationError(WarehouseError):

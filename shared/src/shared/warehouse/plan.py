@@ -12,7 +12,7 @@ from shared.warehouse.dispositions import apply_dispositions, reject_split_curso
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import LockScope
 from shared.warehouse.partitioning import partition_scopes
-from shared.warehouse.pipeline import PipelineSpec
+from shared.warehouse.pipeline import PipelineSpec, require_source, require_spec
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.tables import reject_colliding_tables
 
@@ -98,20 +98,13 @@ def plan_load(
         options: what the run decides.
 
     Raises:
-        TypeError: the pipeline was created by `dlt.pipeline()`, or the source is not a source.
+        DeclarationError: the pipeline was created by `dlt.pipeline()`, or the source is not a source.
         LoadPlanError: a rerun would not be exact: see `partition_scopes`; a resource is loaded by
             partition and the options change its write disposition; the selected resources leave out one
             that shares a cursor with them; or two names are one table, see `reject_colliding_tables`.
     """
-    if not isinstance(spec, PipelineSpec):
-        raise TypeError(
-            f"{spec} was created by dlt.pipeline(), which owns a working directory from the start; "
-            "declare it with shared.warehouse.pipeline()."
-        )
-    if not isinstance(source, DltSource):
-        raise TypeError(
-            f"{source} is not a dlt source: return the resource from a @dlt.source function."
-        )
+    require_spec(spec)
+    require_source(source)
     # A copy: extraction alters a source's schema, and a second load would fail on it (dagster#34052).
     source, options = source.clone(), options or LoadOptions()
     reject_colliding_tables(source)
