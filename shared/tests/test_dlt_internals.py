@@ -18,6 +18,7 @@ import pytest
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.destination.client import LoadJob, RunnableLoadJob
 from dlt.common.schema import typing as schema_typing
+from dlt.common.normalizers.json.relational import DataItemNormalizer
 from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations import job_impl
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
@@ -37,6 +38,7 @@ PRIVATE_NAMES: list[tuple[type, str, str]] = [
     (DuckDbConnectionPool, "_conn", "borrow_with"),
     (DuckDbConnectionPool, "_conn_borrows", "borrow_with"),
     (DuckLakeSqlClient, "_attach_statement", "attach_read_only"),
+    (DataItemNormalizer, "_flatten", "FlatteningNormalizer._flatten"),
 ]
 """An object of dlt, its private name, and what uses it in dlt_internals.py."""
 

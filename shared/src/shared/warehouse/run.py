@@ -30,7 +30,7 @@ from shared.warehouse.destinations.factory import (
     database_name,
 )
 from shared.warehouse.dlt_internals import delete_traces
-from shared.warehouse.errors import SchemaContractError, find_cause
+from shared.warehouse.errors import RowValueError, SchemaContractError, find_cause, show_value
 from shared.warehouse.guards import (
     PackageContent,
     check_row_count,
@@ -40,9 +40,11 @@ from shared.warehouse.guards import (
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.plan import LoadPlan
+from shared.warehouse.row_check import prepare_rows
 from shared.warehouse.schema_sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.statistics import TableStats, collect_stats
+from shared.warehouse.widening import normalize
 
 DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
@@ -92,6 +94,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         LoadPlanError: a resource that is loaded by partition has a cursor without an end value.
         OutOfPartitionError: a row belongs to none of the partitions that this load replaces.
         RowCountDropError: a replaced table would keep too few rows.
+        RowValueError: a row has a value, or two names, that its table cannot store unchanged.
         SchemaContractError: upstream sent a type, or a column, that the contract freezes.
         ConcurrentSchemaChangeError: another run has just given a new column another type.
         LockTimeoutError: another process held a lock for too long.
@@ -113,6 +116,9 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         elif later := find_cause(error, RetryLaterError):
             failed = False
             raise later from None
+        elif invalid := find_cause(error, RowValueError):
+            table = plan.source.schema.naming.normalize_tables_path(invalid.table)
+            raise invalid.at(plan.spec.dataset_name, _partitions_text(table, run)) from None
         elif violation := find_cause(error, DataValidationError):
             raise SchemaContractError(_contract_violation_message(violation, run)) from None
         else:
@@ -173,9 +179,10 @@ class LoadRun:
                 # To connect to a DuckDB file is to write to it.
                 with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
                     self.pipeline.sync_destination()
+            prepare_rows(self.pipeline, self.source)
             self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
             reject_stored_cursors(self.source, self.state.partition_scopes)
-            self._row_counts = self.pipeline.normalize().row_counts
+            self._row_counts = normalize(self.pipeline, self.source.schema.name).row_counts
 
     def load(self) -> LoadResult:
         """Load what was extracted, under the lock of the dataset. It raises what `load` lists."""
@@ -302,7 +309,7 @@ def _contract_violation_message(violation: DataValidationError, run: LoadRun) ->
     """Return what upstream sent against which column, where, and what to do about it."""
     table = f"{run.plan.spec.dataset_name}.{violation.table_name}"
     item = violation.data_item if isinstance(violation.data_item, dict) else {}
-    example = f"such as {reprlib.repr(item.get(violation.column_name))}"
+    example = f"such as {show_value(item.get(violation.column_name))}"
     # dlt would put a value of another type into its own column, named <column>__v_<type>.
     column, variant, sent = str(violation.column_name).partition(_VARIANT_SEPARATOR)
     if violation.schema_entity == "columns":
@@ -312,9 +319,13 @@ def _contract_violation_message(violation: DataValidationError, run: LoadRun) ->
         what = f"{table}.{column} is {declared} and upstream sent {sent}, {example}"
     else:
         what = str(violation)
-    scope = run.state.partition_scopes.get(violation.table_name)
-    where = f" in the run of {reprlib.repr(scope.partition_keys)}" if scope else ""
     return (
-        f"{what}{where}; nothing was loaded. Change the resource's columns or its schema_contract if "
+        f"{what}{_partitions_text(violation.table_name, run)}; nothing was loaded. Change the resource's columns or its schema_contract if "
         "upstream is right."
     )
+
+
+def _partitions_text(table: str, run: LoadRun) -> str:
+    """Return which partitions of a table a run loads, for the text of an error."""
+    scope = run.state.partition_scopes.get(table)
+    return f" in the run of {reprlib.repr(scope.partition_keys)}" if scope else ""
