@@ -1,8 +1,9 @@
 """What stops a load before it writes: rows outside its partitions, and tables that would lose rows."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
 
 import duckdb
 from dlt.common.schema import Schema
@@ -11,6 +12,7 @@ from dlt.common.storages.load_package import LoadPackageInfo
 from dlt.extract import DltSource
 from pyarrow.parquet import ParquetFile
 
+from shared.sources.partitions import PartitionKey, time_window
 from shared.warehouse.errors import LoadPlanError, OutOfPartitionError, RowCountDropError
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.windows import bound_cursor
@@ -121,15 +123,22 @@ def _check_partition_membership(file: str, table: str, scope: PartitionScope) ->
         )
 
 
-def reject_stored_cursors(source: DltSource) -> None:
+def _is_other_date(value: object, moment: datetime) -> bool:
+    is_date = isinstance(value, date) and not isinstance(value, datetime)
+    return is_date and value != moment.date()
+
+
+def reject_stored_cursors(source: DltSource, partitions: Sequence[PartitionKey]) -> None:
     """Stop a load of partitions with a cursor that continues from an earlier load.
 
     The load would delete a partition's rows and insert only those after the stored cursor, or skip the
     rows of a partition that is loaded after a later one. Parents of transformers are checked, too.
 
     Raises:
-        LoadPlanError: a resource has a cursor without an end value.
+        LoadPlanError: a resource has a cursor without an end value, or one on a date whose range dlt
+            converted from the partition's time zone to UTC.
     """
+    window = time_window(partitions)
     for resource in source.resources.extracted:
         cursor = bound_cursor(resource)
         if cursor is not None and cursor.end_value is None:
@@ -137,4 +146,12 @@ def reject_stored_cursors(source: DltSource) -> None:
                 f"{resource.name} is loaded by partition and has a cursor on {cursor.cursor_path}, which skips rows "
                 "that an earlier load extracted; nothing was loaded. Give it the partition's "
                 "`initial_value` and `end_value`, or load it by partitions with time windows."
+            )
+        end = cursor.end_value if cursor else None
+        if cursor and window and window.end.utcoffset() and _is_other_date(end, window.end):
+            raise LoadPlanError(
+                f"{resource.name} has a cursor on the date {cursor.cursor_path}, and the partitions are in "
+                f"{window.end.tzinfo}: dlt reads the dates before {end}, not before {window.end.date()}; "
+                "nothing was loaded. Give the cursor `initial_value` and `end_value` of the partition's "
+                "window as dates, with `allow_external_schedulers=False`."
             )

@@ -15,7 +15,7 @@ from shared.warehouse.partitioning import partition_scopes
 from shared.warehouse.pipeline import PipelineSpec, require_source, require_spec
 from shared.warehouse.row_normalizer import reject_colliding_columns, use_normalizers
 from shared.warehouse.scope import PartitionScope
-from shared.warehouse.tables import reject_colliding_tables
+from shared.warehouse.tables import reject_colliding_tables, reject_split_tables
 
 DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
     "tables": "evolve",
@@ -115,6 +115,7 @@ def plan_load(
         source.schema_contract = DEFAULT_SCHEMA_CONTRACT
     if options.resources is not None:
         reject_split_cursors(source, options.resources)
+        reject_split_tables(source, options.resources)
         source = source.with_resources(*options.resources)
     keys = [key if isinstance(key, PartitionKey) else PartitionKey(key) for key in partitions or ()]
     scopes = partition_scopes(source, keys)

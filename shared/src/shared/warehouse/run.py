@@ -226,7 +226,7 @@ class LoadRun:
     def _check_extraction(self) -> None:
         """Check what only the extraction knows: the cursors, and the state that the source stores."""
         if self.plan.partitions:
-            reject_stored_cursors(self.source)
+            reject_stored_cursors(self.source, self.plan.partitions)
         self.scopes = with_cursor_columns(self.scopes, self.source, self.schema)
         check_dispositions(self.source, self.plan.scopes)
         reject_positions(self.source, self.plan.replaced_by_default, self._restored, self.pipeline)
