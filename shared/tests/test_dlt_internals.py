@@ -17,8 +17,8 @@ import dlt
 import pytest
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.destination.client import LoadJob, RunnableLoadJob
-from dlt.common.schema import typing as schema_typing
 from dlt.common.normalizers.json.relational import DataItemNormalizer
+from dlt.common.schema import typing as schema_typing
 from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations import job_impl
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool

@@ -123,8 +123,7 @@ class FlatteningNormalizer(DataItemNormalizer):
 
     def _flatten(self, table: str, dict_row: Any, _r_lvl: int) -> Any:
         flattened, lists = super()._flatten(table, dict_row, _r_lvl)
-        columns = len(flattened) + len(lists)
-        if columns != len(dict_row) and columns != _leaves(dict_row):  # or one is a column of JSON
+        if len(flattened) + len(lists) != _leaves(dict_row):  # also if a dictionary stays JSON
             self.reject_collisions(table, dict_row, _r_lvl)
         return flattened, lists
 
