@@ -6,6 +6,7 @@ schema contract decides: by default nothing is loaded.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache, partial
 from typing import Any, NoReturn
 
 import dlt
@@ -35,6 +36,11 @@ class DataItemNormalizer(FlatteningNormalizer):
     def __init__(self, schema: Schema) -> None:
         super().__init__(schema)
         self._limited: dict[str, dict[str, TColumnSchema]] = {}
+        self._name = lru_cache(maxsize=None)(
+            partial(helpers.normalize_identifier, self.schema, self.naming)
+        )
+        self._path = lru_cache(maxsize=None)(self.naming.shorten_fragments)
+        self._is_json = lru_cache(maxsize=None)(partial(helpers.is_nested_type, self.schema))
         self._table = ""
         self._parent: tuple[str, ...] = ()
         self._row: Mapping[str, Any] = {}
@@ -42,6 +48,7 @@ class DataItemNormalizer(FlatteningNormalizer):
     def extend_table(self, table_name: str) -> None:
         """Extend a table, as dlt calls it when a table or its columns change."""
         self._limited.clear()
+        self._is_json.cache_clear()
         super().extend_table(table_name)
 
     def normalize_data_item(
@@ -50,16 +57,18 @@ class DataItemNormalizer(FlatteningNormalizer):
         """Yield the rows of an item, its own and the nested ones, with their tables."""
         rows = super().normalize_data_item(item, load_id, table_name)
         descend: Any = None
-        while True:
-            try:
+        try:
+            while True:
                 found = rows.send(descend)
-            except StopIteration:
-                return
-            (self._table, parent_path, _), self._row = found
-            self._parent = parent_path
-            if item:  # otherwise dlt asks for the columns of a table without rows
-                self._check_limits()
-            descend = yield found
+                (self._table, self._parent, _), self._row = found
+                limited = self._limited.get(self._table)
+                if limited is None:
+                    limited = self._limited[self._table] = limited_columns(self._columns())
+                if limited:
+                    self._check_limits(limited)
+                descend = yield found
+        except StopIteration:
+            return
 
     def coerce_type(self, to_type: TDataType, from_type: TDataType, value: Any) -> Any:
         """Convert a value to the type of its column.
@@ -94,16 +103,11 @@ class DataItemNormalizer(FlatteningNormalizer):
             current, depth, path, prefix = stack.pop()
             for raw, value in current.items():
                 blank = not raw or raw.isspace()
-                name = (
-                    self.EMPTY_KEY_IDENTIFIER
-                    if blank
-                    else helpers.normalize_identifier(self.schema, self.naming, raw)
-                )
-                column = self.naming.shorten_fragments(*path, name)
-                nested = isinstance(value, dict | list) and not helpers.is_nested_type(
-                    self.schema, table, column, depth
-                )
-                if nested and isinstance(value, dict):
+                name = self.EMPTY_KEY_IDENTIFIER if blank else self._name(raw)
+                column = self._path(*path, name)
+                kind = type(value)
+                nested = kind in (dict, list) and not self._is_json(table, column, depth)
+                if nested and kind is dict:
                     stack.append((value, depth - 1, (*path, name), f"{prefix}{raw}."))
                     continue
                 key = f"table {table}__{column}" if nested else f"column {column}"
@@ -115,20 +119,24 @@ class DataItemNormalizer(FlatteningNormalizer):
                     )
                 names[key] = prefix + raw
 
-    def _check_limits(self) -> None:
-        limited = self._limited.get(self._table)
-        if limited is None:
-            limited = limited_columns(self._columns())
-            self._limited[self._table] = limited
+    def _check_limits(self, limited: Mapping[str, TColumnSchema]) -> None:
         for name, column in limited.items():
-            self._check(column, self._row.get(name))
+            value = self._row.get(name)
+            if value is not None:
+                self._check(column, value)
+            elif not column.get("nullable", True) and not self._is_empty():
+                self._refuse(name, value, "has no value")
+
+    def _is_empty(self) -> bool:
+        """Return whether dlt asks for the columns of a table without rows, by an empty row."""
+        return all(name.startswith("_dlt") for name in self._row)
 
     def _check(self, column: TColumnSchema, value: Any) -> None:
         problem = problem_of(column, value)
         if problem is None:
             return
         name = str(column["name"])
-        if value is not None and is_new(self._table, name):
+        if is_new(self._table, name):
             raise self._narrow(name, "text")
         self._refuse(name, value, problem)
 
