@@ -1,8 +1,9 @@
 """The metadata that Dagster shows for a load: row counts, their history, and a preview."""
 
 import base64
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,7 @@ ROW_HISTORY_KEY = "row_history"
 """The metadata from which the next run draws the chart: `run=rows` for each run."""
 
 _MAX_EXACT_INTEGER = 2**53
+_MAX_WARNED_PARTITIONS = 5
 _MAX_VALUE_CHARS = 60  # of a value in a preview
 _WIDTH, _HEIGHT = 8, 40  # of a bar, in pixels
 _COLOR = "#4c78a8"  # readable on white and on black
@@ -67,6 +69,7 @@ def load_metadata(
         **row_history(context.instance, key, context.run.run_id, rows),
         **table_metadata(stats),
         "replaced": describe_scope(scope) if scope else "full table",
+        **shrunken_metadata(result.shrunken.get(table, {})),
         "duration_seconds": round(result.duration_seconds, 2),
         "bytes_read": sum(
             job.file_size for job in jobs if job.job_file_info.file_format != "model"
@@ -114,6 +117,34 @@ def table_metadata(stats: TableStats) -> dict[str, Any]:
             [{"table": table, "rows": rows} for table, rows in stats.related_row_counts.items()]
         )
     return shown
+
+
+def shrunken_metadata(partitions: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """Return the partitions that kept less than half of their rows, if there are any."""
+    if not partitions:
+        return {}
+    return {
+        "shrunken_partitions": _table(
+            [
+                {"partition": key, "rows_before": before, "rows_after": after}
+                for key, (before, after) in partitions.items()
+            ]
+        )
+    }
+
+
+def shrunken_warnings(result: warehouse.LoadResult) -> Iterator[str]:
+    """Yield a warning for each table with partitions that kept less than half of their rows."""
+    for table, partitions in result.shrunken.items():
+        shown = [
+            f"{key} from {before} to {after}"
+            for key, (before, after) in itertools.islice(partitions.items(), _MAX_WARNED_PARTITIONS)
+        ]
+        more = f", and {len(partitions) - len(shown)} more" if len(partitions) > len(shown) else ""
+        yield (
+            f"{table}: partitions shrank by more than half: {', '.join(shown)}{more} rows. They are "
+            "loaded; if upstream was incomplete, run them again."
+        )
 
 
 def describe_scope(scope: warehouse.PartitionScope) -> str:

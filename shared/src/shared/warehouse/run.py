@@ -36,8 +36,10 @@ from shared.warehouse.dlt_internals import delete_traces
 from shared.warehouse.errors import SchemaContractError, StateChangedError, find_cause
 from shared.warehouse.guards import (
     PackageContent,
-    check_row_count,
+    check_row_counts,
+    count_partitions,
     reject_stored_cursors,
+    shrunken_partitions,
     validate_packages,
 )
 from shared.warehouse.locks.base import Log, no_log
@@ -57,7 +59,7 @@ DLT_SETTINGS = {
 """dlt's configuration for every load."""
 
 _KEEP_WORKING_DIRS_SECONDS = 7 * 24 * 3600
-_MAX_EXTRACTIONS = 10
+MAX_EXTRACTIONS = 10
 """How often a load extracts if other runs change the state of its pipeline meanwhile."""
 
 _VARIANT_SEPARATOR = "__" + VARIANT_FIELD_FORMAT % ""
@@ -76,6 +78,8 @@ class LoadResult:
         metrics: what the source counts, such as `requests` or `bytes_read`, by resource.
         scopes: the rows that it replaced, by table, without those of deferred partitions.
         deferred: partitions that it left to a later load, with the reasons.
+        shrunken: partitions that kept less than half of their rows, by table, with the rows before and
+            after.
         duration_seconds: from the first step to the last.
     """
 
@@ -87,6 +91,7 @@ class LoadResult:
     metrics: Mapping[str, Mapping[str, Any]]
     scopes: Mapping[str, PartitionScope]
     deferred: Mapping[str, RetryLaterError]
+    shrunken: Mapping[str, Mapping[str, tuple[int, int]]]
     duration_seconds: float
 
 
@@ -108,7 +113,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         RetryLaterError: upstream accepts no more requests for now.
         PipelineStepFailed: what else failed, with its cause.
     """
-    for _ in range(_MAX_EXTRACTIONS - 1):
+    for _ in range(MAX_EXTRACTIONS - 1):
         with suppress(StateChangedError):
             return _load_once(plan, log)
         log("Another run changed the state of the pipeline meanwhile; extracting again.")
@@ -210,8 +215,7 @@ class LoadRun:
             with self.locks.dataset_lock():
                 reject_lost_updates(self.pipeline, self.schema.name, self._restored, content.tables)
                 merge_stored_schema(self.pipeline)
-                self._undo_unfinished_loads()
-                self._check_row_counts(content)
+                before = self._check_before(content)
                 try:
                     info = self.pipeline.load()
                     info.raise_on_failed_jobs()
@@ -235,6 +239,11 @@ class LoadRun:
             },
             scopes=self.state.partition_scopes,
             deferred=self.deferred,
+            shrunken={
+                table: partitions
+                for table, counts in before.items()
+                if (partitions := shrunken_partitions(counts, tables[table].partition_row_counts))
+            },
             duration_seconds=time.monotonic() - self._started,
         )
 
@@ -289,23 +298,17 @@ class LoadRun:
         self.state.pending_table_chains.clear()
         return content
 
-    def _undo_unfinished_loads(self) -> None:
+    def _check_before(self, content: PackageContent) -> Mapping[str, Mapping[str, int]]:
+        """Undo what killed loads left, guard what will vanish, and count what will be replaced."""
         with self._client() as client:
             for load_id in client.undo_unfinished_loads():
                 self.log(f"Removed the rows that load {load_id} had appended; it did not complete.")
-
-    def _check_row_counts(self, content: PackageContent) -> None:
-        for table, incoming in content.row_counts.items():
-            hints = self.schema.tables.get(table)
-            if hints is None or hints.get("write_disposition") != "replace":
-                continue
-            with self._client() as client:
-                check_row_count(
-                    f"{self.plan.spec.dataset_name}.{table}",
-                    current=client.row_count(table),
-                    incoming=incoming,
-                    min_row_ratio=self.plan.options.min_row_ratio,
-                )
+            options, dataset = self.plan.options, self.plan.spec.dataset_name
+            check_row_counts(
+                client, self.schema, content.row_counts, dataset, options.min_row_ratio
+            )
+            scoped = self.state.partition_scopes.keys() & self.plan.reported_tables
+            return count_partitions(client, sorted(scoped), self.log)
 
     def _collect_stats(self, load_ids: Sequence[str]) -> dict[str, TableStats]:
         with self._client() as client:
