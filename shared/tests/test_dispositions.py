@@ -10,7 +10,7 @@ from dlt.sources.rest_api import rest_api_source
 
 from shared import warehouse
 from shared.sources.hints import APPEND_EACH_RUN
-from shared.warehouse.dispositions import stored_cursors
+from shared.warehouse.dispositions import planned_disposition, stored_cursors
 from shared.warehouse.errors import LoadPlanError
 
 SPEC = warehouse.pipeline("shop_pipeline", "shop")
@@ -199,6 +199,16 @@ def test_a_position_in_the_state_appends_once_with_the_hint(any_warehouse: str) 
     for _ in range(2):
         load(DltSource(dlt.Schema("shop"), "shop", [orders]))
     assert ids() == [1, 2]
+
+
+@pytest.mark.parametrize("make", CURSORS)
+def test_the_asset_shows_what_a_load_does(make: Callable[..., DltSource]) -> None:
+    shown = {
+        planned_disposition(shop(ONE_TWO).orders): "replace",
+        planned_disposition(make(ONE_TWO).orders): "append",
+        planned_disposition(make(ONE_TWO, write_disposition=MIRROR).orders): "merge",
+    }
+    assert all(got == expected for got, expected in shown.items())
 
 
 ISSUES: Any = {

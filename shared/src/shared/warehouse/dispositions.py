@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from dlt.common.schema import Schema
 from dlt.extract import DltResource, DltSource
 from dlt.extract.incremental import Incremental
 
@@ -85,12 +86,22 @@ def disposition_of(resource: DltResource, requested: Any = None) -> tuple[str, s
         resource: a resource that is not loaded by partition.
         requested: the write disposition of the load, which overrides the resource's.
     """
-    stated = requested or resource.write_disposition
+    stated: Any = requested or resource.write_disposition
     if callable(stated):
         return "dynamic", None
     if isinstance(stated, str):
-        stated = {"disposition": stated}
+        return str(stated), None
     return str(stated["disposition"]), stated.get("strategy")
+
+
+def planned_disposition(resource: DltResource) -> str:
+    """Return the write disposition of a resource as a load without partitions uses it."""
+    source = DltSource(Schema("planned"), "planned", [resource])
+    if not states_disposition(resource) and not stored_cursors(
+        source, source.resources[resource.name]
+    ):
+        return "replace"
+    return disposition_of(resource)[0]
 
 
 def apply_dispositions(

@@ -19,6 +19,7 @@ from dlt.extract import DltSource
 from pyarrow.parquet import ParquetFile
 
 from shared.redaction import redact
+from shared.warehouse.dispositions import stored_cursors
 from shared.warehouse.errors import LoadPlanError, OutOfPartitionError, RowCountDropError
 from shared.warehouse.locks.base import Log
 from shared.warehouse.scope import PartitionScope
@@ -189,21 +190,19 @@ def _check_partition_membership(file: str, table: str, scope: PartitionScope) ->
 
 
 def reject_stored_cursors(source: DltSource, scopes: Mapping[str, PartitionScope]) -> None:
-    """Stop a load by partition whose resource has a cursor that continues from an earlier load.
+    """Stop a load by partition that depends on a cursor which continues from an earlier load.
 
-    The load would delete the partition's rows and insert only those after the stored cursor. A cursor
-    of an unselected parent is not checked.
+    The load would delete the partition's rows and insert only those after the stored cursor. The cursor
+    may be that of a parent that is not selected.
 
     Raises:
-        LoadPlanError: a resource has a cursor without an end value.
+        LoadPlanError: a resource, or one that it gets its items from, has a cursor without an end value.
     """
-    resources = {scope.resource for scope in scopes.values()}
-    for name, resource in source.selected_resources.items():
-        step: Any = resource.incremental if name in resources else None
-        cursor = getattr(step, "incremental", step)
-        if cursor is not None and cursor.end_value is None:
+    for name in sorted({scope.resource for scope in scopes.values()}):
+        for owner, cursor in stored_cursors(source, source.selected_resources[name]).items():
+            whose = "a cursor" if owner == name else f"a parent, {owner}, with a cursor"
             raise LoadPlanError(
-                f"{name} is loaded by partition and has a cursor on {cursor.cursor_path}, which skips rows "
+                f"{name} is loaded by partition and has {whose} on {cursor.cursor_path}, which skips rows "
                 "that an earlier load extracted; nothing was loaded. Remove the cursor, or give it the "
                 "partition's `initial_value` and `end_value`."
             )
