@@ -226,9 +226,7 @@ def rest(*resources: Any) -> DltSource:
 
 def test_the_cursor_of_a_rest_api_is_found_before_a_request() -> None:
     source = rest(ISSUES, COMMENTS, "customers")
-    owners = {
-        name: [*stored_cursors(source, resource)] for name, resource in source.resources.items()
-    }
+    owners = {name: [*cursors] for name, cursors in stored_cursors(source).items()}
     assert owners == {"issues": ["issues"], "comments": ["issues"], "customers": []}
     plan = warehouse.plan_load(SPEC, source)
     assert plan.replaced_by_default == {"customers"}

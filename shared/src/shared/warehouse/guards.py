@@ -198,8 +198,9 @@ def reject_stored_cursors(source: DltSource, scopes: Mapping[str, PartitionScope
     Raises:
         LoadPlanError: a resource, or one that it gets its items from, has a cursor without an end value.
     """
+    cursors = stored_cursors(source)
     for name in sorted({scope.resource for scope in scopes.values()}):
-        for owner, cursor in stored_cursors(source, source.selected_resources[name]).items():
+        for owner, cursor in cursors[name].items():
             whose = "a cursor" if owner == name else f"a parent, {owner}, with a cursor"
             raise LoadPlanError(
                 f"{name} is loaded by partition and has {whose} on {cursor.cursor_path}, which skips rows "
