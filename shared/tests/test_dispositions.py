@@ -10,7 +10,7 @@ from dlt.sources.rest_api import rest_api_source
 
 from shared import warehouse
 from shared.sources.hints import APPEND_EACH_RUN
-from shared.warehouse.dispositions import stored_cursors
+from shared.warehouse.dispositions import planned_disposition, stored_cursors
 from shared.warehouse.errors import LoadPlanError
 
 SPEC = warehouse.pipeline("shop_pipeline", "shop")
@@ -201,6 +201,16 @@ def test_a_position_in_the_state_appends_once_with_the_hint(any_warehouse: str) 
     assert ids() == [1, 2]
 
 
+@pytest.mark.parametrize("make", CURSORS)
+def test_the_asset_shows_what_a_load_does(make: Callable[..., DltSource]) -> None:
+    shown = {
+        planned_disposition(shop(ONE_TWO).orders): "replace",
+        planned_disposition(make(ONE_TWO).orders): "append",
+        planned_disposition(make(ONE_TWO, write_disposition=MIRROR).orders): "merge",
+    }
+    assert all(got == expected for got, expected in shown.items())
+
+
 ISSUES: Any = {
     "name": "issues",
     "endpoint": {"path": "issues", "incremental": {"cursor_path": "id", "start_param": "since"}},
@@ -216,9 +226,7 @@ def rest(*resources: Any) -> DltSource:
 
 def test_the_cursor_of_a_rest_api_is_found_before_a_request() -> None:
     source = rest(ISSUES, COMMENTS, "customers")
-    owners = {
-        name: [*stored_cursors(source, resource)] for name, resource in source.resources.items()
-    }
+    owners = {name: [*cursors] for name, cursors in stored_cursors(source).items()}
     assert owners == {"issues": ["issues"], "comments": ["issues"], "customers": []}
     plan = warehouse.plan_load(SPEC, source)
     assert plan.replaced_by_default == {"customers"}

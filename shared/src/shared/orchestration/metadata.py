@@ -2,8 +2,8 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import dagster as dg
@@ -22,6 +22,7 @@ ROW_HISTORY_KEY = "row_history"
 
 _MAX_EXACT_INTEGER = 2**53
 _MAX_PREVIEWS = 10  # of the tables of one asset
+_MAX_WARNED_PARTITIONS = 5
 _MAX_VALUE_CHARS = 60  # of a value in a preview
 _WIDTH, _HEIGHT = 8, 40  # of a bar, in pixels
 _COLOR = "#4c78a8"  # readable on white and on black
@@ -82,6 +83,9 @@ def load_metadata(
         **row_history(context.instance, key, context.run.run_id, sum(rows.values())),
         **shown,
         "replaced": describe_scope(scope) if scope else "full table",
+        **shrunken_metadata(
+            {key: rows for table in tables for key, rows in result.shrunken.get(table, {}).items()}
+        ),
         "duration_seconds": round(result.duration_seconds, 2),
         "bytes_read": sum(
             job.file_size for job in jobs if job.job_file_info.file_format != "model"
@@ -169,6 +173,34 @@ def tables_metadata(
     if listed:
         shown["related_tables"] = _table(listed)
     return shown
+
+
+def shrunken_metadata(partitions: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """Return the partitions that kept less than half of their rows, if there are any."""
+    if not partitions:
+        return {}
+    return {
+        "shrunken_partitions": _table(
+            [
+                {"partition": key, "rows_before": before, "rows_after": after}
+                for key, (before, after) in partitions.items()
+            ]
+        )
+    }
+
+
+def shrunken_warnings(result: warehouse.LoadResult) -> Iterator[str]:
+    """Yield a warning for each table with partitions that kept less than half of their rows."""
+    for table, partitions in result.shrunken.items():
+        shown = [
+            f"{key} from {before} to {after}"
+            for key, (before, after) in islice(partitions.items(), _MAX_WARNED_PARTITIONS)
+        ]
+        more = f", and {len(partitions) - len(shown)} more" if len(partitions) > len(shown) else ""
+        yield (
+            f"{table}: partitions shrank by more than half: {', '.join(shown)}{more} rows. They are "
+            "loaded; if upstream was incomplete, run them again."
+        )
 
 
 def describe_scope(scope: warehouse.PartitionScope) -> str:
