@@ -153,6 +153,19 @@ def test_a_renamed_column_keeps_its_values_and_old_code_is_told_the_new_name() -
     assert values() == [(1, 10), (2, 20), (3, 30), (4, 40)]
 
 
+@pytest.mark.usefixtures("any_warehouse")
+def test_a_former_name_can_be_used_again_when_that_is_said() -> None:
+    load(TWO)
+    migrate(rename_to="cost")
+    migrate(None, rename_to="sales")
+    for name in ("price", "orders"):
+        migrate(None, "sales", reuse_name=name)
+    load([{"id": 3, "price": 30}])
+    load([{"id": 4, "price": 40}], "sales")
+    assert values() == [(3, 30)]
+    assert values("id, cost, price", "sales") == [(1, 10, None), (2, 20, None), (4, None, 40)]
+
+
 CURSOR: Any = dlt.sources.incremental("id")
 
 
@@ -235,6 +248,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"column": "_dlt_id", "drop": True}, "a column of dlt"),
     ({"rename_to": "id"}, "has a column id already"),
     ({"rename_to": "Unit Price"}, "unit_price is"),
+    ({"column": None, "reuse_name": "cost"}, "is not a former name"),
     ({"column": None, "rename_to": "items"}, "has a table items already"),
     ({"column": None, "table": "orders__lines", "rename_to": "lines"}, "nested in orders"),
 ]

@@ -132,7 +132,11 @@ def _advise(change: TableChange) -> str:
 
 
 def _renamed(back: TableChange, old: str, new: str) -> str:
-    return f"{old} was renamed to {new}: change the code, or rename it back with: {back.command}"
+    reuse = TableChange(back.dataset, back.table, reuse_name=old)
+    return (
+        f"{old} was renamed to {new}: change the code; or allow a new {back.kind} {old}: "
+        f"{reuse.command}; or rename it back: {back.command}"
+    )
 
 
 def _has_rows(stored: Mapping[str, Any]) -> bool:
