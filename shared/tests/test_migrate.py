@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from shared import warehouse
 from shared.cli import app
 from shared.warehouse import TableChange
+from shared.warehouse.destinations.configuration import resolve_configuration
+from shared.warehouse.destinations.factory import create_destination
 
 SHOP = warehouse.pipeline("shop", dataset_name="shop")
 
@@ -264,7 +266,7 @@ def test_an_impossible_change_says_why() -> None:
 
 
 @pytest.mark.usefixtures("any_warehouse")
-def test_a_change_that_the_database_refuses_changes_nothing() -> None:
+def test_a_change_that_newer_rows_make_impossible_changes_nothing() -> None:
     load(TWO)
     migration = warehouse.plan_migration(change(data_type="double"))
     load([{"id": 3, "price": 2**53 + 1}])
@@ -272,6 +274,47 @@ def test_a_change_that_the_database_refuses_changes_nothing() -> None:
         warehouse.migrate(migration)
     assert stored_columns()["price"] == "bigint"
     assert values()[2] == (3, 2**53 + 1)
+
+
+def client_of(schema: str) -> Any:
+    destination: Any = create_destination()
+    configuration = resolve_configuration(destination, "shop")
+    return destination.client(dlt.Schema(schema), configuration)
+
+
+@pytest.mark.usefixtures("any_warehouse")
+def test_a_change_that_the_database_refuses_half_way_changes_nothing() -> None:
+    append(2)
+    with client_of("by_hand") as client:
+        client.sql_client.execute_sql("CREATE TABLE shop.sales__items (n BIGINT)")
+    with pytest.raises(warehouse.MigrationError, match="sales__items"):
+        migrate(None, rename_to="sales")
+    assert [info.name for info in warehouse.list_tables()] == ["orders", "orders__items"]
+    append(3)
+    assert values("id") == values("n", "orders__items") == [(1,), (2,), (3,)]
+
+
+@pytest.mark.usefixtures("any_warehouse")
+def test_every_schema_that_has_the_table_is_changed() -> None:
+    other = shop([{"id": 3, "price": 1}]).clone(with_name="other_shop")
+    load(TWO)
+    warehouse.load(warehouse.plan_load(SHOP, other))
+    migrate(data_type="double")
+    for source in (shop([{"id": 1, "price": 1.5}]), shop([{"id": 3, "price": 3.5}])):
+        warehouse.load(warehouse.plan_load(SHOP, source))
+        warehouse.load(warehouse.plan_load(SHOP, source.clone(with_name="other_shop")))
+    assert values() == [(1, 1.5), (2, 20.0), (3, 3.5)]
+
+
+@pytest.mark.usefixtures("any_warehouse")
+def test_a_migration_waits_for_loads_of_the_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    load(TWO)
+    monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "0.1")
+    running = warehouse.LoadRun(warehouse.plan_load(SHOP, shop(TWO)))
+    with running.locks.dataset_lock(), pytest.raises(warehouse.LockTimeoutError):
+        migrate(data_type="double")
+    running.cleanup(failed=False)
+    migrate(data_type="double")
 
 
 @pytest.mark.usefixtures("any_warehouse")
