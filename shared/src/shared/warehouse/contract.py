@@ -101,12 +101,7 @@ def _explain_declaration(
         return what, _advise(_with(column, data_type=new))
     if "nullable" in declared and declared["nullable"] != stored.get("nullable", True):
         may_be_null = bool(declared["nullable"])
-        key = (
-            " as part of its key"
-            if declared.get("primary_key") or declared.get("merge_key")
-            else ""
-        )
-        says = "may be NULL" if may_be_null else f"is never NULL{key}"
+        says = "may be NULL" if may_be_null else "is never NULL"
         is_now = "is never NULL" if may_be_null else "may be NULL"
         what = f"{name} {is_now} and the resource says that it {says}"
         return what, _advise(_with(column, nullable=may_be_null))
