@@ -355,6 +355,35 @@ def test_the_doctor_reports_no_error_in_a_valid_workspace(etl_environment: dict[
     assert results["warehouse"]["fix"] == "uv run etl run"
 
 
+def test_the_doctor_names_two_locations_that_load_one_table(
+    etl_environment: dict[str, str],
+) -> None:
+    only(etl_environment, "one_etl", "two_etl")
+    for name in ("one", "two"):
+        folder = workspace(etl_environment) / f"{name}_etl"
+        folder.mkdir()
+        (folder / "definitions.py").write_text(
+            "import dagster as dg, dlt\n"
+            "from dagster_dlt import dlt_assets\n"
+            "from shared import warehouse\n"
+            "from shared.orchestration.translator import WarehouseTranslator\n"
+            f"source = dlt.source(lambda: dlt.resource([], name='Orders'), name='{name}')()\n"
+            f"@dlt_assets(name='{name}', dlt_source=source,\n"
+            f"    dlt_pipeline=warehouse.pipeline('{name}_pipeline', 'raw'),\n"
+            "    dagster_dlt_translator=WarehouseTranslator('team:raw'))\n"
+            "def assets(context): ...\n"
+            "print('a location may print')\n"
+            "defs = dg.Definitions([assets])\n"
+        )
+    environment = {**etl_environment, "PYTHONPATH": str(workspace(etl_environment))}
+    done = etl(environment, "doctor", "--json")
+    assert done.returncode == 1
+    check = checks(done)["datasets"]
+    assert check["status"] == "error"
+    assert "raw.orders is loaded by one_etl.one (pipeline one_pipeline" in check["message"]
+    assert "two_etl.two" in check["message"]
+
+
 def test_the_doctor_names_each_error_and_no_secret(etl_environment: dict[str, str]) -> None:
     only(etl_environment, "leaky_etl")
     folder = workspace(etl_environment)

@@ -15,6 +15,7 @@ import yaml
 
 from shared import settings
 from shared.cli.locations import code_locations, interpreters
+from shared.orchestration.dataset_owners import find_conflicts, table_owners
 from support.processes import python
 
 LOCATIONS = tuple(name for name in code_locations() if name not in interpreters())
@@ -110,6 +111,14 @@ def test_asset_keys_and_pipeline_names_are_unique_over_the_workspace() -> None:
     assert {key for key, count in keys.items() if count > 1} == set()
     assert {name: owners for name, owners in pipelines.items() if len(owners) > 1} == {}
     assert {"simple_pipeline", "csv_pipeline", "nasa_neo_pipeline"} <= pipelines.keys()
+
+
+def test_no_two_pipelines_of_the_workspace_write_into_one_table() -> None:
+    owners = [
+        owner for name in LOCATIONS for owner in table_owners(name, definitions(name).assets or ())
+    ]
+    assert find_conflicts(owners) == []
+    assert {"load_dict", "share_prices", "asteroids"} <= {owner.table for owner in owners}
 
 
 @pytest.mark.parametrize("location", LOCATIONS)

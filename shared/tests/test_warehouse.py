@@ -126,6 +126,43 @@ def test_a_damaged_file_fails_without_a_wait(tmp_warehouse: Path) -> None:
         pytest.fail("it opened")
 
 
+@pytest.mark.parametrize(
+    ("setting", "stored", "header"),
+    [(None, "v1.4.0+", 67), ("v1.0.0", "v1.0.0+", 64), ("latest", "v2.0.0+", 999)],
+)
+def test_a_new_file_has_a_format_that_older_programs_can_open_and_keeps_it(
+    tmp_warehouse: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str | None,
+    stored: str,
+    header: int,
+) -> None:
+    if setting:
+        monkeypatch.setenv("WAREHOUSE_STORAGE_VERSION", setting)
+    with warehouse.exclusive_connection() as connection:
+        connection.execute("CREATE TABLE t AS SELECT range AS n FROM range(1000)")
+    monkeypatch.setenv("WAREHOUSE_STORAGE_VERSION", "v1.2.0")  # no longer has an effect
+    with warehouse.exclusive_connection() as connection:
+        connection.execute("CREATE TABLE u AS FROM t")
+        tags = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE path IS NOT NULL"
+        assert connection.execute(tags).fetchall() == [(stored,)]
+    # DuckDB 1.0 opens format 64, and DuckDB 1.4 those up to 67; older ones refuse the file by it.
+    assert (
+        int.from_bytes((tmp_warehouse / "warehouse.duckdb").read_bytes()[12:20], "little") == header
+    )
+
+
+def test_an_unknown_format_is_refused_by_the_name_of_the_setting(
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_STORAGE_VERSION", "1.4")
+    with (
+        pytest.raises(warehouse.WarehouseConfigError, match=r"WAREHOUSE_STORAGE_VERSION is '1\.4'"),
+        warehouse.exclusive_connection(),
+    ):
+        pass
+
+
 def test_declaring_a_pipeline_writes_nothing(tmp_warehouse: Path) -> None:
     before = sorted(tmp_warehouse.rglob("*"))
     declared = warehouse.pipeline("a_pipeline", dataset_name="a_dataset")

@@ -29,6 +29,10 @@ SETTINGS = {
         "data/warehouse.duckdb",
         "The DuckDB file, relative to the workspace. The working folders of runs are next to it.",
     ),
+    "WAREHOUSE_STORAGE_VERSION": Setting(
+        "v1.4.0",
+        "The oldest DuckDB that can open a new DuckDB file, such as v1.0.0; latest for this DuckDB only.",
+    ),
     "WAREHOUSE_WAIT_SECONDS": Setting(
         "600", "How long a load or a reader waits for the warehouse lock before it fails."
     ),

@@ -1,5 +1,6 @@
 """`etl doctor`: diagnose the workspace and suggest fixes."""
 
+import json
 import os
 import re
 import shutil
@@ -34,10 +35,14 @@ MIN_FREE_BYTES = 10**9
 
 _COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
 _LOAD = """
-import importlib, sys
+import dataclasses, importlib, json, sys
 try:
     import dagster
-    dagster.Definitions.validate_loadable(importlib.import_module(sys.argv[1]).defs)
+    defs = importlib.import_module(sys.argv[2]).defs
+    dagster.Definitions.validate_loadable(defs)
+    from shared.orchestration.dataset_owners import table_owners
+    owners = [dataclasses.asdict(owner) for owner in table_owners(sys.argv[1], defs.assets or ())]
+    print("\\n" + json.dumps(owners))
 except BaseException as error:
     print(f"{type(error).__name__}: {error}")
     sys.exit(1)
@@ -90,7 +95,7 @@ def _checks() -> Iterator[Check]:
         for location, module in modules.items():
             python = pythons.get(location, sys.executable)
             try:
-                locations[location] = _start_process(stack, [python, "-c", _LOAD, module])
+                locations[location] = _start_process(stack, [python, "-c", _LOAD, location, module])
             except OSError as error:
                 locations[location] = Check(location, "error", *no_interpreter(python, error))
         uv, lock = find_uv(), settings.workspace_root() / "uv.lock"
@@ -109,8 +114,10 @@ def _checks() -> Iterator[Check]:
         yield check_warehouse()
         if sync:
             yield _check_environment(sync)
+        tables: list[dict[str, str]] = []
         for location, load in locations.items():
-            yield load if isinstance(load, Check) else _check_location(location, load)
+            yield load if isinstance(load, Check) else _check_location(location, load, tables)
+        yield from _check_datasets(tables)
 
 
 def _start_process(stack: ExitStack, command: list[str]) -> "subprocess.Popen[str]":
@@ -158,9 +165,26 @@ def _check_environment(sync: "subprocess.Popen[str]") -> Check:
     return Check("environment", "error", f"does not match uv.lock: {' '.join(lines)}", "uv sync")
 
 
-def _check_location(location: str, load: "subprocess.Popen[str]") -> Check:
+def _check_datasets(tables: Iterable[Mapping[str, str]]) -> Iterator[Check]:
+    """Check that no two locations load one table, or share a source's schema in a dataset."""
+    from shared.orchestration.dataset_owners import TableOwner, find_conflicts
+
+    owners = [TableOwner(**table) for table in tables]
+    conflicts = find_conflicts(owners)
+    for conflict in conflicts:
+        yield Check("datasets", "error", conflict, "see docs/add-a-pipeline.md")
+    if not conflicts:
+        datasets = len({owner.dataset for owner in owners})
+        yield Check("datasets", "ok", f"{datasets}, and each table has one pipeline")
+
+
+def _check_location(
+    location: str, load: "subprocess.Popen[str]", tables: list[dict[str, str]]
+) -> Check:
+    """Return whether a location loads, and add what its pipelines load to the tables."""
     output = load.communicate()[0].strip()
     if load.returncode == 0:
+        tables += json.loads(output.splitlines()[-1])
         return Check(location, "ok", "loads")
     reason = output or f"its process ended with exit code {load.returncode}"
     fix = f"fix it, or remove it from workspace.yaml; uv run etl run {location} keeps the log"

@@ -15,6 +15,7 @@ def build_unique_rows_check(
     asset: dg.AssetKey,
     columns: Sequence[str],
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    table: str | None = None,
 ) -> dg.AssetChecksDefinition:
     """Return the check that a table has no duplicate rows.
 
@@ -25,16 +26,21 @@ def build_unique_rows_check(
         asset: the table's key, `[dataset, table]`.
         columns: the columns that identify a row.
         severity: WARN if upstream may send duplicates.
+        table: the table, if the asset is a resource that fills several.
     """
     names = ", ".join(map(warehouse.quote_identifier, columns))
+    dataset, of_asset = asset.path
+    checked = warehouse.quote_identifier(dataset, table or of_asset)
 
     @dg.asset_check(
-        asset=asset, description=f"No two rows of the table have the same {', '.join(columns)}."
+        asset=asset,
+        name=f"{table}_rows_are_unique" if table else None,
+        description=f"No two rows of {table or 'the table'} have the same {', '.join(columns)}.",
     )
     def rows_are_unique() -> dg.AssetCheckResult:
         with as_dagster_failure():  # the table may not exist yet
             duplicates = warehouse.query(f"""
-                SELECT {names}, count(*) AS "duplicate rows" FROM {warehouse.quote_identifier(*asset.path)}
+                SELECT {names}, count(*) AS "duplicate rows" FROM {checked}
                 GROUP BY {names} HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT {_MAX_EXAMPLES}
             """)
         examples = [

@@ -13,6 +13,8 @@ from dlt.extract import DltSource
 
 from shared import warehouse
 from shared.orchestration.checks import build_rejected_rows_check, build_unique_rows_check
+from shared.orchestration.failures import describe_error
+from shared.orchestration.partitions import partitions_of
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator, asset_key
 
@@ -24,20 +26,27 @@ _TIME_PARTITIONS: Mapping[str, Callable[..., dg.TimeWindowPartitionsDefinition]]
 }
 
 
-class Partitions(dg.Model):
-    """The partitions of a load.
+class Dimension(dg.Model):
+    """The partitions of a load, or of one of its dimensions.
 
     Attributes:
-        type: the length of a time window, or `static` for a list of keys.
+        type: the length of a time window; `cron` for windows between the ticks of a schedule; `static`
+            for a list of keys; `dynamic` for keys that are added later.
         start: the first window, in the format of its key, such as `2025-03-10` for days.
         timezone: the time zone of the windows.
+        cron: the schedule of `cron` windows, such as `0 6 * * 1-5`.
+        format: the format of the keys of `cron` windows.
         keys: the keys of static partitions.
+        name: the name of dynamic partitions.
     """
 
-    type: Literal["hourly", "daily", "weekly", "monthly", "static"]
+    type: Literal["hourly", "daily", "weekly", "monthly", "cron", "static", "dynamic"]
     start: str | None = None
     timezone: str = "UTC"
+    cron: str | None = None
+    format: str = "%Y-%m-%d-%H:%M"
     keys: Sequence[str] = ()
+    name: str | None = None
 
     def build(self) -> dg.PartitionsDefinition[Any]:
         """Return Dagster's definition.
@@ -49,14 +58,51 @@ class Partitions(dg.Model):
             if not self.keys:
                 raise ValueError("partitions.keys: static partitions need at least one key")
             return dg.StaticPartitionsDefinition(list(self.keys))
+        if self.type == "dynamic":
+            if self.name is None:
+                raise ValueError("partitions.name: dynamic partitions need a name")
+            return dg.DynamicPartitionsDefinition(name=self.name)
         if self.start is None:
             raise ValueError(f"partitions.start: {self.type} partitions need the first one")
+        if self.type == "cron" and self.cron is None:
+            raise ValueError("partitions.cron: cron partitions need a schedule")
         try:
-            definition = _TIME_PARTITIONS[self.type](self.start, timezone=self.timezone)
+            definition = self._build_windows(self.start)
             definition.get_first_partition_window()
         except Exception as error:
             raise ValueError(f"partitions.start, partitions.timezone: {error}") from error
         return definition
+
+    def _build_windows(self, start: str) -> dg.TimeWindowPartitionsDefinition:
+        if self.type in _TIME_PARTITIONS:
+            return _TIME_PARTITIONS[self.type](start, timezone=self.timezone)
+        return dg.TimeWindowPartitionsDefinition(
+            start=start, fmt=self.format, cron_schedule=self.cron, timezone=self.timezone
+        )
+
+
+class Partitions(Dimension):
+    """The partitions of a load; `multi` has several dimensions.
+
+    Attributes:
+        dimensions: the partitions of each dimension, by its name.
+    """
+
+    type: Literal[  # type: ignore[assignment]  # one more than a dimension
+        "hourly", "daily", "weekly", "monthly", "cron", "static", "dynamic", "multi"
+    ]
+    dimensions: Mapping[str, Dimension] = {}
+
+    def build(self) -> dg.PartitionsDefinition[Any]:
+        """Return Dagster's definition, as `Dimension.build` does."""
+        if self.type != "multi":
+            return super().build()
+        try:
+            return dg.MultiPartitionsDefinition(
+                {name: dimension.build() for name, dimension in self.dimensions.items()}
+            )
+        except Exception as error:
+            raise ValueError(f"partitions.dimensions: {error}") from error
 
 
 def _resolve_partitions(context: dg.ResolutionContext, model: Partitions) -> Partitions:
@@ -89,7 +135,8 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
         partitions: the partitions; without them a run loads everything.
         partition_value: the value of the partition column for a partition, such as `{key}.csv`.
         partitions_per_batch: how many partitions a run loads at a time; by default all.
-        deps: upstream asset keys, by resource name.
+        look_back: how many partitions before its own a run loads again, because rows arrive late.
+        deps: upstream asset keys, by table, or by resource.
         automation: `eager`, or a cron schedule such as `@daily`; by default none.
         stale_after_hours: the age after which the tables are stale.
         checks: the checks of the tables.
@@ -112,6 +159,7 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
     ] = None
     partition_value: str = "{key}"
     partitions_per_batch: int | None = None
+    look_back: int = 0
     deps: Mapping[str, Sequence[str]] = field(default_factory=dict)
     automation: str | None = None
     stale_after_hours: float = 7 * 24
@@ -129,6 +177,10 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
         except ValueError as error:
             file = context.path / "defs.yaml" if context.path.is_dir() else context.path
             raise dg.DagsterInvalidDefinitionError(f"{file}: attributes.{error}") from None
+        except Exception as error:
+            raise dg.DagsterInvalidDefinitionError(
+                f"{context.path}: attributes.source: {self.source} raised {describe_error(error)}"
+            ) from error
 
     def _build(self) -> dg.Definitions:
         partitions_def = self.partitions.build() if self.partitions else None
@@ -144,18 +196,8 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
             return built
 
         declared = source([])
-        tables = declared.selected_resources.keys()
-        _require_tables("deps", self.deps, tables)
-        _require_tables("checks.unique", self.checks.unique, tables)
-        _require_tables("checks.max_rejected_ratio", self.checks.max_rejected_ratio, tables)
-        if self.partitions_per_batch is not None and self.partitions_per_batch < 1:
-            raise ValueError("partitions_per_batch: must be at least 1")
-        try:
-            self.partition_value.format(key="")
-        except (LookupError, ValueError) as error:
-            raise ValueError("partition_value: the only placeholder is {key}") from error
-        if self.partitions_per_batch and self.partition_value != "{key}":
-            raise ValueError("partitions_per_batch: not possible together with partition_value")
+        self._require_names(declared)
+        self._validate_batches(partitions_def)
 
         @dlt_assets(
             dlt_source=declared,
@@ -175,7 +217,7 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
                 sample_partitions=self.sample_partitions,
             ),
             partitions_def=partitions_def,
-            backfill_policy=dg.BackfillPolicy.single_run() if partitions_def else None,
+            backfill_policy=_backfill_policy(partitions_def),
             name=f"{self.dataset}_{declared.name}",
         )
         def assets(
@@ -184,18 +226,53 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
             if partitions_def is None:
                 yield from dlt.run(context, source([]))
             elif self.partitions_per_batch:
-                yield from dlt.run_in_batches(context, source, self.partitions_per_batch)
+                yield from dlt.run_in_batches(
+                    context, source, self.partitions_per_batch, self.look_back
+                )
             else:
-                values = [self.partition_value.format(key=key) for key in context.partition_keys]
-                yield from dlt.run(context, source(values), partitions=values)
+                keys: Sequence[str] = partitions_of(context, self.look_back)
+                if self.partition_value != "{key}":
+                    keys = [self.partition_value.format(key=key) for key in keys]
+                yield from dlt.run(context, source(keys), partitions=keys)
 
         return dg.Definitions(assets=[assets], asset_checks=list(self._asset_checks()))
+
+    def _validate_batches(self, partitions_def: dg.PartitionsDefinition[Any] | None) -> None:
+        if self.partitions_per_batch is not None and self.partitions_per_batch < 1:
+            raise ValueError("partitions_per_batch: must be at least 1")
+        try:
+            self.partition_value.format(key="")
+        except (LookupError, ValueError) as error:
+            raise ValueError("partition_value: the only placeholder is {key}") from error
+        if self.look_back and not isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
+            raise ValueError("look_back: needs partitions with time windows")
+        if self.partitions_per_batch and self.partition_value != "{key}":
+            raise ValueError("partitions_per_batch: not possible together with partition_value")
+
+    def _require_names(self, source: DltSource) -> None:
+        """Raise an error if `deps` or `checks` name what the source does not have."""
+        resources = source.selected_resources
+        tables = {warehouse.table_of(resource) for resource in resources.values()}
+        _require_tables("deps", self.deps, resources.keys() | tables)
+        for kind, tables_with_check in self.checks.model_dump().items():
+            _require_tables(
+                f"checks.{kind}", map(warehouse.normalize_name, tables_with_check), tables
+            )
 
     def _asset_checks(self) -> Iterator[dg.AssetChecksDefinition]:
         for table, columns in self.checks.unique.items():
             yield build_unique_rows_check(asset_key(self.dataset, table), columns)
         for table, ratio in self.checks.max_rejected_ratio.items():
             yield build_rejected_rows_check(asset_key(self.dataset, table), ratio)
+
+
+def _backfill_policy(
+    partitions_def: dg.PartitionsDefinition[Any] | None,
+) -> dg.BackfillPolicy | None:
+    """Return one run for all partitions of a backfill; a run each for those with several dimensions."""
+    if partitions_def is None or isinstance(partitions_def, dg.MultiPartitionsDefinition):
+        return None
+    return dg.BackfillPolicy.single_run()
 
 
 def _import_function(path: str) -> Callable[..., Any]:
@@ -227,7 +304,9 @@ def _partitions_parameter(function: Callable[..., Any], arguments: Mapping[str, 
 def _require_tables(key: str, named: Iterable[str], tables: Iterable[str]) -> None:
     for name in named:
         if name not in tables:
-            raise ValueError(f"{key}: the source has no {name!r}; it has {', '.join(tables)}")
+            raise ValueError(
+                f"{key}: the source has no {name!r}; it has {', '.join(sorted(tables))}"
+            )
 
 
 def _automation_condition(automation: str | None) -> dg.AutomationCondition[Any] | None:

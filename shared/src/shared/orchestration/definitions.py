@@ -7,8 +7,11 @@ from types import ModuleType
 
 import dagster as dg
 
+from shared import warehouse
 from shared.orchestration.alerts import alert_owners
 from shared.orchestration.code_references import with_code_references
+from shared.orchestration.dagster_internals import declared_pipeline
+from shared.orchestration.dataset_owners import reject_conflicts
 from shared.orchestration.executor import executor
 from shared.orchestration.resource import WarehouseDltResource
 
@@ -24,7 +27,9 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
         modules: the modules of the package that have definitions.
 
     Raises:
-        DagsterInvalidDefinitionError: the package has no `defs/` folder.
+        DagsterInvalidDefinitionError: the package has no `defs/` folder; or two pipelines would write
+            into one table, see `dataset_owners`; or a pipeline that was declared with
+            `warehouse.pipeline` is not loaded by `WarehouseDltResource`, or the reverse.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)
@@ -39,7 +44,33 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
             resources={"dlt": WarehouseDltResource()},
             executor=executor(),
         )
-        return dg.Definitions.merge(in_modules, _load_defs_folder(package))
+        in_folder = _load_defs_folder(package)
+        reject_conflicts(package, [*(in_modules.assets or ()), *(in_folder.assets or ())])
+        merged = dg.Definitions.merge(in_modules, in_folder)
+    check_pipelines(merged)
+    return merged
+
+
+def check_pipelines(defs: dg.Definitions) -> None:
+    """Check that each pipeline is loaded by the resource of its kind.
+
+    Raises:
+        DagsterInvalidDefinitionError: it is not, so each run would fail.
+    """
+    resources = defs.resources or {}
+    for asset in defs.assets or ():
+        if not isinstance(asset, dg.AssetsDefinition) or not (declared := declared_pipeline(asset)):
+            continue
+        key, pipeline = declared
+        used = [resources.get(name) for name in asset.required_resource_keys]
+        is_ours = any(isinstance(resource, WarehouseDltResource) for resource in used)
+        if is_ours == isinstance(pipeline, warehouse.PipelineSpec):
+            continue
+        try:
+            warehouse.require_spec(pipeline).refuse_to_run()
+        except warehouse.DeclarationError as error:
+            text = f"Asset {key.to_user_string()}: {error}"
+            raise dg.DagsterInvalidDefinitionError(text) from None
 
 
 def _load_defs_folder(package: str) -> dg.Definitions:

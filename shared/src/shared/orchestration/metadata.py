@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,7 @@ ROW_HISTORY_KEY = "row_history"
 """The metadata from which the next run draws the chart: `run=rows` for each run."""
 
 _MAX_EXACT_INTEGER = 2**53
+_MAX_PREVIEWS = 10  # of the tables of one asset
 _MAX_VALUE_CHARS = 60  # of a value in a preview
 _WIDTH, _HEIGHT = 8, 40  # of a bar, in pixels
 _COLOR = "#4c78a8"  # readable on white and on black
@@ -36,50 +38,81 @@ _COLUMNS_OF_DLT = {
 def load_metadata(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     key: dg.AssetKey,
-    resource: DltResource,
+    resources: Sequence[DltResource],
     plan: warehouse.LoadPlan,
     result: warehouse.LoadResult,
 ) -> dict[str, Any]:
-    """Return the metadata of a table's load, the most important first.
+    """Return the metadata of an asset's load, the most important first.
 
     `rows_loaded` counts the rows of this load, `dagster/row_count` those of the table; `replaced` names
     the files or days whose rows were replaced; `bytes_read` is what the source counts, or the size of
     dlt's files. dlt's `jobs` and the schemas of nested tables come last.
+
+    A resource may fill several tables. Then the numbers are their sums, `related_tables` lists all of
+    them, and each has its own preview and columns.
+
+    Args:
+        context: the run's.
+        key: the asset's key.
+        resources: the resources that load the asset's table.
+        plan: the plan of the load.
+        result: the result of the load.
     """
-    schema, dataset = result.schema, plan.spec.dataset_name
-    table = schema.naming.normalize_table_identifier(str(resource.table_name))
-    stats = result.tables.get(table, TableStats())
-    rows = result.rows_loaded.get(table, 0)
-    scope = result.scopes.get(table)
+    filled = (warehouse.filled_tables(resource, result.schema) for resource in resources)
+    tables = list(dict.fromkeys(chain.from_iterable(filled)))
+    stats = {table: result.tables.get(table, TableStats()) for table in tables}
+    rows = {table: result.rows_loaded.get(table, 0) for table in tables}
+    scope = next((result.scopes[table] for table in tables if table in result.scopes), None)
     jobs = [
         job
         for package in result.info.load_packages
         for job in package.jobs["completed_jobs"]
-        if job.job_file_info.table_name == table
+        if job.job_file_info.table_name in tables
     ]
-    nested = (
-        [str(child["name"]) for child in get_nested_tables(schema.tables, table)[1:]]
-        if table in schema.tables
-        else []
-    )
+    if len(tables) == 1:
+        shown = table_metadata(stats[tables[0]])
+        name = f"{result.database}.{plan.spec.dataset_name}.{tables[0]}"
+        columns = {"dagster/table_name": name, **_column_schemas(tables, result.schema)}
+        columns["dagster/column_schema"] = columns.pop(tables[0])
+    else:
+        shown = tables_metadata(stats, result.rows_loaded)
+        columns = _column_schemas(tables, result.schema)
     return {
-        "rows_loaded": rows,
-        **row_history(context.instance, key, context.run.run_id, rows),
-        **table_metadata(stats),
+        "rows_loaded": sum(rows.values()),
+        **row_history(context.instance, key, context.run.run_id, sum(rows.values())),
+        **shown,
         "replaced": describe_scope(scope) if scope else "full table",
         "duration_seconds": round(result.duration_seconds, 2),
         "bytes_read": sum(
             job.file_size for job in jobs if job.job_file_info.file_format != "model"
         ),
-        **result.metrics.get(resource.name, {}),
+        **_metrics(resources, result),
         "dlt_load_id": ", ".join(result.info.loads_ids),
-        "dagster/row_count": stats.row_count,
-        "dagster/table_name": f"{result.database}.{dataset}.{table}",
+        "dagster/row_count": sum(of_table.row_count for of_table in stats.values()),
         "dagster/storage_kind": warehouse.warehouse_type(),
-        "dagster/column_schema": column_schema(table, schema),
-        **{name: column_schema(name, schema) for name in nested},
+        **columns,
         "jobs": json.loads(json.dumps([job.asdict() for job in jobs], default=str)),
     }
+
+
+def _metrics(resources: Sequence[DltResource], result: warehouse.LoadResult) -> dict[str, Any]:
+    """Return what the source counted, summed over the resources of a table."""
+    metrics: dict[str, Any] = {}
+    for resource in resources:
+        for name, value in result.metrics.get(resource.name, {}).items():
+            metrics[name] = metrics[name] + value if name in metrics else value
+    return metrics
+
+
+def _column_schemas(tables: Sequence[str], schema: Schema) -> dict[str, Any]:
+    """Return the columns of some tables and of their nested tables, by table."""
+    nested = (
+        str(child["name"])
+        for table in tables
+        if table in schema.tables
+        for child in get_nested_tables(schema.tables, table)[1:]
+    )
+    return {table: column_schema(table, schema) for table in (*tables, *nested)}
 
 
 def column_schema(table: str, schema: Schema) -> dg.TableSchema:
@@ -116,12 +149,35 @@ def table_metadata(stats: TableStats) -> dict[str, Any]:
     return shown
 
 
+def tables_metadata(
+    stats: Mapping[str, TableStats], rows_loaded: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return a list of the tables of one asset, and a preview of those that the load filled."""
+    shown: dict[str, Any] = {
+        f"preview {table}": _table(stats[table].preview)
+        for table in stats
+        if rows_loaded.get(table) and stats[table].preview
+    }
+    shown = dict(list(shown.items())[:_MAX_PREVIEWS])
+    row_counts: dict[str, int] = {}
+    for table, of_table in stats.items():
+        row_counts |= {table: of_table.row_count, **of_table.related_row_counts}
+    listed = [
+        {"table": table, "rows": rows, "loaded": rows_loaded.get(table, 0)}
+        for table, rows in row_counts.items()
+    ]
+    if listed:
+        shown["related_tables"] = _table(listed)
+    return shown
+
+
 def describe_scope(scope: warehouse.PartitionScope) -> str:
     """Return which partitions a load replaced: one, or the first, the last and the number."""
-    first, last = min(scope.partition_keys), max(scope.partition_keys)
+    columns = ", ".join(scope.column_names)
+    first, last = min(scope.partitions), max(scope.partitions)
     if first == last:
-        return f"{scope.column} {first}"
-    return f"{scope.column} {first} to {last}, {len(scope.partition_keys):,} of them"
+        return f"{columns} {first}"
+    return f"{columns} {first} to {last}, {len(scope.partitions):,} of them"
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:

@@ -1,5 +1,6 @@
 """The one place for asset keys, groups, kinds, owners and dependencies."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -8,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 from dagster_dlt import DagsterDltTranslator
+from dlt.extract import DltResource
 
 from shared import warehouse
 from shared.orchestration.dagster_internals import DltResourceTranslatorData
@@ -24,16 +26,24 @@ DAILY_BY_7AM_FRESHNESS = dg.FreshnessPolicy.cron("0 7 * * *", lower_bound_delta=
 
 
 def asset_key(dataset: str, name: str) -> dg.AssetKey:
-    """Return the key of a table's asset: the dataset and the table, as they are named in the warehouse."""
-    return dg.AssetKey([dataset, name])
+    """Return the key of a table's asset: the dataset and the table, as they are named in the warehouse.
+
+    Args:
+        dataset: the dataset's name; `Shop-Data` is `shop_data` in the warehouse.
+        name: the table's name, or that of a resource with no other table; `OrderItems` is `order_items`.
+    """
+    return dg.AssetKey([warehouse.normalize_name(dataset), warehouse.normalize_name(name)])
 
 
 @dataclass
 class WarehouseTranslator(DagsterDltTranslator):
-    """Translates a dlt resource to an asset that has the name of its table.
+    """Translates a dlt resource to an asset that has the name of its table in the warehouse.
+
+    Resources with one table are one asset. A resource whose tables depend on its rows is one asset that
+    has the resource's name; its metadata lists the tables.
 
     Attributes:
-        deps: upstream asset keys, by resource name; a resource that is not a key has none.
+        deps: upstream asset keys, by table, or by resource; a resource that is not a key has none.
         owner: the team, as `team:<name>`.
         automation_condition: when Dagster materializes the assets automatically.
         freshness_policy: when Dagster reports the tables as stale; by default a week after the last load.
@@ -47,27 +57,52 @@ class WarehouseTranslator(DagsterDltTranslator):
     sample_partitions: Sequence[str] = ()
 
     def get_asset_spec(self, data: DltResourceTranslatorData) -> dg.AssetSpec:
-        """Return the spec, without the placeholder dependency that dagster-dlt adds."""
+        """Return the spec, without the placeholder dependency that dagster-dlt adds.
+
+        Raises:
+            ValueError: the resource has no pipeline.
+            DeclarationError: the pipeline was created by `dlt.pipeline()`.
+            LoadPlanError: a hint of the resource is a function of the row; see `known_schema`.
+            DagsterInvalidDefinitionError: Dagster does not accept the table's name.
+        """
+        if data.pipeline is not None:
+            warehouse.require_spec(data.pipeline)
         spec = super().get_asset_spec(data)
         if data.pipeline is None:
             raise ValueError(
                 f"Resource {data.resource.name} has no pipeline: pass dlt_pipeline to @dlt_assets."
             )
-        dataset = data.pipeline.dataset_name
-        table = data.resource.compute_table_schema()
+        resource = data.resource
+        dataset, name = data.pipeline.dataset_name, warehouse.table_of(resource)
+        table = warehouse.known_schema(resource)
+        metadata = {**spec.metadata, "dagster/table_name": f"{dataset}.{name}"}
+        if resource.has_dynamic_table_name:
+            del metadata["dagster/table_name"]
+        if self.sample_partitions:
+            metadata[SAMPLE_PARTITIONS] = list(self.sample_partitions)
         # The first paragraph of a docstring describes the table; the rest is for programmers.
         description = str(table.get("description") or cleandoc(spec.description or ""))
         return spec.replace_attributes(
-            key=asset_key(dataset, data.resource.name),
+            key=_valid_key(dataset, name, resource),
             description=description.partition("\n\n")[0],
             group_name=dataset,
-            deps=self.deps.get(data.resource.name, []),
+            deps=self.deps.get(resource.name) or self.deps.get(name, []),
             owners=[self.owner],
             kinds={"dlt", warehouse.warehouse_type()},
             tags={**spec.tags, "write_disposition": str(table.get("write_disposition", "append"))},
             automation_condition=self.automation_condition,
             freshness_policy=self.freshness_policy,
-            metadata={**spec.metadata, SAMPLE_PARTITIONS: list(self.sample_partitions)}
-            if self.sample_partitions
-            else spec.metadata,
+            metadata=metadata,
         )
+
+
+def _valid_key(dataset: str, table: str, resource: DltResource) -> dg.AssetKey:
+    """Return the key of a resource's table, in which Dagster accepts letters, digits and `_` only."""
+    for name in (dataset, table):
+        if re.search(r"\W", name, re.ASCII):
+            raise dg.DagsterInvalidDefinitionError(
+                f"Resource {resource.name!r} loads the table {dataset}.{table}, and Dagster accepts only "
+                "the letters a to z, digits and _ in the name of an asset. Give the resource such a "
+                "table_name, or the pipeline such a dataset_name."
+            )
+    return dg.AssetKey([dataset, table])

@@ -9,8 +9,10 @@ engine derive from `WarehouseError`.
 from shared.warehouse.catalog import LoadRecord, TableInfo, list_tables, quote_identifier
 from shared.warehouse.destinations.configuration import warehouse_type
 from shared.warehouse.destinations.factory import describe_location
+from shared.warehouse.dlt_internals import mark_unstated_dispositions
 from shared.warehouse.errors import (
     ConcurrentSchemaChangeError,
+    DeclarationError,
     LoadPlanError,
     LockHeldError,
     LockLostError,
@@ -19,6 +21,7 @@ from shared.warehouse.errors import (
     OutOfPartitionError,
     QueryError,
     RowCountDropError,
+    RowValueError,
     SchemaContractError,
     WarehouseConfigError,
     WarehouseConnectionError,
@@ -27,16 +30,21 @@ from shared.warehouse.errors import (
 )
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.migrate import Migration, migrate, plan_migration
-from shared.warehouse.pipeline import PipelineSpec, pipeline
-from shared.warehouse.plan import LoadOptions, LoadPlan, partition_scopes, plan_load
+from shared.warehouse.partitioning import partition_scopes
+from shared.warehouse.pipeline import PipelineSpec, pipeline, require_source, require_spec
+from shared.warehouse.plan import LoadOptions, LoadPlan, plan_load
 from shared.warehouse.query import check_connection, print_query, query, read_only_connection
 from shared.warehouse.run import LoadResult, LoadRun, load
 from shared.warehouse.schema_change import TableChange, parse_type
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
+from shared.warehouse.tables import filled_tables, known_schema, normalize_name, table_of
+
+mark_unstated_dispositions()
 
 __all__ = [
     "ConcurrentSchemaChangeError",
+    "DeclarationError",
     "LoadOptions",
     "LoadPlan",
     "LoadPlanError",
@@ -53,6 +61,7 @@ __all__ = [
     "PipelineSpec",
     "QueryError",
     "RowCountDropError",
+    "RowValueError",
     "SchemaContractError",
     "TableChange",
     "TableInfo",
@@ -65,9 +74,12 @@ __all__ = [
     "describe_location",
     "duckdb_path",
     "exclusive_connection",
+    "filled_tables",
+    "known_schema",
     "list_tables",
     "load",
     "migrate",
+    "normalize_name",
     "parse_type",
     "partition_scopes",
     "pipeline",
@@ -77,5 +89,8 @@ __all__ = [
     "query",
     "quote_identifier",
     "read_only_connection",
+    "require_source",
+    "require_spec",
+    "table_of",
     "warehouse_type",
 ]

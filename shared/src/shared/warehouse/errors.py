@@ -1,16 +1,28 @@
 """What the engine raises. Messages name the variable, file, table or column, and the next step."""
 
-from typing import TypeVar
+import reprlib
+from datetime import date, time
+from decimal import Decimal
+from typing import Any, ClassVar, TypeVar
 
 E = TypeVar("E", bound=BaseException)
 
 
 class WarehouseError(Exception):
-    """The root of all errors of the engine."""
+    """The root of all errors of the engine.
+
+    Attributes:
+        permanent: whether the same load fails again until somebody changes the code, the configuration or
+            the data. Nothing retries such a load automatically.
+    """
+
+    permanent: ClassVar[bool] = False
 
 
 class WarehouseConfigError(WarehouseError):
     """A variable that says where the warehouse is has a wrong value or none, or packages are missing."""
+
+    permanent = True
 
 
 class WarehouseNotFoundError(WarehouseError, FileNotFoundError):
@@ -39,25 +51,73 @@ class LockTimeoutError(WarehouseError):
 class LoadPlanError(WarehouseError, ValueError):
     """A load is refused before its first request, because it could not be exact."""
 
+    permanent = True
+
+
+class DeclarationError(LoadPlanError, TypeError):
+    """A pipeline or a source is not of the kind that can be loaded exactly; the message says what to write."""
+
+
+class NotRunnableError(DeclarationError, AttributeError):
+    """A declared pipeline was used as a pipeline of dlt, which runs by itself."""
+
 
 class OutOfPartitionError(WarehouseError):
     """Rows were extracted that belong to none of the partitions that a load replaces."""
 
+    permanent = True
+
 
 class RowCountDropError(WarehouseError):
     """A replace would leave a table with far fewer rows than it has."""
+
+    permanent = True
 
 
 class ConcurrentSchemaChangeError(WarehouseError):
     """Two concurrent runs gave one new column two types."""
 
 
+class StateChangedError(WarehouseError):
+    """Another load has stored a newer state of the pipeline, again and again."""
+
+    def __init__(self, pipeline: str) -> None:
+        super().__init__(
+            f"The state of {pipeline} changed while this run extracted, because other runs stored theirs "
+            "concurrently; nothing was loaded. Run it again, or fewer of its partitions at once."
+        )
+
+
 class SchemaContractError(WarehouseError):
     """Upstream sent what a table's schema contract does not accept."""
+
+    permanent = True
 
 
 class MigrationError(WarehouseError):
     """A table cannot be changed as asked for, or a value would change; nothing was changed."""
+
+
+class RowValueError(WarehouseError):
+    """A row of `table` has a value or a name that the table cannot store unchanged."""
+
+    permanent = True
+
+    def __init__(
+        self, table: str, what: str, advice: str, dataset: str = "", run: str = ""
+    ) -> None:
+        super().__init__(table, what, advice, dataset, run)  # pickled by worker processes
+        self.table = table
+
+    def at(self, dataset: str, run: str) -> "RowValueError":
+        """Return it with the dataset and the partitions of the load."""
+        table, what, advice, *_ = self.args
+        return RowValueError(table, what, advice, f"{dataset}.", run)
+
+    def __str__(self) -> str:
+        """Return table, what is wrong, and what to do."""
+        table, what, advice, dataset, run = self.args
+        return f"{dataset}{table}, {what}{run}; nothing was loaded. {advice}"
 
 
 class QueryError(WarehouseError):
@@ -73,3 +133,14 @@ def find_cause(error: BaseException | None, kind: type[E]) -> E | None:
         seen.append(error)
         error = error.__cause__ or error.__context__
     return None
+
+
+class _Repr(reprlib.Repr):
+    """Short texts of values, with dates, times and decimals as people write them."""
+
+    def repr1(self, x: Any, level: int) -> str:
+        return str(x) if isinstance(x, date | time | Decimal) else super().repr1(x, level)
+
+
+show_value = _Repr().repr
+"""Return a value as text for a message, shortened if it is long."""

@@ -3,6 +3,7 @@
 It does not need Dagster: `load(plan_load(spec, source, partitions))`.
 """
 
+import reprlib
 import shutil
 import tempfile
 import time
@@ -21,15 +22,24 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import settings
 from shared.sources.protocol import RetryLaterError, loading
+from shared.warehouse.appends import find_appends
 from shared.warehouse.contract import contract_violation_message, reject_renamed
+from shared.warehouse.declared_hints import apply_declared_hints
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import (
     create_destination,
     create_lock_manager,
     database_name,
 )
+from shared.warehouse.dispositions import check_dispositions
 from shared.warehouse.dlt_internals import delete_traces
-from shared.warehouse.errors import SchemaContractError, find_cause
+from shared.warehouse.empty_partitions import add_empty_tables
+from shared.warehouse.errors import (
+    RowValueError,
+    SchemaContractError,
+    StateChangedError,
+    find_cause,
+)
 from shared.warehouse.guards import (
     PackageContent,
     check_row_count,
@@ -39,11 +49,17 @@ from shared.warehouse.guards import (
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.ownership import StoredCursors, reject_lost_cursors
+from shared.warehouse.partitioning import bind_scopes, with_cursor_columns
 from shared.warehouse.plan import LoadPlan
+from shared.warehouse.row_check import prepare_rows
 from shared.warehouse.schema_sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
+from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
 from shared.warehouse.statistics import TableStats, collect_stats
 from shared.warehouse.stored_tables import restore_dropped
+from shared.warehouse.tables import reject_refresh, reported_tables
+from shared.warehouse.widening import normalize
+from shared.warehouse.windows import partition_window
 
 DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
@@ -54,6 +70,8 @@ DLT_SETTINGS = {
 """dlt's configuration for every load."""
 
 _KEEP_WORKING_DIRS_SECONDS = 7 * 24 * 3600
+_MAX_EXTRACTIONS = 10
+"""How often a load extracts if other runs change the state of its pipeline meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +107,13 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
     If the warehouse cannot read a file itself, the load runs again without pushdown.
 
     Raises:
-        LoadPlanError: a resource that is loaded by partition has a cursor without an end value.
+        LoadPlanError: a resource that is loaded by partition has a cursor without an end value; or a
+            refresh would drop tables of other resources.
         OutOfPartitionError: a row belongs to none of the partitions that this load replaces.
         RowCountDropError: a replaced table would keep too few rows.
+        RowValueError: a row has a value, or two names, that its table cannot store unchanged.
         SchemaContractError: upstream sent a type, or a column, that the contract freezes.
+        StateChangedError: other runs changed the state of the pipeline at each of ten attempts.
         ConcurrentSchemaChangeError: another run has just given a new column another type.
         LockTimeoutError: another process held a lock for too long.
         WarehouseConfigError: a variable that says where the warehouse is has a wrong value.
@@ -100,6 +121,15 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         RetryLaterError: upstream accepts no more requests for now.
         PipelineStepFailed: what else failed, with its cause.
     """
+    for _ in range(_MAX_EXTRACTIONS - 1):
+        with suppress(StateChangedError):
+            return _load_once(plan, log)
+        log("Another run changed the state of the pipeline meanwhile; extracting again.")
+    return _load_once(plan, log)
+
+
+def _load_once(plan: LoadPlan, log: Log) -> LoadResult:
+    """Load as `load` does, and raise `StateChangedError` if it is to extract again."""
     run = LoadRun(plan, log)
     failed = True
     try:
@@ -107,12 +137,18 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
             run.extract()
             result = run.load()
         failed = False
+    except StateChangedError:
+        failed = False
+        raise
     except PipelineStepFailed as error:
         if error.step == "load" and run.uses_pushdown:
             failed = False
         elif later := find_cause(error, RetryLaterError):
             failed = False
             raise later from None
+        elif invalid := find_cause(error, RowValueError):
+            table = plan.source.schema.naming.normalize_tables_path(invalid.table)
+            raise invalid.at(plan.spec.dataset_name, run.partitions_of(table)) from None
         elif violation := find_cause(error, DataValidationError):
             raise SchemaContractError(run.explain(violation)) from None
         else:
@@ -122,7 +158,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
     finally:
         run.cleanup(failed=failed)
     log("Fast path not possible; falling back to row-by-row validation.")
-    return load(replace(plan, options=replace(plan.options, pushdown_enabled=False)), log)
+    return _load_once(replace(plan, options=replace(plan.options, pushdown_enabled=False)), log)
 
 
 class LoadRun:
@@ -140,7 +176,8 @@ class LoadRun:
         self.deferred: dict[str, RetryLaterError] = {}
         self._preview_rows = settings.get_int("PREVIEW_ROWS")
         self._started = time.monotonic()
-        self.state = LoadState(dict(plan.scopes), plan.options.force_reload, log)
+        self.scopes: Mapping[str, PartitionScope] = plan.scopes
+        self.state = LoadState(force_reload=plan.options.force_reload, log=log)
         destination: Any = create_destination(self.state)
         configuration = resolve_configuration(destination, plan.spec.dataset_name)
         self.locks = create_lock_manager(destination, configuration, log)
@@ -173,17 +210,35 @@ class LoadRun:
                 # To connect to a DuckDB file is to write to it.
                 with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
                     self.pipeline.sync_destination()
+            refresh = self.plan.options.extract_arguments.get("refresh")
+            reject_refresh(self.pipeline, self.source, refresh)
+            apply_declared_hints(self.pipeline, self.source)
+            self._restored = source_states(self.pipeline)
             self._stored_cursors = StoredCursors.of(self.pipeline, self.source)
-            self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
-            reject_stored_cursors(self.source, self.state.partition_scopes)
-            self._row_counts = self.pipeline.normalize().row_counts
+            prepare_rows(self.pipeline, self.source)
+            with partition_window(self.source, self.plan.partitions):
+                self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
+                self._check_extraction()
+            self._row_counts = normalize(self.pipeline, self.source.schema.name).row_counts
+            self.state.partition_scopes = bind_scopes(self.scopes, self.schema)
+            add_empty_tables(self.pipeline, self.schema, self.state.partition_scopes)
+
+    def _check_extraction(self) -> None:
+        """Check what only the extraction knows: the cursors, and the state that the source stores."""
+        if self.plan.partitions:
+            reject_stored_cursors(self.source, self.plan.partitions)
+        self.scopes = with_cursor_columns(self.scopes, self.source, self.schema)
+        check_dispositions(self.source, self.plan.scopes)
+        reject_positions(self.source, self.plan.replaced_by_default, self._restored, self.pipeline)
 
     def load(self) -> LoadResult:
         """Load what was extracted, under the lock of the dataset. It raises what `load` lists."""
         with dlt.config.values(DLT_SETTINGS):
             content = self._validate()
             with self.locks.dataset_lock():
+                reject_lost_updates(self.pipeline, self.schema.name, self._restored, content.tables)
                 merge_stored_schema(self.pipeline)
+                self._undo_unfinished_loads()
                 refresh = bool(self.plan.options.extract_arguments.get("refresh"))
                 reject_lost_cursors(
                     self.pipeline, self.source, self._stored_cursors, refresh=refresh
@@ -191,8 +246,13 @@ class LoadRun:
                 if not refresh:
                     restore_dropped(self.pipeline, self.source, content.tables, self.log)
                 self._check_row_counts(content)
-                info = self.pipeline.load()
-                info.raise_on_failed_jobs()
+                try:
+                    info = self.pipeline.load()
+                    info.raise_on_failed_jobs()
+                except Exception:
+                    with suppress(Exception), self._client() as client:
+                        client.undo_this_load()  # otherwise the next load does
+                    raise
                 tables = self._collect_stats(info.loads_ids)
         rows_loaded = {**self._row_counts, **self.state.rows_inserted}
         for table in self.schema.dlt_table_names():
@@ -224,9 +284,14 @@ class LoadRun:
 
     def explain(self, violation: DataValidationError) -> str:
         """Return what does not fit which column, and the command that would change the table."""
-        scope = self.state.partition_scopes.get(violation.table_name)
         stored = self.schema if self.source.schema.name in self.pipeline.schemas else None
-        return contract_violation_message(violation, self.plan.spec.dataset_name, stored, scope)
+        dataset, where = self.plan.spec.dataset_name, self.partitions_of(violation.table_name)
+        return contract_violation_message(violation, dataset, stored, where)
+
+    def partitions_of(self, table: str) -> str:
+        """Return which partitions of a table the run loads, for the text of an error."""
+        scope = next((each for each in self.scopes.values() if table in each.tables), None)
+        return f" in the run of {reprlib.repr(list(scope.partitions))}" if scope else ""
 
     @property
     def schema(self) -> Schema:
@@ -248,26 +313,29 @@ class LoadRun:
 
     def defer_partitions(self, partitions: Sequence[str], why: RetryLaterError) -> None:
         """Leave partitions unchanged in this load; see `CurrentLoad`."""
-        scopes = {
-            table: scope.excluding(partitions)
-            for table, scope in self.state.partition_scopes.items()
-        }
+        scopes = {name: scope.excluding(partitions) for name, scope in self.scopes.items()}
         if not self.plan.options.allow_partial or not all(
-            scope.partition_keys for scope in scopes.values()
+            scope.partitions for scope in scopes.values()
         ):
             raise why
         self.deferred |= dict.fromkeys(partitions, why)
-        self.state.partition_scopes = scopes
+        self.scopes = scopes
 
     def _validate(self) -> PackageContent:
         reject_renamed(self.schema, self.plan.spec.dataset_name)
         load_ids = self.pipeline.list_normalized_load_packages()
-        packages = map(self.pipeline.get_load_package_info, load_ids)
+        packages = [*map(self.pipeline.get_load_package_info, load_ids)]
+        self.state.appends = find_appends(packages, self.schema, self.state.partition_scopes)
         content = validate_packages(packages, self.schema, self.state.partition_scopes)
         self.state.tables_in_package = content.tables
         self.state.pushdown_tables |= content.pushdown_tables
         self.state.pending_table_chains.clear()
         return content
+
+    def _undo_unfinished_loads(self) -> None:
+        with self._client() as client:
+            for load_id in client.undo_unfinished_loads():
+                self.log(f"Removed the rows that load {load_id} had appended; it did not complete.")
 
     def _check_row_counts(self, content: PackageContent) -> None:
         for table, incoming in content.row_counts.items():
@@ -293,7 +361,7 @@ class LoadRun:
                     preview_rows=self._preview_rows,
                     log=self.log,
                 )
-                for table in self.plan.reported_tables
+                for table in reported_tables(self.plan.source, self.schema)
             }
 
     def _client(self) -> Any:

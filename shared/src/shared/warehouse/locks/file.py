@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from filelock import FileLock, Timeout
 
 from shared import settings
-from shared.warehouse.errors import LockHeldError
+from shared.warehouse.errors import LockHeldError, WarehouseConfigError
 from shared.warehouse.locks.base import LockScope, Log, acquire_with_timeout, lock_key, no_log
 
 
@@ -25,12 +26,15 @@ def duckdb_path() -> Path:
 
 
 def connect(file: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    """Open the DuckDB file.
+    """Open the DuckDB file. A writer creates it if it does not exist.
 
     Raises:
         LockHeldError: another program has it open.
+        WarehouseConfigError: `WAREHOUSE_STORAGE_VERSION` is not a version of DuckDB.
     """
     try:
+        if not read_only and not file.exists():
+            _create(file)
         return duckdb.connect(str(file), read_only=read_only)
     except duckdb.IOException as error:
         # DuckDB raises the same class for a missing directory or a damaged file, which no wait fixes.
@@ -38,6 +42,22 @@ def connect(file: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         if "Could not set lock" not in str(error):
             raise
         raise LockHeldError("the warehouse lock", f"another program: {error}") from None
+
+
+def _create(file: Path) -> None:
+    """Create the DuckDB file in the format of an older version, which it keeps.
+
+    DuckDB's own default, its newest format, can be opened by no older version, and other programs often
+    have one. A later connection cannot change the format, and needs no setting.
+    """
+    name = "WAREHOUSE_STORAGE_VERSION"
+    config: dict[str, Any] = {"storage_compatibility_version": settings.get(name)}
+    try:
+        duckdb.connect(str(file), config=config).close()
+    except duckdb.InvalidInputException:
+        raise WarehouseConfigError(
+            f"{name} is {settings.get(name)!r}; it must be a version of DuckDB, such as v1.4.0, or latest."
+        ) from None
 
 
 @contextmanager

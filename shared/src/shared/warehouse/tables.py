@@ -1,0 +1,178 @@
+"""The tables of a resource: the names that they have in the warehouse, and what is known of them."""
+
+from collections.abc import Collection
+from functools import cache
+
+import dlt
+from dlt.common.configuration.container import Container
+from dlt.common.destination.capabilities import DestinationCapabilitiesContext
+from dlt.common.normalizers.naming import NamingConvention
+from dlt.common.schema import Schema
+from dlt.common.schema.typing import TTableSchema, TTableSchemaColumns
+from dlt.extract import DltResource, DltSource
+from dlt.extract.exceptions import InconsistentTableTemplate
+
+from shared.warehouse.destinations.base import destination_class
+from shared.warehouse.destinations.configuration import DESTINATION_NAME, warehouse_type
+from shared.warehouse.errors import LoadPlanError
+from shared.warehouse.row_normalizer import use_normalizers
+
+
+def warehouse_naming(source_name: str | None = None) -> NamingConvention:
+    """Return the naming convention with which the warehouse stores a source's tables.
+
+    It has the warehouse's longest name; without it, dlt shortens no name before the load.
+    """
+    with Container().injectable_context(_capabilities(warehouse_type())):
+        schema = Schema(source_name or DESTINATION_NAME)
+        use_normalizers(schema)
+        return schema.naming
+
+
+def normalize_name(name: str) -> str:
+    """Return the name that a dataset or a table gets in the warehouse.
+
+    It follows dlt: `normalize_tables_path` keeps the two underscores of a nested table's name.
+    """
+    return warehouse_naming().normalize_tables_path(name)
+
+
+def table_of(resource: DltResource) -> str:
+    """Return the table of a resource, as it is named in the warehouse.
+
+    A resource whose table name is a function of the row has no such table; it gets its own name.
+    """
+    name = resource.name if resource.has_dynamic_table_name else str(resource.table_name)
+    return warehouse_naming(resource.source_name).normalize_tables_path(name)
+
+
+def known_schema(resource: DltResource) -> TTableSchema:
+    """Return the part of a resource's table schema that does not depend on its rows.
+
+    The table's name and columns may be functions of the row; such columns are left out.
+
+    Raises:
+        LoadPlanError: another hint is a function of the row, so what a load replaces is not known
+            before its first request.
+    """
+    if not resource.has_dynamic_table_name:  # then dlt accepts no other function either
+        return resource.compute_table_schema()
+    fixed = resource.with_name(resource.name)
+    columns: TTableSchemaColumns | None = {} if callable(resource.columns) else None
+    try:
+        return fixed.apply_hints(
+            table_name=table_of(resource), columns=columns
+        ).compute_table_schema()
+    except InconsistentTableTemplate as error:
+        raise LoadPlanError(
+            f"{resource.name} has a hint that is a function of the row, such as its write disposition or "
+            "a key: what a load replaces must be known before the first row. Write the value; only "
+            "table_name and columns may be functions. `dlt.mark.with_hints` gives a table hints of its own."
+        ) from error
+
+
+def reject_colliding_tables(source: DltSource) -> None:
+    """Reject two names that become one table, such as `userOrders` and `user_orders`.
+
+    Resources with the same table name load one table, because they say so.
+
+    Raises:
+        LoadPlanError: with both names, and the table.
+    """
+    names: dict[str, str] = {}
+    for resource in source.selected_resources.values():
+        name = resource.name if resource.has_dynamic_table_name else str(resource.table_name)
+        table = table_of(resource)
+        if names.setdefault(table, name) != name:
+            raise LoadPlanError(
+                f"{source.name} has {names[table]!r} and {name!r}, which are both the table {table} in "
+                "the warehouse. Give one of them another table_name, or both the same one if they are "
+                "to load one table."
+            )
+
+
+def reject_split_tables(source: DltSource, selected: Collection[str]) -> None:
+    """Reject a selection that replaces a table without the rows of a resource that shares it.
+
+    Args:
+        source: the source, with all of its declared resources selected.
+        selected: the resources to load.
+
+    Raises:
+        LoadPlanError: a resource that is not selected has the table of one that is.
+    """
+    tables: dict[str, list[str]] = {}
+    for name, resource in source.selected_resources.items():
+        tables.setdefault(table_of(resource), []).append(name)
+    for table, names in tables.items():
+        missing = [name for name in names if name not in selected]
+        if missing and len(missing) < len(names):
+            raise LoadPlanError(
+                f"{', '.join(missing)} also loads the table {table}, whose rows this run would replace. "
+                f"Select {', '.join(names)} together."
+            )
+
+
+def filled_tables(resource: DltResource, schema: Schema) -> list[str]:
+    """Return the root tables that a resource's loads have filled, its own table first.
+
+    They are several if its table name is a function of the row, or if it yields
+    `dlt.mark.with_table_name` or `dlt.mark.with_hints`. A resource that has filled none has its own.
+
+    Args:
+        resource: the resource.
+        schema: the schema of its source after a load.
+    """
+    own = table_of(resource)
+    filled = {
+        str(table["name"])
+        for table in schema.data_tables(seen_data_only=True)
+        if table.get("resource") == resource.name and not table.get("parent")
+    }
+    if not filled and not resource.has_dynamic_table_name:
+        return [own]
+    return sorted(filled, key=lambda table: (table != own, table))
+
+
+def reported_tables(source: DltSource, schema: Schema) -> list[str]:
+    """Return the tables that the result of a load describes: those of its source's resources."""
+    tables: list[str] = []
+    for resource in source.selected_resources.values():
+        tables += filled_tables(resource, schema)
+    return list(dict.fromkeys(tables))
+
+
+def reject_refresh(pipeline: dlt.Pipeline, source: DltSource, refresh: str | None) -> None:
+    """Reject a `refresh` that would drop the tables of resources which this load does not fill.
+
+    `drop_sources` drops all tables in the stored schema of the source; dlt's other modes those of the
+    selected resources, and of resources from which these take their rows.
+
+    Raises:
+        LoadPlanError: with the tables.
+    """
+    name = source.schema.name
+    if refresh is None or name not in pipeline.schemas:
+        return
+    extracted = {resource.name for resource in source.resources.extracted}
+    dropped = [
+        f"{pipeline.dataset_name}.{table['name']}"
+        for table in pipeline.schemas[name].data_tables(seen_data_only=True)
+        if (resource := table.get("resource")) and resource not in source.selected_resources
+        if refresh == "drop_sources" or resource in extracted
+    ]
+    if dropped:
+        raise LoadPlanError(
+            f"refresh={refresh!r} would delete the rows of {', '.join(sorted(dropped))}, which this load "
+            f"does not fill: they belong to other resources of the source {name}. Nothing was dropped or "
+            "loaded. Select those resources as well, or use refresh='drop_resources', which drops the "
+            "tables of the selected resources."
+        )
+
+
+@cache
+def _capabilities(of_type: str) -> DestinationCapabilitiesContext:
+    capabilities: DestinationCapabilitiesContext = destination_class(of_type)(
+        destination_name=DESTINATION_NAME
+    ).capabilities()
+    return capabilities
