@@ -73,7 +73,7 @@ def load_metadata(
         ),
         **result.metrics.get(resource.name, {}),
         "dlt_load_id": ", ".join(result.info.loads_ids),
-        "dagster/row_count": stats.row_count,
+        **({} if stats.row_count is None else {"dagster/row_count": stats.row_count}),
         "dagster/table_name": f"{result.database}.{dataset}.{table}",
         "dagster/storage_kind": warehouse.warehouse_type(),
         "dagster/column_schema": column_schema(table, schema),

@@ -65,7 +65,7 @@ def attach_partition_metadata(
             context.add_asset_metadata(counts, result.asset_key, partition)
     context.add_asset_metadata(result.metadata, result.asset_key, partitions[-1])
     # Dagster logs partitions that are not days in any order; readers of the latest event need these.
-    kept = {name: result.metadata[name] for name in PARTITION_METADATA}
+    kept = {name: result.metadata[name] for name in PARTITION_METADATA if name in result.metadata}
     return result._replace(metadata={**kept, **(partition_metadata or {})})
 
 
@@ -83,7 +83,7 @@ def log_materializations(
             metadata = {
                 **progress.metadata(),
                 **rows.get(partition, {}),
-                **{name: result.metadata[name] for name in PARTITION_METADATA},
+                **{name: result.metadata.get(name) for name in PARTITION_METADATA},
             }
             context.log_event(
                 dg.AssetMaterialization(
