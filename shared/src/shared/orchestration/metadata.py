@@ -92,7 +92,7 @@ def load_metadata(
         ),
         **_metrics(resources, result),
         "dlt_load_id": ", ".join(result.info.loads_ids),
-        "dagster/row_count": sum(of_table.row_count for of_table in stats.values()),
+        **_total_rows(stats),
         "dagster/storage_kind": warehouse.warehouse_type(),
         **columns,
         "jobs": json.loads(json.dumps([job.asdict() for job in jobs], default=str)),
@@ -173,6 +173,13 @@ def tables_metadata(
     if listed:
         shown["related_tables"] = _table(listed)
     return shown
+
+
+def _total_rows(stats: Mapping[str, TableStats]) -> dict[str, int]:
+    """Return the rows of all tables of one asset, unless one could not be counted."""
+    counts = [of_table.row_count for of_table in stats.values()]
+    known = [count for count in counts if count is not None]
+    return {"dagster/row_count": sum(known)} if len(known) == len(counts) else {}
 
 
 def shrunken_metadata(partitions: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
