@@ -164,7 +164,8 @@ def test_the_instance_of_a_server_differs_from_a_laptop_only_where_needed(root: 
         "run_retries",
         "retention",
     }
-    assert laptop.keys() <= server.keys()
+    # A server may have runs on other hosts, whose processes its daemon cannot see.
+    assert laptop.keys() - server.keys() == {"run_launcher"}
 
 
 def test_the_documentation_names_every_variable_of_the_instance(root: Path) -> None:

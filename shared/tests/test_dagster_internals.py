@@ -45,6 +45,9 @@ PRIVATE_NAMES = {
     f"{EVENTS}DagsterEvent.job_failure_data": "failure_message",
     f"{EVENTS}DagsterEvent.step_success_data": "step_seconds",
     f"{EVENTS}DagsterEvent.asset_check_evaluation_data": "check_evaluation",
+    "dagster._core.launcher:CheckRunHealthResult": "run_worker_health",
+    "dagster._core.launcher:WorkerStatus.RUNNING": "run_worker_health",
+    "dagster._core.launcher:WorkerStatus.NOT_FOUND": "run_worker_health",
     "dagster:DagsterRun.remote_job_origin": "is_run_of_location",
     "dagster:SensorEvaluationContext.code_location_origin": "is_run_of_location",
     "dagster:AssetsDefinition.is_executable": "assets_of_steps",
@@ -62,7 +65,7 @@ PRIVATE_NAMES = {
 }
 
 AMBIGUOUS = {"get", "has", "resolve", "metadata", "owners", "partitions_def", "backfill_policy"}
-AMBIGUOUS |= {"FAIL", "PASS", "WARN"}
+AMBIGUOUS |= {"FAIL", "PASS", "WARN", "RUNNING", "NOT_FOUND"}
 """Attributes that other, public classes have as well."""
 
 PRIVATE_ATTRIBUTES = {

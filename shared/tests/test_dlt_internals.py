@@ -22,11 +22,15 @@ from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations import job_impl
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
 from dlt.destinations.impl.ducklake.sql_client import DuckLakeSqlClient
+from dlt.extract import decorators, hints
+from dlt.extract.hints import DltResourceHints
 from dlt.pipeline import trace
 
 import shared.sources
 import shared.warehouse
 from shared.warehouse import dlt_internals
+
+MARK = "mark_unstated_dispositions"
 
 PRIVATE_NAMES: list[tuple[type, str, str]] = [
     (RunnableLoadJob, "_job_client", "WarehouseJob.client"),
@@ -37,6 +41,7 @@ PRIVATE_NAMES: list[tuple[type, str, str]] = [
     (DuckDbConnectionPool, "_conn", "borrow_with"),
     (DuckDbConnectionPool, "_conn_borrows", "borrow_with"),
     (DuckLakeSqlClient, "_attach_statement", "attach_read_only"),
+    (DltResourceHints, "_hints", "additional_table_hints"),
 ]
 """An object of dlt, its private name, and what uses it in dlt_internals.py."""
 
@@ -100,6 +105,18 @@ def test_dlt_has_the_key_for_the_rows_that_a_merge_deletes() -> None:
 def test_dlt_still_writes_the_files_of_follow_up_jobs_to_the_temporary_directory() -> None:
     source = inspect.getsource(job_impl.FollowupJobRequestImpl)
     assert_unchanged("gettempdir" in source, "where follow-up jobs are written", "FollowupFile")
+
+
+def test_dlt_still_writes_its_default_disposition_into_the_hints_of_a_resource() -> None:
+    name = "DEFAULT_WRITE_DISPOSITION"
+    for module in (decorators, hints):
+        assert_unchanged(name in inspect.getsource(module), f"{name} of {module.__name__}", MARK)
+    unstated = dlt.resource([1], name="items")
+    assert_unchanged(unstated.write_disposition == "append", "its default", MARK)
+    assert not dlt_internals.states_disposition(unstated)
+    assert dlt_internals.states_disposition(
+        dlt.resource([1], name="items", write_disposition="append")
+    )
 
 
 def test_dlt_has_the_other_names_whose_meaning_the_engine_relies_on() -> None:

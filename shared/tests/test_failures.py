@@ -1,5 +1,6 @@
 """A failure shows what went wrong and where, without secrets."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,8 @@ import dagster as dg
 import dlt
 import pytest
 from dagster_dlt import dlt_assets
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
+from dlt.common.configuration.specs import BaseConfiguration
 from dlt.extract import DltResource
 from dlt.extract.exceptions import ResourceExtractionError
 
@@ -14,6 +17,7 @@ from shared import warehouse
 from shared.orchestration.failures import as_dagster_failure
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
+from shared.warehouse import errors
 
 
 @dlt.source(name="broken")
@@ -114,3 +118,103 @@ def test_a_source_that_requests_a_retry_gets_it(
 
     assert dg.materialize([busy], instance=instance).success
     assert len(tries) == 2
+
+
+CONFIGURATION_ERROR = ConfigFieldMissingException(BaseConfiguration(), {})
+PERMANENT: list[Exception] = [
+    warehouse.SchemaContractError("a type"),
+    warehouse.OutOfPartitionError("a row"),
+    warehouse.RowCountDropError("few rows"),
+    warehouse.WarehouseConfigError("a variable"),
+    warehouse.LoadPlanError("a plan"),
+    warehouse.DeclarationError("a pipeline"),
+    dg.Failure("the source knows", allow_retries=False),
+    CONFIGURATION_ERROR,
+]
+TEMPORARY: list[Exception] = [
+    warehouse.WarehouseConnectionError("no server"),
+    warehouse.LockTimeoutError("busy"),
+    warehouse.ConcurrentSchemaChangeError("two types"),
+    ConnectionError("upstream"),
+    dg.Failure("the source does not know"),
+]
+RUN_RETRIES = {
+    "run_retries": {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": True}
+}
+
+
+@pytest.fixture(scope="module")
+def retrying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    """An instance that retries failed runs, as that of a server does."""
+    folder = str(tmp_path_factory.mktemp("retrying"))
+    with dg.instance_for_test(temp_dir=folder, overrides=RUN_RETRIES) as instance:
+        yield instance
+
+
+def run_failing(
+    error: Exception, instance: dg.DagsterInstance, *, wrapped: bool = False
+) -> tuple[int, str]:
+    """Run an asset with a retry policy that fails; return its attempts, and whether Dagster retries it."""
+    attempts = []
+
+    @dg.asset(retry_policy=dg.RetryPolicy(max_retries=2))
+    def failing() -> None:
+        attempts.append(1)
+        with as_dagster_failure():
+            if wrapped:
+                raise ResourceExtractionError("orders", iter, "orders", "generator") from error
+            raise error
+
+    result = dg.materialize([failing], instance=instance, raise_on_error=False)
+    run = instance.get_run_by_id(result.run_id)
+    assert run
+    return len(attempts), run.tags["dagster/will_retry"]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("error", PERMANENT, ids=lambda error: type(error).__name__)
+def test_a_permanent_failure_is_retried_neither_as_a_step_nor_as_a_run(
+    error: Exception, wrapped: bool, retrying: dg.DagsterInstance
+) -> None:
+    assert run_failing(error, retrying, wrapped=wrapped) == (1, "false")
+
+
+@pytest.mark.parametrize("error", TEMPORARY, ids=lambda error: type(error).__name__)
+def test_a_failure_that_may_pass_is_retried(error: Exception, retrying: dg.DagsterInstance) -> None:
+    assert run_failing(error, retrying) == (3, "true")
+
+
+def test_each_error_of_the_engine_says_whether_it_is_permanent() -> None:
+    kinds = {value for value in vars(errors).values() if inspect.isclass(value)}
+    raised = {kind for kind in kinds if issubclass(kind, warehouse.WarehouseError)}
+    permanent = {kind.__name__ for kind in raised if kind.permanent}
+    assert permanent >= {type(error).__name__ for error in PERMANENT[:6]}
+    assert not permanent & {type(error).__name__ for error in TEMPORARY}
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+def test_a_load_that_its_plan_refuses_is_not_retried(retrying: dg.DagsterInstance) -> None:
+    @dlt.source(name="shop")
+    def shop() -> DltResource:
+        return dlt.resource([{"id": 1}], name="orders", write_disposition="append")
+
+    @dlt_assets(
+        dlt_source=shop(),
+        dlt_pipeline=warehouse.pipeline("shop_pipeline", dataset_name="shop"),
+        dagster_dlt_translator=WarehouseTranslator("team:test"),
+        partitions_def=dg.StaticPartitionsDefinition(["a"]),
+        name="shop",
+    )
+    def orders(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+        yield from dlt.run(context, refresh="drop_sources", write_disposition="replace")
+
+    result = dg.materialize(
+        [orders],
+        resources={"dlt": WarehouseDltResource()},
+        partition_key="a",
+        instance=retrying,
+        raise_on_error=False,
+    )
+    run = retrying.get_run_by_id(result.run_id)
+    assert run
+    assert run.tags["dagster/will_retry"] == "false"

@@ -19,6 +19,7 @@ from shared.orchestration.code_references import with_code_references
 from shared.orchestration.metadata import sparkline
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
+from shared.sources.hints import APPEND_EACH_RUN
 from shared.warehouse.destinations.postgres import PostgresReplaceMixin
 
 MAX_INLINE_CHARS = 1000  # of Markdown; Dagster shows longer text after a click
@@ -215,6 +216,7 @@ def log(rows: list[dict[str, Any]]) -> DltResource:
     def lines() -> Iterator[Any]:
         yield rows
 
+    lines.apply_hints(additional_table_hints=APPEND_EACH_RUN)
     return lines
 
 

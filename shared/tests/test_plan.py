@@ -34,10 +34,9 @@ def stored() -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize(
     ("disposition", "partition", "arguments", "reason"),
     [
-        ("append", (), {}, "a rerun would add its rows again"),
-        ("replace", (), {}, "a rerun would delete the rows of the other partitions"),
-        ("append", ("day",), {}, "its write disposition must be"),
         (REPLACE, ("day", "region"), {}, "marks day, region as its partition"),
+        ({"disposition": "merge", "strategy": "scd2"}, ("day",), {}, "the merge strategy scd2"),
+        ({"disposition": "merge", "strategy": "upsert"}, ("day",), {}, "the merge strategy upsert"),
         (REPLACE, ("day",), {"write_disposition": "append"}, "called with write_disposition"),
         (REPLACE, ("day",), {"write_disposition": "replace"}, "called with write_disposition"),
         (REPLACE, ("day",), {"refresh": "drop_data"}, "called with refresh"),
@@ -98,18 +97,6 @@ def test_a_cursor_with_the_window_of_the_partition_is_exact(any_warehouse: str) 
     for _ in range(2):
         warehouse.load(warehouse.plan_load(SPEC, source, ["mon"]))
     assert stored() == [(1, "mon")]
-
-
-def test_a_snapshot_is_replaced_with_each_partition_of_another_resource(any_warehouse: str) -> None:
-    def source(day: str, total: int) -> DltSource:
-        orders = shop([{"id": total, "day": day}], REPLACE, ("day",)).orders
-        totals = dlt.resource([{"total": total}], name="totals", write_disposition="replace")
-        return DltSource(dlt.Schema("shop"), "shop", [orders, totals])
-
-    for day, total in (("mon", 1), ("tue", 2), ("mon", 1)):
-        warehouse.load(warehouse.plan_load(SPEC, source(day, total), [day]))
-    assert stored() == [(1, "mon"), (2, "tue")]
-    assert warehouse.query("SELECT total FROM shop.totals") == [{"total": 1}]
 
 
 def test_a_resource_in_place_of_a_source_is_refused() -> None:

@@ -320,13 +320,6 @@ def test_rows_outside_the_run_s_partitions_are_refused() -> None:
     assert flat_rows() == [{"day": "mon", "n": 1}]
 
 
-def test_a_partition_hint_without_replacement_is_refused() -> None:
-    source = flat([], True)
-    source.flat_numbers.apply_hints(write_disposition="append")
-    with pytest.raises(ValueError, match="delete-insert"):
-        warehouse.partition_scopes(source, ["mon"])
-
-
 def test_a_source_may_change_its_name_and_its_tables() -> None:
     run(by_day, partition_key="mon")
 
@@ -353,10 +346,15 @@ def test_a_first_replace_without_rows_succeeds() -> None:
     assert metadata(run_flat([], partition=False))["dagster/row_count"] == 0
 
 
-def test_a_row_sent_to_a_table_that_the_run_does_not_replace_is_refused() -> None:
+def test_a_row_sent_to_another_table_is_replaced_there() -> None:
     rows: Any = dlt.mark.with_table_name([{"day": "mon", "n": 1}], "elsewhere")
     assert run_flat([{"day": "mon", "n": 1}], partition=True).success
-    assert "elsewhere merges without a key" in failure_message(run_flat(rows, partition=True))
+    for _ in range(2):
+        assert run_flat(rows, partition=True).success
+        assert warehouse.query("SELECT day, n FROM numbers.elsewhere") == [{"day": "mon", "n": 1}]
+    assert flat_rows() == []  # the source has no row for it any more
+    assert run_flat([{"day": "mon", "n": 2}], partition=True).success
+    assert warehouse.query("SELECT day, n FROM numbers.elsewhere") == []
 
 
 def columns_of(table: str) -> list[str]:
@@ -549,22 +547,6 @@ def test_a_secret_in_an_error_of_a_source_is_in_no_file(
     marks = [mark.encode() for mark in (key, quote(key, safe=""), quote_plus(key))]
     assert len(files) > 10, "nothing was stored to look into"
     assert not [path for path in files if any(mark in path.read_bytes() for mark in marks)]
-
-
-def test_a_pipeline_created_at_import_is_refused(tmp_path: Path) -> None:
-    created = dlt.pipeline("x", pipelines_dir=str(tmp_path), destination="duckdb", dataset_name="x")
-
-    @dlt_assets(
-        dlt_source=numbers([]),
-        dlt_pipeline=created,
-        dagster_dlt_translator=WarehouseTranslator("team:test"),
-        name="stock",
-    )
-    def stock(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
-        yield from dlt.run(context=context)
-
-    with pytest.raises(TypeError, match=r"shared\.warehouse\.pipeline"):
-        run(stock)
 
 
 def test_secrets_are_redacted_in_every_encoding(monkeypatch: pytest.MonkeyPatch) -> None:

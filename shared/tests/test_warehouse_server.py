@@ -17,6 +17,7 @@ from dlt.dataset.utils import get_destination_client_initial_config
 
 from shared import warehouse
 from shared.redaction import redact
+from shared.sources.partitions import PartitionKey
 from shared.sources.simple import simple_source
 from shared.warehouse.destinations.configuration import SUPPORTED_TYPES, resolve_configuration
 from shared.warehouse.destinations.factory import create_destination
@@ -282,7 +283,8 @@ def test_cloud_destinations_have_the_capabilities_that_exact_loads_need(
     assert "delete-insert" in capabilities.supported_merge_strategies
     assert "insert-from-staging" in capabilities.supported_replace_strategies
     assert "parquet" in capabilities.supported_loader_file_formats
-    rows = warehouse.PartitionScope("r", "day", ("mon", "a;b'"))
+    partitions = tuple(map(PartitionKey, ("mon", "a;b'")))
+    rows = warehouse.PartitionScope("r", ("r",), {"": "day"}, partitions)
     condition = rows.to_sql(capabilities.sqlglot_dialect, capabilities.escape_identifier)
     assert ";" not in condition
 

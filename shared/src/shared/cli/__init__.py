@@ -11,6 +11,7 @@ import typer
 
 from shared import settings
 from shared.cli.doctor import PACKAGES, doctor
+from shared.cli.migrate import migrate
 from shared.cli.new import new
 from shared.cli.query import query
 from shared.cli.run import run
@@ -26,6 +27,9 @@ app.command(epilog="Example: etl run orders/orders --partition 2025-03-10")(run)
 app.command(epilog="Example: etl show orders.orders")(show)
 app.command(epilog='Example: etl query "FROM orders.orders LIMIT 3" --json')(query)
 app.command(epilog="Example: etl new orders --from csv")(new)
+app.command(epilog="Example: etl migrate orders.orders --column price --type double --dry-run")(
+    migrate
+)
 app.command(epilog="Example: etl doctor --json")(doctor)
 
 

@@ -71,6 +71,7 @@ def warehouse_errors() -> Iterator[None]:
         ValueError,
         warehouse.QueryError,
         warehouse.LockTimeoutError,
+        warehouse.MigrationError,
         warehouse.WarehouseConfigError,
         warehouse.WarehouseConnectionError,
     ) as error:

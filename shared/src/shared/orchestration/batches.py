@@ -23,6 +23,16 @@ MAX_RETRIES = 100
 """How often a run retries when upstream accepts no more requests for now."""
 
 
+def require_batch_size(partitions_per_batch: int) -> None:
+    """Check that a batch has partitions.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if partitions_per_batch < 1:
+        raise ValueError(f"partitions_per_batch is {partitions_per_batch}; it must be at least 1")
+
+
 def results_without_load(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
     """Yield the results of a run whose partitions are all loaded, with the latest metadata."""
     context.log.info("All partitions of the run are loaded; no request was sent.")

@@ -13,6 +13,8 @@ from dlt.extract import DltSource
 
 from shared import warehouse
 from shared.orchestration.checks import build_rejected_rows_check, build_unique_rows_check
+from shared.orchestration.failures import describe_error
+from shared.orchestration.partitions import partitions_of
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator, asset_key
 
@@ -28,16 +30,25 @@ class Partitions(dg.Model):
     """The partitions of a load.
 
     Attributes:
-        type: the length of a time window, or `static` for a list of keys.
+        type: the length of a time window; `cron` for windows between the ticks of a schedule; `static`
+            for a list of keys; `dynamic` for keys that are added later; `multi` for several dimensions.
         start: the first window, in the format of its key, such as `2025-03-10` for days.
         timezone: the time zone of the windows.
+        cron: the schedule of `cron` windows, such as `0 6 * * 1-5`.
+        format: the format of the keys of `cron` windows; by default `%Y-%m-%d-%H:%M`.
         keys: the keys of static partitions.
+        name: the name of dynamic partitions.
+        dimensions: the partitions of each dimension, by its name.
     """
 
-    type: Literal["hourly", "daily", "weekly", "monthly", "static"]
+    type: Literal["hourly", "daily", "weekly", "monthly", "cron", "static", "dynamic", "multi"]
     start: str | None = None
     timezone: str = "UTC"
+    cron: str | None = None
+    format: str = "%Y-%m-%d-%H:%M"
     keys: Sequence[str] = ()
+    name: str | None = None
+    dimensions: Mapping[str, "Partitions"] = {}
 
     def build(self) -> dg.PartitionsDefinition[Any]:
         """Return Dagster's definition.
@@ -49,14 +60,38 @@ class Partitions(dg.Model):
             if not self.keys:
                 raise ValueError("partitions.keys: static partitions need at least one key")
             return dg.StaticPartitionsDefinition(list(self.keys))
+        if self.type == "dynamic":
+            if self.name is None:
+                raise ValueError("partitions.name: dynamic partitions need a name")
+            return dg.DynamicPartitionsDefinition(name=self.name)
+        if self.type == "multi":
+            return self._build_dimensions()
         if self.start is None:
             raise ValueError(f"partitions.start: {self.type} partitions need the first one")
         try:
-            definition = _TIME_PARTITIONS[self.type](self.start, timezone=self.timezone)
+            definition = self._build_windows(self.start)
             definition.get_first_partition_window()
         except Exception as error:
-            raise ValueError(f"partitions.start, partitions.timezone: {error}") from error
+            raise ValueError(
+                f"partitions.start, partitions.timezone, partitions.cron: {error}"
+            ) from error
         return definition
+
+    def _build_windows(self, start: str) -> dg.TimeWindowPartitionsDefinition:
+        if self.type != "cron":
+            return _TIME_PARTITIONS[self.type](start, timezone=self.timezone)
+        if self.cron is None:
+            raise ValueError("cron partitions need a schedule")
+        return dg.TimeWindowPartitionsDefinition(
+            start=start, fmt=self.format, cron_schedule=self.cron, timezone=self.timezone
+        )
+
+    def _build_dimensions(self) -> dg.MultiPartitionsDefinition:
+        dimensions = {name: partitions.build() for name, partitions in self.dimensions.items()}
+        try:
+            return dg.MultiPartitionsDefinition(dimensions)
+        except Exception as error:
+            raise ValueError(f"partitions.dimensions: {error}") from error
 
 
 def _resolve_partitions(context: dg.ResolutionContext, model: Partitions) -> Partitions:
@@ -89,6 +124,7 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
         partitions: the partitions; without them a run loads everything.
         partition_value: the value of the partition column for a partition, such as `{key}.csv`.
         partitions_per_batch: how many partitions a run loads at a time; by default all.
+        look_back: how many partitions before its own a run loads again, because rows arrive late.
         deps: upstream asset keys, by table, or by resource.
         automation: `eager`, or a cron schedule such as `@daily`; by default none.
         stale_after_hours: the age after which the tables are stale.
@@ -112,6 +148,7 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
     ] = None
     partition_value: str = "{key}"
     partitions_per_batch: int | None = None
+    look_back: int = 0
     deps: Mapping[str, Sequence[str]] = field(default_factory=dict)
     automation: str | None = None
     stale_after_hours: float = 7 * 24
@@ -129,6 +166,10 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
         except ValueError as error:
             file = context.path / "defs.yaml" if context.path.is_dir() else context.path
             raise dg.DagsterInvalidDefinitionError(f"{file}: attributes.{error}") from None
+        except Exception as error:
+            raise dg.DagsterInvalidDefinitionError(
+                f"{context.path}: attributes.source: {self.source} raised {describe_error(error)}"
+            ) from error
 
     def _build(self) -> dg.Definitions:
         partitions_def = self.partitions.build() if self.partitions else None
@@ -145,14 +186,7 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
 
         declared = source([])
         self._require_names(declared)
-        if self.partitions_per_batch is not None and self.partitions_per_batch < 1:
-            raise ValueError("partitions_per_batch: must be at least 1")
-        try:
-            self.partition_value.format(key="")
-        except (LookupError, ValueError) as error:
-            raise ValueError("partition_value: the only placeholder is {key}") from error
-        if self.partitions_per_batch and self.partition_value != "{key}":
-            raise ValueError("partitions_per_batch: not possible together with partition_value")
+        self._validate_batches(partitions_def)
 
         @dlt_assets(
             dlt_source=declared,
@@ -172,7 +206,7 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
                 sample_partitions=self.sample_partitions,
             ),
             partitions_def=partitions_def,
-            backfill_policy=dg.BackfillPolicy.single_run() if partitions_def else None,
+            backfill_policy=_backfill_policy(partitions_def),
             name=f"{self.dataset}_{declared.name}",
         )
         def assets(
@@ -181,12 +215,28 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
             if partitions_def is None:
                 yield from dlt.run(context, source([]))
             elif self.partitions_per_batch:
-                yield from dlt.run_in_batches(context, source, self.partitions_per_batch)
+                yield from dlt.run_in_batches(
+                    context, source, self.partitions_per_batch, self.look_back
+                )
             else:
-                values = [self.partition_value.format(key=key) for key in context.partition_keys]
-                yield from dlt.run(context, source(values), partitions=values)
+                keys: Sequence[str] = partitions_of(context, self.look_back)
+                if self.partition_value != "{key}":
+                    keys = [self.partition_value.format(key=key) for key in keys]
+                yield from dlt.run(context, source(keys), partitions=keys)
 
         return dg.Definitions(assets=[assets], asset_checks=list(self._asset_checks()))
+
+    def _validate_batches(self, partitions_def: dg.PartitionsDefinition[Any] | None) -> None:
+        if self.partitions_per_batch is not None and self.partitions_per_batch < 1:
+            raise ValueError("partitions_per_batch: must be at least 1")
+        try:
+            self.partition_value.format(key="")
+        except (LookupError, ValueError) as error:
+            raise ValueError("partition_value: the only placeholder is {key}") from error
+        if self.look_back and not isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
+            raise ValueError("look_back: needs partitions with time windows")
+        if self.partitions_per_batch and self.partition_value != "{key}":
+            raise ValueError("partitions_per_batch: not possible together with partition_value")
 
     def _require_names(self, source: DltSource) -> None:
         """Raise an error if `deps` or `checks` name what the source does not have."""
@@ -203,6 +253,15 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
             yield build_unique_rows_check(asset_key(self.dataset, table), columns)
         for table, ratio in self.checks.max_rejected_ratio.items():
             yield build_rejected_rows_check(asset_key(self.dataset, table), ratio)
+
+
+def _backfill_policy(
+    partitions_def: dg.PartitionsDefinition[Any] | None,
+) -> dg.BackfillPolicy | None:
+    """Return one run for all partitions of a backfill; a run each for those with several dimensions."""
+    if partitions_def is None or isinstance(partitions_def, dg.MultiPartitionsDefinition):
+        return None
+    return dg.BackfillPolicy.single_run()
 
 
 def _import_function(path: str) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph as AssetGraph
 from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
 from dagster_dlt.dlt_event_iterator import DltEventIterator as DltEventIterator
 from dagster_dlt.dlt_event_iterator import DltEventType as DltEventType
@@ -102,6 +103,13 @@ def check_evaluation(event: dg.DagsterEvent) -> dg.AssetCheckEvaluation:
     return event.asset_check_evaluation_data
 
 
+def run_worker_health(*, alive: bool) -> CheckRunHealthResult:
+    """Return what a run launcher says to run monitoring about a started run."""
+    if alive:
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+    return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The process of the run is gone.")
+
+
 def is_run_of_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
     """Return whether a sensor and a run belong to the same location; a command line's runs have none."""
     origin, sensor_origin = run.remote_job_origin, context.code_location_origin
@@ -150,6 +158,17 @@ def declared_loads(definition: Any) -> Iterator[tuple[Any, Any]]:
         metadata = next(iter(definition.metadata_by_key.values()), {})
         if META_KEY_SOURCE in metadata and META_KEY_PIPELINE in metadata:
             yield metadata[META_KEY_SOURCE], metadata[META_KEY_PIPELINE]
+
+
+# Definitions.
+
+
+def declared_pipeline(asset: dg.AssetsDefinition) -> tuple[dg.AssetKey, Any] | None:
+    """Return the first key and the pipeline of assets that `@dlt_assets` made; None for others."""
+    for key, metadata in asset.metadata_by_key.items():
+        if META_KEY_PIPELINE in metadata:
+            return key, metadata[META_KEY_PIPELINE]
+    return None
 
 
 # A running step.

@@ -7,8 +7,10 @@ from types import ModuleType
 
 import dagster as dg
 
+from shared import warehouse
 from shared.orchestration.alerts import alert_owners
 from shared.orchestration.code_references import with_code_references
+from shared.orchestration.dagster_internals import declared_pipeline
 from shared.orchestration.dataset_owners import reject_conflicts
 from shared.orchestration.executor import executor
 from shared.orchestration.resource import WarehouseDltResource
@@ -26,7 +28,8 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
 
     Raises:
         DagsterInvalidDefinitionError: the package has no `defs/` folder; or two pipelines would write
-            into one table, see `dataset_owners`.
+            into one table, see `dataset_owners`; or a pipeline that was declared with
+            `warehouse.pipeline` is not loaded by `WarehouseDltResource`, or the reverse.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)
@@ -43,7 +46,31 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
         )
         in_folder = _load_defs_folder(package)
         reject_conflicts(package, [*(in_modules.assets or ()), *(in_folder.assets or ())])
-        return dg.Definitions.merge(in_modules, in_folder)
+        merged = dg.Definitions.merge(in_modules, in_folder)
+    check_pipelines(merged)
+    return merged
+
+
+def check_pipelines(defs: dg.Definitions) -> None:
+    """Check that each pipeline is loaded by the resource of its kind.
+
+    Raises:
+        DagsterInvalidDefinitionError: it is not, so each run would fail.
+    """
+    resources = defs.resources or {}
+    for asset in defs.assets or ():
+        if not isinstance(asset, dg.AssetsDefinition) or not (declared := declared_pipeline(asset)):
+            continue
+        key, pipeline = declared
+        used = [resources.get(name) for name in asset.required_resource_keys]
+        is_ours = any(isinstance(resource, WarehouseDltResource) for resource in used)
+        if is_ours == isinstance(pipeline, warehouse.PipelineSpec):
+            continue
+        try:
+            warehouse.require_spec(pipeline).refuse_to_run()
+        except warehouse.DeclarationError as error:
+            text = f"Asset {key.to_user_string()}: {error}"
+            raise dg.DagsterInvalidDefinitionError(text) from None
 
 
 def _load_defs_folder(package: str) -> dg.Definitions:

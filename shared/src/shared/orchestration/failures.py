@@ -2,14 +2,20 @@
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
 import dlt
+from dlt.common.configuration.exceptions import ConfigurationException
 
 from shared import settings
 from shared.redaction import redact
+from shared.sources.error_secrets import error_secrets
+from shared.warehouse.errors import WarehouseError, find_cause
+
+RETRY_ON_FAILURE = "dagster/retry_on_asset_or_op_failure"
+"""Dagster's run tag: `false` keeps it from retrying a run in which a step failed."""
 
 _LIBRARIES = {Path(module.__file__).parents[1] for module in (traceback, dlt) if module.__file__}
 _MAX_LINES = 4  # of the workspace's own code
@@ -19,7 +25,8 @@ _MAX_LINES = 4  # of the workspace's own code
 def as_dagster_failure(passthrough: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Convert what is raised inside to a `Failure`, whose message Dagster shows first.
 
-    The full traceback goes to the run's log, at the level DEBUG. Secrets are redacted.
+    The full traceback goes to the run's log, at the level DEBUG. Secrets are redacted. After a permanent
+    failure, which a retry cannot fix, Dagster retries neither the step nor the run.
 
     Args:
         passthrough: the errors that are raised unchanged.
@@ -34,18 +41,49 @@ def as_dagster_failure(passthrough: tuple[type[Exception], ...] = ()) -> Iterato
     except Exception as error:
         if isinstance(error, passthrough):
             raise
-        cause = unwrap_cause(error)
+        secrets, cause = error_secrets(error), unwrap_cause(error)
         if isinstance(cause, dg.RetryRequested):
             raise cause from None
+        allow_retries = not _is_permanent(error)
+        if not allow_retries:
+            _stop_run_retries()
         if isinstance(cause, dg.Failure):  # the source's own message
             raise dg.Failure(
-                redact(cause.description or ""),
+                redact(cause.description or "", secrets),
                 metadata=cause.metadata,
-                allow_retries=cause.allow_retries,
+                allow_retries=allow_retries,
             ) from None
-        dg.get_dagster_logger().debug(redact("".join(traceback.format_exception(error))))
-        text = redact(f"{type(cause).__name__}: {cause}")
-        raise dg.Failure(text, metadata={"traceback": "\n".join(_lines(cause))}) from None
+        dg.get_dagster_logger().debug(redact("".join(traceback.format_exception(error)), secrets))
+        text = redact(f"{type(cause).__name__}: {cause}", secrets)
+        raise dg.Failure(
+            text, metadata={"traceback": "\n".join(_lines(cause))}, allow_retries=allow_retries
+        ) from None
+
+
+def _is_permanent(error: BaseException) -> bool:
+    """Return whether a retry fails with the same error: see `WarehouseError.permanent`."""
+    if failure := find_cause(error, dg.Failure):
+        return not failure.allow_retries
+    if known := find_cause(error, WarehouseError):
+        return known.permanent
+    return find_cause(error, ConfigurationException) is not None
+
+
+def _stop_run_retries() -> None:
+    """Make Dagster not retry the current run, if its step fails.
+
+    `Failure(allow_retries=False)` stops the retries of the step only.
+    """
+    with suppress(dg.DagsterInvariantViolationError):  # no step is running
+        context = dg.OpExecutionContext.get()
+        context.instance.add_run_tags(context.run_id, {RETRY_ON_FAILURE: "false"})
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the type, the message and the last line of code of an error, without secrets."""
+    cause = unwrap_cause(error)
+    where = "".join(f" ({line})" for line in _lines(cause)[-1:])
+    return redact(f"{type(cause).__name__}: {cause}{where}", error_secrets(error))
 
 
 def unwrap_cause(error: BaseException) -> BaseException:

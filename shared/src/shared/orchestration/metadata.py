@@ -173,10 +173,11 @@ def tables_metadata(
 
 def describe_scope(scope: warehouse.PartitionScope) -> str:
     """Return which partitions a load replaced: one, or the first, the last and the number."""
-    first, last = min(scope.partition_keys), max(scope.partition_keys)
+    columns = ", ".join(scope.column_names)
+    first, last = min(scope.partitions), max(scope.partitions)
     if first == last:
-        return f"{scope.column} {first}"
-    return f"{scope.column} {first} to {last}, {len(scope.partition_keys):,} of them"
+        return f"{columns} {first}"
+    return f"{columns} {first} to {last}, {len(scope.partitions):,} of them"
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:

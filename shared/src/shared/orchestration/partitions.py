@@ -1,17 +1,87 @@
-"""Materializations and metadata that Dagster stores for each partition of a load."""
+"""The partitions of a run, and what Dagster stores for each of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from shared import warehouse
 from shared.orchestration.metadata import ROW_HISTORY_KEY
+from shared.sources.partitions import PartitionKey, TimeWindow, time_window
 
 PARTITION_METADATA = ("dlt_load_id", ROW_HISTORY_KEY, "dagster/row_count", "dagster/table_name")
 """The metadata of a load that each of its partitions has."""
 
 _MAX_PARTITIONS_WITH_METADATA = 100  # with more, Dagster needs more time for each
+
+
+def partitions_of(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    look_back: int = 0,
+    keys: Sequence[str] | None = None,
+) -> list[PartitionKey]:
+    """Return the partitions of a run with their time windows and dimensions.
+
+    Args:
+        context: the run's.
+        look_back: how many partitions before each of them are loaded again, because rows arrive late.
+            The first partitions of the asset have fewer before them.
+        keys: some of the run's partitions; by default all.
+
+    Raises:
+        ValueError: `look_back` is set, and the partitions have no order in time.
+    """
+    definition = context.assets_def.partitions_def
+    assert definition is not None
+    keys = context.partition_keys if keys is None else keys
+    if look_back:
+        if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
+            raise ValueError(f"look_back needs partitions with time windows, not {definition}")
+        every = list(definition.get_partition_keys())
+        positions = {key: position for position, key in enumerate(every)}
+        wanted = {
+            position
+            for key in keys
+            for position in range(max(0, positions[key] - look_back), positions[key] + 1)
+        }
+        keys = [every[position] for position in sorted(wanted)]
+    return [partition_key(definition, key) for key in keys]
+
+
+def adjoining_batches(
+    partitions: Sequence[PartitionKey], size: int, *, split: bool
+) -> Iterator[list[PartitionKey]]:
+    """Yield partitions in batches of a size.
+
+    Args:
+        partitions: the partitions, in order.
+        size: the maximum number of partitions in a batch.
+        split: whether the time windows of a batch must adjoin.
+    """
+    batch: list[PartitionKey] = []
+    for key in partitions:
+        gap = split and batch and time_window([batch[-1], key]) is None
+        if batch and (gap or len(batch) == size):
+            yield batch
+            batch = []
+        batch.append(key)
+    if batch:
+        yield batch
+
+
+def partition_key(definition: dg.PartitionsDefinition[Any], key: str) -> PartitionKey:
+    """Return a partition's key with its time window and dimensions."""
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        window = definition.time_window_for_partition_key(key)
+        return PartitionKey(key, TimeWindow(window.start, window.end))
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        keys = definition.get_partition_key_from_str(key).keys_by_dimension
+        dimensions = {
+            dimension.name: partition_key(dimension.partitions_def, keys[dimension.name])
+            for dimension in definition.partitions_defs
+        }
+        return PartitionKey(key, dimensions=dimensions)
+    return PartitionKey(key)
 
 
 def partition_row_counts(
@@ -23,10 +93,10 @@ def partition_row_counts(
         return {}
     replaced = load.scopes.get(table)
     rows = load.tables[table].partition_row_counts
-    if replaced is None or not rows.keys() <= set(replaced.partition_keys):
-        return {}  # the database formats the values differently
-    # A partition's key is the value of the partition column, or it is at the same position.
-    values = dict.fromkeys(replaced.partition_keys)
+    if replaced is None or not rows:
+        return {}
+    # The load's partitions are those of the run, or at the same positions.
+    values = dict.fromkeys(replaced.partitions)
     by_position = (
         dict(zip(partitions, values, strict=True)) if len(values) == len(partitions) else {}
     )

@@ -1,8 +1,10 @@
 """The Dagster resource that loads with `warehouse.load`, so that a rerun or a parallel run stays exact."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import dagster as dg
 from dagster_dlt import DagsterDltResource, DagsterDltTranslator
@@ -14,6 +16,7 @@ from shared.orchestration.batches import (
     BatchProgress,
     loaded_in_this_run,
     pending_partitions,
+    require_batch_size,
     results_without_load,
     retry_request,
 )
@@ -27,9 +30,11 @@ from shared.orchestration.dagster_internals import (
 from shared.orchestration.failures import as_dagster_failure
 from shared.orchestration.metadata import load_metadata
 from shared.orchestration.partitions import (
+    adjoining_batches,
     attach_partition_metadata,
     log_materializations,
     partition_row_counts,
+    partitions_of,
 )
 from shared.sources.protocol import RetryLaterError
 
@@ -57,6 +62,14 @@ class _AssetLoad:
             event(asset_key=key, metadata=load_metadata(context, key, resources, self.plan, result))
             for key, resources in self.resources.items()
         ]
+
+
+class WarehouseEventIterator(DltEventIterator[DltEventType]):
+    """The events of a load; their metadata has the row counts already."""
+
+    def fetch_row_count(self) -> "WarehouseEventIterator":
+        """Return the same events: dagster-dlt would count with a pipeline that can connect."""
+        return self
 
 
 class WarehouseDltResource(DagsterDltResource):
@@ -92,33 +105,34 @@ class WarehouseDltResource(DagsterDltResource):
             kwargs: passed on to dlt's `Pipeline.extract`.
 
         Raises:
-            TypeError: the pipeline was not declared with `warehouse.pipeline`.
-            LoadPlanError: a resource is loaded by partition and the run names none; see `plan_load`.
-            Failure: with the message of what `warehouse.load` or the source raised, without secrets.
+            Failure: with the message of what `plan_load`, `load` or the source raised, without secrets.
         """
-        load = _plan(
-            context,
-            dlt_source,
-            dlt_pipeline,
-            dagster_dlt_translator,
-            partitions=partitions,
-            min_row_ratio=min_row_ratio,
-            extract_arguments=kwargs,
-        )
+        with as_dagster_failure():
+            load = _plan(
+                context,
+                dlt_source,
+                dlt_pipeline,
+                dagster_dlt_translator,
+                partitions=partitions,
+                min_row_ratio=min_row_ratio,
+                extract_arguments=kwargs,
+            )
 
         def events() -> Iterator[DltEventType]:
             with as_dagster_failure():
+                _refuse_second_load(context, load.resources.keys())
                 result, materializations = load.run(context)
                 for event in materializations:
                     yield attach_partition_metadata(context, event, result)
 
-        return DltEventIterator(events(), context=context, dlt_pipeline=load.plan.spec)
+        return WarehouseEventIterator(events(), context=context, dlt_pipeline=load.plan.spec)
 
     def run_in_batches(
         self,
         context: dg.AssetExecutionContext,
         source: Callable[[Sequence[str]], DltSource],
         partitions_per_batch: int,
+        look_back: int = 0,
         **kwargs: Any,
     ) -> Iterator[DltEventType]:
         """Run the asset's dlt pipeline as `run` does, a batch of the run's partitions at a time.
@@ -132,48 +146,70 @@ class WarehouseDltResource(DagsterDltResource):
 
         Args:
             context: the asset's execution context.
-            source: returns what to extract for some partitions.
+            source: returns what to extract for some partitions; see `PartitionKey`.
             partitions_per_batch: how many of them are loaded at a time.
+            look_back: how many partitions before them each batch loads again, because rows arrive late.
             kwargs: passed on to dlt's `Pipeline.extract`.
 
         Raises:
+            ValueError: `partitions_per_batch` is less than 1.
             RetryRequested: upstream accepts no more requests for now; what came until then is loaded.
             Failure: as `run` does.
         """
+        require_batch_size(partitions_per_batch)
+        plan = partial(_plan, allow_partial=True, extract_arguments=kwargs)
         pending = pending_partitions(context, earlier := loaded_in_this_run(context))
         if not pending:
             yield from results_without_load(context)
             return
         progress = BatchProgress.of(earlier, pending)
         rows: dict[dg.AssetKey | None, dict[str, dict[str, int]]] = {}
-        for first in range(0, len(pending), partitions_per_batch):
-            batch = pending[first : first + partitions_per_batch]
-            load = _plan(
-                context,
-                source(batch),
-                partitions=batch,
-                allow_partial=True,
-                extract_arguments=kwargs,
-            )
+        done = 0
+        keys = partitions_of(context, keys=pending)
+        for batch in adjoining_batches(keys, partitions_per_batch, split=_has_cursor(context)):
+            partitions = partitions_of(context, look_back, batch) if look_back else batch
             try:
                 with as_dagster_failure(passthrough=(RetryLaterError,)):
+                    load = plan(context, source(partitions), partitions=partitions)
                     result, events = load.run(context)
             except RetryLaterError as why:
-                raise retry_request(context, why, progress, bool(first)) from why
+                raise retry_request(context, why, progress, bool(done)) from why
             loaded = [partition for partition in batch if partition not in result.deferred]
             progress.add_batch(loaded, events)
             for event in events:
                 counts = rows.setdefault(event.asset_key, {})
                 counts |= partition_row_counts(event, result, loaded)
-            if loaded != pending[first:]:  # the step's own result materializes the last ones
+            if loaded != pending[done:]:  # the step's own result materializes the last ones
                 log_materializations(context, loaded, events, result, progress)
             for reason in result.deferred.values():
                 raise retry_request(context, reason, progress, loaded=True) from reason
             context.log.info(progress.summary())
+            done += len(batch)
         for event in events:
             yield attach_partition_metadata(
                 context, event, result, progress.metadata(), rows[event.asset_key]
             )
+
+
+def _has_cursor(context: Context) -> bool:
+    source, _, _ = declared_load(context)
+    return any(resource.incremental for resource in source.resources.values())
+
+
+_loaded: WeakKeyDictionary[Context, set[dg.AssetKey]] = WeakKeyDictionary()
+"""The assets that each running step has loaded."""
+
+
+def _refuse_second_load(context: Context, keys: Iterable[dg.AssetKey]) -> None:
+    """Refuse to load an asset twice in one step: Dagster could not tell the two results apart."""
+    loaded = _loaded.setdefault(context, set())
+    if again := sorted(key.to_user_string() for key in loaded.intersection(keys)):
+        raise warehouse.LoadPlanError(
+            f"dlt.run was called a second time for {', '.join(again)} in one asset. Call it once, with one "
+            "source that has all rows; for one batch of partitions after the other, use "
+            "dlt.run_in_batches."
+        )
+    loaded.update(keys)
 
 
 def _plan(
@@ -189,8 +225,8 @@ def _plan(
 ) -> _AssetLoad:
     """Return the load of a run's selected assets; see `WarehouseDltResource.run`."""
     declared_source, declared_spec, declared_translator = declared_load(context)
-    source = dlt_source if dlt_source is not None else declared_source
-    spec = dlt_pipeline or declared_spec
+    source = warehouse.require_source(dlt_source if dlt_source is not None else declared_source)
+    spec = warehouse.require_spec(dlt_pipeline or declared_spec)
     translator = dagster_dlt_translator or declared_translator
     resources: dict[dg.AssetKey, list[DltResource]] = {}
     for resource in source.selected_resources.values():
@@ -202,17 +238,15 @@ def _plan(
             for key, of_table in resources.items()
             if key in context.selected_asset_keys
         }
-        source = source.with_resources(
-            *(resource.name for of_table in resources.values() for resource in of_table)
-        )
     if partitions is None and context.assets_def.partitions_def is not None:
-        partitions = context.partition_keys
+        partitions = partitions_of(context)
     tags = context.run.tags
     options = warehouse.LoadOptions(
         run_id=context.run.run_id,
         min_row_ratio=0 if tags.get(ALLOW_ROW_COUNT_DROP) == "true" else min_row_ratio,
         force_reload=tags.get(FORCE_RELOAD) == "true",
         allow_partial=allow_partial,
+        resources=[resource.name for of_table in resources.values() for resource in of_table],
         extract_arguments=extract_arguments,
     )
     return _AssetLoad(warehouse.plan_load(spec, source, partitions, options), resources)

@@ -60,10 +60,13 @@ class WarehouseTranslator(DagsterDltTranslator):
         """Return the spec, without the placeholder dependency that dagster-dlt adds.
 
         Raises:
-            ValueError: dlt_pipeline is missing.
+            ValueError: the resource has no pipeline.
+            DeclarationError: the pipeline was created by `dlt.pipeline()`.
             LoadPlanError: a hint of the resource is a function of the row; see `known_schema`.
             DagsterInvalidDefinitionError: Dagster does not accept the table's name.
         """
+        if data.pipeline is not None:
+            warehouse.require_spec(data.pipeline)
         spec = super().get_asset_spec(data)
         if data.pipeline is None:
             raise ValueError(

@@ -15,6 +15,11 @@ REPLACE_PARTITIONS: Any = {
 }
 """Arguments of a resource with fixed columns; a run replaces its partitions or keys."""
 
+APPEND_EACH_RUN = {"x-append-each-run": True}
+"""`additional_table_hints` of a resource that appends without a cursor: each run adds the rows that it
+gets, also those that are there. Use it for events that a source delivers once, or for a resource that
+keeps its own position in `dlt.current.resource_state()`."""
+
 
 def column(data_type: str, description: str, **hints: Any) -> TColumnSchema:
     """Return a nullable column with dlt's type, its description and more of dlt's hints."""

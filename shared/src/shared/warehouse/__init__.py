@@ -1,19 +1,23 @@
 """Exact loads with dlt, without Dagster: `load(plan_load(pipeline(...), source, partitions))`.
 
 `pipeline` declares a `PipelineSpec`; `plan_load` decides, with `LoadOptions`, what a `LoadPlan` replaces;
-`load` runs it and returns a `LoadResult`. `query` and `list_tables` read the warehouse. The errors of the
+`load` runs it and returns a `LoadResult`. `query` and `list_tables` read the warehouse.
+`plan_migration` and `migrate` change a table that has rows. The errors of the
 engine derive from `WarehouseError`.
 """
 
 from shared.warehouse.catalog import LoadRecord, TableInfo, list_tables, quote_identifier
 from shared.warehouse.destinations.configuration import warehouse_type
 from shared.warehouse.destinations.factory import describe_location
+from shared.warehouse.dlt_internals import mark_unstated_dispositions
 from shared.warehouse.errors import (
     ConcurrentSchemaChangeError,
+    DeclarationError,
     LoadPlanError,
     LockHeldError,
     LockLostError,
     LockTimeoutError,
+    MigrationError,
     OutOfPartitionError,
     QueryError,
     RowCountDropError,
@@ -24,16 +28,22 @@ from shared.warehouse.errors import (
     WarehouseNotFoundError,
 )
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
-from shared.warehouse.pipeline import PipelineSpec, pipeline
-from shared.warehouse.plan import LoadOptions, LoadPlan, partition_scopes, plan_load
+from shared.warehouse.migrate import Migration, migrate, plan_migration
+from shared.warehouse.partitioning import partition_scopes
+from shared.warehouse.pipeline import PipelineSpec, pipeline, require_source, require_spec
+from shared.warehouse.plan import LoadOptions, LoadPlan, plan_load
 from shared.warehouse.query import check_connection, print_query, query, read_only_connection
 from shared.warehouse.run import LoadResult, LoadRun, load
+from shared.warehouse.schema_change import TableChange, parse_type
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
 from shared.warehouse.tables import filled_tables, known_schema, normalize_name, table_of
 
+mark_unstated_dispositions()
+
 __all__ = [
     "ConcurrentSchemaChangeError",
+    "DeclarationError",
     "LoadOptions",
     "LoadPlan",
     "LoadPlanError",
@@ -43,12 +53,15 @@ __all__ = [
     "LockHeldError",
     "LockLostError",
     "LockTimeoutError",
+    "Migration",
+    "MigrationError",
     "OutOfPartitionError",
     "PartitionScope",
     "PipelineSpec",
     "QueryError",
     "RowCountDropError",
     "SchemaContractError",
+    "TableChange",
     "TableInfo",
     "TableStats",
     "WarehouseConfigError",
@@ -63,14 +76,19 @@ __all__ = [
     "known_schema",
     "list_tables",
     "load",
+    "migrate",
     "normalize_name",
+    "parse_type",
     "partition_scopes",
     "pipeline",
     "plan_load",
+    "plan_migration",
     "print_query",
     "query",
     "quote_identifier",
     "read_only_connection",
+    "require_source",
+    "require_spec",
     "table_of",
     "warehouse_type",
 ]

@@ -132,16 +132,18 @@ def _counts_sql(dataset: str, hints: Mapping[str, Any]) -> str:
         for name, table in hints.items()
     )
     loads = quote_identifier(dataset, "_dlt_loads")
-    return f"SELECT * FROM ({counts}) AS counts LEFT JOIN {loads} AS loads USING (load_id)"
+    complete = (
+        f"SELECT * FROM {loads} WHERE status = 0"  # others are loads that do not end, or did not
+    )
+    return f"SELECT * FROM ({counts}) AS counts LEFT JOIN ({complete}) AS loads USING (load_id)"
 
 
 def _load_record(row: Mapping[str, Any]) -> LoadRecord | None:
-    """Return the load of a row, which dlt has recorded only if it ended, with its time in UTC."""
-    load_id, ended_at, status = row["load_id"], row["inserted_at"], row["status"]
+    """Return the load of a row, with its time in UTC if it is complete."""
+    load_id, ended_at = row["load_id"], row["inserted_at"]
     if not ended_at:
         return LoadRecord(load_id, None, "incomplete") if load_id else None
-    state = "complete" if status == 0 else f"status {status}"
-    return LoadRecord(load_id, ended_at.astimezone(UTC), state)
+    return LoadRecord(load_id, ended_at.astimezone(UTC), "complete")
 
 
 def _nested(hints: Mapping[str, Any], parent: str | None = None) -> Iterator[str]:

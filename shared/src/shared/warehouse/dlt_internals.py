@@ -5,7 +5,7 @@ Each docstring says why nothing public does the same. `shared/tests/test_dlt_int
 and fails when an upgrade of dlt changes one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ import dlt
 from dlt.common.destination.client import FollowupJobRequest, RunnableLoadJob
 from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
+from dlt.extract import DltResource, decorators, hints
 from dlt.pipeline.trace import TRACE_FILE_NAME
 from duckdb import DuckDBPyConnection
 
@@ -24,6 +25,38 @@ partition (a later load would delete it again), and each partition adds a versio
 """
 
 _NO_CONNECTION = cast("DuckDBPyConnection", None)  # dlt types it as never missing
+
+
+class UnstatedDisposition(str):
+    """dlt's default write disposition, where a resource states none."""
+
+    __slots__ = ()
+
+
+def mark_unstated_dispositions() -> None:
+    """Make resources that are created from now on remember that they state no write disposition.
+
+    dlt puts its default, `append`, into the hints of each resource, and nothing tells it from an
+    `append` that the resource states.
+    """
+    for module in (decorators, hints):
+        module.DEFAULT_WRITE_DISPOSITION = UnstatedDisposition(module.DEFAULT_WRITE_DISPOSITION)  # type: ignore[attr-defined]
+
+
+def states_disposition(resource: DltResource) -> bool:
+    """Return whether a resource states its write disposition, as far as it is known.
+
+    One that was created before the mark was set, or by dlt's `sql_table`, counts as stating it.
+    """
+    return not isinstance(resource.write_disposition, UnstatedDisposition)
+
+
+def additional_table_hints(resource: DltResource) -> Mapping[str, Any]:
+    """Return the table hints of a resource that are not dlt's own.
+
+    The public way is its table's schema, which a resource with a dynamic table name does not have.
+    """
+    return (resource._hints or {}).get("additional_table_hints") or {}
 
 
 class WarehouseJob(RunnableLoadJob):

@@ -1,16 +1,25 @@
 """What the engine raises. Messages name the variable, file, table or column, and the next step."""
 
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 E = TypeVar("E", bound=BaseException)
 
 
 class WarehouseError(Exception):
-    """The root of all errors of the engine."""
+    """The root of all errors of the engine.
+
+    Attributes:
+        permanent: whether the same load fails again until somebody changes the code, the configuration or
+            the data. Nothing retries such a load automatically.
+    """
+
+    permanent: ClassVar[bool] = False
 
 
 class WarehouseConfigError(WarehouseError):
     """A variable that says where the warehouse is has a wrong value or none, or packages are missing."""
+
+    permanent = True
 
 
 class WarehouseNotFoundError(WarehouseError, FileNotFoundError):
@@ -39,21 +48,51 @@ class LockTimeoutError(WarehouseError):
 class LoadPlanError(WarehouseError, ValueError):
     """A load is refused before its first request, because it could not be exact."""
 
+    permanent = True
+
+
+class DeclarationError(LoadPlanError, TypeError):
+    """A pipeline or a source is not of the kind that can be loaded exactly; the message says what to write."""
+
+
+class NotRunnableError(DeclarationError, AttributeError):
+    """A declared pipeline was used as a pipeline of dlt, which runs by itself."""
+
 
 class OutOfPartitionError(WarehouseError):
     """Rows were extracted that belong to none of the partitions that a load replaces."""
 
+    permanent = True
+
 
 class RowCountDropError(WarehouseError):
     """A replace would leave a table with far fewer rows than it has."""
+
+    permanent = True
 
 
 class ConcurrentSchemaChangeError(WarehouseError):
     """Two concurrent runs gave one new column two types."""
 
 
+class StateChangedError(WarehouseError):
+    """Another load has stored a newer state of the pipeline, again and again."""
+
+    def __init__(self, pipeline: str) -> None:
+        super().__init__(
+            f"The state of {pipeline} changed while this run extracted, because other runs stored theirs "
+            "concurrently; nothing was loaded. Run it again, or fewer of its partitions at once."
+        )
+
+
 class SchemaContractError(WarehouseError):
     """Upstream sent what a table's schema contract does not accept."""
+
+    permanent = True
+
+
+class MigrationError(WarehouseError):
+    """A table cannot be changed as asked for, or a value would change; nothing was changed."""
 
 
 class QueryError(WarehouseError):

@@ -3,16 +3,17 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import duckdb
 from dlt.common.schema import Schema
+from dlt.common.schema.typing import TColumnSchema
 from dlt.common.storages.load_package import LoadPackageInfo
 from dlt.extract import DltSource
 from pyarrow.parquet import ParquetFile
 
 from shared.warehouse.errors import LoadPlanError, OutOfPartitionError, RowCountDropError
 from shared.warehouse.scope import PartitionScope
+from shared.warehouse.windows import bound_cursor
 
 
 @dataclass
@@ -31,7 +32,7 @@ class PackageContent:
 
 
 def validate_packages(
-    packages: Iterable[LoadPackageInfo], schema: Schema, scopes: dict[str, PartitionScope]
+    packages: Iterable[LoadPackageInfo], schema: Schema, scopes: Mapping[str, PartitionScope]
 ) -> PackageContent:
     """Count what is about to load, by table.
 
@@ -68,7 +69,7 @@ def check_row_count(table: str, *, current: int, incoming: int, min_row_ratio: f
         )
 
 
-def _reject_keyless_merge(schema: Schema, table: str, scopes: dict[str, PartitionScope]) -> None:
+def _reject_keyless_merge(schema: Schema, table: str, scopes: Mapping[str, PartitionScope]) -> None:
     """Stop a merge that dlt would turn into an append, because nothing says what it replaces."""
     hints = schema.tables.get(table)
     if hints is None:  # dlt's own state, which another source's schema may hold
@@ -79,7 +80,8 @@ def _reject_keyless_merge(schema: Schema, table: str, scopes: dict[str, Partitio
         if column["name"] != "_dlt_id"
     )
     merges = hints.get("write_disposition") == "merge" and not hints.get("parent")
-    if merges and not keyed and table not in scopes:
+    is_history = hints.get("x-merge-strategy") == "scd2"  # it compares complete rows
+    if merges and not keyed and not is_history and table not in scopes:
         raise OutOfPartitionError(
             f"{table} merges without a key, and this run replaces none of its partitions; nothing was "
             "loaded, because a rerun would add its rows again. Give it a primary key, or its own resource with a "
@@ -87,40 +89,52 @@ def _reject_keyless_merge(schema: Schema, table: str, scopes: dict[str, Partitio
         )
 
 
+def _duckdb_type(hints: TColumnSchema) -> str:
+    """Return the type of a partition column, to compare extracted values in it."""
+    data_type = str(hints["data_type"])
+    if data_type == "timestamp":
+        return "TIMESTAMPTZ" if hints.get("timezone", True) else "TIMESTAMP"
+    return {"text": "VARCHAR", "bigint": "HUGEINT", "wei": "DECIMAL(38, 0)"}.get(
+        data_type, data_type
+    )
+
+
 def _check_partition_membership(file: str, table: str, scope: PartitionScope) -> None:
-    # Compare as text: a timestamp has another text in another time zone, and 05 is not the directory of 5.
-    condition = scope.to_sql(escape='"{}"::VARCHAR'.format)
+    columns = ", ".join(f'"{column}"::VARCHAR' for column in scope.column_names)
     with duckdb.connect() as connection:
+        # The extracted type can differ from the column's, for example a text that is a date.
+        condition = scope.to_sql(escape=lambda name: f'"{name}"::{_duckdb_type(scope.types[name])}')
         outside = connection.execute(
-            f'SELECT "{scope.column}"::VARCHAR, count(*) FROM read_parquet(?) '
-            f"WHERE ({condition}) IS NOT TRUE GROUP BY 1 ORDER BY 2 DESC LIMIT 1",
+            f"SELECT {columns}, count(*) FROM read_parquet(?) "
+            f"WHERE ({condition}) IS NOT TRUE GROUP BY ALL ORDER BY count(*) DESC LIMIT 1",
             [file],
         ).fetchone()
     if outside:
-        value, count = outside
+        *values, count = outside
+        found = " and ".join(
+            f"{column} {value}" for column, value in zip(scope.column_names, values, strict=True)
+        )
         raise OutOfPartitionError(
-            f"{table}: {count} row{'s' * (count > 1)} with {scope.column} {value}, which is none of the "
-            f"partitions this run replaces ({', '.join(scope.partition_keys[:5])}); nothing was loaded. "
+            f"{table}: {count} row{'s' * (count > 1)} with {found}, which is none of the "
+            f"partitions this run replaces ({', '.join(scope.partitions[:5])}); nothing was loaded. "
             "Yield their rows only, or name them as well."
         )
 
 
-def reject_stored_cursors(source: DltSource, scopes: Mapping[str, PartitionScope]) -> None:
-    """Stop a load by partition whose resource has a cursor that continues from an earlier load.
+def reject_stored_cursors(source: DltSource) -> None:
+    """Stop a load of partitions with a cursor that continues from an earlier load.
 
-    The load would delete the partition's rows and insert only those after the stored cursor. A cursor
-    of an unselected parent is not checked.
+    The load would delete a partition's rows and insert only those after the stored cursor, or skip the
+    rows of a partition that is loaded after a later one. Parents of transformers are checked, too.
 
     Raises:
         LoadPlanError: a resource has a cursor without an end value.
     """
-    resources = {scope.resource for scope in scopes.values()}
-    for name, resource in source.selected_resources.items():
-        step: Any = resource.incremental if name in resources else None
-        cursor = getattr(step, "incremental", step)
+    for resource in source.resources.extracted:
+        cursor = bound_cursor(resource)
         if cursor is not None and cursor.end_value is None:
             raise LoadPlanError(
-                f"{name} is loaded by partition and has a cursor on {cursor.cursor_path}, which skips rows "
-                "that an earlier load extracted; nothing was loaded. Remove the cursor, or give it the "
-                "partition's `initial_value` and `end_value`."
+                f"{resource.name} is loaded by partition and has a cursor on {cursor.cursor_path}, which skips rows "
+                "that an earlier load extracted; nothing was loaded. Give it the partition's "
+                "`initial_value` and `end_value`, or load it by partitions with time windows."
             )

@@ -7,13 +7,14 @@ from typing import Any
 from dlt.common.schema.typing import TSchemaContractDict
 from dlt.extract import DltSource
 
-from shared.sources.hints import REPLACE_PARTITIONS
-from shared.sources.protocol import COMPANION_TABLES_HINT
+from shared.sources.partitions import PartitionKey
+from shared.warehouse.dispositions import apply_dispositions, reject_split_cursors
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import LockScope
-from shared.warehouse.pipeline import PipelineSpec
+from shared.warehouse.partitioning import partition_scopes
+from shared.warehouse.pipeline import PipelineSpec, require_source, require_spec
 from shared.warehouse.scope import PartitionScope
-from shared.warehouse.tables import known_schema, reject_colliding_tables
+from shared.warehouse.tables import reject_colliding_tables
 
 DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
     "tables": "evolve",
@@ -24,9 +25,6 @@ DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
 
 _CHANGES_SCOPE = {"columns", "primary_key", "refresh", "table_name", "write_disposition"}
 """Arguments of `dlt.Pipeline.extract` that change what a load by partition replaces."""
-
-_DISPOSITION = REPLACE_PARTITIONS["write_disposition"]
-"""The write disposition of a resource that is loaded by partition."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ class LoadOptions:
         force_reload: whether files are read although the table has their rows, unchanged.
         allow_partial: whether the source may defer some partitions to a later load.
         pushdown_enabled: whether the source may have the warehouse read files itself.
+        resources: the resources to load, of those that the source selects; by default all of them.
         extract_arguments: passed on to `dlt.Pipeline.extract`, such as `schema_contract`.
     """
 
@@ -47,6 +46,7 @@ class LoadOptions:
     force_reload: bool = False
     allow_partial: bool = False
     pushdown_enabled: bool = True
+    resources: Sequence[str] | None = None
     extract_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -57,20 +57,24 @@ class LoadPlan:
     Attributes:
         spec: the pipeline.
         source: what to extract. `load` extracts a copy, so a plan can be loaded again.
-        scopes: the rows to replace, by table; tables that are not in it load by their write disposition.
+        partitions: what the run loads, if it is not everything.
+        scopes: the rows to replace, by resource; others load by their write disposition.
         options: what the run decides.
+        replaced_by_default: the resources that state no write disposition and replace their tables.
     """
 
     spec: PipelineSpec
     source: DltSource
+    partitions: Sequence[PartitionKey]
     scopes: Mapping[str, PartitionScope]
     options: LoadOptions
+    replaced_by_default: frozenset[str] = frozenset()
 
     @property
     def lock_scope(self) -> LockScope:
         """What no other run may load at the same time: the partitions, or the pipeline."""
         units: dict[str, Sequence[str]] = {
-            scope.resource: scope.partition_keys for scope in self.scopes.values()
+            name: scope.partitions for name, scope in self.scopes.items()
         }
         if self.source.selected_resources.keys() - units.keys():
             # An unpartitioned table, and the cursor of an incremental one, belong to the pipeline.
@@ -89,94 +93,33 @@ def plan_load(
     Args:
         spec: the pipeline, declared with `warehouse.pipeline`.
         source: what to extract. A source without a schema contract gets `DEFAULT_SCHEMA_CONTRACT`.
-        partitions: values of the partition column whose rows are replaced.
+        partitions: the partitions whose rows are replaced. A `PartitionKey` has a time window or
+            dimensions; any other text is a value of the partition column.
         options: what the run decides.
 
     Raises:
-        TypeError: the pipeline was created by `dlt.pipeline()`, or the source is not a source.
+        DeclarationError: the pipeline was created by `dlt.pipeline()`, or the source is not a source.
         LoadPlanError: a rerun would not be exact: see `partition_scopes`; a resource is loaded by
-            partition and the options change its write disposition; or two names are one table, see
-            `reject_colliding_tables`.
+            partition and the options change its write disposition; the selected resources leave out one
+            that shares a cursor with them; or two names are one table, see `reject_colliding_tables`.
     """
-    if not isinstance(spec, PipelineSpec):
-        raise TypeError(
-            f"{spec} was created by dlt.pipeline(), which owns a working directory from the start; "
-            "declare it with shared.warehouse.pipeline()."
-        )
-    if not isinstance(source, DltSource):
-        raise TypeError(
-            f"{source} is not a dlt source: return the resource from a @dlt.source function."
-        )
+    require_spec(spec)
+    require_source(source)
     # A copy: extraction alters a source's schema, and a second load would fail on it (dagster#34052).
-    source = source.clone()
+    source, options = source.clone(), options or LoadOptions()
     reject_colliding_tables(source)
     if source.schema_contract is None:
         source.schema_contract = DEFAULT_SCHEMA_CONTRACT
-    scopes, options = partition_scopes(source, partitions), options or LoadOptions()
+    if options.resources is not None:
+        reject_split_cursors(source, options.resources)
+        source = source.with_resources(*options.resources)
+    keys = [key if isinstance(key, PartitionKey) else PartitionKey(key) for key in partitions or ()]
+    scopes = partition_scopes(source, keys)
     if scopes and (changed := _CHANGES_SCOPE & options.extract_arguments.keys()):
         raise LoadPlanError(
             f"{', '.join(scopes)} are loaded by partition, and dlt.run was called with "
             f"{', '.join(sorted(changed))}, which would change rows of other partitions. Remove it."
         )
-    return LoadPlan(spec, source, scopes, options)
-
-
-def partition_scopes(
-    source: DltSource, partitions: Sequence[str] | None
-) -> Mapping[str, PartitionScope]:
-    """Return the rows that a load replaces, by table; tables without a partition column are left out.
-
-    Raises:
-        LoadPlanError: a resource marks several partition columns; it is loaded by partition and none is
-            named; or its write disposition would not replace them.
-    """
-    scopes: dict[str, PartitionScope] = {}
-    unscoped: dict[str, str] = {}
-    naming = source.schema.naming
-    for resource in source.selected_resources.values():
-        schema = known_schema(resource)
-        hinted = [name for name, hints in schema["columns"].items() if hints.get("partition")]
-        if not hinted:
-            unscoped[resource.name] = str(schema.get("write_disposition"))
-            continue
-        if len(hinted) > 1:
-            raise LoadPlanError(
-                f"{resource.name} marks {', '.join(hinted)} as its partition: a load replaces by one "
-                "column. Mark one of them; a resource may add a column that joins their values."
-            )
-        (partition_column,) = hinted
-        disposition = (schema.get("write_disposition"), schema.get("x-merge-strategy"))
-        if disposition != tuple(_DISPOSITION.values()):
-            raise LoadPlanError(
-                f"{resource.name} marks {partition_column} as its partition: its write disposition "
-                f"must be {_DISPOSITION}, or a rerun adds its rows again."
-            )
-        if not partitions:
-            raise LoadPlanError(
-                f"{resource.name} is loaded by {partition_column}: run it for a partition, or pass "
-                "`partitions=[...]` to dlt.run, so that exactly those rows are replaced."
-            )
-        column = naming.normalize_identifier(partition_column)
-        companions: Sequence[str] = schema.get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
-        for table in (str(resource.table_name), *companions):
-            scopes[naming.normalize_tables_path(table)] = PartitionScope(
-                resource.name, column, tuple(partitions)
-            )
-    for name, write_disposition in unscoped.items() if partitions else ():
-        # Together with a partitioned resource, `replace` loads a snapshot with each partition.
-        if write_disposition == "append" or (write_disposition == "replace" and not scopes):
-            _reject_unscoped(name, write_disposition)
-    return scopes
-
-
-def _reject_unscoped(resource: str, write_disposition: str) -> None:
-    """Reject a resource without a partition column whose rerun of a partition is not exact."""
-    effects = {
-        "append": "add its rows again",
-        "replace": "delete the rows of the other partitions",
-    }
-    raise LoadPlanError(
-        f"{resource} is loaded by partition with the write disposition {write_disposition}: a rerun would "
-        f"{effects[write_disposition]}. Mark its partition column with dlt's hint `partition` and set the "
-        f"write disposition {_DISPOSITION}, or load it in an asset without partitions."
-    )
+    requested = options.extract_arguments.get("write_disposition")
+    by_default = apply_dispositions(source, scopes, requested)
+    return LoadPlan(spec, source, keys, scopes, options, by_default)

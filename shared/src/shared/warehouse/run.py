@@ -3,7 +3,6 @@
 It does not need Dagster: `load(plan_load(spec, source, partitions))`.
 """
 
-import reprlib
 import shutil
 import tempfile
 import time
@@ -17,20 +16,24 @@ import dlt
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
 from dlt.common.schema.exceptions import DataValidationError
-from dlt.common.typing import VARIANT_FIELD_FORMAT
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import settings
 from shared.sources.protocol import RetryLaterError, loading
+from shared.warehouse.appends import find_appends
+from shared.warehouse.contract import contract_violation_message, reject_renamed
+from shared.warehouse.declared_hints import apply_declared_hints
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import (
     create_destination,
     create_lock_manager,
     database_name,
 )
+from shared.warehouse.dispositions import check_dispositions
 from shared.warehouse.dlt_internals import delete_traces
-from shared.warehouse.errors import SchemaContractError, find_cause
+from shared.warehouse.empty_partitions import add_empty_tables
+from shared.warehouse.errors import SchemaContractError, StateChangedError, find_cause
 from shared.warehouse.guards import (
     PackageContent,
     check_row_count,
@@ -39,11 +42,16 @@ from shared.warehouse.guards import (
 )
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
+from shared.warehouse.ownership import StoredCursors, reject_lost_cursors
+from shared.warehouse.partitioning import bind_scopes, with_cursor_columns
 from shared.warehouse.plan import LoadPlan
 from shared.warehouse.schema_sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
+from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
 from shared.warehouse.statistics import TableStats, collect_stats
+from shared.warehouse.stored_tables import restore_dropped
 from shared.warehouse.tables import reject_refresh, reported_tables
+from shared.warehouse.windows import partition_window
 
 DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
@@ -54,7 +62,8 @@ DLT_SETTINGS = {
 """dlt's configuration for every load."""
 
 _KEEP_WORKING_DIRS_SECONDS = 7 * 24 * 3600
-_VARIANT_SEPARATOR = "__" + VARIANT_FIELD_FORMAT % ""
+_MAX_EXTRACTIONS = 10
+"""How often a load extracts if other runs change the state of its pipeline meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         OutOfPartitionError: a row belongs to none of the partitions that this load replaces.
         RowCountDropError: a replaced table would keep too few rows.
         SchemaContractError: upstream sent a type, or a column, that the contract freezes.
+        StateChangedError: other runs changed the state of the pipeline at each of ten attempts.
         ConcurrentSchemaChangeError: another run has just given a new column another type.
         LockTimeoutError: another process held a lock for too long.
         WarehouseConfigError: a variable that says where the warehouse is has a wrong value.
@@ -102,6 +112,15 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         RetryLaterError: upstream accepts no more requests for now.
         PipelineStepFailed: what else failed, with its cause.
     """
+    for _ in range(_MAX_EXTRACTIONS - 1):
+        with suppress(StateChangedError):
+            return _load_once(plan, log)
+        log("Another run changed the state of the pipeline meanwhile; extracting again.")
+    return _load_once(plan, log)
+
+
+def _load_once(plan: LoadPlan, log: Log) -> LoadResult:
+    """Load as `load` does, and raise `StateChangedError` if it is to extract again."""
     run = LoadRun(plan, log)
     failed = True
     try:
@@ -109,6 +128,9 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
             run.extract()
             result = run.load()
         failed = False
+    except StateChangedError:
+        failed = False
+        raise
     except PipelineStepFailed as error:
         if error.step == "load" and run.uses_pushdown:
             failed = False
@@ -116,7 +138,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
             failed = False
             raise later from None
         elif violation := find_cause(error, DataValidationError):
-            raise SchemaContractError(_contract_violation_message(violation, run)) from None
+            raise SchemaContractError(run.explain(violation)) from None
         else:
             raise
     else:
@@ -124,7 +146,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
     finally:
         run.cleanup(failed=failed)
     log("Fast path not possible; falling back to row-by-row validation.")
-    return load(replace(plan, options=replace(plan.options, pushdown_enabled=False)), log)
+    return _load_once(replace(plan, options=replace(plan.options, pushdown_enabled=False)), log)
 
 
 class LoadRun:
@@ -142,7 +164,8 @@ class LoadRun:
         self.deferred: dict[str, RetryLaterError] = {}
         self._preview_rows = settings.get_int("PREVIEW_ROWS")
         self._started = time.monotonic()
-        self.state = LoadState(dict(plan.scopes), plan.options.force_reload, log)
+        self.scopes: Mapping[str, PartitionScope] = plan.scopes
+        self.state = LoadState(force_reload=plan.options.force_reload, log=log)
         destination: Any = create_destination(self.state)
         configuration = resolve_configuration(destination, plan.spec.dataset_name)
         self.locks = create_lock_manager(destination, configuration, log)
@@ -177,19 +200,46 @@ class LoadRun:
                     self.pipeline.sync_destination()
             refresh = self.plan.options.extract_arguments.get("refresh")
             reject_refresh(self.pipeline, self.source, refresh)
-            self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
-            reject_stored_cursors(self.source, self.state.partition_scopes)
+            apply_declared_hints(self.pipeline, self.source)
+            self._restored = source_states(self.pipeline)
+            self._stored_cursors = StoredCursors.of(self.pipeline, self.source)
+            with partition_window(self.source, self.plan.partitions):
+                self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
+                self._check_extraction()
             self._row_counts = self.pipeline.normalize().row_counts
+            self.state.partition_scopes = bind_scopes(self.scopes, self.schema)
+            add_empty_tables(self.pipeline, self.schema, self.state.partition_scopes)
+
+    def _check_extraction(self) -> None:
+        """Check what only the extraction knows: the cursors, and the state that the source stores."""
+        if self.plan.partitions:
+            reject_stored_cursors(self.source)
+        self.scopes = with_cursor_columns(self.scopes, self.source, self.schema)
+        check_dispositions(self.source, self.plan.scopes)
+        reject_positions(self.source, self.plan.replaced_by_default, self._restored, self.pipeline)
 
     def load(self) -> LoadResult:
         """Load what was extracted, under the lock of the dataset. It raises what `load` lists."""
         with dlt.config.values(DLT_SETTINGS):
             content = self._validate()
             with self.locks.dataset_lock():
+                reject_lost_updates(self.pipeline, self.schema.name, self._restored, content.tables)
                 merge_stored_schema(self.pipeline)
+                self._undo_unfinished_loads()
+                refresh = bool(self.plan.options.extract_arguments.get("refresh"))
+                reject_lost_cursors(
+                    self.pipeline, self.source, self._stored_cursors, refresh=refresh
+                )
+                if not refresh:
+                    restore_dropped(self.pipeline, self.source, content.tables, self.log)
                 self._check_row_counts(content)
-                info = self.pipeline.load()
-                info.raise_on_failed_jobs()
+                try:
+                    info = self.pipeline.load()
+                    info.raise_on_failed_jobs()
+                except Exception:
+                    with suppress(Exception), self._client() as client:
+                        client.undo_this_load()  # otherwise the next load does
+                    raise
                 tables = self._collect_stats(info.loads_ids)
         rows_loaded = {**self._row_counts, **self.state.rows_inserted}
         for table in self.schema.dlt_table_names():
@@ -219,6 +269,13 @@ class LoadRun:
         else:
             shutil.rmtree(self.pipelines_dir, ignore_errors=True)
 
+    def explain(self, violation: DataValidationError) -> str:
+        """Return what does not fit which column, and the command that would change the table."""
+        scopes = [s for s in self.scopes.values() if violation.table_name in s.tables]
+        scope = scopes[0] if scopes else None
+        stored = self.schema if self.source.schema.name in self.pipeline.schemas else None
+        return contract_violation_message(violation, self.plan.spec.dataset_name, stored, scope)
+
     @property
     def schema(self) -> Schema:
         """The schema of the source, as extracted."""
@@ -239,25 +296,29 @@ class LoadRun:
 
     def defer_partitions(self, partitions: Sequence[str], why: RetryLaterError) -> None:
         """Leave partitions unchanged in this load; see `CurrentLoad`."""
-        scopes = {
-            table: scope.excluding(partitions)
-            for table, scope in self.state.partition_scopes.items()
-        }
+        scopes = {name: scope.excluding(partitions) for name, scope in self.scopes.items()}
         if not self.plan.options.allow_partial or not all(
-            scope.partition_keys for scope in scopes.values()
+            scope.partitions for scope in scopes.values()
         ):
             raise why
         self.deferred |= dict.fromkeys(partitions, why)
-        self.state.partition_scopes = scopes
+        self.scopes = scopes
 
     def _validate(self) -> PackageContent:
+        reject_renamed(self.schema, self.plan.spec.dataset_name)
         load_ids = self.pipeline.list_normalized_load_packages()
-        packages = map(self.pipeline.get_load_package_info, load_ids)
+        packages = [*map(self.pipeline.get_load_package_info, load_ids)]
+        self.state.appends = find_appends(packages, self.schema, self.state.partition_scopes)
         content = validate_packages(packages, self.schema, self.state.partition_scopes)
         self.state.tables_in_package = content.tables
         self.state.pushdown_tables |= content.pushdown_tables
         self.state.pending_table_chains.clear()
         return content
+
+    def _undo_unfinished_loads(self) -> None:
+        with self._client() as client:
+            for load_id in client.undo_unfinished_loads():
+                self.log(f"Removed the rows that load {load_id} had appended; it did not complete.")
 
     def _check_row_counts(self, content: PackageContent) -> None:
         for table, incoming in content.row_counts.items():
@@ -300,25 +361,3 @@ def _create_working_dir(run_id: str) -> str:
             if directory.stat().st_mtime < expired:
                 shutil.rmtree(directory, ignore_errors=True)
     return tempfile.mkdtemp(prefix=f"{run_id}-", dir=parent)
-
-
-def _contract_violation_message(violation: DataValidationError, run: LoadRun) -> str:
-    """Return what upstream sent against which column, where, and what to do about it."""
-    table = f"{run.plan.spec.dataset_name}.{violation.table_name}"
-    item = violation.data_item if isinstance(violation.data_item, dict) else {}
-    example = f"such as {reprlib.repr(item.get(violation.column_name))}"
-    # dlt would put a value of another type into its own column, named <column>__v_<type>.
-    column, variant, sent = str(violation.column_name).partition(_VARIANT_SEPARATOR)
-    if violation.schema_entity == "columns":
-        what = f"{table} has no column {column} and upstream sent one, {example}"
-    elif variant:
-        declared = violation.table_schema["columns"][column]["data_type"]
-        what = f"{table}.{column} is {declared} and upstream sent {sent}, {example}"
-    else:
-        what = str(violation)
-    scope = run.state.partition_scopes.get(violation.table_name)
-    where = f" in the run of {reprlib.repr(scope.partition_keys)}" if scope else ""
-    return (
-        f"{what}{where}; nothing was loaded. Change the resource's columns or its schema_contract if "
-        "upstream is right."
-    )

@@ -1,6 +1,7 @@
 """Merge into a load's schema what other runs stored since it began."""
 
 import json
+from typing import Any
 
 import dlt
 from dlt.common.destination.client import WithStateSync
@@ -19,7 +20,7 @@ def merge_stored_schema(pipeline: dlt.Pipeline) -> None:
     delete from it.
 
     Raises:
-        ConcurrentSchemaChangeError: a column has another type there.
+        ConcurrentSchemaChangeError: a column has another type there, or `etl migrate` has changed it.
     """
     packages = package_storage(pipeline)
     for load_id in pipeline.list_normalized_load_packages():
@@ -29,14 +30,58 @@ def merge_stored_schema(pipeline: dlt.Pipeline) -> None:
                 return
             assert isinstance(client, WithStateSync)
             stored = client.get_stored_schema(schema.name)
-        known = {schema.stored_version_hash, *schema.previous_hashes}
-        if stored is None or stored.version_hash in known:
-            continue
-        newest = Schema.from_stored_schema(json.loads(stored.schema))
+            if stored is None or stored.version_hash == schema.stored_version_hash:
+                continue
+            base = _stored_base(client, schema)
+        newest = _schema(stored)
+        if base is not None:
+            if base.stored_version_hash == newest.stored_version_hash:
+                continue
+            _reject_migrated(base, newest)
         for table in newest.data_tables(include_incomplete=True):
             _add_table(schema, table)
         packages.save_schema(load_id, schema)
         pipeline.schemas.save_schema(schema)
+
+
+def allow_null(pipeline: dlt.Pipeline, table: str, column: str) -> None:
+    """Let a column of the packages that are about to load be NULL, in rows that do not have it."""
+    packages = package_storage(pipeline)
+    for load_id in pipeline.list_normalized_load_packages():
+        schema = packages.load_schema(load_id)
+        if column in schema.tables.get(table, {}).get("columns", {}):
+            schema.tables[table]["columns"][column]["nullable"] = True
+            packages.save_schema(load_id, schema)
+            pipeline.schemas.save_schema(schema)
+
+
+def _schema(stored: Any) -> Schema:
+    return Schema.from_stored_schema(json.loads(stored.schema))
+
+
+def _stored_base(client: WithStateSync, schema: Schema) -> Schema | None:
+    """Return the stored version that a run began with; None if it began without one."""
+    for version_hash in (schema.stored_version_hash, *schema.previous_hashes):
+        stored = client.get_stored_schema_by_hash(version_hash)
+        if stored is not None and stored.schema_name == schema.name:
+            return _schema(stored)
+    return None
+
+
+def _reject_migrated(base: Schema, newest: Schema) -> None:
+    """Reject a load that would undo what `etl migrate` changed since it began."""
+    kept = ("data_type", "precision", "scale", "nullable")
+    for table in base.data_tables():
+        name = str(table["name"])
+        columns = newest.tables[name]["columns"] if name in newest.tables else {}
+        own = {key: hints for key, hints in table["columns"].items() if not key.startswith("_dlt_")}
+        for column, hints in own.items():
+            now = columns.get(column)
+            if now is None or any(hints.get(key) != now.get(key) for key in kept):
+                raise ConcurrentSchemaChangeError(
+                    f"{base.name}: {name}.{column} was changed while this run extracted; nothing was "
+                    "loaded. Run it again."
+                )
 
 
 def _add_table(schema: Schema, stored: TTableSchema) -> None:

@@ -4,11 +4,19 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import sqlglot
 from dlt.common.data_writers.escape import escape_postgres_identifier
+from dlt.common.schema.typing import TColumnSchema
+from dlt.common.time import ensure_datetime
 
+from shared.sources.partitions import PartitionKey, TimeWindow, merge_windows
+from shared.warehouse.appends import Appends
+from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import Log, no_log
 
 HEX_DECODE_SQL = {
@@ -21,40 +29,151 @@ HEX_DECODE_SQL = {
 }
 """SQL for a text that is written in hexadecimal, by dialect."""
 
+Escape = Callable[[str], str]
+
+
+class Bound(NamedTuple):
+    """The values of a column that belong to a partition: one, or those in `[value, end)`."""
+
+    column: str
+    value: Any
+    end: Any = None
+
 
 @dataclass(frozen=True)
 class PartitionScope:
-    """The rows of a table that a load replaces: those with some values in its partition column."""
+    """The rows of a table that a load replaces: those of some partitions.
+
+    Attributes:
+        resource: the resource that loads the table.
+        tables: the tables that it is known to load.
+        columns: the partition column of each dimension; the name is empty if there is one dimension. A
+            column that is None is the resource's cursor, which is known after the extraction.
+        partitions: the partitions.
+        types: the partition columns as the table has them, once they are known.
+    """
 
     resource: str
-    column: str
-    partition_keys: tuple[str, ...]
+    tables: tuple[str, ...]
+    columns: Mapping[str, str | None]
+    partitions: tuple[PartitionKey, ...]
+    types: Mapping[str, TColumnSchema] = field(default_factory=dict)
 
-    def to_sql(
-        self,
-        dialect: str = "duckdb",
-        escape: Callable[[str], str] = escape_postgres_identifier,
-    ) -> str:
+    @property
+    def column_names(self) -> list[str]:
+        """The partition columns that are known."""
+        return [column for column in self.columns.values() if column]
+
+    def bounds(self, partition: PartitionKey) -> list[Bound]:
+        """Return which values of each column belong to a partition.
+
+        Raises:
+            LoadPlanError: the column's type has no such values.
+        """
+        return [
+            self._bound(column, partition.dimensions.get(dimension, partition))
+            for dimension, column in self.columns.items()
+            if column
+        ]
+
+    def _bound(self, column: str, key: PartitionKey) -> Bound:
+        hints = self.types.get(column, {})
+        data_type = str(hints.get("data_type", "text"))
+        try:
+            if key.window and data_type == "date":
+                return Bound(column, *map(_midnight, key.window))
+            if key.window and data_type == "timestamp":
+                return Bound(column, *(_in_zone_of(time, hints) for time in key.window))
+            return Bound(column, _PARSERS[data_type](key, hints))
+        except (ArithmeticError, KeyError, ValueError) as error:
+            raise LoadPlanError(
+                f"{self.resource}.{column} is {data_type}, which cannot be compared with the partition "
+                f"{str(key)!r} ({error}); nothing was loaded. Mark a column whose values are the keys of "
+                "the partitions, or a date or timestamp in their time window."
+            ) from None
+
+    def to_sql(self, dialect: str = "duckdb", escape: Escape = escape_postgres_identifier) -> str:
         """Return the condition for these rows."""
-        values = ", ".join(_sql_literal(key, dialect) for key in self.partition_keys)
-        return f"{escape(self.column)} IN ({values})"
+        groups: dict[tuple[str, ...], list[Bound]] = {}
+        for partition in self.partitions:
+            *first, last = self.bounds(partition)
+            fixed = tuple(_condition([bound], dialect, escape) for bound in first)
+            groups.setdefault(fixed, []).append(last)
+        conditions = [
+            " AND ".join([*fixed, _condition(bounds, dialect, escape)])
+            for fixed, bounds in groups.items()
+        ]
+        return conditions[0] if len(conditions) == 1 else f"({') OR ('.join(conditions)})"
 
     def excluding(self, keys: Sequence[str]) -> "PartitionScope":
         """Return the scope without some partitions."""
-        return replace(
-            self, partition_keys=tuple(key for key in self.partition_keys if key not in keys)
-        )
+        return replace(self, partitions=tuple(key for key in self.partitions if key not in keys))
 
 
-def _sql_literal(key: str, dialect: str) -> str:
-    """Return SQL for a partition key that survives what dlt does to the text of a merge.
+def _midnight(moment: datetime) -> date:
+    if moment.timetz().replace(tzinfo=None) != time():
+        raise ValueError(f"its window has the time {moment:%H:%M}, and a date has none")
+    return moment.date()
+
+
+def _in_zone_of(moment: datetime, hints: TColumnSchema) -> datetime:
+    """Return a moment as dlt stores it: in UTC, without the zone if the column has none."""
+    moment = ensure_datetime(moment).astimezone(UTC)
+    return moment if hints.get("timezone", True) else moment.replace(tzinfo=None)
+
+
+def _moment(key: str, hints: TColumnSchema) -> datetime:
+    moment = datetime.fromisoformat(key)
+    return _in_zone_of(moment if moment.tzinfo else moment.replace(tzinfo=UTC), hints)
+
+
+_PARSERS: Mapping[str, Callable[[str, TColumnSchema], Any]] = {
+    "text": lambda key, _: str(key),
+    "bigint": lambda key, _: int(key),
+    "double": lambda key, _: float(key),
+    "decimal": lambda key, _: Decimal(key),
+    "wei": lambda key, _: Decimal(key),
+    "bool": lambda key, _: {"true": True, "false": False}[key.lower()],
+    "date": lambda key, _: date.fromisoformat(key),
+    "timestamp": _moment,
+}
+"""The value of a column for a partition's key, by the column's type."""
+
+
+def _condition(bounds: Sequence[Bound], dialect: str, escape: Escape) -> str:
+    """Return the condition of the rows that have any of the bounds of one column."""
+    column = escape(bounds[0].column)
+    if bounds[0].end is None:
+        values = ", ".join(sql_literal(bound.value, dialect) for bound in bounds)
+        return f"{column} IN ({values})"
+    windows = merge_windows([TimeWindow(bound.value, bound.end) for bound in bounds])
+    ranges = [
+        f"{column} >= {sql_literal(start, dialect)} AND {column} < {sql_literal(end, dialect)}"
+        for start, end in windows
+    ]
+    return ranges[0] if len(ranges) == 1 else f"(({') OR ('.join(ranges)}))"
+
+
+def sql_literal(value: Any, dialect: str) -> str:
+    """Return SQL for a value that survives what dlt does to the text of a merge.
 
     dlt splits that text at every semicolon, joins its lines, fills its braces, and uses no transaction
     if it contains ALTER SCHEMA. A file name can contain any of these.
     """
-    if re.fullmatch(r"[\w.:/-]*", key, re.ASCII):
-        return f"'{key}'"
-    return HEX_DECODE_SQL[dialect].format(key.encode().hex())
+    if isinstance(value, bool | int | float | Decimal):
+        return str(value).upper()
+    if isinstance(value, date):
+        kind = (
+            "date"
+            if not isinstance(value, datetime)
+            else "timestamptz"
+            if value.tzinfo
+            else "timestamp"
+        )
+        return f"CAST('{value.isoformat()}' AS {sqlglot.exp.DataType.build(kind).sql(dialect)})"
+    if re.fullmatch(r"[\w.:/-]*", value, re.ASCII):
+        return f"'{value}'"
+    return HEX_DECODE_SQL[dialect].format(value.encode().hex())
 
 
 @dataclass
@@ -73,9 +192,10 @@ class LoadState:
         rows_inserted: rows that those queries inserted, by table.
         tables_in_package: all tables of the load package.
         pending_table_chains: tables that are ready to be replaced, with what that needs.
+        appends: what the load appends.
     """
 
-    partition_scopes: dict[str, PartitionScope] = field(default_factory=dict)
+    partition_scopes: Mapping[str, PartitionScope] = field(default_factory=dict)
     force_reload: bool = False
     log: Log = no_log
     working_dir: Path = Path()
@@ -86,6 +206,7 @@ class LoadState:
     rows_inserted: Counter[str] = field(default_factory=Counter)
     tables_in_package: set[str] = field(default_factory=set)
     pending_table_chains: dict[str, Sequence[Any]] = field(default_factory=dict)
+    appends: Appends = field(default_factory=Appends)
 
     def tables_in_transaction(self, table: str) -> set[str]:
         """Return the tables that are replaced in one transaction with a table, itself included."""

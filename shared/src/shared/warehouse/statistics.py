@@ -11,6 +11,9 @@ from shared.redaction import redact
 from shared.sources.protocol import COMPANION_TABLES_HINT
 from shared.warehouse.locks.base import Log
 
+MAX_PARTITIONS_WITH_COUNTS = 100
+"""A load of more partitions does not count the rows of each."""
+
 
 @dataclass(frozen=True)
 class TableStats:
@@ -19,7 +22,7 @@ class TableStats:
     Attributes:
         row_count: rows of the table.
         related_row_counts: rows of its nested and companion tables, by table.
-        partition_row_counts: rows of each partition that the load replaced, where it has any.
+        partition_row_counts: rows of each partition that the load replaced, unless there are many.
         preview: some of the rows that were loaded, by column.
     """
 
@@ -27,6 +30,12 @@ class TableStats:
     related_row_counts: Mapping[str, int] = field(default_factory=dict)
     partition_row_counts: Mapping[str, int] = field(default_factory=dict)
     preview: Sequence[Mapping[str, Any]] = ()
+
+
+def _partition_counts(client: Any, table: str) -> Mapping[str, int]:
+    scope = client.state.partition_scopes.get(table)
+    few = scope and len(scope.partitions) <= MAX_PARTITIONS_WITH_COUNTS
+    return client.partition_counts(table) if few else {}
 
 
 def collect_stats(
@@ -54,7 +63,7 @@ def collect_stats(
         return TableStats(
             row_count,
             {name: client.row_count(name) for name in related},
-            client.partition_counts(table) if table in client.state.partition_scopes else {},
+            _partition_counts(client, table),
             client.preview(table, shown, loads, preview_rows) if preview_rows and shown else (),
         )
     except Exception as error:  # noqa: BLE001 - such as a date that Python cannot hold

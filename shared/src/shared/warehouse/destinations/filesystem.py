@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from dlt.common.destination import PreparedTableSchema
@@ -22,11 +23,12 @@ from dlt.common.destination.exceptions import (
     DestinationUndefinedEntity,
 )
 from dlt.common.schema.utils import get_nested_tables, get_root_table
-from dlt.destinations.impl.filesystem.filesystem import FilesystemClient, FilesystemLoadJob
+from dlt.destinations.impl.filesystem.filesystem import FilesystemLoadJob
 
+from shared.warehouse.destinations.appends import FileAppendMixin
 from shared.warehouse.dlt_internals import WarehouseJob
 from shared.warehouse.errors import OutOfPartitionError, WarehouseConfigError
-from shared.warehouse.scope import LoadState, PartitionScope
+from shared.warehouse.scope import Bound, LoadState, PartitionScope
 
 _BATCH_ROWS = 100_000
 _UNFINISHED = ".part"
@@ -69,24 +71,43 @@ class PartitionedFileJob(AtomicFileJob):
         with TemporaryDirectory(dir=Path(self.file).parent) as directory, ExitStack() as opened:
             writers: dict[str, pq.ParquetWriter] = {}
             for batch in pq.ParquetFile(self.file).iter_batches(_BATCH_ROWS):
-                keys = pc.cast(batch.column(self._scope.column), "string")
-                for key in pc.unique(keys).to_pylist():
-                    if key not in self._scope.partition_keys:
-                        message = f"{self._scope.resource}: {key!r} is none of the run's partitions"
-                        raise DestinationTerminalException(OutOfPartitionError(message))
-                    if key not in writers:
+                written = 0
+                for key in self._scope.partitions:
+                    rows = batch.filter(_row_mask(batch, self._scope.bounds(key)))
+                    written += len(rows)
+                    if len(rows) and key not in writers:
                         file = Path(directory) / str(len(writers))
                         writers[key] = opened.enter_context(pq.ParquetWriter(file, batch.schema))
-                    writers[key].write_batch(batch.filter(pc.equal(keys, key)))
+                    if len(rows):
+                        writers[key].write_batch(rows)
+                if written != len(batch):
+                    message = (
+                        f"{self._scope.resource}: {len(batch) - written} rows of other partitions"
+                    )
+                    raise DestinationTerminalException(OutOfPartitionError(message))
             opened.close()
-            for number, key in enumerate(writers):
-                target = remote.parent / partition_dir(key) / remote.name
+            for number, written_key in enumerate(writers):
+                target = remote.parent / partition_dir(written_key) / remote.name
                 self._put(str(Path(directory) / str(number)), str(target))
         if not writers:
             super().run()
 
 
-class FilesystemReplaceMixin(FilesystemClient):
+def _row_mask(batch: pa.RecordBatch, bounds: Sequence[Bound]) -> Any:
+    """Return which rows of a batch belong to a partition."""
+    mask: Any = pa.scalar(value=True)
+    for bound in bounds:
+        column = batch.column(bound.column)
+        start = pa.scalar(bound.value).cast(column.type)
+        if bound.end is None:
+            mask = pc.and_(mask, pc.equal(column, start))
+        else:
+            before = pc.less(column, pa.scalar(bound.end).cast(column.type))
+            mask = pc.and_(mask, pc.and_(pc.greater_equal(column, start), before))
+    return mask
+
+
+class FilesystemReplaceMixin(FileAppendMixin):
     """dlt's client of files, which removes the old files of a load after the new ones are written."""
 
     state: LoadState
@@ -154,7 +175,7 @@ class FilesystemReplaceMixin(FilesystemClient):
             files.setdefault(PurePosixPath(file).parent.name, []).append(file)
         return {
             key: self._rows_in(files[directory])
-            for key in self.state.partition_scopes[table].partition_keys
+            for key in self.state.partition_scopes[table].partitions
             if (directory := partition_dir(key)) in files
         }
 
@@ -198,7 +219,7 @@ class FilesystemReplaceMixin(FilesystemClient):
             if scope := self.state.partition_scopes.get(name):
                 table_dir = self.get_table_dir(name)
                 # The table's own directory can have the file of an earlier load without rows.
-                for directory in ("", *map(partition_dir, scope.partition_keys)):
+                for directory in ("", *map(partition_dir, scope.partitions)):
                     yield from self.fs_client.find(f"{table_dir}{directory}", maxdepth=1)
             elif self.prepare_load_table(name)["write_disposition"] == "replace":
                 # A nested table may have old rows, and no new ones.

@@ -14,7 +14,7 @@ from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 from dlt.common.destination import PreparedTableSchema
 from dlt.common.destination.client import FollowupJobRequest, HasFollowupJobs, LoadJob
 from dlt.common.libs.pyarrow import columns_to_arrow
-from dlt.common.schema.utils import get_nested_tables
+from dlt.common.schema.utils import get_nested_tables, has_column_with_prop
 from dlt.common.storages.load_package import ParsedLoadJobFileName
 from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.destinations.job_impl import FinalizedLoadJobWithFollowupJobs, ReferenceFollowupJobRequest
@@ -143,6 +143,9 @@ class PostgresReplaceMixin(SqlReplaceMixin):
     def _uses_direct_copy(self, table: str) -> bool:
         return table in self.state.partition_scopes and all(
             len(get_nested_tables(self.schema.tables, name)) == 1
+            # dlt's merge keeps one row of each key, and none that is marked as deleted.
+            and not has_column_with_prop(self.schema.tables[name], "primary_key")
+            and not has_column_with_prop(self.schema.tables[name], "hard_delete")
             for name in self.state.tables_in_transaction(table)
         )
 

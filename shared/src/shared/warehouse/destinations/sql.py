@@ -1,19 +1,20 @@
 """What the clients of all databases share: one transaction replaces the rows of a load."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlglot
 from dlt.common.destination import PreparedTableSchema
 from dlt.common.destination.client import FollowupJobRequest
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
-from dlt.destinations.job_client_impl import SqlJobClientWithStagingDataset
 
+from shared.warehouse.destinations.appends import SqlAppendMixin
 from shared.warehouse.dlt_internals import DESTINATION_SCOPE_KEY, as_one_followup_job
 from shared.warehouse.scope import LoadState
 
 
-class SqlReplaceMixin(SqlJobClientWithStagingDataset):
+class SqlReplaceMixin(SqlAppendMixin):
     """A client of a database: one transaction deletes a load's partitions and inserts the new rows."""
 
     state: LoadState
@@ -49,20 +50,21 @@ class SqlReplaceMixin(SqlJobClientWithStagingDataset):
         return int(rows)
 
     def partition_counts(self, table: str) -> dict[str, int]:
-        """Return the number of rows of each partition that the load replaces, if it has any.
-
-        A partition is named as the database writes its value.
-        """
+        """Return the number of rows of each partition that the load replaces."""
         scope = self.state.partition_scopes[table]
-        column = self.sql_client.escape_column_name(scope.column)
-        condition = scope.to_sql(self._dialect, self.sql_client.escape_column_name)
-        text = sqlglot.exp.DataType.build("varchar").sql(self._dialect)
-        name = self.sql_client.make_qualified_table_name(table)
-        rows = self._rows(
-            f"SELECT CAST({column} AS {text}), count(*) FROM {name} WHERE {condition} "
-            f"GROUP BY {column}"
+        escape = self.sql_client.escape_column_name
+        conditions = [
+            replace(scope, partitions=(key,)).to_sql(self._dialect, escape)
+            for key in scope.partitions
+        ]
+        counts = ", ".join(
+            f"sum(CASE WHEN {condition} THEN 1 ELSE 0 END)" for condition in conditions
         )
-        return {str(value): int(count) for value, count in rows}
+        name = self.sql_client.make_qualified_table_name(table)
+        (row,) = self._rows(
+            f"SELECT {counts} FROM {name} WHERE {scope.to_sql(self._dialect, escape)}"
+        )
+        return {str(key): int(rows or 0) for key, rows in zip(scope.partitions, row, strict=True)}
 
     def preview(
         self, table: str, columns: Sequence[str], load_ids: Sequence[str], limit: int

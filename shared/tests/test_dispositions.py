@@ -1,0 +1,246 @@
+"""What a load writes follows from the write disposition and the cursor that a resource declares."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dlt
+import pytest
+from dlt.extract import DltSource
+from dlt.sources.rest_api import rest_api_source
+
+from shared import warehouse
+from shared.sources.hints import APPEND_EACH_RUN
+from shared.warehouse.dispositions import stored_cursors
+from shared.warehouse.errors import LoadPlanError
+
+SPEC = warehouse.pipeline("shop_pipeline", "shop")
+Rows = list[dict[str, Any]]
+ONE_TWO: Rows = [{"id": 1, "lines": [{"n": 1}]}, {"id": 2, "lines": [{"n": 2}, {"n": 3}]}]
+MIRROR: Any = {"disposition": "merge", "strategy": "cdc"}
+HISTORY: Any = {"disposition": "merge", "strategy": "scd2"}
+
+
+def shop(rows: Any, **hints: Any) -> DltSource:
+    """Return a source with the one resource `orders`."""
+    return DltSource(dlt.Schema("shop"), "shop", [dlt.resource(rows, name="orders", **hints)])
+
+
+def load(source: DltSource, **how: Any) -> warehouse.LoadResult:
+    options = warehouse.LoadOptions(extract_arguments=how, min_row_ratio=0.5)
+    return warehouse.load(warehouse.plan_load(SPEC, source, options=options))
+
+
+def ids(where: str = "1 = 1") -> list[int]:
+    rows = warehouse.query(f"SELECT id FROM shop.orders WHERE {where} ORDER BY 1")
+    return [row["id"] for row in rows]
+
+
+def cursor(**settings: Any) -> Any:
+    return dlt.sources.incremental("id", **settings)
+
+
+def in_signature(rows: Rows, **hints: Any) -> DltSource:
+    @dlt.resource(**hints)
+    def orders(after: Any = dlt.sources.incremental("id")) -> Iterator[Any]:  # noqa: B008 - as dlt documents it
+        yield rows
+
+    return DltSource(dlt.Schema("shop"), "shop", [orders])
+
+
+def as_argument(rows: Rows, **hints: Any) -> DltSource:
+    @dlt.resource(**hints)
+    def orders(after: dlt.sources.incremental[int] | None = None) -> Iterator[Any]:
+        yield rows
+
+    return DltSource(dlt.Schema("shop"), "shop", [orders(cursor())])
+
+
+def in_hints(rows: Rows, **hints: Any) -> DltSource:
+    return shop(rows, incremental=cursor(), **hints)
+
+
+def applied(rows: Rows, **hints: Any) -> DltSource:
+    source = shop(rows, **hints)
+    source.orders.apply_hints(incremental=cursor())
+    return source
+
+
+def of_the_parent(rows: Rows, **hints: Any) -> DltSource:
+    orders = dlt.transformer(lambda items: items, name="orders", **hints)
+    parent = dlt.resource(rows, name="parent", incremental=cursor())
+    return DltSource(dlt.Schema("shop"), "shop", [parent | orders])
+
+
+CURSORS: list[Callable[..., DltSource]] = [
+    in_signature,
+    as_argument,
+    in_hints,
+    applied,
+    of_the_parent,
+]
+
+
+def test_a_resource_that_states_nothing_replaces_its_table(any_warehouse: str) -> None:
+    for _ in range(2):
+        load(shop(ONE_TWO))
+        assert ids() == [1, 2]
+    load(shop(ONE_TWO[1:]))
+    assert ids() == [2]
+    assert len(warehouse.query("SELECT * FROM shop.orders__lines")) == 2
+
+
+@pytest.mark.parametrize("make", CURSORS)
+@pytest.mark.parametrize("stated", [{}, {"write_disposition": "append"}])
+def test_an_append_with_a_cursor_adds_each_row_once(
+    any_warehouse: str, make: Callable[..., DltSource], stated: Any
+) -> None:
+    for rows in (ONE_TWO[:1], ONE_TWO, ONE_TWO):
+        load(make(rows, **stated))
+    assert ids() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("hints", "reason"),
+    [
+        ({}, "has no cursor"),
+        ({"incremental": cursor(initial_value=1, end_value=9)}, "a cursor with an end value"),
+        ({"incremental": cursor(lag=1)}, "lag=1"),
+        ({"incremental": cursor(on_cursor_value_missing="include")}, "on_cursor_value_missing"),
+        ({"incremental": cursor(primary_key=())}, "primary_key"),
+    ],
+)
+def test_an_append_that_would_add_rows_again_is_refused(hints: Any, reason: str) -> None:
+    with pytest.raises(LoadPlanError, match="orders appends") as error:
+        warehouse.plan_load(SPEC, shop(ONE_TWO, write_disposition="append", **hints))
+    assert reason in str(error.value)
+
+
+def test_a_resource_that_wants_duplicates_appends_each_run(any_warehouse: str) -> None:
+    for _ in range(2):
+        source = shop(ONE_TWO, write_disposition="append")
+        source.orders.apply_hints(additional_table_hints=APPEND_EACH_RUN)
+        load(source)
+    assert ids() == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("how", ["replace", MIRROR, HISTORY])
+@pytest.mark.parametrize("make", CURSORS)
+def test_a_cursor_does_not_remove_the_rows_of_earlier_runs(
+    make: Callable[..., DltSource], how: Any
+) -> None:
+    with pytest.raises(LoadPlanError, match=r"orders .* cursor of .* on id"):
+        warehouse.plan_load(SPEC, make(ONE_TWO, write_disposition=how))
+
+
+def test_the_disposition_of_the_run_counts_as_stated(any_warehouse: str) -> None:
+    with pytest.raises(LoadPlanError, match="orders appends and has no cursor"):
+        load(shop(ONE_TWO), write_disposition="append")
+    load(shop(ONE_TWO, write_disposition="append"), write_disposition="replace")
+    load(shop(ONE_TWO), write_disposition="replace")
+    assert ids() == [1, 2]
+
+
+@pytest.mark.parametrize("strategy", ["delete-insert", "upsert"])
+def test_a_merge_by_key_updates_rows(any_warehouse: str, strategy: str) -> None:
+    how: Any = {"disposition": "merge", "strategy": strategy}
+    for rows in (ONE_TWO, ONE_TWO, [{"id": 2, "lines": []}, {"id": 3}]):
+        load(shop(rows, write_disposition=how, primary_key="id"))
+    assert ids() == [1, 2, 3]
+    assert len(warehouse.query("SELECT * FROM shop.orders__lines")) == 1
+
+
+def test_a_history_needs_no_key(any_warehouse: str) -> None:
+    def rows(price: int) -> Rows:
+        return [{"id": 1, "price": price}, {"id": 2, "price": 5}]
+
+    for price in (10, 10, 11):
+        load(shop(rows(price), write_disposition=HISTORY))
+    assert ids() == [1, 1, 2]
+    assert ids("_dlt_valid_to IS NULL") == [1, 2]
+
+
+def test_a_cursor_that_only_the_configuration_declares_does_not_remove_rows(
+    any_warehouse: str,
+) -> None:
+    @dlt.resource
+    def orders(
+        after: dlt.sources.incremental[int] = dlt.config.value,
+    ) -> Iterator[Any]:
+        yield ONE_TWO
+
+    with (
+        dlt.config.values({"sources.shop.orders.after.cursor_path": "id"}),
+        pytest.raises(LoadPlanError, match="cursor"),
+    ):
+        load(DltSource(dlt.Schema("shop"), "shop", [orders]))
+
+
+def test_a_position_in_the_state_does_not_remove_the_rows_of_earlier_runs(
+    any_warehouse: str,
+) -> None:
+    @dlt.resource
+    def orders() -> Iterator[Any]:
+        state = dlt.current.resource_state()
+        state["last"] = state.get("last", 0) + 1
+        yield {"id": state["last"]}
+
+    with pytest.raises(LoadPlanError, match=r"orders .*resource_state"):
+        load(DltSource(dlt.Schema("shop"), "shop", [orders]))
+
+
+def test_a_position_in_the_state_appends_once_with_the_hint(any_warehouse: str) -> None:
+    @dlt.resource(write_disposition="append")
+    def orders() -> Iterator[Any]:
+        state = dlt.current.resource_state()
+        state["last"] = state.get("last", 0) + 1
+        yield {"id": state["last"]}
+
+    orders.apply_hints(additional_table_hints=APPEND_EACH_RUN)
+    for _ in range(2):
+        load(DltSource(dlt.Schema("shop"), "shop", [orders]))
+    assert ids() == [1, 2]
+
+
+ISSUES: Any = {
+    "name": "issues",
+    "endpoint": {"path": "issues", "incremental": {"cursor_path": "id", "start_param": "since"}},
+}
+COMMENTS = {"name": "comments", "endpoint": {"path": "issues/{resources.issues.id}/comments"}}
+
+
+def rest(*resources: Any) -> DltSource:
+    return rest_api_source(
+        {"client": {"base_url": "http://127.0.0.1:9"}, "resources": list(resources)}
+    )
+
+
+def test_the_cursor_of_a_rest_api_is_found_before_a_request() -> None:
+    source = rest(ISSUES, COMMENTS, "customers")
+    owners = {
+        name: [*stored_cursors(source, resource)] for name, resource in source.resources.items()
+    }
+    assert owners == {"issues": ["issues"], "comments": ["issues"], "customers": []}
+    plan = warehouse.plan_load(SPEC, source)
+    assert plan.replaced_by_default == {"customers"}
+
+
+@pytest.mark.parametrize("selected", [["issues"], ["comments"], ["comments", "customers"]])
+def test_resources_that_share_a_cursor_are_loaded_together(selected: list[str]) -> None:
+    source = rest(ISSUES, COMMENTS, "customers")
+    options = warehouse.LoadOptions(resources=selected)
+    with pytest.raises(LoadPlanError, match="Select issues, comments together"):
+        warehouse.plan_load(SPEC, source, options=options)
+
+
+@pytest.mark.parametrize("selected", [["issues", "comments"], ["customers"], None])
+def test_a_selection_that_leaves_out_no_dependent_is_planned(selected: list[str] | None) -> None:
+    options = warehouse.LoadOptions(resources=selected)
+    plan = warehouse.plan_load(SPEC, rest(ISSUES, COMMENTS, "customers"), options=options)
+    assert list(plan.source.selected_resources) == (selected or ["issues", "customers", "comments"])
+
+
+def test_a_parent_that_is_only_extracted_for_its_child_is_no_dependent() -> None:
+    source = rest({**ISSUES, "selected": False}, COMMENTS, "customers")
+    options = warehouse.LoadOptions(resources=["comments"])
+    plan = warehouse.plan_load(SPEC, source, options=options)
+    assert list(plan.source.selected_resources) == ["comments"]

@@ -1,0 +1,171 @@
+"""Loading a partition again is exact, whatever its kind, its column and the declared disposition."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import dlt
+import pytest
+from dlt.extract import DltSource
+
+from shared import warehouse
+from shared.sources.partitions import PartitionKey, TimeWindow
+
+UTC, NEW_YORK, TOKYO = map(ZoneInfo, ("UTC", "America/New_York", "Asia/Tokyo"))
+SPEC = warehouse.pipeline("shop_pipeline", "shop")
+Row = Mapping[str, object]
+
+
+def window(start: datetime, length: timedelta) -> PartitionKey:
+    """Return the partition of a time window, whose length is counted in real hours."""
+    end = (start.astimezone(UTC) + length).astimezone(start.tzinfo)
+    return PartitionKey(f"{start:%Y-%m-%d-%H:%M%z}", TimeWindow(start, end))
+
+
+def day(number: int, zone: ZoneInfo = UTC) -> PartitionKey:
+    start, end = (datetime(2025, 3, number + days, tzinfo=zone) for days in (0, 1))
+    return PartitionKey(f"{start:%Y-%m-%d}", TimeWindow(start, end))
+
+
+def region(number: int, name: str) -> PartitionKey:
+    dimensions = {"day": day(number), "region": PartitionKey(name)}
+    return PartitionKey(f"2025-03-{number}|{name}", dimensions=dimensions)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Two partitions, a row of each, and what marks its partition."""
+
+    partitions: tuple[PartitionKey, PartitionKey]
+    values: tuple[Row, Row]
+    marked: Mapping[str, str] = field(default_factory=dict)
+    cursor: Any = None
+    timezone: bool = True
+
+    def source(self, rows: list[Row], disposition: Any = None, **hints: Any) -> DltSource:
+        """Return a source with the one resource `orders`."""
+        columns: Any = {
+            name: {"data_type": data_type, "partition": True, "timezone": self.timezone}
+            for name, data_type in self.marked.items()
+        }
+        orders = dlt.resource(
+            rows,
+            name="orders",
+            write_disposition=disposition,
+            columns=columns,
+            incremental=self.cursor,
+            **hints,
+        )
+        return DltSource(dlt.Schema("shop"), "shop", [orders])
+
+
+SPRING = datetime(2025, 3, 9, 1, tzinfo=NEW_YORK), datetime(2025, 3, 9, 3, tzinfo=NEW_YORK)
+AUTUMN = (
+    datetime(2025, 11, 2, 1, tzinfo=NEW_YORK),
+    datetime(2025, 11, 2, 1, tzinfo=NEW_YORK, fold=1),
+)
+HOUR = timedelta(hours=1)
+
+
+def hours(starts: tuple[datetime, datetime]) -> Kind:
+    first, second = (window(start, HOUR) for start in starts)
+    values = ({"at": start.astimezone(UTC) + timedelta(minutes=59)} for start in starts)
+    return Kind((first, second), tuple(values), {"at": "timestamp"})  # type: ignore[arg-type]
+
+
+KINDS = {
+    "text": Kind(
+        (PartitionKey("mon"), PartitionKey("tue")), ({"d": "mon"}, {"d": "tue"}), {"d": "text"}
+    ),
+    "text with signs": Kind(
+        (PartitionKey("a;b'{c}"), PartitionKey("ALTER SCHEMA é/..")),
+        ({"d": "a;b'{c}"}, {"d": "ALTER SCHEMA é/.."}),
+        {"d": "text"},
+    ),
+    "integer": Kind((PartitionKey("03"), PartitionKey("4")), ({"n": 3}, {"n": 4}), {"n": "bigint"}),
+    "date": Kind(
+        (day(9), day(10)), ({"d": date(2025, 3, 9)}, {"d": date(2025, 3, 10)}), {"d": "date"}
+    ),
+    "date in Tokyo": Kind(
+        (day(9, TOKYO), day(10, TOKYO)),
+        ({"d": date(2025, 3, 9)}, {"d": date(2025, 3, 10)}),
+        {"d": "date"},
+    ),
+    "day of a timestamp in Tokyo": Kind(
+        (day(9, TOKYO), day(10, TOKYO)),
+        (
+            {"at": datetime(2025, 3, 9, tzinfo=TOKYO)},
+            {"at": datetime(2025, 3, 10, 23, 59, 59, 999_999, tzinfo=TOKYO)},
+        ),
+        {"at": "timestamp"},
+    ),
+    "day of a naive timestamp": Kind(
+        (day(9), day(10)),
+        ({"at": datetime(2025, 3, 9, 23)}, {"at": datetime(2025, 3, 10)}),  # noqa: DTZ001
+        {"at": "timestamp"},
+        timezone=False,
+    ),
+    "hour before and after summer time begins": hours(SPRING),
+    "hour that comes twice": hours(AUTUMN),
+    "two dimensions": Kind(
+        (region(9, "eu"), region(9, "us")),
+        ({"d": date(2025, 3, 9), "region": "eu"}, {"d": date(2025, 3, 9), "region": "us"}),
+        {"d": "date", "region": "text"},
+    ),
+    "cursor": Kind(
+        (day(9), day(10)),
+        ({"at": datetime(2025, 3, 9, 5, tzinfo=UTC)}, {"at": datetime(2025, 3, 10, tzinfo=UTC)}),
+        cursor=dlt.sources.incremental("at", initial_value=datetime(2025, 1, 1, tzinfo=UTC)),
+    ),
+    "nothing marked": Kind((PartitionKey("mon"), PartitionKey("tue")), ({"v": 1}, {"v": 1})),
+}
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Make the warehouse an empty one of a type."""
+    folder: Path = request.getfixturevalue("tmp_warehouse")
+    if request.param == "postgres":
+        request.getfixturevalue("postgres_warehouse")
+    if request.param == "filesystem":
+        monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
+        monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", str(folder / "lake"))
+    return str(request.param)
+
+
+def load(source: DltSource, *partitions: PartitionKey) -> warehouse.LoadResult:
+    return warehouse.load(warehouse.plan_load(SPEC, source, partitions))
+
+
+def stored(table: str = "orders") -> list[int]:
+    return [row["id"] for row in warehouse.query(f"SELECT id FROM shop.{table} ORDER BY 1")]
+
+
+@pytest.mark.parametrize("engine", ["duckdb", "postgres", "filesystem"], indirect=True)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_partition_loads_again_exactly(kind: Kind, engine: str) -> None:
+    first, second = kind.partitions
+    of_first, of_second = kind.values
+    # Out of order, each partition before it and after it.
+    load(kind.source([{"id": 3, **of_second}]), second)
+    load(kind.source([{"id": 1, **of_first}, {"id": 2, **of_first}]), first)
+    assert stored() == [1, 2, 3]
+    # Revised: row 1 has gone, and row 4 is new.
+    result = load(kind.source([{"id": 2, **of_first}, {"id": 4, **of_first}]), first)
+    assert stored() == [2, 3, 4]
+    assert result.tables["orders"].partition_row_counts == {str(first): 2}
+    # Empty.
+    load(kind.source([]), first)
+    assert stored() == [3]
+    # A backfill of both in one load.
+    if kind.marked or kind.cursor:
+        load(kind.source([{"id": 1, **of_first}, {"id": 5, **of_second}]), first, second)
+        assert stored() == [1, 5]
+    # A row of another partition.
+    if kind.marked:
+        with pytest.raises(warehouse.OutOfPartitionError, match="orders: 1 row with"):
+            load(kind.source([{"id": 6, **of_second}]), first)
+        assert stored() == [1, 5]
