@@ -13,7 +13,11 @@ from shared import warehouse
 from shared.orchestration.checks import build_unique_rows_check
 from shared.orchestration.component import WarehouseLoadComponent
 from shared.orchestration.resource import WarehouseDltResource
-from shared.orchestration.translator import WarehouseTranslator, asset_key
+from shared.orchestration.translator import (
+    WarehouseTranslator,
+    asset_key,
+    reject_lost_dependencies,
+)
 from shared.warehouse.errors import LoadPlanError
 
 LONG = "a_name_that_is_longer_than_the_63_characters_which_postgres_accepts"
@@ -125,6 +129,17 @@ def test_dependencies_are_stated_by_table_or_by_resource(tmp_warehouse: Any) -> 
         source = shop(rows_of("orders_v2", table_name="orders"))
         (spec,) = assets_of(source, deps={name: [upstream]}).specs
         assert [dep.asset_key for dep in spec.deps] == [upstream]
+
+
+def test_a_dependency_that_no_asset_has_is_refused(tmp_warehouse: Any) -> None:
+    upstream = [dg.AssetKey("upstream")]
+    two = shop(rows_of("eu", table_name="orders"), rows_of("us", table_name="orders"))
+    lost = assets_of(two, deps={"eu": upstream})
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"deps=\{'orders': \[\.\.\.\]\}"):
+        reject_lost_dependencies([lost])
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="no such table or resource"):
+        reject_lost_dependencies([assets_of(two, deps={"order": upstream})])
+    reject_lost_dependencies([assets_of(two, deps={"orders": upstream})])
 
 
 def test_a_table_that_dagster_accepts_under_no_name_is_refused_with_what_to_write(

@@ -1,7 +1,7 @@
 """The one place for asset keys, groups, kinds, owners and dependencies."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from inspect import cleandoc
@@ -12,7 +12,7 @@ from dagster_dlt import DagsterDltTranslator
 from dlt.extract import DltResource
 
 from shared import warehouse
-from shared.orchestration.dagster_internals import DltResourceTranslatorData
+from shared.orchestration.dagster_internals import DltResourceTranslatorData, declared_loads
 
 SAMPLE_PARTITIONS = "sample_partitions"
 """Metadata of a partitioned asset: the partitions of its sample data, each a key or a range
@@ -94,6 +94,36 @@ class WarehouseTranslator(DagsterDltTranslator):
             freshness_policy=self.freshness_policy,
             metadata=metadata,
         )
+
+
+def reject_lost_dependencies(assets: Iterable[object]) -> None:
+    """Reject dependencies that no asset has.
+
+    Raises:
+        DagsterInvalidDefinitionError: `deps` names neither a table nor a resource, or one of several
+            resources of a table.
+    """
+    for definition in assets:
+        for source, pipeline, translator in declared_loads(definition):
+            if not isinstance(translator, WarehouseTranslator):
+                continue
+            tables = {
+                name: warehouse.table_of(resource)
+                for resource in source.selected_resources.values()
+                for name in (resource.name, warehouse.table_of(resource))
+            }
+            for name, upstream in translator.deps.items():
+                if name not in tables:
+                    raise dg.DagsterInvalidDefinitionError(
+                        f"deps names {name!r}, and the source {source.name} has no such table or resource; "
+                        f"it has {', '.join(sorted(tables))}."
+                    )
+                key = dg.AssetKey([pipeline.dataset_name, tables[name]])
+                if not set(upstream) <= definition.asset_deps[key]:  # type: ignore[attr-defined]
+                    raise dg.DagsterInvalidDefinitionError(
+                        f"deps names {name!r}, one of several resources of the table {tables[name]}: state "
+                        f"the dependencies by table, deps={{{tables[name]!r}: [...]}}."
+                    )
 
 
 def _valid_key(dataset: str, table: str, resource: DltResource) -> dg.AssetKey:
