@@ -17,6 +17,7 @@ import dlt
 import pytest
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.destination.client import LoadJob, RunnableLoadJob
+from dlt.common.normalizers.json.relational import DataItemNormalizer
 from dlt.common.schema import typing as schema_typing
 from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations import job_impl
@@ -42,6 +43,7 @@ PRIVATE_NAMES: list[tuple[type, str, str]] = [
     (DuckDbConnectionPool, "_conn_borrows", "borrow_with"),
     (DuckLakeSqlClient, "_attach_statement", "attach_read_only"),
     (DltResourceHints, "_hints", "additional_table_hints"),
+    (DataItemNormalizer, "_flatten", "FlatteningNormalizer._flatten"),
 ]
 """An object of dlt, its private name, and what uses it in dlt_internals.py."""
 

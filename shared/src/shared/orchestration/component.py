@@ -26,29 +26,27 @@ _TIME_PARTITIONS: Mapping[str, Callable[..., dg.TimeWindowPartitionsDefinition]]
 }
 
 
-class Partitions(dg.Model):
-    """The partitions of a load.
+class Dimension(dg.Model):
+    """The partitions of a load, or of one of its dimensions.
 
     Attributes:
         type: the length of a time window; `cron` for windows between the ticks of a schedule; `static`
-            for a list of keys; `dynamic` for keys that are added later; `multi` for several dimensions.
+            for a list of keys; `dynamic` for keys that are added later.
         start: the first window, in the format of its key, such as `2025-03-10` for days.
         timezone: the time zone of the windows.
         cron: the schedule of `cron` windows, such as `0 6 * * 1-5`.
-        format: the format of the keys of `cron` windows; by default `%Y-%m-%d-%H:%M`.
+        format: the format of the keys of `cron` windows.
         keys: the keys of static partitions.
         name: the name of dynamic partitions.
-        dimensions: the partitions of each dimension, by its name.
     """
 
-    type: Literal["hourly", "daily", "weekly", "monthly", "cron", "static", "dynamic", "multi"]
+    type: Literal["hourly", "daily", "weekly", "monthly", "cron", "static", "dynamic"]
     start: str | None = None
     timezone: str = "UTC"
     cron: str | None = None
     format: str = "%Y-%m-%d-%H:%M"
     keys: Sequence[str] = ()
     name: str | None = None
-    dimensions: Mapping[str, "Partitions"] = {}
 
     def build(self) -> dg.PartitionsDefinition[Any]:
         """Return Dagster's definition.
@@ -64,32 +62,45 @@ class Partitions(dg.Model):
             if self.name is None:
                 raise ValueError("partitions.name: dynamic partitions need a name")
             return dg.DynamicPartitionsDefinition(name=self.name)
-        if self.type == "multi":
-            return self._build_dimensions()
         if self.start is None:
             raise ValueError(f"partitions.start: {self.type} partitions need the first one")
+        if self.type == "cron" and self.cron is None:
+            raise ValueError("partitions.cron: cron partitions need a schedule")
         try:
             definition = self._build_windows(self.start)
             definition.get_first_partition_window()
         except Exception as error:
-            raise ValueError(
-                f"partitions.start, partitions.timezone, partitions.cron: {error}"
-            ) from error
+            raise ValueError(f"partitions.start, partitions.timezone: {error}") from error
         return definition
 
     def _build_windows(self, start: str) -> dg.TimeWindowPartitionsDefinition:
-        if self.type != "cron":
+        if self.type in _TIME_PARTITIONS:
             return _TIME_PARTITIONS[self.type](start, timezone=self.timezone)
-        if self.cron is None:
-            raise ValueError("cron partitions need a schedule")
         return dg.TimeWindowPartitionsDefinition(
             start=start, fmt=self.format, cron_schedule=self.cron, timezone=self.timezone
         )
 
-    def _build_dimensions(self) -> dg.MultiPartitionsDefinition:
-        dimensions = {name: partitions.build() for name, partitions in self.dimensions.items()}
+
+class Partitions(Dimension):
+    """The partitions of a load; `multi` has several dimensions.
+
+    Attributes:
+        dimensions: the partitions of each dimension, by its name.
+    """
+
+    type: Literal[  # type: ignore[assignment]  # one more than a dimension
+        "hourly", "daily", "weekly", "monthly", "cron", "static", "dynamic", "multi"
+    ]
+    dimensions: Mapping[str, Dimension] = {}
+
+    def build(self) -> dg.PartitionsDefinition[Any]:
+        """Return Dagster's definition, as `Dimension.build` does."""
+        if self.type != "multi":
+            return super().build()
         try:
-            return dg.MultiPartitionsDefinition(dimensions)
+            return dg.MultiPartitionsDefinition(
+                {name: dimension.build() for name, dimension in self.dimensions.items()}
+            )
         except Exception as error:
             raise ValueError(f"partitions.dimensions: {error}") from error
 

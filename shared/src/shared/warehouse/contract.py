@@ -2,7 +2,6 @@
 
 import ast
 import re
-import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from dlt.common.schema import Schema
 from dlt.common.schema.exceptions import DataValidationError
 from dlt.common.typing import VARIANT_FIELD_FORMAT
 
-from shared.warehouse.errors import MigrationError, SchemaContractError, WarehouseError
+from shared.warehouse.errors import MigrationError, SchemaContractError, WarehouseError, show_value
 from shared.warehouse.migrate import plan_migration
 from shared.warehouse.schema_change import (
     TableChange,
@@ -18,7 +17,6 @@ from shared.warehouse.schema_change import (
     renamed_columns,
     renamed_tables,
 )
-from shared.warehouse.scope import PartitionScope
 
 _VARIANT_SEPARATOR = "__" + VARIANT_FIELD_FORMAT % ""
 _INCOMING = re.compile(r"Incoming column: (\{.*?\})\.(?: |$)", re.DOTALL)
@@ -39,7 +37,7 @@ def contract_violation_message(
     violation: DataValidationError,
     dataset: str,
     schema: Schema | None,
-    scope: PartitionScope | None,
+    where: str,
 ) -> str:
     """Return what does not fit which column, where, and what to do about it.
 
@@ -47,11 +45,10 @@ def contract_violation_message(
         violation: what dlt raised.
         dataset: the dataset of the table.
         schema: the source's schema, with what is stored; None before the first load.
-        scope: the partitions that the load replaces in the table, if any.
+        where: the partitions that the load replaces in the table, if any.
     """
     stored = schema.tables.get(violation.table_name, {}) if schema else {}
     what, advice = _explain(violation, dataset, stored)
-    where = f" in the run of {reprlib.repr(list(scope.partitions))}" if scope else ""
     return f"{what}{where}; nothing was loaded. {advice}"
 
 
@@ -62,7 +59,7 @@ def _explain(
     name = violation.table_name
     table = f"{dataset}.{name}"
     item = violation.data_item if isinstance(violation.data_item, dict) else {}
-    example = f"such as {reprlib.repr(item.get(violation.column_name))}"
+    example = f"such as {show_value(item.get(violation.column_name))}"
     # dlt would put a value of another type into its own column, named <column>__v_<type>.
     column, variant, sent = str(violation.column_name).partition(_VARIANT_SEPARATOR)
     if violation.schema_entity == "columns":

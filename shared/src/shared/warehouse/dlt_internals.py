@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import dlt
 from dlt.common.destination.client import FollowupJobRequest, RunnableLoadJob
+from dlt.common.normalizers.json.relational import DataItemNormalizer
 from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
 from dlt.extract import DltResource, decorators, hints
@@ -141,3 +142,20 @@ def attach_read_only(sql_client: Any) -> None:
     """Make a client of a DuckLake create no lake and change none. dlt has no setting for it."""
     statement = sql_client.attach_statement.removesuffix(")")
     sql_client._attach_statement = f"{statement}, READ_ONLY)"
+
+
+class FlatteningNormalizer(DataItemNormalizer):
+    """dlt's relational normalizer, which lets a subclass see a row before two of its names are one.
+
+    dlt yields rows after it has written both values into one column, and the last one wins.
+    """
+
+    def reject_collisions(self, table: str, row: Mapping[str, Any], level: int) -> None:
+        """Raise if two names of a row are one column. It is called if that is possible."""
+        raise NotImplementedError
+
+    def _flatten(self, table: str, dict_row: Any, _r_lvl: int) -> Any:
+        flattened, lists = super()._flatten(table, dict_row, _r_lvl)
+        if len(flattened) + len(lists) != len(dict_row):  # also if it has nested dictionaries
+            self.reject_collisions(table, dict_row, _r_lvl)
+        return flattened, lists

@@ -1,6 +1,9 @@
 """What the engine raises. Messages name the variable, file, table or column, and the next step."""
 
-from typing import ClassVar, TypeVar
+import reprlib
+from datetime import date, time
+from decimal import Decimal
+from typing import Any, ClassVar, TypeVar
 
 E = TypeVar("E", bound=BaseException)
 
@@ -95,6 +98,28 @@ class MigrationError(WarehouseError):
     """A table cannot be changed as asked for, or a value would change; nothing was changed."""
 
 
+class RowValueError(WarehouseError):
+    """A row of `table` has a value or a name that the table cannot store unchanged."""
+
+    permanent = True
+
+    def __init__(
+        self, table: str, what: str, advice: str, dataset: str = "", run: str = ""
+    ) -> None:
+        super().__init__(table, what, advice, dataset, run)  # pickled by worker processes
+        self.table = table
+
+    def at(self, dataset: str, run: str) -> "RowValueError":
+        """Return it with the dataset and the partitions of the load."""
+        table, what, advice, *_ = self.args
+        return RowValueError(table, what, advice, f"{dataset}.", run)
+
+    def __str__(self) -> str:
+        """Return table, what is wrong, and what to do."""
+        table, what, advice, dataset, run = self.args
+        return f"{dataset}{table}, {what}{run}; nothing was loaded. {advice}"
+
+
 class QueryError(WarehouseError):
     """A text is not a query, cannot be translated, or is refused by the warehouse."""
 
@@ -108,3 +133,14 @@ def find_cause(error: BaseException | None, kind: type[E]) -> E | None:
         seen.append(error)
         error = error.__cause__ or error.__context__
     return None
+
+
+class _Repr(reprlib.Repr):
+    """Short texts of values, with dates, times and decimals as people write them."""
+
+    def repr1(self, x: Any, level: int) -> str:
+        return str(x) if isinstance(x, date | time | Decimal) else super().repr1(x, level)
+
+
+show_value = _Repr().repr
+"""Return a value as text for a message, shortened if it is long."""

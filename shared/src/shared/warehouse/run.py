@@ -3,6 +3,7 @@
 It does not need Dagster: `load(plan_load(spec, source, partitions))`.
 """
 
+import reprlib
 import shutil
 import tempfile
 import time
@@ -33,7 +34,12 @@ from shared.warehouse.destinations.factory import (
 from shared.warehouse.dispositions import check_dispositions
 from shared.warehouse.dlt_internals import delete_traces
 from shared.warehouse.empty_partitions import add_empty_tables
-from shared.warehouse.errors import SchemaContractError, StateChangedError, find_cause
+from shared.warehouse.errors import (
+    RowValueError,
+    SchemaContractError,
+    StateChangedError,
+    find_cause,
+)
 from shared.warehouse.guards import (
     PackageContent,
     check_row_count,
@@ -45,12 +51,14 @@ from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.ownership import StoredCursors, reject_lost_cursors
 from shared.warehouse.partitioning import bind_scopes, with_cursor_columns
 from shared.warehouse.plan import LoadPlan
+from shared.warehouse.row_check import prepare_rows
 from shared.warehouse.schema_sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
 from shared.warehouse.statistics import TableStats, collect_stats
 from shared.warehouse.stored_tables import restore_dropped
 from shared.warehouse.tables import reject_refresh, reported_tables
+from shared.warehouse.widening import normalize
 from shared.warehouse.windows import partition_window
 
 DLT_SETTINGS = {
@@ -103,6 +111,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
             refresh would drop tables of other resources.
         OutOfPartitionError: a row belongs to none of the partitions that this load replaces.
         RowCountDropError: a replaced table would keep too few rows.
+        RowValueError: a row has a value, or two names, that its table cannot store unchanged.
         SchemaContractError: upstream sent a type, or a column, that the contract freezes.
         StateChangedError: other runs changed the state of the pipeline at each of ten attempts.
         ConcurrentSchemaChangeError: another run has just given a new column another type.
@@ -137,6 +146,9 @@ def _load_once(plan: LoadPlan, log: Log) -> LoadResult:
         elif later := find_cause(error, RetryLaterError):
             failed = False
             raise later from None
+        elif invalid := find_cause(error, RowValueError):
+            table = plan.source.schema.naming.normalize_tables_path(invalid.table)
+            raise invalid.at(plan.spec.dataset_name, run.partitions_of(table)) from None
         elif violation := find_cause(error, DataValidationError):
             raise SchemaContractError(run.explain(violation)) from None
         else:
@@ -203,10 +215,11 @@ class LoadRun:
             apply_declared_hints(self.pipeline, self.source)
             self._restored = source_states(self.pipeline)
             self._stored_cursors = StoredCursors.of(self.pipeline, self.source)
+            prepare_rows(self.pipeline, self.source)
             with partition_window(self.source, self.plan.partitions):
                 self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
                 self._check_extraction()
-            self._row_counts = self.pipeline.normalize().row_counts
+            self._row_counts = normalize(self.pipeline, self.source.schema.name).row_counts
             self.state.partition_scopes = bind_scopes(self.scopes, self.schema)
             add_empty_tables(self.pipeline, self.schema, self.state.partition_scopes)
 
@@ -271,10 +284,14 @@ class LoadRun:
 
     def explain(self, violation: DataValidationError) -> str:
         """Return what does not fit which column, and the command that would change the table."""
-        scopes = [s for s in self.scopes.values() if violation.table_name in s.tables]
-        scope = scopes[0] if scopes else None
         stored = self.schema if self.source.schema.name in self.pipeline.schemas else None
-        return contract_violation_message(violation, self.plan.spec.dataset_name, stored, scope)
+        dataset, where = self.plan.spec.dataset_name, self.partitions_of(violation.table_name)
+        return contract_violation_message(violation, dataset, stored, where)
+
+    def partitions_of(self, table: str) -> str:
+        """Return which partitions of a table the run loads, for the text of an error."""
+        scope = next((each for each in self.scopes.values() if table in each.tables), None)
+        return f" in the run of {reprlib.repr(list(scope.partitions))}" if scope else ""
 
     @property
     def schema(self) -> Schema:

@@ -14,6 +14,7 @@ from dlt.extract.exceptions import InconsistentTableTemplate
 from shared.warehouse.destinations.base import destination_class
 from shared.warehouse.destinations.configuration import DESTINATION_NAME, warehouse_type
 from shared.warehouse.errors import LoadPlanError
+from shared.warehouse.row_normalizer import use_normalizers
 
 
 def warehouse_naming(source_name: str | None = None) -> NamingConvention:
@@ -22,7 +23,9 @@ def warehouse_naming(source_name: str | None = None) -> NamingConvention:
     It has the warehouse's longest name; without it, dlt shortens no name before the load.
     """
     with Container().injectable_context(_capabilities(warehouse_type())):
-        return Schema(source_name or DESTINATION_NAME).naming
+        schema = Schema(source_name or DESTINATION_NAME)
+        use_normalizers(schema)
+        return schema.naming
 
 
 def normalize_name(name: str) -> str:
