@@ -177,9 +177,8 @@ def tables_metadata(
 
 def _total_rows(stats: Mapping[str, TableStats]) -> dict[str, int]:
     """Return the rows of all tables of one asset, unless one could not be counted."""
-    counts = [of_table.row_count for of_table in stats.values()]
-    known = [count for count in counts if count is not None]
-    return {"dagster/row_count": sum(known)} if len(known) == len(counts) else {}
+    counts = [of_table.row_count for of_table in stats.values() if of_table.row_count is not None]
+    return {"dagster/row_count": sum(counts)} if len(counts) == len(stats) else {}
 
 
 def shrunken_metadata(partitions: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
