@@ -12,7 +12,7 @@ from shared.sources.protocol import COMPANION_TABLES_HINT
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import LockScope
 from shared.warehouse.pipeline import PipelineSpec
-from shared.warehouse.row_normalizer import reject_declared_collisions, use_normalizers
+from shared.warehouse.row_normalizer import reject_declared_collisions, with_normalizers
 from shared.warehouse.scope import PartitionScope
 
 DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
@@ -118,7 +118,7 @@ def plan_load(
         )
     # A copy: extraction alters a source's schema, and a second load would fail on it (dagster#34052).
     source = source.clone()
-    use_normalizers(source.schema)
+    source.schema = with_normalizers(source.schema)
     reject_declared_collisions(source)
     if source.schema_contract is None:
         source.schema_contract = DEFAULT_SCHEMA_CONTRACT
