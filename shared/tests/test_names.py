@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from dlt.common.normalizers.naming.snake_case import NamingConvention as SnakeCase
 from dlt.extract import DltResource, DltSource
+from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import warehouse
 from shared.warehouse.naming import NamingConvention
-from shared.warehouse.run import find_cause
 
 PIPELINE = warehouse.pipeline("names_pipeline", dataset_name="names")
 
@@ -38,8 +38,8 @@ def columns(table: str = "items") -> dict[str, Any]:
     return {name: value for name, value in row.items() if not name.startswith("_dlt")}
 
 
-@pytest.mark.parametrize("max_length", [None, 63, 20])
-def test_ascii_names_are_written_as_dlt_writes_them(max_length: int | None) -> None:
+@pytest.mark.parametrize("max_length", [200, 63, 20])
+def test_ascii_names_are_written_as_dlt_writes_them(max_length: int) -> None:
     ours, theirs = NamingConvention(max_length), SnakeCase(max_length)
     choose = random.Random(1)  # the same names each time
     for _ in range(5000):
@@ -152,10 +152,8 @@ def test_names_inside_a_json_column_and_of_different_rows_do_not_collide() -> No
 
 @pytest.mark.usefixtures("tmp_warehouse")
 def test_two_names_of_an_arrow_table_that_are_one_column_are_named() -> None:
-    with pytest.raises(Exception, match=r"user.?[iI]d") as caught:
+    with pytest.raises(PipelineStepFailed, match=r"userId.*user_id"):
         load(source_of(pa.table({"userId": [1], "user_id": [2]})))
-    assert find_cause(caught.value, Exception)
-    assert "user_id" in str(caught.value)
 
 
 def test_names_that_are_declared_and_are_one_column_or_table_are_refused_before_the_load() -> None:

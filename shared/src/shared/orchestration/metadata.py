@@ -163,7 +163,7 @@ def tables_metadata(
         if rows_loaded.get(table) and stats[table].preview
     }
     shown = dict(list(shown.items())[:_MAX_PREVIEWS])
-    row_counts: dict[str, int] = {}
+    row_counts: dict[str, int | None] = {}
     for table, of_table in stats.items():
         row_counts |= {table: of_table.row_count, **of_table.related_row_counts}
     listed = [

@@ -21,7 +21,7 @@ from dlt.extract.items import TableNameMeta
 from dlt.extract.items_transform import ItemTransform
 
 from shared.warehouse.errors import RowValueError
-from shared.warehouse.row_normalizer import use_normalizers
+from shared.warehouse.row_normalizer import with_normalizers
 
 
 class _InvalidValueError(Exception):
@@ -184,6 +184,6 @@ _FITS: dict[type, Callable[[Any], bool]] = {
 def prepare_rows(pipeline: dlt.Pipeline, source: DltSource) -> None:
     """Check the rows of a source before they are extracted, and update schemas of earlier versions."""
     for name in pipeline.schemas:
-        use_normalizers(pipeline.schemas[name])
+        pipeline.schemas.save_schema(with_normalizers(pipeline.schemas[name]))
     for resource in source.selected_resources.values():
         resource.add_step(CheckRows(resource))

@@ -1,11 +1,12 @@
 """How rows become tables: dlt's relational normalizer, without silent changes of names and values.
 
-dlt finds it by the path of this module, which the stored schema has; see `use_normalizers`. A conversion
+dlt finds it by the path of this module, which the stored schema has; see `with_normalizers`. A conversion
 that would change a value is refused. To dlt the value then has another type than its column, so that the
 schema contract decides: by default nothing is loaded.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import lru_cache, partial
 from typing import Any, NoReturn
 
@@ -173,21 +174,22 @@ class DataItemNormalizer(FlatteningNormalizer):
         return NarrowColumnError(tables, column, data_type)
 
 
-def use_normalizers(schema: Schema) -> None:
-    """Make a schema write names and convert values as this package does.
+def with_normalizers(schema: Schema) -> Schema:
+    """Return a schema that writes names and converts values as this package does.
 
-    A schema with another naming convention or normalizer than dlt's default keeps it, and so does one
-    for which a setting names a convention.
+    A schema with another naming convention or normalizer than dlt's default is returned as it is, and so
+    is one for which a setting names a convention. Tables with rows keep their names: this convention
+    does not change what `snake_case` wrote. dlt's `update_normalizers` would refuse it nevertheless.
     """
-    settings: dict[str, Any] = {}
-    json = schema.to_dict()["normalizers"]["json"]
+    stored: Any = deepcopy(schema.to_dict(bump_version=False))
+    normalizers = stored["normalizers"]
     if schema.naming.name() == "snake_case" and dlt.config.get("schema.naming") is None:
-        settings["schema.naming"] = naming.__name__
-    if json["module"] == relational.__name__ and dlt.config.get("schema.json_normalizer") is None:
-        settings["schema.json_normalizer"] = {**json, "module": __name__}
-    if settings:
-        with dlt.config.values(settings):
-            schema.update_normalizers()
+        normalizers["names"] = naming.__name__
+    if normalizers["json"]["module"] == relational.__name__:
+        normalizers["json"]["module"] = __name__
+    if normalizers == schema.to_dict(bump_version=False)["normalizers"]:
+        return schema
+    return Schema.from_stored_schema(stored)
 
 
 def reject_colliding_columns(source: DltSource) -> None:
