@@ -26,6 +26,9 @@ _MAX_VALUE_CHARS = 60  # of a value in a preview
 _WIDTH, _HEIGHT = 8, 40  # of a bar, in pixels
 _COLOR = "#4c78a8"  # readable on white and on black
 
+_REPLACED = {"append": "no rows; new ones are added", "merge": "rows with the same keys"}
+"""What a load without partitions replaces, by write disposition."""
+
 _COLUMNS_OF_DLT = {
     "_dlt_load_id": "The load that inserted the row; _dlt_loads has its time.",
     "_dlt_id": "The row's identifier, set by dlt.",
@@ -64,11 +67,14 @@ def load_metadata(
         if table in schema.tables
         else []
     )
+    disposition = schema.tables.get(table, {}).get("write_disposition")
     return {
         "rows_loaded": rows,
         **row_history(context.instance, key, context.run.run_id, rows),
         **table_metadata(stats),
-        "replaced": describe_scope(scope) if scope else "full table",
+        "replaced": describe_scope(scope)
+        if scope
+        else _REPLACED.get(str(disposition), "full table"),
         **shrunken_metadata(result.shrunken.get(table, {})),
         "duration_seconds": round(result.duration_seconds, 2),
         "bytes_read": sum(
