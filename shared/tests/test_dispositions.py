@@ -3,12 +3,16 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import dagster as dg
 import dlt
 import pytest
+from dagster_dlt import dlt_assets
 from dlt.extract import DltSource
 from dlt.sources.rest_api import rest_api_source
 
 from shared import warehouse
+from shared.orchestration.resource import WarehouseDltResource
+from shared.orchestration.translator import WarehouseTranslator, asset_key
 from shared.sources.hints import APPEND_EACH_RUN
 from shared.warehouse.dispositions import planned_disposition, stored_cursors
 from shared.warehouse.errors import LoadPlanError
@@ -252,3 +256,23 @@ def test_a_parent_that_is_only_extracted_for_its_child_is_no_dependent() -> None
     options = warehouse.LoadOptions(resources=["comments"])
     plan = warehouse.plan_load(SPEC, source, options=options)
     assert list(plan.source.selected_resources) == ["comments"]
+
+
+def test_a_run_that_selects_one_of_two_assets_with_a_cursor_is_refused(
+    tmp_warehouse: object, instance: dg.DagsterInstance
+) -> None:
+    @dlt_assets(
+        dlt_source=rest(ISSUES, COMMENTS, "customers"),
+        dlt_pipeline=SPEC,
+        dagster_dlt_translator=WarehouseTranslator("team:test"),
+    )
+    def assets(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+        yield from dlt.run(context=context)
+
+    with pytest.raises(LoadPlanError, match="Select issues, comments together"):
+        dg.materialize(
+            [assets],
+            selection=[asset_key("shop", "issues")],
+            resources={"dlt": WarehouseDltResource()},
+            instance=instance,
+        )

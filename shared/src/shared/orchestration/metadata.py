@@ -27,6 +27,9 @@ _MAX_VALUE_CHARS = 60  # of a value in a preview
 _WIDTH, _HEIGHT = 8, 40  # of a bar, in pixels
 _COLOR = "#4c78a8"  # readable on white and on black
 
+_REPLACED = {"append": "no rows; new ones are added", "merge": "rows with the same keys"}
+"""What a load without partitions replaces, by write disposition."""
+
 _COLUMNS_OF_DLT = {
     "_dlt_load_id": "The load that inserted the row; _dlt_loads has its time.",
     "_dlt_id": "The row's identifier, set by dlt.",
@@ -70,6 +73,7 @@ def load_metadata(
         for job in package.jobs["completed_jobs"]
         if job.job_file_info.table_name in tables
     ]
+    disposition = str(result.schema.tables.get(tables[0], {}).get("write_disposition"))
     if len(tables) == 1:
         shown = table_metadata(stats[tables[0]])
         name = f"{result.database}.{plan.spec.dataset_name}.{tables[0]}"
@@ -82,7 +86,7 @@ def load_metadata(
         "rows_loaded": sum(rows.values()),
         **row_history(context.instance, key, context.run.run_id, sum(rows.values())),
         **shown,
-        "replaced": describe_scope(scope) if scope else "full table",
+        "replaced": describe_scope(scope) if scope else _REPLACED.get(disposition, "full table"),
         **shrunken_metadata(
             {key: rows for table in tables for key, rows in result.shrunken.get(table, {}).items()}
         ),
