@@ -22,8 +22,8 @@ from shared.orchestration.translator import WarehouseTranslator
 
 
 @dlt.source(name="shop")
-def shop(api_key: str = dlt.secrets.value, region: str = dlt.config.value, url: str = dlt.config.value):
-    rows = [{"api_key": api_key, "region": region, "url": url, "own": dlt.secrets["sources.shop.own"]}]
+def shop(number: str = dlt.secrets.value, region: str = dlt.config.value, url: str = dlt.config.value):
+    rows = [{"number": number, "region": region, "url": url, "own": dlt.secrets["sources.shop.own"]}]
     return dlt.resource(rows, name="orders", write_disposition="replace")
 
 
@@ -53,7 +53,7 @@ def environment(etl_environment: dict[str, str]) -> dict[str, str]:
     (root / ".dlt" / "config.toml").write_text(
         '[sources.shop]\nurl = "https://shop.example"\nregion = "all"\n'
     )
-    (root / ".dlt" / "secrets.toml").write_text('[sources.shop]\napi_key = "key-of-all"\n')
+    (root / ".dlt" / "secrets.toml").write_text('[sources.shop]\nnumber = "key-of-all"\n')
     for name in LOCATIONS:
         project = root / "projects" / name
         package = project / "src" / name
@@ -64,7 +64,7 @@ def environment(etl_environment: dict[str, str]) -> dict[str, str]:
         (package / "definitions.py").write_text(DEFINITIONS.format(name=name))
         (project / ".dlt").mkdir()
         (project / ".dlt" / "secrets.toml").write_text(
-            f'[sources.shop]\napi_key = "key-of-{name}"\nown = "own-of-{name}"\n'
+            f'[sources.shop]\nnumber = "key-of-{name}"\nown = "own-of-{name}"\n'
         )
         (project / ".dlt" / "config.toml").write_text(f'[sources.shop]\nregion = "{name}"\n')
     listed = [
@@ -82,7 +82,7 @@ def loaded(environment: dict[str, str]) -> list[tuple[str, ...]]:
             row
             for name in LOCATIONS
             for row in connection.execute(
-                f"SELECT api_key, own, region, url FROM {name}.orders"
+                f"SELECT number, own, region, url FROM {name}.orders"
             ).fetchall()
         ]
 
