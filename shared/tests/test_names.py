@@ -152,7 +152,7 @@ def test_names_inside_a_json_column_and_of_different_rows_do_not_collide() -> No
 
 @pytest.mark.usefixtures("tmp_warehouse")
 def test_two_names_of_an_arrow_table_that_are_one_column_are_named() -> None:
-    with pytest.raises(PipelineStepFailed, match="userId.*user_id"):
+    with pytest.raises(PipelineStepFailed, match=r"userId.*user_id"):
         load(source_of(pa.table({"userId": [1], "user_id": [2]})))
 
 
