@@ -13,7 +13,11 @@ from shared import warehouse
 from shared.orchestration.checks import build_unique_rows_check
 from shared.orchestration.component import WarehouseLoadComponent
 from shared.orchestration.resource import WarehouseDltResource
-from shared.orchestration.translator import WarehouseTranslator, asset_key
+from shared.orchestration.translator import (
+    WarehouseTranslator,
+    asset_key,
+    reject_lost_dependencies,
+)
 from shared.warehouse.errors import LoadPlanError
 
 LONG = "a_name_that_is_longer_than_the_63_characters_which_postgres_accepts"
@@ -100,6 +104,7 @@ def test_resources_of_one_table_are_one_asset_and_load_together(
     any_warehouse: str, instance: dg.DagsterInstance
 ) -> None:
     eu, us = rows_of("eu", 1, table_name="orders"), rows_of("us", 2, 3, table_name="orders")
+    us.apply_hints(additional_table_hints={"description": "Of the US."})
     assets = assets_of(shop(eu, us, rows_of("customers", 1)))
     assert {key.to_user_string() for key in assets.keys} == {"shop/orders", "shop/customers"}
     for _ in range(2):
@@ -127,10 +132,20 @@ def test_dependencies_are_stated_by_table_or_by_resource(tmp_warehouse: Any) -> 
         assert [dep.asset_key for dep in spec.deps] == [upstream]
 
 
+def test_a_dependency_that_no_asset_has_is_refused(tmp_warehouse: Any) -> None:
+    upstream = [dg.AssetKey("upstream")]
+    two = shop(rows_of("eu", table_name="orders"), rows_of("us", table_name="orders"))
+    lost = assets_of(two, deps={"us": upstream})
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"deps=\{'orders': \[\.\.\.\]\}"):
+        reject_lost_dependencies([lost])
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"'order', and there is no such"):
+        reject_lost_dependencies([assets_of(two, deps={"order": upstream})])
+    reject_lost_dependencies([assets_of(two, deps={"orders": upstream})])
+
+
 def test_a_table_that_dagster_accepts_under_no_name_is_refused_with_what_to_write(
-    tmp_warehouse: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_warehouse: Any,
 ) -> None:
-    monkeypatch.setenv("SCHEMA__NAMING", "duck_case")  # keeps letters of all scripts
     with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"größe.* table_name"):
         assets_of(shop(rows_of("größe", 1)))
 

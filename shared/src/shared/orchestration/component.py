@@ -109,6 +109,14 @@ def _resolve_partitions(context: dg.ResolutionContext, model: Partitions) -> Par
     return Partitions(**context.resolve_value(model.model_dump()))
 
 
+def _partitions_schema() -> dict[str, Any]:
+    """Return the JSON schema without references: Dagster cannot follow those of an attribute."""
+    schema = Partitions.model_json_schema()
+    dimension = schema.pop("$defs")[Dimension.__name__]
+    schema["properties"]["dimensions"]["additionalProperties"] = dimension
+    return schema
+
+
 class Checks(dg.Resolvable, dg.Model):
     """The checks of the tables, by the name of the table.
 
@@ -154,7 +162,7 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
             _resolve_partitions,
             model_field_type=Partitions,
             # Dagster adds a string as an alternative. Without it, `dg check yaml` names the invalid key.
-            json_schema_extra={**Partitions.model_json_schema(), "anyOf": [{}]},
+            json_schema_extra={**_partitions_schema(), "anyOf": [{}]},
         ),
     ] = None
     partition_value: str = "{key}"

@@ -152,12 +152,13 @@ def freshness(
     return {key: is_fresh.get(record.freshness_state) for key, record in sorted(records.items())}
 
 
-def declared_loads(definition: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the source and the pipeline of a definition that is a `@dlt_assets`."""
+def declared_loads(definition: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield the source, the pipeline and the translator of a definition that is a `@dlt_assets`."""
     if isinstance(definition, dg.AssetsDefinition):
         metadata = next(iter(definition.metadata_by_key.values()), {})
         if META_KEY_SOURCE in metadata and META_KEY_PIPELINE in metadata:
-            yield metadata[META_KEY_SOURCE], metadata[META_KEY_PIPELINE]
+            translator = metadata.get(META_KEY_TRANSLATOR)
+            yield metadata[META_KEY_SOURCE], metadata[META_KEY_PIPELINE], translator
 
 
 # Definitions.

@@ -54,7 +54,7 @@ def table_owners(location: str, assets: Iterable[object]) -> list[TableOwner]:
     """Return what the `@dlt_assets` among a location's definitions load."""
     owners: list[TableOwner] = []
     for definition in assets:
-        for source, pipeline in declared_loads(definition):
+        for source, pipeline, _ in declared_loads(definition):
             for resource in source.selected_resources.values():
                 hints: Any = warehouse.known_schema(resource)
                 names = (warehouse.table_of(resource), *hints.get(COMPANION_TABLES_HINT, ()))

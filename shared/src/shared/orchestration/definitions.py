@@ -14,6 +14,7 @@ from shared.orchestration.dagster_internals import declared_pipeline
 from shared.orchestration.dataset_owners import reject_conflicts
 from shared.orchestration.executor import executor
 from shared.orchestration.resource import WarehouseDltResource
+from shared.orchestration.translator import reject_lost_dependencies
 
 
 def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
@@ -45,7 +46,9 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
             executor=executor(),
         )
         in_folder = _load_defs_folder(package)
-        reject_conflicts(package, [*(in_modules.assets or ()), *(in_folder.assets or ())])
+        assets = [*(in_modules.assets or ()), *(in_folder.assets or ())]
+        reject_conflicts(package, assets)
+        reject_lost_dependencies(assets)
         merged = dg.Definitions.merge(in_modules, in_folder)
     check_pipelines(merged)
     return merged

@@ -1,7 +1,8 @@
 """The one place for asset keys, groups, kinds, owners and dependencies."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import timedelta
 from inspect import cleandoc
@@ -12,7 +13,8 @@ from dagster_dlt import DagsterDltTranslator
 from dlt.extract import DltResource
 
 from shared import warehouse
-from shared.orchestration.dagster_internals import DltResourceTranslatorData
+from shared.orchestration.dagster_internals import DltResourceTranslatorData, declared_loads
+from shared.warehouse.dispositions import planned_disposition
 
 SAMPLE_PARTITIONS = "sample_partitions"
 """Metadata of a partitioned asset: the partitions of its sample data, each a key or a range
@@ -55,6 +57,9 @@ class WarehouseTranslator(DagsterDltTranslator):
     automation_condition: dg.AutomationCondition[Any] | None = None
     freshness_policy: dg.FreshnessPolicy = WEEKLY_FRESHNESS
     sample_partitions: Sequence[str] = ()
+    _specs: dict[dg.AssetKey, dg.AssetSpec] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def get_asset_spec(self, data: DltResourceTranslatorData) -> dg.AssetSpec:
         """Return the spec, without the placeholder dependency that dagster-dlt adds.
@@ -82,18 +87,64 @@ class WarehouseTranslator(DagsterDltTranslator):
             metadata[SAMPLE_PARTITIONS] = list(self.sample_partitions)
         # The first paragraph of a docstring describes the table; the rest is for programmers.
         description = str(table.get("description") or cleandoc(spec.description or ""))
-        return spec.replace_attributes(
-            key=_valid_key(dataset, name, resource),
+        key = _valid_key(dataset, name, resource)
+        spec = spec.replace_attributes(
+            key=key,
             description=description.partition("\n\n")[0],
             group_name=dataset,
             deps=self.deps.get(resource.name) or self.deps.get(name, []),
             owners=[self.owner],
             kinds={"dlt", warehouse.warehouse_type()},
-            tags={**spec.tags, "write_disposition": str(table.get("write_disposition", "append"))},
+            tags={**spec.tags, "write_disposition": planned_disposition(data.resource)},
             automation_condition=self.automation_condition,
             freshness_policy=self.freshness_policy,
             metadata=metadata,
         )
+        # Dagster accepts several specs with one key only if they are equal: the first resource decides.
+        return self._specs.setdefault(key, spec)
+
+
+def reject_lost_dependencies(assets: Iterable[object]) -> None:
+    """Reject dependencies that no asset has.
+
+    Raises:
+        DagsterInvalidDefinitionError: `deps` names neither a table nor a resource, or one of several
+            resources of a table.
+    """
+    for translator, tables in _tables_by_translator(assets):
+        for name, upstream in translator.deps.items():
+            if name not in tables:
+                raise dg.DagsterInvalidDefinitionError(
+                    f"deps names {name!r}, and there is no such table or resource; there is "
+                    f"{', '.join(sorted(tables))}."
+                )
+            key, known = tables[name]
+            if not set(upstream) <= known:
+                raise dg.DagsterInvalidDefinitionError(
+                    f"deps names {name!r}, one of several resources of the table {key.path[-1]}: state the "
+                    f"dependencies by table, deps={{{key.path[-1]!r}: [...]}}."
+                )
+
+
+_Tables = dict[str, tuple[dg.AssetKey, AbstractSet[dg.AssetKey]]]
+
+
+def _tables_by_translator(
+    assets: Iterable[object],
+) -> Iterable[tuple[WarehouseTranslator, _Tables]]:
+    """Return the asset and its dependencies of each table and resource that a translator translates."""
+    found: dict[int, tuple[WarehouseTranslator, _Tables]] = {}
+    for definition in assets:
+        for source, pipeline, translator in declared_loads(definition):
+            if not isinstance(translator, WarehouseTranslator):
+                continue
+            _, tables = found.setdefault(id(translator), (translator, {}))
+            for resource in source.selected_resources.values():
+                table = warehouse.table_of(resource)
+                key = dg.AssetKey([pipeline.dataset_name, table])
+                deps: AbstractSet[dg.AssetKey] = definition.asset_deps[key]  # type: ignore[attr-defined]
+                tables |= {table: (key, deps), resource.name: (key, deps)}
+    return found.values()
 
 
 def _valid_key(dataset: str, table: str, resource: DltResource) -> dg.AssetKey:

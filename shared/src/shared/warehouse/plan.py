@@ -13,7 +13,7 @@ from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import LockScope
 from shared.warehouse.partitioning import partition_scopes
 from shared.warehouse.pipeline import PipelineSpec, require_source, require_spec
-from shared.warehouse.row_normalizer import reject_colliding_columns, use_normalizers
+from shared.warehouse.row_normalizer import reject_colliding_columns, with_normalizers
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.tables import reject_colliding_tables, reject_split_tables
 
@@ -108,7 +108,7 @@ def plan_load(
     require_source(source)
     # A copy: extraction alters a source's schema, and a second load would fail on it (dagster#34052).
     source, options = source.clone(), options or LoadOptions()
-    use_normalizers(source.schema)
+    source.schema = with_normalizers(source.schema)
     reject_colliding_tables(source)
     reject_colliding_columns(source)
     if source.schema_contract is None:

@@ -15,7 +15,7 @@ from dlt.extract.exceptions import InconsistentTableTemplate
 from shared.warehouse.destinations.base import destination_class
 from shared.warehouse.destinations.configuration import DESTINATION_NAME, warehouse_type
 from shared.warehouse.errors import LoadPlanError
-from shared.warehouse.row_normalizer import use_normalizers
+from shared.warehouse.row_normalizer import with_normalizers
 
 
 def warehouse_naming(source_name: str | None = None) -> NamingConvention:
@@ -24,9 +24,7 @@ def warehouse_naming(source_name: str | None = None) -> NamingConvention:
     It has the warehouse's longest name; without it, dlt shortens no name before the load.
     """
     with Container().injectable_context(_capabilities(warehouse_type())):
-        schema = Schema(source_name or DESTINATION_NAME)
-        use_normalizers(schema)
-        return schema.naming
+        return with_normalizers(Schema(source_name or DESTINATION_NAME)).naming
 
 
 def normalize_name(name: str) -> str:
