@@ -290,6 +290,20 @@ def test_a_change_that_the_database_refuses_half_way_changes_nothing() -> None:
     assert values("id") == values("n", "orders__items") == [(1,), (2,), (3,)]
 
 
+@pytest.mark.usefixtures("any_warehouse")
+def test_rows_of_a_killed_load_do_not_stay_in_a_renamed_table() -> None:
+    append(2)
+    append(3)
+    with client_of("by_hand") as client:  # as if that load had been killed before it completed
+        client.sql_client.execute_sql(
+            "UPDATE shop._dlt_loads SET status = 1 "
+            "WHERE load_id = (SELECT max(load_id) FROM shop._dlt_loads)"
+        )
+    migrate(None, rename_to="sales")
+    append(3, "sales")
+    assert values("id", "sales") == values("n", "sales__items") == [(1,), (2,), (3,)]
+
+
 @pytest.mark.usefixtures("tmp_warehouse")
 def test_every_schema_that_has_the_table_is_changed() -> None:
     other = shop([{"id": 3, "price": 1}]).clone(with_name="other_shop")

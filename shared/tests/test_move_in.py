@@ -88,6 +88,8 @@ def assert_exact(upto: int, runs: int, first: int = 1) -> None:
     history = rows("SELECT price, _dlt_valid_to IS NULL FROM crm_raw.prices ORDER BY 1")
     assert history == [(n, n == upto) for n in range(first, upto + 1)]
     assert rows("SELECT DISTINCT schema_name FROM crm_raw._dlt_version") == [("crm",)]
+    stored = rows("SELECT schema FROM crm_raw._dlt_version")
+    assert not any("shared." in text for (text,) in stored)  # plain dlt could not import it
     assert rows("SELECT DISTINCT pipeline_name FROM crm_raw._dlt_pipeline_state") == [
         ("crm_pipeline",)
     ]

@@ -1,6 +1,7 @@
 """`etl migrate`: change a table that has rows."""
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,7 +39,7 @@ def migrate(
 
     TABLE is dataset.table. The table and dlt's stored schema change in one transaction, so the next load
     finds the new table. Nested tables follow a rename of their root. A change that would alter a value
-    is refused. Stop nothing: loads of the dataset wait. Change the code as well.
+    is refused. Loads of the dataset wait meanwhile. Change the code as well.
     """
     dataset, _, name = table.partition(".")
     changes = [data_type, rename_to, nullable, drop or None, reuse_name]
@@ -58,22 +59,21 @@ def migrate(
         if not as_json:
             _print(migration)
         if drop and not (dry_run or yes):
-            if not sys.stdin.isatty():
-                fail(f"{table}.{column} would be dropped with its values: add --yes.", 2)
-            typer.confirm(f"Drop {table}.{column} with its values?", abort=True)
+            _ask(f"{table}.{column}")
         if not dry_run:
             warehouse.migrate(migration, log=print_note)
     if as_json:
-        print_json(
-            {
-                "statements": migration.statements,
-                "schema_diff": migration.schema_diff,
-                "migrated": not dry_run,
-            }
-        )
+        print_json({**asdict(migration), "migrated": not dry_run})
     else:
         end = "Nothing was changed (--dry-run)." if dry_run else "Done. Change the code as well."
         console.print(end, markup=False, highlight=False)
+
+
+def _ask(column: str) -> None:
+    """Ask whether to drop a column; without a terminal, end the command."""
+    if not sys.stdin.isatty():
+        fail(f"{column} would be dropped with its values: add --yes.", 2)
+    typer.confirm(f"Drop {column} with its values?", abort=True)
 
 
 def _print(migration: "Migration") -> None:

@@ -57,16 +57,19 @@ def migrate(migration: Migration, log: Log = no_log) -> None:
         MigrationError: as `plan_migration` does, or the tables are not what they were then.
         Exception: what `query` raises.
     """
-    with _opened(migration.change, log) as dataset, dataset.client.sql_client.begin_transaction():
-        dataset.lock_table()
-        if dataset.plan() != migration:
-            raise MigrationError(
-                f"{migration.change.qualified_table} has changed since the migration was planned; "
-                "nothing was changed. Run the command again."
-            )
-        for statement in migration.statements:
-            dataset.execute(statement)
-        dataset.store_schemas()
+    with _opened(migration.change, log) as dataset:
+        # Afterwards a load could not find by their names the tables of one that was killed.
+        dataset.client.undo_unfinished_loads()
+        with dataset.client.sql_client.begin_transaction():
+            dataset.lock_table()
+            if dataset.plan() != migration:
+                raise MigrationError(
+                    f"{migration.change.qualified_table} has changed since the migration was planned; "
+                    "nothing was changed. Run the command again."
+                )
+            for statement in migration.statements:
+                dataset.execute(statement)
+            dataset.store_schemas()
 
 
 @contextmanager

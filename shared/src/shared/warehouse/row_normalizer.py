@@ -192,6 +192,20 @@ def with_normalizers(schema: Schema) -> Schema:
     return Schema.from_stored_schema(stored)
 
 
+def without_normalizers(schema: Schema) -> Schema:
+    """Return a schema as it is stored: with dlt's names for what `with_normalizers` changed.
+
+    So programs of plain dlt, which do not have this package, can read it.
+    """
+    stored: Any = deepcopy(schema.to_dict())
+    normalizers = stored["normalizers"]
+    if normalizers["names"] == naming.__name__:
+        normalizers["names"] = "snake_case"
+    if normalizers["json"]["module"] == __name__:
+        normalizers["json"]["module"] = relational.__name__
+    return schema if normalizers == schema.to_dict()["normalizers"] else Schema.from_dict(stored)
+
+
 def reject_colliding_columns(source: DltSource) -> None:
     """Stop a load that declares two names for one column of a table.
 

@@ -15,6 +15,7 @@ from dlt.common.schema.utils import get_nested_tables
 
 from shared.sources.protocol import COMPANION_TABLES_HINT
 from shared.warehouse.errors import MigrationError
+from shared.warehouse.row_normalizer import with_normalizers
 
 RENAMED_COLUMNS_HINT = "x-renamed-columns"
 """A table hint: the new name of each column that was renamed, by its old name."""
@@ -104,7 +105,9 @@ def _change_column(table: dict[str, Any], schema: Schema, change: TableChange) -
     columns: dict[str, Any] = table["columns"]
     hints = columns[name]
     if change.rename_to:
-        new = _normalized(change.rename_to, schema.naming.normalize_identifier(change.rename_to))
+        new = _normalized(
+            change.rename_to, with_normalizers(schema).naming.normalize_identifier(change.rename_to)
+        )
         table["columns"] = {
             (new if key == name else key): ({**value, "name": new} if key == name else value)
             for key, value in columns.items()
@@ -136,7 +139,7 @@ def _change_column(table: dict[str, Any], schema: Schema, change: TableChange) -
 def _rename_table(tables: dict[str, Any], schema: Schema, change: TableChange) -> None:
     """Rename a table and those nested in it; the resource that loads it keeps its name, and its state."""
     old, new = change.table, str(change.rename_to)
-    _normalized(new, schema.naming.normalize_table_identifier(new))
+    _normalized(new, with_normalizers(schema).naming.normalize_table_identifier(new))
     if parent := tables[old].get("parent"):
         raise MigrationError(
             f"{change.qualified_table} is nested in {parent}, and is named after it: rename that table."
@@ -148,7 +151,7 @@ def _rename_table(tables: dict[str, Any], schema: Schema, change: TableChange) -
             raise MigrationError(f"{name} is nested in {old}, and its name is shortened.")
         names[name] = _normalized(
             renamed := new + name.removeprefix(old),
-            schema.naming.normalize_tables_path(renamed),
+            with_normalizers(schema).naming.normalize_tables_path(renamed),
         )
     former = [name for name in [*tables[old].get(RENAMED_FROM_HINT, []), old] if name != new]
     _set(tables[old], RENAMED_FROM_HINT, former)

@@ -10,6 +10,7 @@ from dlt.common.schema.typing import TTableSchema
 
 from shared.warehouse.dlt_internals import package_storage
 from shared.warehouse.errors import ConcurrentSchemaChangeError
+from shared.warehouse.row_normalizer import with_normalizers, without_normalizers
 
 
 def merge_stored_schema(pipeline: dlt.Pipeline) -> None:
@@ -24,7 +25,8 @@ def merge_stored_schema(pipeline: dlt.Pipeline) -> None:
     """
     packages = package_storage(pipeline)
     for load_id in pipeline.list_normalized_load_packages():
-        schema = packages.load_schema(load_id)
+        schema = without_normalizers(packages.load_schema(load_id))
+        packages.save_schema(load_id, schema)
         with pipeline.destination_client(schema.name) as client:
             if not client.is_storage_initialized():
                 return
@@ -41,7 +43,7 @@ def merge_stored_schema(pipeline: dlt.Pipeline) -> None:
         for table in newest.data_tables(include_incomplete=True):
             _add_table(schema, table)
         packages.save_schema(load_id, schema)
-        pipeline.schemas.save_schema(schema)
+        pipeline.schemas.save_schema(with_normalizers(schema))
 
 
 def allow_null(pipeline: dlt.Pipeline, table: str, column: str) -> None:
@@ -52,7 +54,7 @@ def allow_null(pipeline: dlt.Pipeline, table: str, column: str) -> None:
         if column in schema.tables.get(table, {}).get("columns", {}):
             schema.tables[table]["columns"][column]["nullable"] = True
             packages.save_schema(load_id, schema)
-            pipeline.schemas.save_schema(schema)
+            pipeline.schemas.save_schema(with_normalizers(schema))
 
 
 def _schema(stored: Any) -> Schema:

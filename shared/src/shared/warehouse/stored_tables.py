@@ -13,6 +13,7 @@ from dlt.extract import DltSource
 
 from shared.warehouse.errors import LoadPlanError, SchemaContractError
 from shared.warehouse.locks.base import Log
+from shared.warehouse.row_normalizer import without_normalizers
 from shared.warehouse.schema_change import TableChange
 from shared.warehouse.schema_sync import allow_null
 
@@ -36,6 +37,7 @@ def restore_dropped(
     """
     with pipeline.destination_client(source.schema.name) as client:
         if isinstance(client, SqlJobClientBase) and client.is_storage_initialized():
+            client.schema = without_normalizers(client.schema)  # as the package has it
             _restore_dropped(client, pipeline, source, tables, log)
 
 
