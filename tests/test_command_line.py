@@ -20,9 +20,10 @@ from dlt.extract import DltResource
 
 from csv_etl.definitions import defs as csv_etl
 from shared import warehouse
-from shared.cli import app
+from shared.cli import app, location_process
 from shared.cli.doctor import check_disk, check_ui_port, check_warehouse
 from shared.cli.location_run import partition_error
+from shared.cli.reports import LOGS, RunSelection
 from support.processes import etl, workspace
 
 COMMANDS = sorted(
@@ -174,6 +175,21 @@ def test_a_location_without_its_python_fails_with_the_fix(
     check = checks(etl(etl_environment, "doctor", "--json"))["simple_etl"]
     assert check["status"] == "error"
     assert check["fix"].startswith("uv sync in its project")
+
+
+def test_an_interpreter_that_ends_at_once_is_reported_with_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    LOGS.mkdir(parents=True)
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 3\n")
+    python.chmod(0o755)
+    # More than a socket buffers, so that the process ends while it is told what to run.
+    selection = RunSelection(("x" * 10_000_000,))
+    process, channel = location_process.start("one", "one", selection, str(python))
+    channel.close()
+    assert process.wait(30) == 3
 
 
 USES_SAMPLE = """

@@ -164,6 +164,38 @@ def test_if_locking_fails_nothing_is_changed(clone: Path, tmp_path: Path) -> Non
     assert content(clone) == before
 
 
+def test_a_repository_without_codeowners_gets_a_pipeline_too(clone: Path, tmp_path: Path) -> None:
+    (clone / ".github" / "CODEOWNERS").unlink()
+    before = content(clone)
+    process = new(clone, "web_orders", UV_OFFLINE="1", UV_CACHE_DIR=str(tmp_path / "empty"))
+    output, _ = process.communicate(timeout=120)
+    assert output.startswith("uv failed, so nothing was changed: ")  # the last step
+    assert content(clone) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("workspace.yaml", "load_from: [\n", "workspace.yaml does not list code locations"),
+        ("workspace.yaml", "load_from:\n", "workspace.yaml does not list code locations"),
+        ("workspace.yaml", "", "workspace.yaml does not list code locations"),
+        ("dg.toml", None, "dg.toml is missing"),
+    ],
+)
+def test_a_broken_list_of_locations_is_one_clear_line_and_changes_nothing(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str | None, message: str
+) -> None:
+    (clone / file).unlink() if text is None else (clone / file).write_text(text)
+    before = content(clone)
+    monkeypatch.chdir(clone)
+    monkeypatch.setenv("WAREHOUSE_PATH", "data/warehouse.duckdb")
+    done = CliRunner().invoke(app, ["new", "web_orders"])
+    assert done.exit_code == 1
+    assert message in done.output
+    assert len(done.output.splitlines()) == 1
+    assert content(clone) == before
+
+
 def test_a_list_that_cannot_be_extended_is_named_and_nothing_is_changed(clone: Path) -> None:
     with (clone / "workspace.yaml").open("a") as workspace:
         workspace.write("telemetry: {}\n")

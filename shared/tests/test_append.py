@@ -11,7 +11,7 @@ from typing import Any
 import dlt
 import pyarrow as pa
 import pytest
-from dlt.common.destination.client import JobClientBase, RunnableLoadJob
+from dlt.common.destination.client import RunnableLoadJob
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from dlt.destinations.job_client_impl import SqlJobClientBase
@@ -78,10 +78,9 @@ def load_until(point: str, upto: int) -> None:
         run_job(self, *arguments)
 
     RunnableLoadJob.run_managed = run  # type: ignore[method-assign]
-    clients: list[type[JobClientBase]] = [SqlJobClientBase, FilesystemClient]
+    clients: list[Any] = [SqlJobClientBase, FilesystemClient]
     for client in clients if point.startswith("complete") else ():
-        patched: Any = client
-        patched.complete_load = killed_when_complete(patched.complete_load, point)
+        client.complete_load = killed_when_complete(client.complete_load, point)
     load(shop(upto))
 
 

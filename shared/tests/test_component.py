@@ -12,6 +12,7 @@ from dlt.extract import DltResource
 from shared import warehouse
 from shared.orchestration.component import WarehouseLoadComponent
 from shared.orchestration.resource import WarehouseDltResource
+from shared.sources.partitions import PartitionKey
 
 ORDERS = "test_component.orders_source"
 ATTRIBUTES: dict[str, Any] = {"source": ORDERS, "dataset": "shop", "owner": "team:shop"}
@@ -45,6 +46,17 @@ def customers_source() -> DltResource:
 def regions_source(days: Sequence[str], region: str) -> DltResource:
     """Has two parameters without a default, and so needs an argument."""
     return dlt.resource([{"day": day, "region": region} for day in days], name="regions")
+
+
+@dlt.source(name="regions_of_day")
+def regions_of_day_source(cells: Sequence[PartitionKey]) -> DltResource:
+    """Has a row for each cell of the dimensions `day` and `region`."""
+    columns: Any = {
+        "day": {"data_type": "date", "partition": True},
+        "region": {"data_type": "text", "partition": True},
+    }
+    rows = [dict(cell.dimensions) for cell in cells]
+    return dlt.resource(rows, name="regions", columns=columns)
 
 
 def no_source() -> None:
@@ -101,6 +113,36 @@ def test_batches_and_partition_values(instance: dg.DagsterInstance) -> None:
     run(build(**static, partition_value="{key}.csv"), instance, "north")
     assert requested[-1] == ["north.csv"]
     assert prices() == {"north": 1, "north.csv": 1, "south": 1, "west": 1}
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+def test_windows_of_a_cron_schedule_with_look_back(instance: dg.DagsterInstance) -> None:
+    workdays = {"type": "cron", "cron": "0 0 * * 1-5", "start": "2025-03-06", "format": "%Y-%m-%d"}
+    run(build(partitions=workdays, look_back=2), instance, "2025-03-10", "2025-03-10")
+    assert requested == [["2025-03-06", "2025-03-07", "2025-03-10"]]
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"look_back: needs .* time windows"):
+        build(partitions={"type": "static", "keys": ["north"]}, look_back=1)
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+def test_partitions_of_two_dimensions(instance: dg.DagsterInstance) -> None:
+    dimensions = {
+        "day": {"type": "daily", "start": "2025-03-10"},
+        "region": {"type": "static", "keys": ["north", "south"]},
+    }
+    defs = build(
+        source="test_component.regions_of_day_source",
+        partitions={"type": "multi", "dimensions": dimensions},
+    )
+    job = defs.resolve_implicit_global_asset_job_def()
+    for key in ("2025-03-10|north", "2025-03-10|south", "2025-03-10|north"):
+        assert job.execute_in_process(instance=instance, partition_key=key).success
+    assert warehouse.query("SELECT day::VARCHAR AS day, region FROM shop.regions ORDER BY 2") == [
+        {"day": "2025-03-10", "region": "north"},
+        {"day": "2025-03-10", "region": "south"},
+    ]
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"partitions\.dimensions"):
+        build(partitions={"type": "multi", "dimensions": {}})
 
 
 def test_a_source_with_an_argument_and_partitions() -> None:
@@ -201,5 +243,5 @@ def test_an_invalid_attribute_is_one_line_with_its_key(
 
 
 def test_a_wrong_partition_type_names_the_types() -> None:
-    with pytest.raises(Exception, match="'hourly', 'daily', 'weekly', 'monthly' or 'static'"):
+    with pytest.raises(Exception, match="'cron', 'static', 'dynamic' or 'multi'"):
         build(partitions={"type": "yearly"})

@@ -58,6 +58,14 @@ def asset(
     return assets
 
 
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    """One instance for all tests of this file: each creates its tables once."""
+    folder = str(tmp_path_factory.mktemp("instance"))
+    with dg.instance_for_test(temp_dir=folder) as created:
+        yield created
+
+
 def failure(
     assets: dg.AssetsDefinition, instance: dg.DagsterInstance, resources: Any = OURS
 ) -> str:

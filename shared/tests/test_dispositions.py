@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import dagster as dg
 import dlt
 import pytest
+from dagster_dlt import dlt_assets
 from dlt.extract import DltSource
 from dlt.sources.rest_api import rest_api_source
 
 from shared import warehouse
+from shared.orchestration.resource import WarehouseDltResource
+from shared.orchestration.translator import WarehouseTranslator, asset_key
 from shared.sources.hints import APPEND_EACH_RUN
-from shared.warehouse.dispositions import stored_cursors
+from shared.warehouse.dispositions import planned_disposition, stored_cursors
 from shared.warehouse.errors import LoadPlanError
 
 SPEC = warehouse.pipeline("shop_pipeline", "shop")
@@ -201,6 +205,16 @@ def test_a_position_in_the_state_appends_once_with_the_hint(any_warehouse: str) 
     assert ids() == [1, 2]
 
 
+@pytest.mark.parametrize("make", CURSORS)
+def test_the_asset_shows_what_a_load_does(make: Callable[..., DltSource]) -> None:
+    shown = {
+        planned_disposition(shop(ONE_TWO).orders): "replace",
+        planned_disposition(make(ONE_TWO).orders): "append",
+        planned_disposition(make(ONE_TWO, write_disposition=MIRROR).orders): "merge",
+    }
+    assert all(got == expected for got, expected in shown.items())
+
+
 ISSUES: Any = {
     "name": "issues",
     "endpoint": {"path": "issues", "incremental": {"cursor_path": "id", "start_param": "since"}},
@@ -216,9 +230,7 @@ def rest(*resources: Any) -> DltSource:
 
 def test_the_cursor_of_a_rest_api_is_found_before_a_request() -> None:
     source = rest(ISSUES, COMMENTS, "customers")
-    owners = {
-        name: [*stored_cursors(source, resource)] for name, resource in source.resources.items()
-    }
+    owners = {name: [*cursors] for name, cursors in stored_cursors(source).items()}
     assert owners == {"issues": ["issues"], "comments": ["issues"], "customers": []}
     plan = warehouse.plan_load(SPEC, source)
     assert plan.replaced_by_default == {"customers"}
@@ -244,3 +256,23 @@ def test_a_parent_that_is_only_extracted_for_its_child_is_no_dependent() -> None
     options = warehouse.LoadOptions(resources=["comments"])
     plan = warehouse.plan_load(SPEC, source, options=options)
     assert list(plan.source.selected_resources) == ["comments"]
+
+
+def test_a_run_that_selects_one_of_two_assets_with_a_cursor_is_refused(
+    tmp_warehouse: object, instance: dg.DagsterInstance
+) -> None:
+    @dlt_assets(
+        dlt_source=rest(ISSUES, COMMENTS, "customers"),
+        dlt_pipeline=SPEC,
+        dagster_dlt_translator=WarehouseTranslator("team:test"),
+    )
+    def assets(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+        yield from dlt.run(context=context)
+
+    with pytest.raises(LoadPlanError, match="Select issues, comments together"):
+        dg.materialize(
+            [assets],
+            selection=[asset_key("shop", "issues")],
+            resources={"dlt": WarehouseDltResource()},
+            instance=instance,
+        )

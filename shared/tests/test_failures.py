@@ -86,7 +86,7 @@ def test_a_secret_is_neither_in_the_failure_nor_in_the_log(
         elif place == "in a group":
             error = ExceptionGroup("all", [ValueError(key)])
         elif place == "in a failure":
-            error = dg.Failure(f"no response to {key}")
+            error = dg.Failure(f"no response to {key}", metadata={"request": f"?q={key}"})
         elif place == "in Dagster's":
             error = dg.DagsterInvariantViolationError(f"no {key}")
         with as_dagster_failure():

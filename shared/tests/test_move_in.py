@@ -1,8 +1,9 @@
 """A dlt project moves in and out: its names, tables, cursors and state go on, and no row stands twice."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,9 @@ class Plain:
 
 
 @pytest.fixture
-def plain(any_warehouse: str, tmp_path: Path) -> Plain:
+def plain(tmp_warehouse: Path) -> Plain:
     """A project of plain dlt that loads into the same database."""
-    del any_warehouse
-    return Plain(tmp_path)
+    return Plain(tmp_warehouse)
 
 
 def load(source: DltSource, name: str = "crm_pipeline", **how: Any) -> None:
@@ -93,31 +93,30 @@ def assert_exact(upto: int, runs: int, first: int = 1) -> None:
     ]
 
 
+@pytest.mark.usefixtures("any_warehouse")
 def test_a_project_of_plain_dlt_moves_in_and_back_out(plain: Plain) -> None:
-    runs = count(1)
-    for upto in (1, 2):
-        plain.run(crm(upto))
-        assert_exact(upto, next(runs))
-    for upto in (3, 3, 4):  # one of them again
-        load(crm(upto))
-        assert_exact(upto, next(runs))
-    plain.run(crm(5))  # its working directory has the state from before
-    assert_exact(5, next(runs))
-    load(crm(6))
-    assert_exact(6, next(runs))
-    plain.run(crm(7), folder="another machine")
-    assert_exact(7, next(runs))
+    plain.run(crm(1))
+    assert_exact(1, runs=1)
+    for runs in (2, 3):  # and once more
+        load(crm(2))
+        assert_exact(2, runs)
+    plain.run(crm(3))  # its working directory has the state from before
+    assert_exact(3, runs=4)
+    load(crm(4))
+    plain.run(crm(5), folder="another machine")
+    assert_exact(5, runs=6)
 
 
-@pytest.mark.parametrize("how", [{}, {"refresh": "drop_resources"}])
-def test_another_pipeline_name_is_refused_with_both_names(plain: Plain, how: Any) -> None:
+@pytest.mark.usefixtures("any_warehouse")
+def test_another_pipeline_name_is_refused_with_both_names(plain: Plain) -> None:
     """With a refresh too: dlt drops only tables that the new pipeline has loaded."""
     plain.run(crm(2))
-    with pytest.raises(warehouse.LoadPlanError) as refused:
-        load(crm(3), "crm", **how)
-    assert "pipeline crm, source crm, resource events" in str(refused.value)
-    assert "pipeline crm_pipeline, source crm, resource events" in str(refused.value)
-    assert_exact(2, 1, first=2)
+    for how in ({}, {"refresh": "drop_resources"}):
+        with pytest.raises(warehouse.LoadPlanError) as refused:
+            load(crm(3), "crm", **how)
+        assert "pipeline crm, source crm, resource events" in str(refused.value)
+        assert "pipeline crm_pipeline, source crm, resource events" in str(refused.value)
+        assert_exact(2, 1, first=2)
 
 
 def test_another_source_name_is_refused_with_both_names(plain: Plain) -> None:
@@ -128,7 +127,7 @@ def test_another_source_name_is_refused_with_both_names(plain: Plain) -> None:
     assert_exact(2, 1, first=2)
 
 
-@pytest.mark.usefixtures("any_warehouse")
+@pytest.mark.usefixtures("tmp_warehouse")
 def test_a_cursor_on_another_field_does_not_bring_the_rows_again() -> None:
     def append(path: str, upto: int, **how: Any) -> None:
         @dlt.source(name="crm")
@@ -169,6 +168,7 @@ def test_a_resource_without_a_source_moves_in_with_the_name_that_dlt_gave_it(pla
     assert rows("SELECT id FROM crm_raw.events ORDER BY 1") == [(1,), (2,), (3,), (4,)]
 
 
+@pytest.mark.usefixtures("any_warehouse")
 def test_tables_of_arrow_that_have_no_load_id_get_one(plain: Plain) -> None:
     """Plain dlt adds `_dlt_load_id` to Arrow tables only if it is configured to."""
 
@@ -195,3 +195,27 @@ def test_tables_of_arrow_that_have_no_load_id_get_one(plain: Plain) -> None:
     assert rows("SELECT count(*) AS n, count(_dlt_load_id) AS loaded FROM crm_raw.items") == [
         (4, 3)
     ]
+
+
+def test_the_commands_of_dlt_show_a_pipeline_that_was_loaded_here(
+    postgres_warehouse: str, tmp_path: Path
+) -> None:
+    """The documented commands, which the tests of the documents run for DuckDB."""
+    load(crm(2).with_resources("events"))
+    environment = {
+        **os.environ,
+        "RUNTIME__DLTHUB_TELEMETRY": "false",
+        "DESTINATION__POSTGRES__CREDENTIALS": postgres_warehouse,
+    }
+
+    def dlt_pipeline(*arguments: str) -> str:
+        program = [str(Path(sys.executable).with_name("dlt")), "-y", "pipeline"]
+        where = ["--pipelines-dir", str(tmp_path / "dlt"), "crm_pipeline"]
+        command = [*program, *where, *arguments]
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    dlt_pipeline("sync", "--destination", "postgres", "--dataset-name", "crm_raw")
+    assert "events with 2 table(s) and 1 resource state slot(s)" in dlt_pipeline("info")

@@ -8,11 +8,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import dlt
+import pyarrow as pa
 import pytest
 from dlt.extract import DltSource
 
 from shared import warehouse
 from shared.sources.partitions import PartitionKey, TimeWindow
+from shared.warehouse import LoadPlanError
 
 UTC, NEW_YORK, TOKYO = map(ZoneInfo, ("UTC", "America/New_York", "Asia/Tokyo"))
 SPEC = warehouse.pipeline("shop_pipeline", "shop")
@@ -169,3 +171,138 @@ def test_a_partition_loads_again_exactly(kind: Kind, engine: str) -> None:
         with pytest.raises(warehouse.OutOfPartitionError, match="orders: 1 row with"):
             load(kind.source([{"id": 6, **of_second}]), first)
         assert stored() == [1, 5]
+
+
+@pytest.mark.parametrize("disposition", ["append", "replace", "merge"])
+def test_the_declared_disposition_does_not_change_what_a_partition_replaces(
+    disposition: str, any_warehouse: str
+) -> None:
+    kind = KINDS["text"]
+    (mon, tue), (of_mon, of_tue) = kind.partitions, kind.values
+    for key, row in ((mon, of_mon), (tue, of_tue), (mon, of_mon)):
+        load(kind.source([{"id": 1, **row}], disposition), key)
+    assert stored() == [1, 1]
+
+
+@pytest.mark.parametrize("rows", ["dicts", "arrow"])
+def test_rows_without_a_partition_column_get_one(rows: str, any_warehouse: str) -> None:
+    def source(values: list[int]) -> DltSource:
+        table = pa.table({"id": values})
+        items: Any = {"dicts": table.to_pylist(), "arrow": [table]}
+        return KINDS["nothing marked"].source(items[rows], "append")
+
+    mon, tue = map(PartitionKey, ("mon", "tue"))
+    for key, values in ((mon, [1, 2]), (tue, [3]), (mon, [2])):
+        load(source(values), key)
+    keys = warehouse.query("SELECT id, _partition FROM shop.orders ORDER BY 1")
+    assert keys == [{"id": 2, "_partition": "mon"}, {"id": 3, "_partition": "tue"}]
+    with pytest.raises(LoadPlanError, match=r"2 partitions .* partitions_per_batch=1"):
+        load(source([1]), mon, tue)
+
+
+def test_nested_rows_and_other_tables_of_an_empty_partition_are_deleted(any_warehouse: str) -> None:
+    mon, tue = map(PartitionKey, ("mon", "tue"))
+
+    def source(rows: list[Row]) -> DltSource:
+        def items() -> Any:
+            yield rows
+            yield from (dlt.mark.with_table_name(row, "returns") for row in rows)
+
+        return Kind((mon, tue), ({}, {}), {"d": "text"}).source(items)  # type: ignore[arg-type]
+
+    for key in (mon, tue):
+        load(source([{"id": 1, "d": key, "lines": [{"n": 1}, {"n": 2}]}]), key)
+    load(source([]), mon)
+    for table, rows in (("orders", 1), ("orders__lines", 2), ("returns", 1), ("returns__lines", 2)):
+        assert warehouse.query(f"SELECT count(*) AS n FROM shop.{table}") == [{"n": rows}]
+
+
+def test_a_table_of_two_resources_is_replaced_with_the_rows_of_both(any_warehouse: str) -> None:
+    def source(*ids: int) -> DltSource:
+        columns: Any = {"d": {"data_type": "text", "partition": True}}
+        resources = [
+            dlt.resource(
+                [{"id": n, "d": "mon"}], name=f"of_{n}", table_name="orders", columns=columns
+            )
+            for n in ids
+        ]
+        return DltSource(dlt.Schema("shop"), "shop", resources)
+
+    for _ in range(2):
+        load(source(1, 2), PartitionKey("mon"))
+        assert stored() == [1, 2]
+    options = warehouse.LoadOptions(resources=["of_1"])
+    with pytest.raises(LoadPlanError, match=r"of_2 .* orders"):
+        warehouse.plan_load(SPEC, source(1, 2), ["mon"], options)
+
+
+def test_one_row_of_each_key_is_loaded_on_every_warehouse(any_warehouse: str) -> None:
+    kind = KINDS["text"]
+    rows: list[Row] = [{"id": 1, "d": "mon"}, {"id": 1, "d": "mon"}]
+    for _ in range(2):
+        load(kind.source(rows, {"disposition": "merge"}, primary_key="id"), kind.partitions[0])
+    assert stored() == [1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (
+            Kind((window(SPRING[0], HOUR),) * 2, ({}, {}), {"d": "date"}),
+            "its window has the time 01:00",
+        ),
+        (Kind((day(9),) * 2, ({}, {}), {"d": "bigint"}), "d is bigint"),
+        (Kind((day(9),) * 2, ({}, {}), {"d": "json"}), "d is json"),
+        (Kind((day(9),) * 2, ({}, {}), {"d": "date", "e": "text"}), r"marks d, e .* one dimension"),
+        (
+            Kind((region(9, "eu"),) * 2, ({}, {}), {"region": "text"}),
+            "marks no column for the dimension day",
+        ),
+    ],
+)
+def test_a_column_that_does_not_fit_the_partitions_is_refused_before_a_request(
+    kind: Kind, reason: str
+) -> None:
+    with pytest.raises(LoadPlanError, match=reason):
+        warehouse.plan_load(SPEC, kind.source([]), [kind.partitions[0]])
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+def test_a_cursor_on_a_date_in_another_time_zone_is_refused() -> None:
+    cursor = dlt.sources.incremental("d", initial_value=date(2025, 1, 1))
+    kind = Kind((day(9, TOKYO), day(10, TOKYO)), ({}, {}), cursor=cursor)
+    with pytest.raises(LoadPlanError, match="Asia/Tokyo: dlt reads the dates before 2025-03-09"):
+        load(kind.source([{"id": 1, "d": date(2025, 3, 9)}]), kind.partitions[0])
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+def test_a_text_cursor_cannot_take_a_window_and_says_what_to_write() -> None:
+    cursor = dlt.sources.incremental("at", initial_value="2025-01-01")
+    kind = Kind((day(9), day(10)), ({}, {}), cursor=cursor)
+    with pytest.raises(LoadPlanError, match="allow_external_schedulers=False"):
+        load(kind.source([{"id": 1, "at": "2025-03-09"}]), kind.partitions[0])
+    bound = dlt.sources.incremental(
+        "at",
+        initial_value="2025-03-09",
+        end_value="2025-03-10",
+        allow_external_schedulers=False,
+    )
+    kind = Kind((day(9), day(10)), ({}, {}), {"at": "date"}, cursor=bound)
+    load(kind.source([{"id": 1, "at": "2025-03-09"}, {"id": 2, "at": "2025-03-10"}]), day(9))
+    assert stored() == [1]
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+def test_the_cursor_of_a_parent_that_is_not_selected_reads_the_window() -> None:
+    cursor = dlt.sources.incremental("at", initial_value=datetime(2025, 1, 1, tzinfo=UTC))
+    rows = [{"id": n, "at": datetime(2025, 3, n, tzinfo=UTC)} for n in (9, 10)]
+    parent = dlt.resource(rows, name="customers", incremental=cursor, selected=False)
+
+    @dlt.transformer(data_from=parent, name="orders")
+    def orders(customer: Any) -> Any:
+        yield {"id": customer["id"]}
+
+    source = DltSource(dlt.Schema("shop"), "shop", [parent, orders])
+    for number in (10, 9, 10):
+        load(source, day(number))
+    assert stored() == [9, 10]

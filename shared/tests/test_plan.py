@@ -91,6 +91,15 @@ def test_a_cursor_in_the_signature_is_refused_too(any_warehouse: str) -> None:
         warehouse.load(warehouse.plan_load(SPEC, source, ["mon"]))
 
 
+def test_the_cursor_of_a_parent_that_is_not_selected_is_refused_too(any_warehouse: str) -> None:
+    parent = dlt.resource([MON], name="parent", incremental=dlt.sources.incremental("id"))
+    hints: Any = {"columns": {"day": {"data_type": "text", "partition": True}}, **WRITE}
+    orders = dlt.transformer(lambda item: item, name="orders", **hints)
+    source = DltSource(dlt.Schema("shop"), "shop", [parent | orders])
+    with pytest.raises(LoadPlanError, match=r"orders .* a parent, parent, with a cursor on id"):
+        warehouse.load(warehouse.plan_load(SPEC, source, ["mon"]))
+
+
 def test_a_cursor_with_the_window_of_the_partition_is_exact(any_warehouse: str) -> None:
     window = dlt.sources.incremental[int]("id", initial_value=1, end_value=2)
     source = shop([MON, {"id": 2, "day": "mon"}], REPLACE, ("day",), incremental=window)

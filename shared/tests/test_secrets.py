@@ -201,6 +201,14 @@ WAYS: dict[str, Callable[[], DltSource]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    """One instance for all tests of this file: each creates its tables once."""
+    folder = str(tmp_path_factory.mktemp("instance"))
+    with dg.instance_for_test(temp_dir=folder) as created:
+        yield created
+
+
 def failed_events(source: DltSource, instance: dg.DagsterInstance) -> str:
     """Load a source whose server does not answer, and return all that Dagster stored."""
 

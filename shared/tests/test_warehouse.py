@@ -9,9 +9,11 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from dlt.common.schema import Schema
 
 from shared import warehouse
 from shared.sources.simple import simple_source
+from shared.warehouse.statistics import collect_stats
 
 OWN_LOCK = """
 import sys, time
@@ -184,3 +186,18 @@ def test_each_run_has_its_own_working_directory_and_old_ones_are_deleted(
     third = warehouse.LoadRun(plan)
     left = {directory.name for directory in directories.iterdir()}
     assert left == {Path(second.pipelines_dir).name, Path(third.pipelines_dir).name}
+
+
+def test_a_table_that_cannot_be_counted_after_its_load_does_not_fail_the_load() -> None:
+    class Refusing:
+        def row_count(self, table: str) -> int:
+            raise ConnectionError(f"the server closed the connection of {table}")
+
+    logged: list[str] = []
+    stats = collect_stats(
+        Refusing(), Schema("numbers"), "numbers", [], preview_rows=5, log=logged.append
+    )
+    assert stats.row_count is None
+    assert logged == [
+        "numbers is loaded, and cannot be described: the server closed the connection of numbers"
+    ]

@@ -215,6 +215,19 @@ def test_a_forgotten_type_does_not_create_a_file_instead_of_a_server(
     assert not list(tmp_warehouse.glob("warehouse*"))
 
 
+@pytest.mark.parametrize("kind", ["tmp_warehouse", "postgres_warehouse"])
+@pytest.mark.parametrize("setting", ["REPLACE_STRATEGY", "PREFERRED_LOADER_FILE_FORMAT"])
+def test_a_setting_that_the_warehouse_decides_is_to_be_unset(
+    request: pytest.FixtureRequest, kind: str, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request.getfixturevalue(kind)
+    monkeypatch.setenv(f"DESTINATION__WAREHOUSE__{setting}", "truncate-and-insert")
+    with pytest.raises(warehouse.WarehouseConfigError, match=f"{setting} is set") as caught:
+        load_run()
+    assert "Unset it" in str(caught.value)
+    assert "WAREHOUSE_TYPE" not in str(caught.value)
+
+
 def test_the_environment_decides_the_warehouse_and_not_the_stored_state(
     postgres_warehouse: str, tmp_warehouse: Path
 ) -> None:

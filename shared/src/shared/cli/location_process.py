@@ -54,7 +54,8 @@ def start(
             pass_fds=[theirs.fileno()],
             start_new_session=True,  # a terminal interrupts all its processes; see `_handle_commands`
         )
-    ours.send((location, module, selection))
+    with suppress(OSError):  # the process has ended; its exit code and its log say why
+        ours.send((location, module, selection))
     return process, ours
 
 

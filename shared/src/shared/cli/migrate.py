@@ -25,6 +25,9 @@ def migrate(
         bool | None, typer.Option("--nullable/--not-null", help="Whether it may be NULL.")
     ] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Drop the column with its values.")] = False,
+    reuse_name: Annotated[
+        str | None, typer.Option(help="Allow a new column or table with a former name.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the SQL and the schema's difference only.")
     ] = False,
@@ -38,7 +41,7 @@ def migrate(
     is refused. Stop nothing: loads of the dataset wait. Change the code as well.
     """
     dataset, _, name = table.partition(".")
-    changes = [data_type, rename_to, nullable, drop or None]
+    changes = [data_type, rename_to, nullable, drop or None, reuse_name]
     if not name or sum(change is not None for change in changes) != 1:
         fail(
             "Name dataset.table and one of --type, --rename-to, --nullable, --not-null, --drop.", 2
@@ -48,7 +51,9 @@ def migrate(
     with warehouse_errors():
         from shared import warehouse
 
-        change = warehouse.TableChange(dataset, name, column, rename_to, data_type, nullable, drop)
+        change = warehouse.TableChange(
+            dataset, name, column, rename_to, data_type, nullable, drop, reuse_name
+        )
         migration = warehouse.plan_migration(change, log=print_note)
         if not as_json:
             _print(migration)

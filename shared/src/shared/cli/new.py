@@ -19,7 +19,7 @@ import typer
 import yaml
 
 from shared import settings
-from shared.cli.locations import code_locations
+from shared.cli.locations import WorkspaceError, code_locations
 from shared.cli.terminal import console, fail, find_uv, print_next
 
 TEMPLATES = ("copier.yml", "shared/src/shared/cli/templates")
@@ -62,10 +62,11 @@ def new(
     package = f"{name}_etl"
     try:
         validate_name(name, root)
+        lists = _registered(name, root)
         with tempfile.TemporaryDirectory() as folder:
             project = _render(Path(folder) / package, name, root, source=source, style=style)
-            _install(project, root, _registered(name, root))
-    except (InvalidNameError, ScaffoldError) as error:
+            _install(project, root, lists)
+    except (InvalidNameError, ScaffoldError, WorkspaceError) as error:
         fail(str(error), 2 if isinstance(error, InvalidNameError) else 1)
     console.print(f"Created, registered and installed projects/{package}.", highlight=False)
     print_next(
@@ -160,16 +161,17 @@ def _registered(name: str, root: Path) -> dict[Path, str]:
     workspace, dg, owners = (
         root / file for file in ("workspace.yaml", "dg.toml", ".github/CODEOWNERS")
     )
-    texts = {path: path.read_text().rstrip("\n") + "\n" for path in (workspace, dg, owners)}
+    if not dg.is_file():
+        raise ScaffoldError(f"{dg} is missing; the list of projects in it gets the new one.")
+    lists = [path for path in (workspace, dg, owners) if path.is_file()]
+    texts = {path: path.read_text().rstrip("\n") + "\n" for path in lists}
     before = yaml.safe_load(texts[workspace])
     indent = (re.search(r"^( *)- ", texts[workspace], re.MULTILINE) or "  ")[1]
     block = "- python_module:\n    module_name: {0}.definitions\n    location_name: {0}\n"
     texts[workspace] += textwrap.indent(block.format(package), indent)
     texts[dg] += f'\n[[workspace.projects]]\npath = "projects/{package}"\n'
-    aligned = re.search(r"^(\S+ +)(@[^\s/]+/)?\S*\Z", texts[owners].strip(), re.MULTILINE)
-    width, team = (len(aligned[1]), aligned[2] or "@") if aligned else (0, "@")
-    path = f"/projects/{package}/"
-    texts[owners] += f"{path:<{width - 1}} {team}{name.replace('_', '-')}\n"
+    if owners in texts:  # a repository that is not on GitHub has none
+        texts[owners] += _owner_line(name, texts[owners])
     entry = {"python_module": {"module_name": f"{package}.definitions", "location_name": package}}
     try:
         after = yaml.safe_load(texts[workspace])
@@ -182,6 +184,13 @@ def _registered(name: str, root: Path) -> dict[Path, str]:
             "that a location can be added at the end."
         )
     return texts
+
+
+def _owner_line(name: str, owners: str) -> str:
+    """Return the line of CODEOWNERS for a new project, aligned with the last one."""
+    aligned = re.search(r"^(\S+ +)(@[^\s/]+/)?\S*\Z", owners.strip(), re.MULTILINE)
+    width, team = (len(aligned[1]), aligned[2] or "@") if aligned else (0, "@")
+    return f"{f'/projects/{name}_etl/':<{width - 1}} {team}{name.replace('_', '-')}\n"
 
 
 def _install(rendered: Path, root: Path, texts: Mapping[Path, str]) -> None:

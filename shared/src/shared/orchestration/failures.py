@@ -50,7 +50,12 @@ def as_dagster_failure(passthrough: tuple[type[Exception], ...] = ()) -> Iterato
         if isinstance(cause, dg.Failure):  # the source's own message
             raise dg.Failure(
                 redact(cause.description or "", secrets),
-                metadata=cause.metadata,
+                metadata={
+                    name: redact(value.text or "", secrets)
+                    if isinstance(value, dg.TextMetadataValue)
+                    else value
+                    for name, value in cause.metadata.items()
+                },
                 allow_retries=allow_retries,
             ) from None
         dg.get_dagster_logger().debug(redact("".join(traceback.format_exception(error)), secrets))

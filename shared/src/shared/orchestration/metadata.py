@@ -2,8 +2,8 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import dagster as dg
@@ -22,9 +22,13 @@ ROW_HISTORY_KEY = "row_history"
 
 _MAX_EXACT_INTEGER = 2**53
 _MAX_PREVIEWS = 10  # of the tables of one asset
+_MAX_WARNED_PARTITIONS = 5
 _MAX_VALUE_CHARS = 60  # of a value in a preview
 _WIDTH, _HEIGHT = 8, 40  # of a bar, in pixels
 _COLOR = "#4c78a8"  # readable on white and on black
+
+_REPLACED = {"append": "no rows; new ones are added", "merge": "rows with the same keys"}
+"""What a load without partitions replaces, by write disposition."""
 
 _COLUMNS_OF_DLT = {
     "_dlt_load_id": "The load that inserted the row; _dlt_loads has its time.",
@@ -69,6 +73,7 @@ def load_metadata(
         for job in package.jobs["completed_jobs"]
         if job.job_file_info.table_name in tables
     ]
+    disposition = str(result.schema.tables.get(tables[0], {}).get("write_disposition"))
     if len(tables) == 1:
         shown = table_metadata(stats[tables[0]])
         name = f"{result.database}.{plan.spec.dataset_name}.{tables[0]}"
@@ -81,14 +86,17 @@ def load_metadata(
         "rows_loaded": sum(rows.values()),
         **row_history(context.instance, key, context.run.run_id, sum(rows.values())),
         **shown,
-        "replaced": describe_scope(scope) if scope else "full table",
+        "replaced": describe_scope(scope) if scope else _REPLACED.get(disposition, "full table"),
+        **shrunken_metadata(
+            {key: rows for table in tables for key, rows in result.shrunken.get(table, {}).items()}
+        ),
         "duration_seconds": round(result.duration_seconds, 2),
         "bytes_read": sum(
             job.file_size for job in jobs if job.job_file_info.file_format != "model"
         ),
         **_metrics(resources, result),
         "dlt_load_id": ", ".join(result.info.loads_ids),
-        "dagster/row_count": sum(of_table.row_count for of_table in stats.values()),
+        **_total_rows(stats),
         "dagster/storage_kind": warehouse.warehouse_type(),
         **columns,
         "jobs": json.loads(json.dumps([job.asdict() for job in jobs], default=str)),
@@ -159,7 +167,7 @@ def tables_metadata(
         if rows_loaded.get(table) and stats[table].preview
     }
     shown = dict(list(shown.items())[:_MAX_PREVIEWS])
-    row_counts: dict[str, int] = {}
+    row_counts: dict[str, int | None] = {}
     for table, of_table in stats.items():
         row_counts |= {table: of_table.row_count, **of_table.related_row_counts}
     listed = [
@@ -169,6 +177,40 @@ def tables_metadata(
     if listed:
         shown["related_tables"] = _table(listed)
     return shown
+
+
+def _total_rows(stats: Mapping[str, TableStats]) -> dict[str, int]:
+    """Return the rows of all tables of one asset, unless one could not be counted."""
+    counts = [of_table.row_count for of_table in stats.values() if of_table.row_count is not None]
+    return {"dagster/row_count": sum(counts)} if len(counts) == len(stats) else {}
+
+
+def shrunken_metadata(partitions: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """Return the partitions that kept less than half of their rows, if there are any."""
+    if not partitions:
+        return {}
+    return {
+        "shrunken_partitions": _table(
+            [
+                {"partition": key, "rows_before": before, "rows_after": after}
+                for key, (before, after) in partitions.items()
+            ]
+        )
+    }
+
+
+def shrunken_warnings(result: warehouse.LoadResult) -> Iterator[str]:
+    """Yield a warning for each table with partitions that kept less than half of their rows."""
+    for table, partitions in result.shrunken.items():
+        shown = [
+            f"{key} from {before} to {after}"
+            for key, (before, after) in islice(partitions.items(), _MAX_WARNED_PARTITIONS)
+        ]
+        more = f", and {len(partitions) - len(shown)} more" if len(partitions) > len(shown) else ""
+        yield (
+            f"{table}: partitions shrank by more than half: {', '.join(shown)}{more} rows. They are "
+            "loaded; if upstream was incomplete, run them again."
+        )
 
 
 def describe_scope(scope: warehouse.PartitionScope) -> str:

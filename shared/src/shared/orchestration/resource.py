@@ -28,7 +28,7 @@ from shared.orchestration.dagster_internals import (
     is_subset,
 )
 from shared.orchestration.failures import as_dagster_failure
-from shared.orchestration.metadata import load_metadata
+from shared.orchestration.metadata import load_metadata, shrunken_warnings
 from shared.orchestration.partitions import (
     adjoining_batches,
     attach_partition_metadata,
@@ -39,7 +39,7 @@ from shared.orchestration.partitions import (
 from shared.sources.protocol import RetryLaterError
 
 ALLOW_ROW_COUNT_DROP = "etl/allow_row_count_drop"
-"""The run tag that allows a replace to leave a table with far fewer rows than it has."""
+"""The run tag that allows a load to leave a table with far fewer rows than it has."""
 
 FORCE_RELOAD = "etl/force_reload"
 """The run tag that loads a large file although it is unchanged and its rows are in the table."""
@@ -57,6 +57,8 @@ class _AssetLoad:
     def run(self, context: Context) -> "tuple[warehouse.LoadResult, list[DltEventType]]":
         """Load, and return the result with a materialization for each asset."""
         result = warehouse.load(self.plan, log=context.log.info)
+        for warning in shrunken_warnings(result):
+            context.log.warning(warning)
         event = dg.MaterializeResult if context.has_assets_def else dg.AssetMaterialization
         return result, [
             event(asset_key=key, metadata=load_metadata(context, key, resources, self.plan, result))
@@ -99,8 +101,9 @@ class WarehouseDltResource(DagsterDltResource):
             dagster_dlt_translator: by default the asset's own.
             partitions: values of the partition column that this run replaces; by default the run's
                 partition keys.
-            min_row_ratio: the share of its rows that a table with the write disposition `replace` must
-                keep; less fails the load, because a truncated response looks just like that. The run
+            min_row_ratio: the share of its rows that a table must keep whose rows a load removes or
+                closes if it does not bring them (write disposition `replace`, merge strategies `cdc` and
+                `scd2`); less fails the load, because a truncated response looks just like that. The run
                 tag `etl/allow_row_count_drop` = `true` allows it once.
             kwargs: passed on to dlt's `Pipeline.extract`.
 

@@ -14,6 +14,7 @@ from dlt.extract import DltResource
 
 from shared import warehouse
 from shared.orchestration.dagster_internals import DltResourceTranslatorData, declared_loads
+from shared.warehouse.dispositions import planned_disposition
 
 SAMPLE_PARTITIONS = "sample_partitions"
 """Metadata of a partitioned asset: the partitions of its sample data, each a key or a range
@@ -94,7 +95,7 @@ class WarehouseTranslator(DagsterDltTranslator):
             deps=self.deps.get(resource.name) or self.deps.get(name, []),
             owners=[self.owner],
             kinds={"dlt", warehouse.warehouse_type()},
-            tags={**spec.tags, "write_disposition": str(table.get("write_disposition", "append"))},
+            tags={**spec.tags, "write_disposition": planned_disposition(data.resource)},
             automation_condition=self.automation_condition,
             freshness_policy=self.freshness_policy,
             metadata=metadata,

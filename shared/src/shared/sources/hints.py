@@ -15,7 +15,7 @@ REPLACE_PARTITIONS: Any = {
 }
 """Arguments of a resource with fixed columns; a run replaces its partitions or keys."""
 
-APPEND_EACH_RUN = {"x-append-each-run": True}
+APPEND_EACH_RUN: dict[str, Any] = {"x-append-each-run": True}
 """`additional_table_hints` of a resource that appends without a cursor: each run adds the rows that it
 gets, also those that are there. Use it for events that a source delivers once, or for a resource that
 keeps its own position in `dlt.current.resource_state()`."""

@@ -52,7 +52,7 @@ def find_appends(
             continue
         tables = {job.job_file_info.table_name for job in package.jobs["new_jobs"]}
         roots = {
-            get_root_table(schema.tables, table)["name"]
+            str(get_root_table(schema.tables, table)["name"])
             for table in tables
             if table in schema.tables
         }

@@ -98,12 +98,7 @@ def _explain_declaration(
         return what, _advise(_with(column, data_type=new))
     if "nullable" in declared and declared["nullable"] != stored.get("nullable", True):
         may_be_null = bool(declared["nullable"])
-        key = (
-            " as part of its key"
-            if declared.get("primary_key") or declared.get("merge_key")
-            else ""
-        )
-        says = "may be NULL" if may_be_null else f"is never NULL{key}"
+        says = "may be NULL" if may_be_null else "is never NULL"
         is_now = "is never NULL" if may_be_null else "may be NULL"
         what = f"{name} {is_now} and the resource says that it {says}"
         return what, _advise(_with(column, nullable=may_be_null))
@@ -129,7 +124,11 @@ def _advise(change: TableChange) -> str:
 
 
 def _renamed(back: TableChange, old: str, new: str) -> str:
-    return f"{old} was renamed to {new}: change the code, or rename it back with: {back.command}"
+    reuse = TableChange(back.dataset, back.table, reuse_name=old)
+    return (
+        f"{old} was renamed to {new}: change the code; or allow a new {back.kind} {old}: "
+        f"{reuse.command}; or rename it back: {back.command}"
+    )
 
 
 def _has_rows(stored: Mapping[str, Any]) -> bool:

@@ -29,8 +29,8 @@ def count_changed_values(
         new: the database's type that it would have.
         postgres: whether the database is Postgres, otherwise DuckDB.
     """
+    execute("SET TimeZone = 'UTC'")  # a day begins at another time elsewhere
     if postgres:
-        execute("SET TIME ZONE 'UTC'")
         for name, source, target in (("try_new", old, new), ("try_old", new, old)):
             execute(_TRY_CAST_POSTGRES.format(name=name, old=source, new=target))
         converted = f"pg_temp.try_old(pg_temp.try_new({column}))"

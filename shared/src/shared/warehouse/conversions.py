@@ -7,7 +7,7 @@ has them as a table.
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime, time
+from datetime import time
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -30,16 +30,14 @@ def is_exact(to_type: TDataType, from_type: TDataType, value: Any, converted: An
 
 
 def problem_of(column: TColumnSchema, value: Any) -> str | None:
-    """Return why a value that dlt would load into a column would change, or that it is missing.
+    """Return why a value that dlt would load into a column would change, or None.
 
     Args:
         column: a column of `limited_columns`.
-        value: the value as dlt's JSON has it.
+        value: the value as dlt's JSON has it, not None.
     """
-    if value is None:
-        return None if column.get("nullable", True) else "has no value"
     check = _LIMITS.get(str(column.get("data_type")))
-    return check(column, custom_pua_decode(value)) if check else None
+    return check(column, value) if check else None
 
 
 def limited_columns(columns: Mapping[str, TColumnSchema]) -> dict[str, TColumnSchema]:
@@ -120,6 +118,11 @@ def _limit_of_decimal(column: TColumnSchema, value: Any) -> str | None:
     precision = column.get("precision") or DEFAULT_NUMERIC_PRECISION
     scale = column.get("scale")
     scale = DEFAULT_NUMERIC_SCALE if scale is None and not column.get("precision") else scale or 0
+    if isinstance(value, str) and "e" not in value and "E" not in value:
+        whole, _, fraction = value.partition(".")
+        if len(fraction) <= scale and len(whole) <= precision - scale:
+            return None  # as nearly all values are
+    value = custom_pua_decode(value)
     try:
         number = value if isinstance(value, Decimal) else Decimal(str(value))
     except InvalidOperation:
@@ -142,14 +145,14 @@ def _limit_of_integer(column: TColumnSchema, value: Any) -> str | None:
 
 def _limit_of_timestamp(column: TColumnSchema, value: Any) -> str | None:
     precision = column.get("precision")
-    text = value.isoformat() if isinstance(value, datetime) else value
-    if precision is None or not isinstance(text, str) or _fraction_digits(text) <= precision:
+    if precision is None or not isinstance(value, str) or _fraction_digits(value) <= precision:
         return None
     return f"has more than the {precision} digits of a second that the column has"
 
 
 def _limit_of_time(column: TColumnSchema, value: Any) -> str | None:
     del column
+    value = custom_pua_decode(value)
     with_offset = isinstance(value, time) and value.tzinfo is not None
     return "has an offset, which the column does not store" if with_offset else None
 

@@ -48,14 +48,13 @@ def apply_declared_hints(pipeline: dlt.Pipeline, source: DltSource) -> None:
     if source.schema.name not in pipeline.schemas:
         return
     schema = pipeline.schemas[source.schema.name]
-    inferred = {**schema.settings.get("default_hints", {})} | {
-        **source.schema.settings.get("default_hints", {})
-    }
+    settings = (schema.settings, source.schema.settings)
+    inferred = {str(hint) for each in settings for hint in each.get("default_hints") or {}}
     for resource in source.selected_resources.values():
         if resource.has_dynamic_table_name:
             continue
         for declared in resource.compute_tables(schema.naming):
-            if stored := schema.tables.get(declared["name"]):
+            if stored := schema.tables.get(str(declared["name"])):
                 for hint in _TABLE_HINTS:
                     if hint not in declared:
                         stored.pop(hint, None)  # type: ignore[misc]
@@ -67,7 +66,7 @@ def apply_declared_hints(pipeline: dlt.Pipeline, source: DltSource) -> None:
 
 def _apply_column_hints(stored: TTableSchema, declared: TTableSchema, hints: list[str]) -> None:
     """Give the stored columns the hints of the declared ones, and no others."""
-    columns: dict[str, Any] = stored["columns"]  # type: ignore[assignment]
+    columns: dict[str, Any] = stored["columns"]
     for name, column in columns.items():
         stated: Any = declared["columns"].get(name, {})
         for hint in hints:

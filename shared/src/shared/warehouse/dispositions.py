@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from dlt.common.schema import Schema
 from dlt.extract import DltResource, DltSource
 from dlt.extract.incremental import Incremental
 
@@ -58,23 +59,32 @@ def cursor_of(resource: DltResource) -> Incremental[Any] | None:
     return None
 
 
-def with_ancestors(source: DltSource, resource: DltResource) -> list[DltResource]:
-    """Return a resource and those that it gets its items from, which are extracted with it."""
-    if not resource.is_transformer:
-        return [resource]
-    return list(source.with_resources(resource.name).resources.extracted)
+def cursors_of(source: DltSource) -> dict[str, dict[str, Incremental[Any]]]:
+    """Return the cursors that decide what each selected resource yields, by the resources that have them.
 
-
-def stored_cursors(source: DltSource, resource: DltResource) -> dict[str, Incremental[Any]]:
-    """Return the cursors that decide what a resource yields and continue from an earlier load.
-
-    They are its own and those of its ancestors, by resource. One with an end value has no stored state.
+    They are its own and those of the resources that it gets its items from.
     """
-    cursors = {each.name: cursor_of(each) for each in with_ancestors(source, resource)}
+    own = {each.name: cursor_of(each) for each in source.resources.extracted}
+    parents: dict[str, set[str]] = {}
+    for parent, child in source.resources.selected_dag:
+        parents.setdefault(child, set()).add(parent)
+
+    def owners(name: str) -> Iterator[str]:
+        yield name
+        for parent in sorted(parents.get(name, set()) - {name}):
+            yield from owners(parent)
+
     return {
-        name: cursor
-        for name, cursor in cursors.items()
-        if cursor is not None and cursor.end_value is None
+        name: {owner: cursor for owner in owners(name) if (cursor := own.get(owner)) is not None}
+        for name in source.selected_resources
+    }
+
+
+def stored_cursors(source: DltSource) -> dict[str, dict[str, Incremental[Any]]]:
+    """Return those of `cursors_of` that continue from an earlier load: they have no end value."""
+    return {
+        name: {owner: each for owner, each in cursors.items() if each.end_value is None}
+        for name, cursors in cursors_of(source).items()
     }
 
 
@@ -85,12 +95,20 @@ def disposition_of(resource: DltResource, requested: Any = None) -> tuple[str, s
         resource: a resource that is not loaded by partition.
         requested: the write disposition of the load, which overrides the resource's.
     """
-    stated = requested or resource.write_disposition
+    stated: Any = requested or resource.write_disposition
     if callable(stated):
         return "dynamic", None
     if isinstance(stated, str):
-        stated = {"disposition": stated}
+        return str(stated), None
     return str(stated["disposition"]), stated.get("strategy")
+
+
+def planned_disposition(resource: DltResource) -> str:
+    """Return the write disposition of a resource as a load without partitions uses it."""
+    source = DltSource(Schema("planned"), "planned", [resource])
+    if not states_disposition(resource) and not stored_cursors(source).get(resource.name):
+        return "replace"
+    return disposition_of(resource)[0]
 
 
 def apply_dispositions(
@@ -109,11 +127,11 @@ def apply_dispositions(
     Raises:
         LoadPlanError: a rerun of a resource would add or lose rows.
     """
-    replaced = set()
+    cursors, replaced = stored_cursors(source), set()
     for name, resource in source.selected_resources.items():
         if name in scoped or requested or states_disposition(resource):
             continue
-        if not stored_cursors(source, resource):
+        if not cursors[name]:
             resource.apply_hints(write_disposition="replace")
             replaced.add(name)
     check_dispositions(source, scoped, requested)
@@ -125,15 +143,15 @@ def check_dispositions(source: DltSource, scoped: Collection[str], requested: An
 
     It is called again after extraction, which finds cursors that only the configuration declares.
     """
+    cursors = cursors_of(source)
     for name, resource in source.selected_resources.items():
         if name in scoped:
             continue
-        cursors = stored_cursors(source, resource)
         disposition, strategy = disposition_of(resource, requested)
         if disposition == "append":
-            _check_append(source, resource, cursors)
+            _check_append(resource, cursors[name])
         elif disposition == "replace" or (disposition == "merge" and strategy in MIRRORS):
-            _check_snapshot(resource, strategy or "replace", cursors)
+            _check_snapshot(resource, strategy or "replace", cursors[name])
 
 
 def reject_split_cursors(source: DltSource, selected: Collection[str]) -> None:
@@ -146,10 +164,9 @@ def reject_split_cursors(source: DltSource, selected: Collection[str]) -> None:
     Raises:
         LoadPlanError: a resource that is not selected depends on the cursor of one that is extracted.
     """
-    declared = source.selected_resources
     dependents: dict[str, list[str]] = {}
-    for name, resource in declared.items():
-        for owner in stored_cursors(source, resource):
+    for name, cursors in stored_cursors(source).items():
+        for owner in cursors:
             dependents.setdefault(owner, []).append(name)
     for owner, names in dependents.items():
         missing = [name for name in names if name not in selected]
@@ -161,20 +178,18 @@ def reject_split_cursors(source: DltSource, selected: Collection[str]) -> None:
             )
 
 
-def _check_append(
-    source: DltSource, resource: DltResource, cursors: Mapping[str, Incremental[Any]]
-) -> None:
+def _check_append(resource: DltResource, cursors: Mapping[str, Incremental[Any]]) -> None:
     """Reject an append that would add rows again."""
     if _APPEND_EACH_RUN in additional_table_hints(resource):
         return
-    if not cursors:
-        ranged = any(cursor_of(each) for each in with_ancestors(source, resource))
-        what = "has a cursor with an end value, which is not stored" if ranged else "has no cursor"
+    stored = {owner: cursor for owner, cursor in cursors.items() if cursor.end_value is None}
+    if not stored:
+        what = "has a cursor with an end value, which is not stored" if cursors else "has no cursor"
         raise LoadPlanError(
             f"{resource.name} appends and {what}: a rerun would add its rows again. {_ADVICE}, also if it "
             "keeps its own position in dlt.current.resource_state()."
         )
-    for owner, cursor in cursors.items():
+    for owner, cursor in stored.items():
         for setting in _repeating_settings(cursor):
             raise LoadPlanError(
                 f"{resource.name} appends, and the cursor of {owner} on {cursor.cursor_path} has "
@@ -207,6 +222,8 @@ def _check_snapshot(
     ):
         return  # only the rows with the merge keys that it brings are closed
     for owner, cursor in cursors.items():
+        if cursor.end_value is not None:
+            continue
         raise LoadPlanError(
             f"{resource.name} is loaded with {how}, which removes the rows that a run does not bring, and "
             f"the cursor of {owner} on {cursor.cursor_path} leaves out those of earlier runs. Remove the "

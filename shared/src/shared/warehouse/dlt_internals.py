@@ -156,6 +156,14 @@ class FlatteningNormalizer(DataItemNormalizer):
 
     def _flatten(self, table: str, dict_row: Any, _r_lvl: int) -> Any:
         flattened, lists = super()._flatten(table, dict_row, _r_lvl)
-        if len(flattened) + len(lists) != len(dict_row):  # also if it has nested dictionaries
+        if len(flattened) + len(lists) != _leaves(dict_row):  # also if a dictionary stays JSON
             self.reject_collisions(table, dict_row, _r_lvl)
         return flattened, lists
+
+
+def _leaves(row: Mapping[str, Any]) -> int:
+    count = len(row)
+    for value in row.values():
+        if type(value) is dict:
+            count += _leaves(value) - 1
+    return count

@@ -1,19 +1,32 @@
 """What stops a load before it writes: rows outside its partitions, and tables that would lose rows."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
 
 import duckdb
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.schema import Schema
-from dlt.common.schema.typing import TColumnSchema
+from dlt.common.schema.typing import TColumnSchema, TTableSchema
+from dlt.common.schema.utils import (
+    get_active_record_timestamp,
+    get_columns_names_with_prop,
+    get_validity_column_names,
+)
 from dlt.common.storages.load_package import LoadPackageInfo
 from dlt.extract import DltSource
 from pyarrow.parquet import ParquetFile
 
+from shared.redaction import redact
+from shared.sources.partitions import PartitionKey, time_window
 from shared.warehouse.errors import LoadPlanError, OutOfPartitionError, RowCountDropError
+from shared.warehouse.locks.base import Log
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.windows import bound_cursor
+
+_MIN_PARTITION_ROW_RATIO = 0.5
 
 
 @dataclass
@@ -55,8 +68,61 @@ def validate_packages(
     return content
 
 
+def is_snapshot(table: TTableSchema) -> bool:
+    """Return whether a load of a table removes, or closes, the rows that it does not bring."""
+    disposition, strategy = table.get("write_disposition"), table.get("x-merge-strategy")
+    if strategy == "scd2" and get_columns_names_with_prop(table, "merge_key"):
+        return False  # only the rows with the merge keys that it brings
+    return disposition == "replace" or (disposition == "merge" and strategy in ("cdc", "scd2"))
+
+
+def check_row_counts(
+    client: Any, schema: Schema, incoming: Mapping[str, int], dataset: str, min_row_ratio: float
+) -> None:
+    """Stop a load before it removes, or closes, too many rows of a table; see `check_row_count`.
+
+    Args:
+        client: the client of the dataset, which is locked.
+        schema: the schema of the load.
+        incoming: the rows that it brings, by table.
+        dataset: its name.
+        min_row_ratio: the share of its rows that each table must keep.
+    """
+    for name, rows in incoming.items():
+        table = schema.tables.get(name)
+        if table is not None and not table.get("parent") and is_snapshot(table):
+            is_history = table.get("x-merge-strategy") == "scd2"
+            current = client.row_count(name, *([_active_rows(client, table)] if is_history else []))
+            check_row_count(
+                f"{dataset}.{name}", current=current, incoming=rows, min_row_ratio=min_row_ratio
+            )
+
+
+def _active_rows(client: Any, history: TTableSchema) -> str:
+    """Return the condition for the rows of a history that are not closed."""
+    valid_to = client.sql_client.escape_column_name(get_validity_column_names(history)[1])
+    until = get_active_record_timestamp(history)
+    return f"{valid_to} IS NULL" + (f" OR {valid_to} = '{until.isoformat()}'" if until else "")
+
+
+def count_partitions(client: Any, tables: Iterable[str], log: Log) -> dict[str, dict[str, int]]:
+    """Return the rows of each partition that a load replaces, by table, before it does.
+
+    A table that is not created yet, or cannot be counted, has none.
+    """
+    counts = {}
+    for table in tables:
+        try:
+            counts[table] = client.partition_counts(table)
+        except DestinationUndefinedEntity:
+            continue
+        except Exception as error:  # noqa: BLE001 - such as a partition column that is new
+            log(redact(f"The partitions of {table} cannot be counted before the load: {error}"))
+    return counts
+
+
 def check_row_count(table: str, *, current: int, incoming: int, min_row_ratio: float) -> None:
-    """Stop a replace that looks like a truncated response.
+    """Stop a load that looks like a truncated response, before it removes or closes rows.
 
     Raises:
         RowCountDropError: the table would keep a smaller share of its rows than `min_row_ratio`.
@@ -67,6 +133,24 @@ def check_row_count(table: str, *, current: int, incoming: int, min_row_ratio: f
             "it has; nothing was loaded. If upstream is right, run again with the tag "
             "etl/allow_row_count_drop = true."
         )
+
+
+def shrunken_partitions(
+    before: Mapping[str, int], after: Mapping[str, int]
+) -> dict[str, tuple[int, int]]:
+    """Return the partitions that kept less than half of their rows, with the rows before and after.
+
+    That is no error, because a small partition often is: the run warns, and people decide.
+
+    Args:
+        before: the rows of each partition that the load replaces, before it.
+        after: the rows of each of them that has any, after it.
+    """
+    return {
+        partition: (rows, after.get(partition, 0))
+        for partition, rows in before.items()
+        if after.get(partition, 0) < _MIN_PARTITION_ROW_RATIO * rows
+    }
 
 
 def _reject_keyless_merge(schema: Schema, table: str, scopes: Mapping[str, PartitionScope]) -> None:
@@ -121,15 +205,22 @@ def _check_partition_membership(file: str, table: str, scope: PartitionScope) ->
         )
 
 
-def reject_stored_cursors(source: DltSource) -> None:
+def _is_other_date(value: object, moment: datetime) -> bool:
+    is_date = isinstance(value, date) and not isinstance(value, datetime)
+    return is_date and value != moment.date()
+
+
+def reject_stored_cursors(source: DltSource, partitions: Sequence[PartitionKey]) -> None:
     """Stop a load of partitions with a cursor that continues from an earlier load.
 
     The load would delete a partition's rows and insert only those after the stored cursor, or skip the
     rows of a partition that is loaded after a later one. Parents of transformers are checked, too.
 
     Raises:
-        LoadPlanError: a resource has a cursor without an end value.
+        LoadPlanError: a resource has a cursor without an end value, or one on a date whose range dlt
+            converted from the partition's time zone to UTC.
     """
+    window = time_window(partitions)
     for resource in source.resources.extracted:
         cursor = bound_cursor(resource)
         if cursor is not None and cursor.end_value is None:
@@ -137,4 +228,12 @@ def reject_stored_cursors(source: DltSource) -> None:
                 f"{resource.name} is loaded by partition and has a cursor on {cursor.cursor_path}, which skips rows "
                 "that an earlier load extracted; nothing was loaded. Give it the partition's "
                 "`initial_value` and `end_value`, or load it by partitions with time windows."
+            )
+        end = cursor.end_value if cursor else None
+        if cursor and window and window.end.utcoffset() and _is_other_date(end, window.end):
+            raise LoadPlanError(
+                f"{resource.name} has a cursor on the date {cursor.cursor_path}, and the partitions are in "
+                f"{window.end.tzinfo}: dlt reads the dates before {end}, not before {window.end.date()}; "
+                "nothing was loaded. Give the cursor `initial_value` and `end_value` of the partition's "
+                "window as dates, with `allow_external_schedulers=False`."
             )

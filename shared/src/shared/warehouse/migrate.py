@@ -143,7 +143,7 @@ class _Dataset:
         self._reject_lost_values(schema, changed)
         return Migration(
             change,
-            (*self._alter(schema, changed), *self._discard(schema)),
+            () if change.reuse_name else (*self._alter(schema, changed), *self._discard(schema)),
             tuple(
                 line
                 for before, after in self.schemas

@@ -3,7 +3,7 @@
 dlt's `snake_case` replaces each letter outside ASCII by an underscore, so that `名前` and `年齢` are one
 column, `x`. This convention writes ASCII names as `snake_case` does, and keeps other letters and digits.
 dlt finds it by the path of this module, which the stored schema has: see dlt's page about naming
-conventions, and `normalizers.use_normalizers`.
+conventions, and `row_normalizer.with_normalizers`.
 """
 
 import re

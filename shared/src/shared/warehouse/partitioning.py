@@ -133,11 +133,9 @@ def _add_partition_column(resource: DltResource, partitions: Sequence[PartitionK
             return {**item, PARTITION_COLUMN: key}
         if isinstance(item, pa.Table | pa.RecordBatch):
             return item.append_column(PARTITION_COLUMN, pa.array([key] * len(item), pa.string()))
-        if hasattr(item, "assign"):  # a pandas DataFrame
-            return item.assign(**{PARTITION_COLUMN: key})
         raise LoadPlanError(
             f"{resource.name} marks no partition column, and a {type(item).__name__} cannot get one; "
-            "nothing was loaded. Yield dicts, Arrow tables or data frames, or mark the column."
+            "nothing was loaded. Yield dicts or Arrow tables, or mark the column."
         )
 
     resource.add_map(with_partition)

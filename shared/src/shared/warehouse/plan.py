@@ -13,9 +13,9 @@ from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import LockScope
 from shared.warehouse.partitioning import partition_scopes
 from shared.warehouse.pipeline import PipelineSpec, require_source, require_spec
-from shared.warehouse.row_normalizer import reject_colliding_columns, use_normalizers
+from shared.warehouse.row_normalizer import reject_colliding_columns, with_normalizers
 from shared.warehouse.scope import PartitionScope
-from shared.warehouse.tables import reject_colliding_tables
+from shared.warehouse.tables import reject_colliding_tables, reject_split_tables
 
 DEFAULT_SCHEMA_CONTRACT: TSchemaContractDict = {
     "tables": "evolve",
@@ -108,13 +108,14 @@ def plan_load(
     require_source(source)
     # A copy: extraction alters a source's schema, and a second load would fail on it (dagster#34052).
     source, options = source.clone(), options or LoadOptions()
-    use_normalizers(source.schema)
+    source.schema = with_normalizers(source.schema)
     reject_colliding_tables(source)
     reject_colliding_columns(source)
     if source.schema_contract is None:
         source.schema_contract = DEFAULT_SCHEMA_CONTRACT
     if options.resources is not None:
         reject_split_cursors(source, options.resources)
+        reject_split_tables(source, options.resources)
         source = source.with_resources(*options.resources)
     keys = [key if isinstance(key, PartitionKey) else PartitionKey(key) for key in partitions or ()]
     scopes = partition_scopes(source, keys)

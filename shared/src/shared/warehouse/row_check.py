@@ -21,9 +21,7 @@ from dlt.extract.items import TableNameMeta
 from dlt.extract.items_transform import ItemTransform
 
 from shared.warehouse.errors import RowValueError
-from shared.warehouse.row_normalizer import use_normalizers
-
-_MAX_SHAPES = 10_000  # of rows whose names were checked; more are forgotten
+from shared.warehouse.row_normalizer import with_normalizers
 
 
 class _InvalidValueError(Exception):
@@ -40,7 +38,7 @@ class CheckRows(ItemTransform[Any, dict[str, Any]]):
     A column of decimals or text stores such integers; for another column the schema contract decides.
 
     Raises:
-        RowValueError: JSON cannot store a value or a name unchanged.
+        RowValueError: JSON cannot store a value unchanged.
     """
 
     placement_affinity: ClassVar[float] = 2  # behind a cursor, which drops rows
@@ -50,7 +48,6 @@ class CheckRows(ItemTransform[Any, dict[str, Any]]):
         name = resource.table_name
         self._table = name if isinstance(name, str) else resource.name
         self._rows = 0
-        self._shapes: set[tuple[Any, ...]] = set()
 
     def __call__(self, item: Any, meta: Any = None) -> Any:
         """Return a row or a page of rows, after it was checked."""
@@ -78,43 +75,26 @@ class CheckRows(ItemTransform[Any, dict[str, Any]]):
         return self._check_value(row) if is_value else row
 
     def _check_dict(self, row: dict[Any, Any]) -> dict[Any, Any]:
-        names = tuple(row)
-        if names not in self._shapes:
-            self._check_names(names)
-        changed: dict[Any, Any] = {}
-        name: Any = None
-        try:
-            for name, value in row.items():
-                fits = _FITS.get(type(value))
-                if fits is not None and fits(value):
-                    continue
-                checked = self._check_value(value)
-                if checked is not value:
-                    changed[name] = checked
-        except _InvalidValueError as error:
-            error.path.insert(0, str(name))
-            raise
+        changed = {}
+        for name in _unusual(row):
+            try:
+                checked = self._check_value(row[name])
+            except _InvalidValueError as error:
+                error.path.insert(0, str(name))
+                raise
+            if checked is not row[name]:
+                changed[name] = checked
         return {**row, **changed} if changed else row
-
-    def _check_names(self, names: tuple[Any, ...]) -> None:
-        for name in names:
-            if not _is_unicode(str(name)):
-                raise _InvalidValueError(name, "is a name that is not valid Unicode", "Rename it")
-        if len({str(name) for name in names}) < len(names):
-            raise _InvalidValueError(
-                names, "has names that are equal as text", "Rename one of them"
-            )
-        if len(self._shapes) >= _MAX_SHAPES:
-            self._shapes.clear()
-        self._shapes.add(names)
 
     def _check_value(self, value: Any) -> Any:
         """Return a value, or what to load instead of it."""
-        fits = _FITS.get(type(value))
-        if fits is not None:
-            if fits(value):
+        kind = type(value)
+        if kind is dict:
+            return self._check_dict(value)
+        if kind in _FITS:
+            if _FITS[kind](value):
                 return value
-            return Decimal(value) if type(value) is int else _refuse(value)
+            return Decimal(value) if kind is int else _refuse(value)
         if isinstance(value, dict):
             return self._check_dict(value)
         if isinstance(value, list | tuple):
@@ -172,12 +152,31 @@ def _refuse(value: Any) -> NoReturn:
     raise _InvalidValueError(value, "is not a number that every warehouse has", advice)
 
 
+def _unusual(row: dict[Any, Any]) -> list[Any]:
+    """Return the names of values to look into: this expression is evaluated for each value."""
+    return [
+        name
+        for name, value in row.items()
+        if not (
+            value.isascii()
+            if (kind := type(value)) is str
+            else _MIN_INTEGER <= value <= _MAX_INTEGER
+            if kind is int
+            else isfinite(value)
+            if kind is float
+            else kind in _PLAIN
+        )
+    ]
+
+
+_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
+_PLAIN: frozenset[type] = frozenset([bool, type(None), datetime, date, time, UUID, bytes])
 _FITS: dict[type, Callable[[Any], bool]] = {
-    str: lambda text: text.isascii() or _is_unicode(text),
-    int: range(-(2**63), 2**63).__contains__,
+    str: _is_unicode,
+    int: lambda number: _MIN_INTEGER <= number <= _MAX_INTEGER,
     float: isfinite,
     Decimal: Decimal.is_finite,
-    **dict.fromkeys([bool, type(None), datetime, date, time, UUID, bytes], lambda _: True),
+    **{kind: lambda _: True for kind in _PLAIN},
 }
 """Whether dlt's JSON stores a value of a type unchanged. Values of other types are looked into."""
 
@@ -185,6 +184,6 @@ _FITS: dict[type, Callable[[Any], bool]] = {
 def prepare_rows(pipeline: dlt.Pipeline, source: DltSource) -> None:
     """Check the rows of a source before they are extracted, and update schemas of earlier versions."""
     for name in pipeline.schemas:
-        use_normalizers(pipeline.schemas[name])
+        pipeline.schemas.save_schema(with_normalizers(pipeline.schemas[name]))
     for resource in source.selected_resources.values():
         resource.add_step(CheckRows(resource))

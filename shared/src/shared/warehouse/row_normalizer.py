@@ -1,11 +1,13 @@
 """How rows become tables: dlt's relational normalizer, without silent changes of names and values.
 
-dlt finds it by the path of this module, which the stored schema has; see `use_normalizers`. A conversion
+dlt finds it by the path of this module, which the stored schema has; see `with_normalizers`. A conversion
 that would change a value is refused. To dlt the value then has another type than its column, so that the
 schema contract decides: by default nothing is loaded.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache, partial
 from typing import Any, NoReturn
 
 import dlt
@@ -35,6 +37,11 @@ class DataItemNormalizer(FlatteningNormalizer):
     def __init__(self, schema: Schema) -> None:
         super().__init__(schema)
         self._limited: dict[str, dict[str, TColumnSchema]] = {}
+        self._name = lru_cache(maxsize=None)(
+            partial(helpers.normalize_identifier, self.schema, self.naming)
+        )
+        self._path = lru_cache(maxsize=None)(self.naming.shorten_fragments)
+        self._is_json = lru_cache(maxsize=None)(partial(helpers.is_nested_type, self.schema))
         self._table = ""
         self._parent: tuple[str, ...] = ()
         self._row: Mapping[str, Any] = {}
@@ -42,6 +49,7 @@ class DataItemNormalizer(FlatteningNormalizer):
     def extend_table(self, table_name: str) -> None:
         """Extend a table, as dlt calls it when a table or its columns change."""
         self._limited.clear()
+        self._is_json.cache_clear()
         super().extend_table(table_name)
 
     def normalize_data_item(
@@ -50,16 +58,18 @@ class DataItemNormalizer(FlatteningNormalizer):
         """Yield the rows of an item, its own and the nested ones, with their tables."""
         rows = super().normalize_data_item(item, load_id, table_name)
         descend: Any = None
-        while True:
-            try:
+        try:
+            while True:
                 found = rows.send(descend)
-            except StopIteration:
-                return
-            (self._table, parent_path, _), self._row = found
-            self._parent = parent_path
-            if item:  # otherwise dlt asks for the columns of a table without rows
-                self._check_limits()
-            descend = yield found
+                (self._table, self._parent, _), self._row = found
+                limited = self._limited.get(self._table)
+                if limited is None:
+                    limited = self._limited[self._table] = limited_columns(self._columns())
+                if limited:
+                    self._check_limits(limited)
+                descend = yield found
+        except StopIteration:
+            return
 
     def coerce_type(self, to_type: TDataType, from_type: TDataType, value: Any) -> Any:
         """Convert a value to the type of its column.
@@ -94,16 +104,11 @@ class DataItemNormalizer(FlatteningNormalizer):
             current, depth, path, prefix = stack.pop()
             for raw, value in current.items():
                 blank = not raw or raw.isspace()
-                name = (
-                    self.EMPTY_KEY_IDENTIFIER
-                    if blank
-                    else helpers.normalize_identifier(self.schema, self.naming, raw)
-                )
-                column = self.naming.shorten_fragments(*path, name)
-                nested = isinstance(value, dict | list) and not helpers.is_nested_type(
-                    self.schema, table, column, depth
-                )
-                if nested and isinstance(value, dict):
+                name = self.EMPTY_KEY_IDENTIFIER if blank else self._name(raw)
+                column = self._path(*path, name)
+                kind = type(value)
+                nested = kind in (dict, list) and not self._is_json(table, column, depth)
+                if nested and kind is dict:
                     stack.append((value, depth - 1, (*path, name), f"{prefix}{raw}."))
                     continue
                 key = f"table {table}__{column}" if nested else f"column {column}"
@@ -115,20 +120,24 @@ class DataItemNormalizer(FlatteningNormalizer):
                     )
                 names[key] = prefix + raw
 
-    def _check_limits(self) -> None:
-        limited = self._limited.get(self._table)
-        if limited is None:
-            limited = limited_columns(self._columns())
-            self._limited[self._table] = limited
+    def _check_limits(self, limited: Mapping[str, TColumnSchema]) -> None:
         for name, column in limited.items():
-            self._check(column, self._row.get(name))
+            value = self._row.get(name)
+            if value is not None:
+                self._check(column, value)
+            elif not column.get("nullable", True) and not self._is_empty():
+                self._refuse(name, value, "has no value")
+
+    def _is_empty(self) -> bool:
+        """Return whether dlt asks for the columns of a table without rows, by an empty row."""
+        return all(name.startswith("_dlt") for name in self._row)
 
     def _check(self, column: TColumnSchema, value: Any) -> None:
         problem = problem_of(column, value)
         if problem is None:
             return
         name = str(column["name"])
-        if value is not None and is_new(self._table, name):
+        if is_new(self._table, name):
             raise self._narrow(name, "text")
         self._refuse(name, value, problem)
 
@@ -165,21 +174,22 @@ class DataItemNormalizer(FlatteningNormalizer):
         return NarrowColumnError(tables, column, data_type)
 
 
-def use_normalizers(schema: Schema) -> None:
-    """Make a schema write names and convert values as this package does.
+def with_normalizers(schema: Schema) -> Schema:
+    """Return a schema that writes names and converts values as this package does.
 
-    A schema with another naming convention or normalizer than dlt's default keeps it, and so does one
-    for which a setting names a convention.
+    A schema with another naming convention or normalizer than dlt's default is returned as it is, and so
+    is one for which a setting names a convention. Tables with rows keep their names: this convention
+    does not change what `snake_case` wrote. dlt's `update_normalizers` would refuse it nevertheless.
     """
-    settings: dict[str, Any] = {}
-    json = schema.to_dict()["normalizers"]["json"]
+    stored: Any = deepcopy(schema.to_dict(bump_version=False))
+    normalizers = stored["normalizers"]
     if schema.naming.name() == "snake_case" and dlt.config.get("schema.naming") is None:
-        settings["schema.naming"] = naming.__name__
-    if json["module"] == relational.__name__ and dlt.config.get("schema.json_normalizer") is None:
-        settings["schema.json_normalizer"] = {**json, "module": __name__}
-    if settings:
-        with dlt.config.values(settings):
-            schema.update_normalizers()
+        normalizers["names"] = naming.__name__
+    if normalizers["json"]["module"] == relational.__name__:
+        normalizers["json"]["module"] = __name__
+    if normalizers == schema.to_dict(bump_version=False)["normalizers"]:
+        return schema
+    return Schema.from_stored_schema(stored)
 
 
 def reject_colliding_columns(source: DltSource) -> None:

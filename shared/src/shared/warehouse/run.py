@@ -42,8 +42,10 @@ from shared.warehouse.errors import (
 )
 from shared.warehouse.guards import (
     PackageContent,
-    check_row_count,
+    check_row_counts,
+    count_partitions,
     reject_stored_cursors,
+    shrunken_partitions,
     validate_packages,
 )
 from shared.warehouse.locks.base import Log, no_log
@@ -55,7 +57,7 @@ from shared.warehouse.row_check import prepare_rows
 from shared.warehouse.schema_sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
-from shared.warehouse.statistics import TableStats, collect_stats
+from shared.warehouse.statistics import MAX_PARTITIONS_WITH_COUNTS, TableStats, collect_stats
 from shared.warehouse.stored_tables import restore_dropped
 from shared.warehouse.tables import reject_refresh, reported_tables
 from shared.warehouse.widening import normalize
@@ -70,7 +72,7 @@ DLT_SETTINGS = {
 """dlt's configuration for every load."""
 
 _KEEP_WORKING_DIRS_SECONDS = 7 * 24 * 3600
-_MAX_EXTRACTIONS = 10
+MAX_EXTRACTIONS = 10
 """How often a load extracts if other runs change the state of its pipeline meanwhile."""
 
 
@@ -87,6 +89,8 @@ class LoadResult:
         metrics: what the source counts, such as `requests` or `bytes_read`, by resource.
         scopes: the rows that it replaced, by table, without those of deferred partitions.
         deferred: partitions that it left to a later load, with the reasons.
+        shrunken: partitions that kept less than half of their rows, by table, with the rows before and
+            after.
         duration_seconds: from the first step to the last.
     """
 
@@ -98,6 +102,7 @@ class LoadResult:
     metrics: Mapping[str, Mapping[str, Any]]
     scopes: Mapping[str, PartitionScope]
     deferred: Mapping[str, RetryLaterError]
+    shrunken: Mapping[str, Mapping[str, tuple[int, int]]]
     duration_seconds: float
 
 
@@ -121,7 +126,7 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         RetryLaterError: upstream accepts no more requests for now.
         PipelineStepFailed: what else failed, with its cause.
     """
-    for _ in range(_MAX_EXTRACTIONS - 1):
+    for _ in range(MAX_EXTRACTIONS - 1):
         with suppress(StateChangedError):
             return _load_once(plan, log)
         log("Another run changed the state of the pipeline meanwhile; extracting again.")
@@ -226,7 +231,7 @@ class LoadRun:
     def _check_extraction(self) -> None:
         """Check what only the extraction knows: the cursors, and the state that the source stores."""
         if self.plan.partitions:
-            reject_stored_cursors(self.source)
+            reject_stored_cursors(self.source, self.plan.partitions)
         self.scopes = with_cursor_columns(self.scopes, self.source, self.schema)
         check_dispositions(self.source, self.plan.scopes)
         reject_positions(self.source, self.plan.replaced_by_default, self._restored, self.pipeline)
@@ -238,14 +243,13 @@ class LoadRun:
             with self.locks.dataset_lock():
                 reject_lost_updates(self.pipeline, self.schema.name, self._restored, content.tables)
                 merge_stored_schema(self.pipeline)
-                self._undo_unfinished_loads()
                 refresh = bool(self.plan.options.extract_arguments.get("refresh"))
                 reject_lost_cursors(
                     self.pipeline, self.source, self._stored_cursors, refresh=refresh
                 )
                 if not refresh:
                     restore_dropped(self.pipeline, self.source, content.tables, self.log)
-                self._check_row_counts(content)
+                before = self._check_before(content)
                 try:
                     info = self.pipeline.load()
                     info.raise_on_failed_jobs()
@@ -269,6 +273,12 @@ class LoadRun:
             },
             scopes=self.state.partition_scopes,
             deferred=self.deferred,
+            shrunken={
+                table: partitions
+                for table, counts in before.items()
+                if table in tables
+                if (partitions := shrunken_partitions(counts, tables[table].partition_row_counts))
+            },
             duration_seconds=time.monotonic() - self._started,
         )
 
@@ -332,23 +342,21 @@ class LoadRun:
         self.state.pending_table_chains.clear()
         return content
 
-    def _undo_unfinished_loads(self) -> None:
+    def _check_before(self, content: PackageContent) -> Mapping[str, Mapping[str, int]]:
+        """Undo what killed loads left, guard what will vanish, and count what will be replaced."""
         with self._client() as client:
             for load_id in client.undo_unfinished_loads():
                 self.log(f"Removed the rows that load {load_id} had appended; it did not complete.")
-
-    def _check_row_counts(self, content: PackageContent) -> None:
-        for table, incoming in content.row_counts.items():
-            hints = self.schema.tables.get(table)
-            if hints is None or hints.get("write_disposition") != "replace":
-                continue
-            with self._client() as client:
-                check_row_count(
-                    f"{self.plan.spec.dataset_name}.{table}",
-                    current=client.row_count(table),
-                    incoming=incoming,
-                    min_row_ratio=self.plan.options.min_row_ratio,
-                )
+            options, dataset = self.plan.options, self.plan.spec.dataset_name
+            check_row_counts(
+                client, self.schema, content.row_counts, dataset, options.min_row_ratio
+            )
+            few = [
+                table
+                for table, scope in self.state.partition_scopes.items()
+                if len(scope.partitions) <= MAX_PARTITIONS_WITH_COUNTS
+            ]
+            return count_partitions(client, few, self.log)
 
     def _collect_stats(self, load_ids: Sequence[str]) -> dict[str, TableStats]:
         with self._client() as client:

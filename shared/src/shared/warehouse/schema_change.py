@@ -27,7 +27,7 @@ _TYPE = re.compile(r"(\w+)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?")
 
 @dataclass(frozen=True)
 class TableChange:
-    """One change: exactly one of `rename_to`, `data_type`, `nullable` and `drop`.
+    """One change: exactly one of `rename_to`, `data_type`, `nullable`, `drop` and `reuse_name`.
 
     Attributes:
         dataset: the dataset.
@@ -37,6 +37,7 @@ class TableChange:
         data_type: the column's new type, as dlt names it, such as `double` or `decimal(18,4)`.
         nullable: whether the column may be NULL.
         drop: whether the column is dropped.
+        reuse_name: a former name, of the table or a column, that something new may have.
     """
 
     dataset: str
@@ -46,6 +47,7 @@ class TableChange:
     data_type: str | None = None
     nullable: bool | None = None
     drop: bool = False
+    reuse_name: str | None = None
 
     @property
     def qualified_table(self) -> str:
@@ -65,6 +67,7 @@ class TableChange:
             ("--column", self.column),
             ("--rename-to", self.rename_to),
             ("--type", self.data_type),
+            ("--reuse-name", self.reuse_name),
         ):
             words += [option, value] if value else []
         if self.nullable is not None:
@@ -79,7 +82,9 @@ def change_schema(schema: Schema, change: TableChange) -> Schema:
         MigrationError: the change is not possible, whatever the rows are.
     """
     stored: Any = deepcopy(schema.to_dict())
-    if change.column is None:
+    if change.reuse_name:
+        _forget_name(stored["tables"][change.table], change)
+    elif change.column is None:
         _rename_table(stored["tables"], schema, change)
     else:
         if change.column.startswith("_dlt_"):
@@ -158,6 +163,17 @@ def _rename_table(tables: dict[str, Any], schema: Schema, change: TableChange) -
         if name in names:
             del tables[name]
             tables[names[name]] = {**table, "name": names[name]}
+
+
+def _forget_name(table: dict[str, Any], change: TableChange) -> None:
+    former, renamed = table.get(RENAMED_FROM_HINT, []), table.get(RENAMED_COLUMNS_HINT, {})
+    if change.reuse_name not in (*former, *renamed):
+        raise MigrationError(
+            f"{change.reuse_name} is not a former name of {change.qualified_table} or of its columns."
+        )
+    _set(table, RENAMED_FROM_HINT, [name for name in former if name != change.reuse_name])
+    kept = {old: new for old, new in renamed.items() if old != change.reuse_name}
+    _set(table, RENAMED_COLUMNS_HINT, kept)
 
 
 def _set(table: dict[str, Any], hint: str, value: Any) -> None:

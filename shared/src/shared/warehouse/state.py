@@ -12,8 +12,8 @@ import dlt
 from dlt.common.destination.client import WithStateSync
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.schema.typing import PIPELINE_STATE_TABLE_NAME
+from dlt.common.versioned_state import decompress_state
 from dlt.extract import DltSource
-from dlt.pipeline.state_sync import decompress_state
 
 from shared.warehouse.errors import LoadPlanError, StateChangedError
 

@@ -20,13 +20,13 @@ class TableStats:
     """What a table contains after a load.
 
     Attributes:
-        row_count: rows of the table.
+        row_count: rows of the table; None if they could not be counted.
         related_row_counts: rows of its nested and companion tables, by table.
         partition_row_counts: rows of each partition that the load replaced, unless there are many.
         preview: some of the rows that were loaded, by column.
     """
 
-    row_count: int = 0
+    row_count: int | None = 0
     related_row_counts: Mapping[str, int] = field(default_factory=dict)
     partition_row_counts: Mapping[str, int] = field(default_factory=dict)
     preview: Sequence[Mapping[str, Any]] = ()
@@ -48,18 +48,19 @@ def collect_stats(
     log: Log,
 ) -> TableStats:
     """Return what a table contains. An error here does not fail the load, which is committed."""
-    row_count = client.row_count(table)
-    if not row_count or table not in schema.tables:
-        return TableStats(row_count)
-    companions: Sequence[str] = schema.tables[table].get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
-    related = [
-        *(str(nested["name"]) for nested in get_nested_tables(schema.tables, table)[1:]),
-        *map(schema.naming.normalize_tables_path, companions),
-    ]
-    columns = schema.get_table_columns(table)
-    shown = [name for name in columns if not name.startswith("_dlt")]
-    loads = load_ids if "_dlt_load_id" in columns else ()
+    row_count = None
     try:
+        row_count = client.row_count(table)
+        if not row_count or table not in schema.tables:
+            return TableStats(row_count)
+        companions: Sequence[str] = schema.tables[table].get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
+        related = [
+            *(str(nested["name"]) for nested in get_nested_tables(schema.tables, table)[1:]),
+            *map(schema.naming.normalize_tables_path, companions),
+        ]
+        columns = schema.get_table_columns(table)
+        shown = [name for name in columns if not name.startswith("_dlt")]
+        loads = load_ids if "_dlt_load_id" in columns else ()
         return TableStats(
             row_count,
             {name: client.row_count(name) for name in related},

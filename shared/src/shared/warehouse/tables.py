@@ -1,5 +1,6 @@
 """The tables of a resource: the names that they have in the warehouse, and what is known of them."""
 
+from collections.abc import Collection
 from functools import cache
 
 import dlt
@@ -14,7 +15,7 @@ from dlt.extract.exceptions import InconsistentTableTemplate
 from shared.warehouse.destinations.base import destination_class
 from shared.warehouse.destinations.configuration import DESTINATION_NAME, warehouse_type
 from shared.warehouse.errors import LoadPlanError
-from shared.warehouse.row_normalizer import use_normalizers
+from shared.warehouse.row_normalizer import with_normalizers
 
 
 def warehouse_naming(source_name: str | None = None) -> NamingConvention:
@@ -23,9 +24,7 @@ def warehouse_naming(source_name: str | None = None) -> NamingConvention:
     It has the warehouse's longest name; without it, dlt shortens no name before the load.
     """
     with Container().injectable_context(_capabilities(warehouse_type())):
-        schema = Schema(source_name or DESTINATION_NAME)
-        use_normalizers(schema)
-        return schema.naming
+        return with_normalizers(Schema(source_name or DESTINATION_NAME)).naming
 
 
 def normalize_name(name: str) -> str:
@@ -87,6 +86,28 @@ def reject_colliding_tables(source: DltSource) -> None:
                 f"{source.name} has {names[table]!r} and {name!r}, which are both the table {table} in "
                 "the warehouse. Give one of them another table_name, or both the same one if they are "
                 "to load one table."
+            )
+
+
+def reject_split_tables(source: DltSource, selected: Collection[str]) -> None:
+    """Reject a selection that replaces a table without the rows of a resource that shares it.
+
+    Args:
+        source: the source, with all of its declared resources selected.
+        selected: the resources to load.
+
+    Raises:
+        LoadPlanError: a resource that is not selected has the table of one that is.
+    """
+    tables: dict[str, list[str]] = {}
+    for name, resource in source.selected_resources.items():
+        tables.setdefault(table_of(resource), []).append(name)
+    for table, names in tables.items():
+        missing = [name for name in names if name not in selected]
+        if missing and len(missing) < len(names):
+            raise LoadPlanError(
+                f"{', '.join(missing)} also loads the table {table}, whose rows this run would replace. "
+                f"Select {', '.join(names)} together."
             )
 
 

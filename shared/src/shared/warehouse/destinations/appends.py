@@ -103,23 +103,36 @@ class SqlAppendMixin(SqlJobClientWithStagingDataset):
         The dataset is locked, so none of them is running. It costs one query of `_dlt_loads` if there
         are none.
         """
-        load_id, version, status = self._columns("load_id", "schema_version_hash", "status")
+        load_id, status = self._columns("load_id", "status")
         try:
             unfinished = self.sql_client.execute_sql(
-                f"SELECT {load_id}, {version} FROM {self._loads} WHERE {status} = {_STARTED}"
+                f"SELECT {load_id} FROM {self._loads} WHERE {status} = {_STARTED}"
             )
         except DestinationUndefinedEntity:  # nothing has been loaded yet
             return []
-        for unfinished_id, version_hash in unfinished or ():
-            stored = self.get_stored_schema_by_hash(version_hash)
-            assert stored  # it is stored before the load is marked
-            self._undo(unfinished_id, Schema.from_stored_schema(json.loads(stored.schema)))
-        return [str(row[0]) for row in unfinished or ()]
+        load_ids = [str(row[0]) for row in unfinished or ()]
+        for each in load_ids:
+            self._undo(each, self._schema_of(each))
+        return load_ids
 
     def undo_this_load(self) -> None:
         """Remove what this load has appended, because it failed."""
         if self.schema.name in self.state.appends.started:
             self._undo(self.state.appends.load_ids[self.schema.name], self.schema)
+
+    def _schema_of(self, load_id: str) -> Schema:
+        """Return the schema that a load had; if its version is not stored any more, the newest one."""
+        column, name, version = self._columns("load_id", "schema_name", "schema_version_hash")
+        rows = self.sql_client.execute_sql(
+            f"SELECT {name}, {version} FROM {self._loads} WHERE {column} = %s", load_id
+        )
+        for schema_name, version_hash in rows or ():
+            stored = self.get_stored_schema_by_hash(version_hash) or self.get_stored_schema(
+                schema_name
+            )
+            if stored:
+                return Schema.from_stored_schema(json.loads(stored.schema))
+        return self.schema
 
     def _undo(self, load_id: str, schema: Schema) -> None:
         (column,) = self._columns("load_id")

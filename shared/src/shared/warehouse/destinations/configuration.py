@@ -6,6 +6,7 @@ credentials from dlt's own variables, `DESTINATION__WAREHOUSE__…`.
 
 import os
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -72,6 +73,24 @@ def reject_server_settings() -> None:
             f"{ignored[0]} is set, but WAREHOUSE_TYPE is duckdb, a file (WAREHOUSE_PATH) that does not "
             "use it. Set WAREHOUSE_TYPE, or unset the other."
         )
+
+
+def reject_fixed_settings(fixed: Iterable[str]) -> None:
+    """Reject settings of dlt that the engine decides, because loads are exact only with its choice.
+
+    Args:
+        fixed: the names of the settings, as arguments of dlt's destination.
+
+    Raises:
+        WarehouseConfigError: one of them is set.
+    """
+    for name in fixed:
+        variable = f"{_PREFIX}{name.upper()}"
+        if name not in ("credentials", "destination_name") and os.environ.get(variable):
+            raise WarehouseConfigError(
+                f"{variable} is set, and the warehouse decides it, because other values lose or double "
+                "rows in some loads. Unset it; nothing else is to be set in its place."
+            )
 
 
 def resolve_configuration(destination: WarehouseDestination, dataset: str) -> Any:

@@ -12,6 +12,7 @@ from shared.redaction import redact
 from shared.warehouse.destinations.base import WarehouseDestination, destination_class
 from shared.warehouse.destinations.configuration import (
     DESTINATION_NAME,
+    reject_fixed_settings,
     reject_server_settings,
     resolve_configuration,
     warehouse_type,
@@ -35,7 +36,6 @@ def create_destination(state: LoadState | None = None) -> WarehouseDestination:
         "preferred_loader_file_format": "parquet",
     }
     if name == "duckdb":
-        reject_server_settings()
         arguments["credentials"] = {"database": str(duckdb_path())}
     # The guards, and the jobs that replace rows, read no other format, whatever a resource requests.
     if name in ("duckdb", "postgres", "ducklake", "filesystem"):
@@ -56,6 +56,9 @@ def create_destination(state: LoadState | None = None) -> WarehouseDestination:
         # each load: rows of another machine would silently be lost from them.
         host = re.sub(r"\W", "_", os.uname().nodename.lower())
         arguments["staging_dataset_name_layout"] = f"%s_staging_{host}"
+    reject_fixed_settings(arguments)
+    if name == "duckdb":
+        reject_server_settings()
     destination: WarehouseDestination = destination_class(name)(**arguments)
     destination.state = state or LoadState()
     return destination

@@ -40,12 +40,12 @@ class SqlReplaceMixin(SqlAppendMixin):
             self.state.verify_lock()
         return as_one_followup_job(jobs, self.state.working_dir)
 
-    def row_count(self, table: str) -> int:
+    def row_count(self, table: str, condition: str = "1 = 1") -> int:
         """Return the number of rows of a table; 0 if it is declared and not created yet."""
         name = self.sql_client.make_qualified_table_name(table)
         try:
-            ((rows,),) = self._rows(f"SELECT count(*) FROM {name}")
-        except DestinationUndefinedEntity:
+            ((rows,),) = self._rows(f"SELECT count(*) FROM {name} WHERE {condition}")
+        except DestinationUndefinedEntity:  # the table, or a column of the condition
             return 0
         return int(rows)
 

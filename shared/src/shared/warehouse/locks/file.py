@@ -2,12 +2,13 @@
 
 import fcntl
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import duckdb
 from filelock import FileLock, Timeout
@@ -99,6 +100,53 @@ def _locked(file: Path, lock_name: str, log: Log) -> Iterator[None]:
         lock.release()
 
 
+_byte_lock_files: dict[Path, tuple[IO[str], set[int]]] = {}
+"""The files in which threads of this process own bytes, and the bytes."""
+
+_byte_lock_guard = threading.Lock()
+
+
+@contextmanager
+def _byte_locks(path: Path, lock_name: str) -> Iterator[Callable[[int], None]]:
+    """Yield a function that locks a byte of a file, and free all of them at the end.
+
+    The kernel's locks exclude processes only, and it frees all locks of a process when the process closes
+    any of its descriptors of the file. So a process opens the file once, and excludes its own threads.
+    """
+    owned: set[int] = set()
+
+    def acquire(offset: int) -> None:
+        with _byte_lock_guard:
+            if path not in _byte_lock_files:
+                _byte_lock_files[path] = (path.open("a"), set())
+            file, taken = _byte_lock_files[path]
+            if offset in taken or not _lock_byte(file, offset):
+                raise LockHeldError(lock_name, "another run of the same partition")
+            taken.add(offset)
+            owned.add(offset)
+
+    try:
+        yield acquire
+    finally:
+        with _byte_lock_guard:
+            if path in _byte_lock_files:
+                file, taken = _byte_lock_files[path]
+                for offset in owned:
+                    fcntl.lockf(file, fcntl.LOCK_UN, 1, offset)
+                taken -= owned
+                if not taken:
+                    _byte_lock_files.pop(path)[0].close()
+
+
+def _lock_byte(file: IO[str], offset: int) -> bool:
+    """Lock a byte of a file, if no other process owns it, and return whether it did."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+    except BlockingIOError:
+        return False
+    return True
+
+
 class FileLockManager:
     """Serializes the runs of this machine; see `LockManager`."""
 
@@ -108,17 +156,9 @@ class FileLockManager:
     @contextmanager
     def partition_lock(self, scope: LockScope) -> Iterator[None]:
         """Lock a byte of one file for each partition."""
-        since = time.monotonic()
-        with duckdb_path().with_suffix(".partition-locks").open("a") as file:
-
-            def acquire(offset: int) -> None:
-                try:
-                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
-                except BlockingIOError:
-                    lock = f"the partition lock of {self.dataset}"
-                    raise LockHeldError(lock, "another run of the same partition") from None
-
-            names = [f"{group} {key}" for group, keys in scope.items() for key in keys or [""]]
+        since, lock = time.monotonic(), f"the partition lock of {self.dataset}"
+        names = [f"{group} {key}" for group, keys in scope.items() for key in keys or [""]]
+        with _byte_locks(duckdb_path().with_suffix(".partition-locks"), lock) as acquire:
             # Sorted, so that no two runs wait for each other.
             for offset in sorted({lock_key(f"{self.dataset} {name}", 7) for name in names}):
                 acquire_with_timeout(partial(acquire, offset), self.log, since)
