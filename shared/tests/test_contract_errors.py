@@ -104,16 +104,6 @@ def test_after_a_migration_older_code_is_told_both_ways() -> None:
     load([{"id": 1, "price": 2}], columns=old)
 
 
-@pytest.mark.usefixtures("tmp_warehouse")
-def test_two_types_in_the_first_load_are_an_error_that_says_to_declare_the_column() -> None:
-    rows = [{"id": 1, "price": "one"}, {"id": 2, "price": {"a": 1}}, {"id": 3, "price": [1]}]
-    load(rows)  # text, a column and a table: all of them are kept
-    rows = [{"id": 1, "cost": True}, {"id": 2, "cost": date(2025, 3, 10)}]
-    with pytest.raises(warehouse.SchemaContractError, match=r"columns=\{'cost'") as error:
-        warehouse.load(warehouse.plan_load(warehouse.pipeline("new", "fresh"), shop(rows)))
-    assert "etl migrate" not in str(error.value)
-
-
 @pytest.mark.usefixtures("any_warehouse")
 def test_a_new_column_that_is_never_null_names_the_rows_without_a_value() -> None:
     load([{"id": 1}, {"id": 2}])
