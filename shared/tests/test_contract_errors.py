@@ -104,6 +104,15 @@ def test_after_a_migration_older_code_is_told_both_ways() -> None:
     load([{"id": 1, "price": 2}], columns=old)
 
 
+@pytest.mark.usefixtures("tmp_warehouse")
+def test_before_the_first_load_the_error_says_to_declare_another_type() -> None:
+    source = shop([{"id": 1, "cost": date(2025, 3, 10)}], columns={"cost": {"data_type": "bool"}})
+    with pytest.raises(warehouse.SchemaContractError, match=r"columns=\{'cost'") as error:
+        warehouse.load(warehouse.plan_load(SHOP, source))
+    assert "shop.orders.cost is bool and upstream sent date" in str(error.value)
+    assert "etl migrate" not in str(error.value)
+
+
 @pytest.mark.usefixtures("any_warehouse")
 def test_a_new_column_that_is_never_null_names_the_rows_without_a_value() -> None:
     load([{"id": 1}, {"id": 2}])
