@@ -54,6 +54,8 @@ class CheckRows(ItemTransform[Any, dict[str, Any]]):
         rows = item if isinstance(item, list) else [item]
         changed = {}
         for index, row in enumerate(rows):
+            if type(row) is dict and not _unusual(row):
+                continue
             try:
                 checked = self._check_row(row)
             except _InvalidValueError as error:
@@ -158,7 +160,7 @@ def _unusual(row: dict[Any, Any]) -> list[Any]:
         name
         for name, value in row.items()
         if not (
-            value.isascii()
+            (value.isascii() or _is_unicode(value))
             if (kind := type(value)) is str
             else _MIN_INTEGER <= value <= _MAX_INTEGER
             if kind is int

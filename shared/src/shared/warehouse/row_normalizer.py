@@ -42,9 +42,7 @@ class DataItemNormalizer(FlatteningNormalizer):
         )
         self._path = lru_cache(maxsize=None)(self.naming.shorten_fragments)
         self._is_json = lru_cache(maxsize=None)(partial(helpers.is_nested_type, self.schema))
-        self._table = ""
-        self._parent: tuple[str, ...] = ()
-        self._row: Mapping[str, Any] = {}
+        self._current: Any = None
 
     def extend_table(self, table_name: str) -> None:
         """Extend a table, as dlt calls it when a table or its columns change."""
@@ -61,8 +59,8 @@ class DataItemNormalizer(FlatteningNormalizer):
         try:
             while True:
                 found = rows.send(descend)
-                (self._table, self._parent, _), self._row = found
-                limited = self._limited.get(self._table)
+                self._current = found
+                limited = self._limited.get(found[0][0])
                 if limited is None:
                     limited = self._limited[self._table] = limited_columns(self._columns())
                 if limited:
@@ -120,9 +118,21 @@ class DataItemNormalizer(FlatteningNormalizer):
                     )
                 names[key] = prefix + raw
 
+    @property
+    def _table(self) -> str:
+        """The table of the current row."""
+        return str(self._current[0][0])
+
+    @property
+    def _row(self) -> dict[str, Any]:
+        """The current row, with the values of dlt's JSON until they are converted."""
+        row: dict[str, Any] = self._current[1]
+        return row
+
     def _check_limits(self, limited: Mapping[str, TColumnSchema]) -> None:
+        row = self._row
         for name, column in limited.items():
-            value = self._row.get(name)
+            value = row.get(name)
             if value is not None:
                 self._check(column, value)
             elif not column.get("nullable", True) and not self._is_empty():
@@ -168,7 +178,9 @@ class DataItemNormalizer(FlatteningNormalizer):
 
     def _narrow(self, column: str, data_type: TDataType) -> NarrowColumnError:
         known = self.schema.tables.get(self._table)
-        tables = [known or new_table(self._table, self.naming.shorten_fragments(*self._parent))]
+        tables = [
+            known or new_table(self._table, self.naming.shorten_fragments(*self._current[0][1]))
+        ]
         while parent := tables[-1].get("parent"):
             tables.append(self.schema.tables[parent])
         return NarrowColumnError(tables, column, data_type)
