@@ -140,6 +140,17 @@ def test_tables_of_earlier_loads_are_shown_with_the_rows_that_they_have(
     assert "preview ev_click" not in metadata
 
 
+def test_a_first_load_without_rows_shows_no_table(
+    tmp_warehouse: Any, instance: dg.DagsterInstance
+) -> None:
+    nothing = dlt.resource(
+        [], name="events", table_name=table_name, write_disposition="merge", primary_key="id"
+    )
+    metadata, _ = materialize(instance, nothing)
+    assert metadata["rows_loaded"] == 0
+    assert "related_tables" not in metadata
+
+
 def test_a_resource_that_also_fills_a_table_of_its_own_shows_both(
     any_warehouse: str, instance: dg.DagsterInstance
 ) -> None:
