@@ -140,6 +140,17 @@ def test_tables_of_earlier_loads_are_shown_with_the_rows_that_they_have(
     assert "preview ev_click" not in metadata
 
 
+def test_a_first_load_without_rows_shows_no_table(
+    tmp_warehouse: Any, instance: dg.DagsterInstance
+) -> None:
+    nothing = dlt.resource(
+        [], name="events", table_name=table_name, write_disposition="merge", primary_key="id"
+    )
+    metadata, _ = materialize(instance, nothing)
+    assert metadata["rows_loaded"] == 0
+    assert "related_tables" not in metadata
+
+
 def test_a_resource_that_also_fills_a_table_of_its_own_shows_both(
     any_warehouse: str, instance: dg.DagsterInstance
 ) -> None:
@@ -177,3 +188,22 @@ def test_columns_may_be_a_function_of_the_row(any_warehouse: str) -> None:
     warehouse.load(warehouse.plan_load(SPEC, web(resource)))
     assert warehouse.query("SELECT id FROM web.ev_click ORDER BY 1") == [{"id": "1"}, {"id": "2"}]
     assert warehouse.query("SELECT id FROM web.ev_view") == [{"id": 3}]
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["marked", "unmarked"])
+def test_a_partition_is_replaced_in_every_table_that_the_resource_has_filled(
+    marked: bool, any_warehouse: str
+) -> None:
+    hints: Any = {"columns": {"day": {"data_type": "text", "partition": True}}} if marked else {}
+
+    def load(day: str, *types: str) -> dict[str, int]:
+        rows = [{"id": number, "type": of, "day": day} for number, of in enumerate(types)]
+        events = dlt.resource(rows, name="events", table_name=table_name, **hints)
+        warehouse.load(warehouse.plan_load(SPEC, web(events), [day]))
+        return {table.name: table.rows for table in warehouse.list_tables()}
+
+    assert load("mon", "click", "view") == {"ev_click": 1, "ev_view": 1}
+    assert load("tue", "click") == {"ev_click": 2, "ev_view": 1}
+    assert load("mon", "click", "view") == {"ev_click": 2, "ev_view": 1}
+    assert load("mon", "click") == {"ev_click": 2, "ev_view": 0}
+    assert load("mon") == {"ev_click": 1, "ev_view": 0}

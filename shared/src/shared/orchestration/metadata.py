@@ -67,13 +67,9 @@ def load_metadata(
     stats = {table: result.tables.get(table, TableStats()) for table in tables}
     rows = {table: result.rows_loaded.get(table, 0) for table in tables}
     scope = next((result.scopes[table] for table in tables if table in result.scopes), None)
-    jobs = [
-        job
-        for package in result.info.load_packages
-        for job in package.jobs["completed_jobs"]
-        if job.job_file_info.table_name in tables
-    ]
-    disposition = str(result.schema.tables.get(next(iter(tables), ""), {}).get("write_disposition"))
+    jobs = _jobs(result, tables)
+    of_first: Mapping[str, Any] = result.schema.tables.get(next(iter(tables), ""), {})
+    disposition = str(of_first.get("write_disposition"))
     if len(tables) == 1:
         shown = table_metadata(stats[tables[0]])
         name = f"{result.database}.{plan.spec.dataset_name}.{tables[0]}"
@@ -101,6 +97,15 @@ def load_metadata(
         **columns,
         "jobs": json.loads(json.dumps([job.asdict() for job in jobs], default=str)),
     }
+
+
+def _jobs(result: warehouse.LoadResult, tables: Sequence[str]) -> list[Any]:
+    return [
+        job
+        for package in result.info.load_packages
+        for job in package.jobs["completed_jobs"]
+        if job.job_file_info.table_name in tables
+    ]
 
 
 def _metrics(resources: Sequence[DltResource], result: warehouse.LoadResult) -> dict[str, Any]:

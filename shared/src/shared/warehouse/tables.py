@@ -1,5 +1,6 @@
 """The tables of a resource: the names that they have in the warehouse, and what is known of them."""
 
+import os
 from collections.abc import Collection
 from functools import cache
 
@@ -23,8 +24,8 @@ def warehouse_naming(source_name: str | None = None) -> NamingConvention:
 
     It has the warehouse's longest name; without it, dlt shortens no name before the load.
     """
-    with Container().injectable_context(_capabilities(warehouse_type())):
-        return with_normalizers(Schema(source_name or DESTINATION_NAME)).naming
+    settings = tuple(item for item in os.environ.items() if item[0].endswith("SCHEMA__NAMING"))
+    return _naming(warehouse_type(), source_name or DESTINATION_NAME, settings)
 
 
 def normalize_name(name: str) -> str:
@@ -166,6 +167,16 @@ def reject_refresh(pipeline: dlt.Pipeline, source: DltSource, refresh: str | Non
             "loaded. Select those resources as well, or use refresh='drop_resources', which drops the "
             "tables of the selected resources."
         )
+
+
+@cache
+def _naming(
+    of_type: str,
+    source_name: str,
+    settings: tuple[tuple[str, str], ...],  # noqa: ARG001 - another setting, another convention
+) -> NamingConvention:
+    with Container().injectable_context(_capabilities(of_type)):
+        return with_normalizers(Schema(source_name)).naming
 
 
 @cache
