@@ -51,7 +51,8 @@ def validate_packages(
             if file_format == "model":
                 content.pushdown_tables.add(table)
             if file_format == "parquet":
-                reject_changed_values(job.file_path, schema.tables[table])
+                if table in schema.tables:  # not dlt's own state of another source
+                    reject_changed_values(job.file_path, schema.tables[table])
                 content.row_counts[table] += ParquetFile(job.file_path).metadata.num_rows
                 if table in scopes:
                     _check_partition_membership(job.file_path, table, scopes[table])
