@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.configuration.specs.base_configuration import is_secret_hint
@@ -83,8 +83,8 @@ def _inside(name: str, value: Any, seen: set[int], depth: int) -> Iterator[tuple
 def _items(name: str, value: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(value, Mapping):
         return value.items()
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):  # such as SQLAlchemy's URL
-        return cast("Iterable[tuple[Any, Any]]", value._asdict().items())
+    if isinstance(value, tuple) and hasattr(value, "__match_args__"):  # such as SQLAlchemy's URL
+        return zip(value.__match_args__, value, strict=False)
     if isinstance(value, (list, tuple, set)):
         return ((name, item) for item in value)
     is_large = type(value).__module__.startswith(_NOT_ENTERED)
