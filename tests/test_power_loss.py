@@ -4,16 +4,18 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil  # type: ignore[import-untyped]
 import pytest
 import yaml
 
 from support.processes import python, wait_for
-from support.servers import DagsterDev
+from support.servers import DagsterDev, Webserver
 
 WAITING = """
 import os
@@ -30,6 +32,7 @@ def waiting() -> None:
 defs = dg.Definitions(assets=[waiting], executor=dg.in_process_executor)
 """
 PLACES = 4  # of the queue
+TERMINATE = "mutation($run: String!) { terminateRun(runId: $run) { __typename ... on TerminateRunFailure { message } } }"
 
 
 @pytest.fixture
@@ -87,19 +90,24 @@ def test_a_run_is_healthy_while_its_process_lives_and_is_ended_once_it_is_killed
 def test_after_everything_was_killed_the_runs_end_within_a_minute_and_the_queue_goes_on(
     folder: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with DagsterDev(folder, environment, tmp_path / "dev.log") as server:
+    dev = DagsterDev(folder, environment, tmp_path / "dev.log")
+    dev.command[0] = sys.executable  # so that all processes are its descendants
+    with dev as server:
         assert server.loaded_locations() == {"waiting"}
         runs = [server.launch("waiting", ["waiting"]) for _ in range(PLACES)]
         server.wait_for(lambda: len(started(folder)) == PLACES)
         queued = server.launch("waiting", ["waiting"])
-        processes = started(folder)
-        server.kill_groups()
-        for pid in processes:  # as the power would, with those that have their own group
-            if Path(f"/proc/{pid}").exists():
-                os.kill(pid, signal.SIGKILL)
+        processes = [server.process.pid, *started(folder)]
+        tree = [child.pid for pid in processes for child in psutil.Process(pid).children(True)]
+        for pid in {*processes, *tree}:
+            os.kill(pid, signal.SIGKILL)
+        server.process.wait(30)
     (folder / "released").touch()
+    with Webserver(folder, environment, tmp_path / "web.log") as web:  # no daemon ends a run here
+        assert web.loaded_locations() == {"waiting"}
+        terminated = web.api.query(TERMINATE, run=runs[0])["terminateRun"]
+        assert terminated["__typename"] == "TerminateRunSuccess", terminated
+        assert [web.api.status(run) for run in runs] == ["CANCELED", *["STARTED"] * (PLACES - 1)]
     with DagsterDev(folder, environment, tmp_path / "dev.log") as server:
-        assert server.loaded_locations() == {"waiting"}
-        assert server.api.status(runs[0]) in {"STARTED", "FAILURE"}
-        server.wait_for(lambda: all(server.api.status(run) == "FAILURE" for run in runs), 60)
+        server.wait_for(lambda: all(server.api.status(run) == "FAILURE" for run in runs[1:]), 60)
         assert server.final_status(queued) == "SUCCESS"

@@ -2,17 +2,23 @@
 
 import random
 import string
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import dlt
 import pyarrow as pa
 import pytest
+from dagster_dlt import dlt_assets
 from dlt.common.normalizers.naming.snake_case import NamingConvention as SnakeCase
 from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import warehouse
+from shared.orchestration.checks import build_unique_rows_check
+from shared.orchestration.resource import WarehouseDltResource
+from shared.orchestration.translator import WarehouseTranslator, asset_key
 from shared.warehouse.naming import NamingConvention
 
 PIPELINE = warehouse.pipeline("names_pipeline", dataset_name="names")
@@ -111,6 +117,27 @@ def test_files_have_the_names_of_every_script(
     for _ in range(2):
         load(source_of([ROW], "顧客"))
     assert list(columns("顧客").values()) == list(ROW.values())
+
+
+@dlt_assets(
+    dlt_source=source_of([ROW, ROW]),
+    dlt_pipeline=PIPELINE,
+    dagster_dlt_translator=WarehouseTranslator("team:test"),
+    name="items",
+)
+def items(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+    yield from dlt.run(context=context)
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+def test_reports_and_checks_have_the_names_of_every_script() -> None:
+    unique = build_unique_rows_check(asset_key("names", "items"), ["名前", "größe"])
+    result = dg.materialize([items, unique], resources={"dlt": WarehouseDltResource()})
+    (check,) = result.get_asset_check_evaluations()
+    assert check.description == "山田, 1.8: 2 times"
+    (event,) = result.asset_materializations_for_node("items")
+    schema: Any = event.metadata["dagster/column_schema"]
+    assert {"名前", "年齢", "größe", "имя"} <= {column.name for column in schema.value.columns}
 
 
 COLLISIONS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {

@@ -309,3 +309,34 @@ def test_arrow_tables_keep_nan_and_lose_nothing(any_warehouse: str) -> None:
     assert any_warehouse
     load(pa.table({"v": [1.0, float("nan"), None]}))
     assert [str(value) for value in stored()] == ["1.0", "nan", "None"]
+
+
+ARROW: dict[str, tuple[Any, str, Any]] = {
+    "fraction": (pa.array([2.5]), "bigint", None),
+    "large": (pa.array([2**60 + 1]), "double", None),
+    "flag": (pa.array([2]), "bool", None),
+    "time": (pa.array([LATE]), "date", None),
+    "rounded": (pa.array([Decimal("1.005")]), "decimal(10, 2)", None),
+    "code": (pa.array(["7", "007"]), "bigint", None),
+    "whole": (pa.array([2.0]), "bigint", [2]),
+    "true": (pa.array([1, None, 0]), "bool", [True, None, False]),
+    "midnight": (pa.array([MIDNIGHT]), "date", [date(2025, 3, 10)]),
+    "narrow": (pa.array([Decimal("1.50")]), "decimal(10, 2)", [Decimal("1.5")]),
+    "digits": (pa.array(["7"]), "bigint", [7]),
+}
+"""A column of an Arrow table, its declared type, and what the table then has: None if it is refused."""
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+@pytest.mark.parametrize("kind", ARROW)
+def test_a_column_of_an_arrow_table_is_loaded_unchanged_or_refused(kind: str) -> None:
+    values, declared, expected = ARROW[kind]
+    table, columns = pa.table({"v": values}), {"v": column_of(declared)}
+    if expected is not None:
+        load(table, columns=columns)
+        assert stored() == expected
+        return
+    with pytest.raises(
+        warehouse.SchemaContractError, match=r"^items\.v is .* upstream sent .* such as"
+    ):
+        load(table, columns=columns)

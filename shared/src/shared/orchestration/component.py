@@ -226,7 +226,7 @@ class WarehouseLoadComponent(dg.Component, dg.Resolvable):
             ),
             partitions_def=partitions_def,
             backfill_policy=_backfill_policy(partitions_def),
-            name=f"{self.dataset}_{declared.name}",
+            name=f"{self.dataset}_{_first_table(declared)}",  # several may have one source
         )
         def assets(
             context: dg.AssetExecutionContext, dlt: WarehouseDltResource
@@ -307,6 +307,12 @@ def _partitions_parameter(function: Callable[..., Any], arguments: Mapping[str, 
     if len(names) > 1:
         raise ValueError(f"arguments: the source needs a value for {names[1]!r}")
     return names[0] if names else None
+
+
+def _first_table(source: DltSource) -> str:
+    for resource in source.selected_resources.values():
+        return warehouse.table_of(resource)
+    raise ValueError(f"source: {source.name} has no resource")
 
 
 def _require_tables(key: str, named: Iterable[str], tables: Iterable[str]) -> None:

@@ -73,7 +73,7 @@ def load_metadata(
         for job in package.jobs["completed_jobs"]
         if job.job_file_info.table_name in tables
     ]
-    disposition = str(result.schema.tables.get(tables[0], {}).get("write_disposition"))
+    disposition = str(result.schema.tables.get(next(iter(tables), ""), {}).get("write_disposition"))
     if len(tables) == 1:
         shown = table_metadata(stats[tables[0]])
         name = f"{result.database}.{plan.spec.dataset_name}.{tables[0]}"

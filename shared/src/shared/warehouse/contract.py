@@ -71,11 +71,6 @@ def _explain(
     if variant:
         declared = str(columns[column]["data_type"])
         what = f"{table}.{column} is {declared} and upstream sent {sent}, {example}"
-        if not _has_rows(stored):
-            return (
-                what,
-                f"The table is new: declare its type, columns={{{column!r}: …}}, with one that has all values.",
-            )
         wider = _WIDER.get((declared, sent), "text")
         return what, _advise(TableChange(dataset, name, column, data_type=wider))
     incoming = _INCOMING.search(str(violation))
@@ -129,11 +124,6 @@ def _renamed(back: TableChange, old: str, new: str) -> str:
         f"{old} was renamed to {new}: change the code; or allow a new {back.kind} {old}: "
         f"{reuse.command}; or rename it back: {back.command}"
     )
-
-
-def _has_rows(stored: Mapping[str, Any]) -> bool:
-    """Return whether a load has brought rows of a table before."""
-    return bool(stored.get("x-normalizer", {}).get("seen-data"))
 
 
 def reject_renamed(schema: Schema, dataset: str) -> None:

@@ -104,7 +104,10 @@ def disposition_of(resource: DltResource, requested: Any = None) -> tuple[str, s
 
 
 def planned_disposition(resource: DltResource) -> str:
-    """Return the write disposition of a resource as a load without partitions uses it."""
+    """Return the write disposition with which a resource is loaded, as far as its hints decide it."""
+    columns = resource.columns if isinstance(resource.columns, dict) else {}
+    if any(hints.get("partition") for hints in columns.values()):
+        return "merge"  # the rows of the run's partitions are replaced
     source = DltSource(Schema("planned"), "planned", [resource])
     if not states_disposition(resource) and not stored_cursors(source).get(resource.name):
         return "replace"

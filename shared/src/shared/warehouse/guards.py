@@ -21,6 +21,7 @@ from pyarrow.parquet import ParquetFile
 
 from shared.redaction import redact
 from shared.sources.partitions import PartitionKey, time_window
+from shared.warehouse.arrow_check import reject_changed_values
 from shared.warehouse.errors import LoadPlanError, OutOfPartitionError, RowCountDropError
 from shared.warehouse.locks.base import Log
 from shared.warehouse.scope import PartitionScope
@@ -52,6 +53,8 @@ def validate_packages(
     Raises:
         OutOfPartitionError: a row belongs to none of the partitions that this load replaces, or a table
             merges without a key: reruns would add rows.
+        SchemaContractError: a column of an Arrow table has another type than its table's, which would
+            change a value.
     """
     content = PackageContent()
     for package in packages:
@@ -62,6 +65,8 @@ def validate_packages(
             if file_format == "model":
                 content.pushdown_tables.add(table)
             if file_format == "parquet":
+                if table in schema.tables:  # not dlt's own state, which another schema may hold
+                    reject_changed_values(job.file_path, schema.tables[table])
                 content.row_counts[table] += ParquetFile(job.file_path).metadata.num_rows
                 if table in scopes:
                     _check_partition_membership(job.file_path, table, scopes[table])

@@ -1,0 +1,73 @@
+"""Refuse values of Arrow tables that the warehouse would change to fit their columns.
+
+dlt writes an Arrow table as it is, also if a column is declared with another type: DuckDB then rounds 2.5
+in a BIGINT to 2, and stores 2 as true. Rows that are not Arrow have the types of their columns already.
+"""
+
+from pathlib import Path
+
+import pyarrow as pa
+from dlt.common.destination import DestinationCapabilitiesContext
+from dlt.common.libs.pyarrow import columns_to_arrow, py_arrow_to_table_schema_columns
+from dlt.common.schema.typing import TColumnSchema, TTableSchema
+from pyarrow import compute
+from pyarrow.parquet import ParquetFile
+
+from shared.warehouse.errors import SchemaContractError, show_value
+
+
+def reject_changed_values(file: str | Path, table: TTableSchema) -> None:
+    """Check the columns of a Parquet file that have another type than the table's.
+
+    Raises:
+        SchemaContractError: a value would change.
+    """
+    parquet = ParquetFile(file)
+    for name, sent in py_arrow_to_table_schema_columns(parquet.schema_arrow).items():
+        column = table["columns"].get(name, {})
+        if not _differs(column, sent):
+            continue
+        values = parquet.read(columns=[name]).column(0)
+        changed = _first_changed(values, _arrow_type({**column, "name": name}))
+        if changed is not None:
+            raise SchemaContractError(
+                f"{table['name']}.{name} is {column['data_type']}{_limits(column)} and upstream sent "
+                f"{sent['data_type']}{_limits(sent)}, such as {show_value(changed.as_py())}; nothing was "
+                "loaded. Cast the column of the Arrow table, or declare another type."
+            )
+
+
+def _differs(column: TColumnSchema, sent: TColumnSchema) -> bool:
+    declared, found = column.get("data_type"), sent.get("data_type")
+    if declared is None or found is None or "json" in (declared, found):
+        return False
+    is_decimal = declared == found == "decimal" and bool(column.get("precision"))
+    return declared != found or (is_decimal and _limits(column) != _limits(sent))
+
+
+def _limits(column: TColumnSchema) -> str:
+    precision = column.get("precision") if column.get("data_type") == "decimal" else None
+    return f"({precision}, {column.get('scale') or 0})" if precision else ""
+
+
+def _arrow_type(column: TColumnSchema) -> pa.DataType:
+    capabilities = DestinationCapabilitiesContext.generic_capabilities()
+    return columns_to_arrow({str(column["name"]): column}, capabilities, "UTC").field(0).type
+
+
+def _first_changed(values: pa.ChunkedArray, data_type: pa.DataType) -> pa.Scalar | None:
+    """Return the first value that is not the same after a cast to a type and back."""
+    try:
+        there_and_back = values.cast(data_type).cast(values.type)
+        same = compute.fill_null(compute.equal(values, there_and_back), True)
+    except pa.ArrowNotImplementedError:
+        return None  # the warehouse refuses what Arrow cannot cast
+    except pa.ArrowInvalid:
+        present = compute.drop_null(values)
+        if len(present) == 1:
+            return present[0]
+        half = len(present) // 2
+        first = _first_changed(present[:half], data_type)
+        return first if first is not None else _first_changed(present[half:], data_type)
+    position = compute.index(same, False).as_py()
+    return values[position] if position >= 0 else None
