@@ -9,7 +9,14 @@ from dlt.common.schema import Schema
 from dlt.common.schema.exceptions import DataValidationError
 from dlt.common.typing import VARIANT_FIELD_FORMAT
 
-from shared.warehouse.errors import MigrationError, SchemaContractError, WarehouseError, show_value
+from shared.warehouse.errors import (
+    MigrationError,
+    SchemaContractError,
+    UnknownTableError,
+    WarehouseError,
+    WarehouseNotFoundError,
+    show_value,
+)
 from shared.warehouse.migrate import plan_migration
 from shared.warehouse.schema_change import (
     TableChange,
@@ -111,6 +118,8 @@ def _advise(change: TableChange) -> str:
     """Return the command that makes a change, if it is possible, otherwise why it is not."""
     try:
         plan_migration(change)
+    except (UnknownTableError, WarehouseNotFoundError):
+        return f"The table is new: declare a type that has all values, columns={{{change.column!r}: …}}."
     except MigrationError as error:
         return f"{_CHANGE_THE_CODE} The table cannot be changed: {error}"
     except (WarehouseError, OSError):  # the next load says what is wrong with the warehouse
