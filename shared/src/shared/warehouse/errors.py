@@ -120,6 +120,10 @@ class RowValueError(WarehouseError):
         return f"{dataset}{table}, {what}{run}; nothing was loaded. {advice}"
 
 
+class UnknownTableError(MigrationError):
+    """No pipeline has loaded the table that is to be changed."""
+
+
 class QueryError(WarehouseError):
     """A text is not a query, cannot be translated, or is refused by the warehouse."""
 

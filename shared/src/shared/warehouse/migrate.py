@@ -14,7 +14,7 @@ from shared.redaction import redact
 from shared.warehouse.conversion import count_changed_values
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import create_destination, create_lock_manager
-from shared.warehouse.errors import MigrationError, WarehouseNotFoundError
+from shared.warehouse.errors import MigrationError, UnknownTableError, WarehouseNotFoundError
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import duckdb_path
 from shared.warehouse.schema_change import TableChange, change_schema, describe_difference
@@ -131,7 +131,7 @@ class _Dataset:
             if change.table in schema.data_table_names()
         ]
         if not self.schemas:
-            raise MigrationError(
+            raise UnknownTableError(
                 f"No pipeline has loaded a table {change.qualified_table}; etl show lists all tables."
             )
         schema, changed = self.schemas[0]
