@@ -14,8 +14,8 @@ from shared import warehouse
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator, asset_key
 from shared.sources.hints import APPEND_EACH_RUN
-from shared.warehouse.dispositions import planned_disposition, stored_cursors
 from shared.warehouse.errors import LoadPlanError
+from shared.warehouse.replacement.dispositions import planned_disposition, stored_cursors
 
 SPEC = warehouse.pipeline("shop_pipeline", "shop")
 Rows = list[dict[str, Any]]

@@ -19,7 +19,7 @@ from shared import warehouse
 from shared.orchestration.checks import build_unique_rows_check
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator, asset_key
-from shared.warehouse.naming import NamingConvention
+from shared.warehouse.rows.naming import NamingConvention
 
 PIPELINE = warehouse.pipeline("names_pipeline", dataset_name="names")
 

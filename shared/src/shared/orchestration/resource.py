@@ -167,7 +167,6 @@ class WarehouseDltResource(DagsterDltResource):
             return
         progress = BatchProgress.of(earlier, pending)
         rows: dict[dg.AssetKey | None, dict[str, dict[str, int]]] = {}
-        done = 0
         keys = partitions_of(context, keys=pending)
         for batch in adjoining_batches(keys, partitions_per_batch, split=_has_cursor(context)):
             partitions = partitions_of(context, look_back, batch) if look_back else batch
@@ -176,18 +175,19 @@ class WarehouseDltResource(DagsterDltResource):
                     load = plan(context, source(partitions), partitions=partitions)
                     result, events = load.run(context)
             except RetryLaterError as why:
-                raise retry_request(context, why, progress, bool(done)) from why
+                loaded_some = progress.completed > progress.completed_before
+                raise retry_request(context, why, progress, loaded_some) from why
             loaded = [partition for partition in batch if partition not in result.deferred]
             progress.add_batch(loaded, events)
             for event in events:
                 counts = rows.setdefault(event.asset_key, {})
                 counts |= partition_row_counts(event, result, loaded)
-            if loaded != pending[done:]:  # the step's own result materializes the last ones
+            # The step's own result materializes the last ones.
+            if result.deferred or loaded[-1] != pending[-1]:
                 log_materializations(context, loaded, events, result, progress)
             for reason in result.deferred.values():
                 raise retry_request(context, reason, progress, loaded=True) from reason
             context.log.info(progress.summary())
-            done += len(batch)
         for event in events:
             yield attach_partition_metadata(
                 context, event, result, progress.metadata(), rows[event.asset_key]

@@ -14,7 +14,7 @@ from dlt.extract import DltResource
 
 from shared import warehouse
 from shared.orchestration.dagster_internals import DltResourceTranslatorData, declared_loads
-from shared.warehouse.dispositions import planned_disposition
+from shared.warehouse.replacement.dispositions import planned_disposition
 
 SAMPLE_PARTITIONS = "sample_partitions"
 """Metadata of a partitioned asset: the partitions of its sample data, each a key or a range

@@ -21,11 +21,11 @@ from pyarrow.parquet import ParquetFile
 
 from shared.redaction import redact
 from shared.sources.partitions import PartitionKey, time_window
-from shared.warehouse.arrow_check import reject_changed_values
 from shared.warehouse.errors import LoadPlanError, OutOfPartitionError, RowCountDropError
 from shared.warehouse.locks.base import Log
+from shared.warehouse.replacement.windows import bound_cursor
+from shared.warehouse.rows.arrow_check import reject_changed_values
 from shared.warehouse.scope import PartitionScope
-from shared.warehouse.windows import bound_cursor
 
 _MIN_PARTITION_ROW_RATIO = 0.5
 

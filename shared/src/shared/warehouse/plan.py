@@ -8,12 +8,12 @@ from dlt.common.schema.typing import TSchemaContractDict
 from dlt.extract import DltSource
 
 from shared.sources.partitions import PartitionKey
-from shared.warehouse.dispositions import apply_dispositions, reject_split_cursors
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import LockScope
-from shared.warehouse.partitioning import partition_scopes
 from shared.warehouse.pipeline import PipelineSpec, require_source, require_spec
-from shared.warehouse.row_normalizer import reject_colliding_columns, with_normalizers
+from shared.warehouse.replacement.dispositions import apply_dispositions, reject_split_cursors
+from shared.warehouse.replacement.partitioning import partition_scopes
+from shared.warehouse.rows.normalizer import reject_colliding_columns, with_normalizers
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.tables import reject_colliding_tables, reject_split_tables
 

@@ -23,17 +23,13 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from shared import settings
 from shared.sources.protocol import RetryLaterError, loading
 from shared.warehouse.appends import find_appends
-from shared.warehouse.contract import contract_violation_message, reject_renamed
-from shared.warehouse.declared_hints import apply_declared_hints
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import (
     create_destination,
     create_lock_manager,
     database_name,
 )
-from shared.warehouse.dispositions import check_dispositions
 from shared.warehouse.dlt_internals import delete_traces
-from shared.warehouse.empty_partitions import add_empty_tables
 from shared.warehouse.errors import (
     RowValueError,
     SchemaContractError,
@@ -51,17 +47,21 @@ from shared.warehouse.guards import (
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.ownership import StoredCursors, reject_lost_cursors
-from shared.warehouse.partitioning import bind_scopes, with_cursor_columns
 from shared.warehouse.plan import LoadPlan
-from shared.warehouse.row_check import prepare_rows
-from shared.warehouse.schema_sync import merge_stored_schema
+from shared.warehouse.replacement.dispositions import check_dispositions
+from shared.warehouse.replacement.empty_partitions import add_empty_tables
+from shared.warehouse.replacement.partitioning import bind_scopes, with_cursor_columns
+from shared.warehouse.replacement.windows import partition_window
+from shared.warehouse.rows.check import prepare_rows
+from shared.warehouse.rows.widening import normalize
+from shared.warehouse.schema.contract import contract_violation_message, reject_renamed
+from shared.warehouse.schema.declared_hints import apply_declared_hints
+from shared.warehouse.schema.stored_tables import restore_dropped
+from shared.warehouse.schema.sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
 from shared.warehouse.statistics import MAX_PARTITIONS_WITH_COUNTS, TableStats, collect_stats
-from shared.warehouse.stored_tables import restore_dropped
 from shared.warehouse.tables import reject_refresh, reported_tables
-from shared.warehouse.widening import normalize
-from shared.warehouse.windows import partition_window
 
 DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,

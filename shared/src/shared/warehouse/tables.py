@@ -16,7 +16,7 @@ from dlt.extract.exceptions import InconsistentTableTemplate
 from shared.warehouse.destinations.base import destination_class
 from shared.warehouse.destinations.configuration import DESTINATION_NAME, warehouse_type
 from shared.warehouse.errors import LoadPlanError
-from shared.warehouse.row_normalizer import with_normalizers
+from shared.warehouse.rows.normalizer import with_normalizers
 
 
 def warehouse_naming(source_name: str | None = None) -> NamingConvention:

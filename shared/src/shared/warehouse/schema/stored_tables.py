@@ -13,9 +13,9 @@ from dlt.extract import DltSource
 
 from shared.warehouse.errors import LoadPlanError, SchemaContractError
 from shared.warehouse.locks.base import Log
-from shared.warehouse.row_normalizer import without_normalizers
-from shared.warehouse.schema_change import TableChange
-from shared.warehouse.schema_sync import allow_null
+from shared.warehouse.rows.normalizer import without_normalizers
+from shared.warehouse.schema.change import TableChange
+from shared.warehouse.schema.sync import allow_null
 
 
 def restore_dropped(

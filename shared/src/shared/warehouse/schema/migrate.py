@@ -11,13 +11,13 @@ from dlt.common.schema.utils import get_nested_tables
 from dlt.destinations.exceptions import DatabaseException
 
 from shared.redaction import redact
-from shared.warehouse.conversion import count_changed_values
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import create_destination, create_lock_manager
 from shared.warehouse.errors import MigrationError, UnknownTableError, WarehouseNotFoundError
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import duckdb_path
-from shared.warehouse.schema_change import TableChange, change_schema, describe_difference
+from shared.warehouse.schema.change import TableChange, change_schema, describe_difference
+from shared.warehouse.schema.type_change import count_changed_values
 
 MIGRATED_TYPES = ("duckdb", "postgres")
 """The warehouse types that change a table and dlt's stored schema in one transaction."""

@@ -15,7 +15,7 @@ from dlt.common.schema.utils import get_nested_tables
 
 from shared.sources.protocol import COMPANION_TABLES_HINT
 from shared.warehouse.errors import MigrationError
-from shared.warehouse.row_normalizer import with_normalizers
+from shared.warehouse.rows.normalizer import with_normalizers
 
 RENAMED_COLUMNS_HINT = "x-renamed-columns"
 """A table hint: the new name of each column that was renamed, by its old name."""

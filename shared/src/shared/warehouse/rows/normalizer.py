@@ -19,11 +19,11 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.common.schema.utils import new_table
 from dlt.extract import DltSource
 
-from shared.warehouse import naming
-from shared.warehouse.conversions import is_exact, limited_columns, problem_of
 from shared.warehouse.dlt_internals import FlatteningNormalizer
 from shared.warehouse.errors import LoadPlanError, RowValueError, show_value
-from shared.warehouse.widening import NarrowColumnError, is_new, wider_type
+from shared.warehouse.rows import naming
+from shared.warehouse.rows.conversions import is_exact, limited_columns, problem_of
+from shared.warehouse.rows.widening import NarrowColumnError, is_new, wider_type
 
 
 class DataItemNormalizer(FlatteningNormalizer):

@@ -17,13 +17,13 @@ from shared.warehouse.errors import (
     WarehouseNotFoundError,
     show_value,
 )
-from shared.warehouse.migrate import plan_migration
-from shared.warehouse.schema_change import (
+from shared.warehouse.schema.change import (
     TableChange,
     format_type,
     renamed_columns,
     renamed_tables,
 )
+from shared.warehouse.schema.migrate import plan_migration
 
 _VARIANT_SEPARATOR = "__" + VARIANT_FIELD_FORMAT % ""
 _INCOMING = re.compile(r"Incoming column: (\{.*?\})\.(?: |$)", re.DOTALL)

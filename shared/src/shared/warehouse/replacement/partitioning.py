@@ -13,11 +13,11 @@ from dlt.extract import DltResource, DltSource
 from shared.sources.hints import REPLACE_PARTITIONS
 from shared.sources.partitions import PartitionKey
 from shared.sources.protocol import COMPANION_TABLES_HINT
-from shared.warehouse.dispositions import cursor_of
 from shared.warehouse.errors import LoadPlanError
+from shared.warehouse.replacement.dispositions import cursor_of
+from shared.warehouse.replacement.windows import bound_cursor
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.tables import known_schema, table_of, warehouse_naming
-from shared.warehouse.windows import bound_cursor
 
 PARTITION_COLUMN = "_partition"
 """The column that a load adds to the rows of a resource that marks no partition column."""

@@ -21,7 +21,7 @@ from dlt.extract.items import TableNameMeta
 from dlt.extract.items_transform import ItemTransform
 
 from shared.warehouse.errors import RowValueError
-from shared.warehouse.row_normalizer import with_normalizers
+from shared.warehouse.rows.normalizer import with_normalizers
 
 
 class _InvalidValueError(Exception):

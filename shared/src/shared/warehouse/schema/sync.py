@@ -10,7 +10,7 @@ from dlt.common.schema.typing import TTableSchema
 
 from shared.warehouse.dlt_internals import package_storage
 from shared.warehouse.errors import ConcurrentSchemaChangeError
-from shared.warehouse.row_normalizer import with_normalizers, without_normalizers
+from shared.warehouse.rows.normalizer import with_normalizers, without_normalizers
 
 
 def merge_stored_schema(pipeline: dlt.Pipeline) -> None:

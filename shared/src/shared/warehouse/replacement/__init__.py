@@ -1,0 +1,1 @@
+"""What a load replaces, and how its plan decides it."""

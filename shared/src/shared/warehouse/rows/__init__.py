@@ -1,0 +1,1 @@
+"""What a load checks and changes in rows: their names and values."""
