@@ -1,5 +1,6 @@
 """The Dagster resource that loads with `warehouse.load`, so that a rerun or a parallel run stays exact."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -166,7 +167,7 @@ class WarehouseDltResource(DagsterDltResource):
             yield from results_without_load(context)
             return
         progress = BatchProgress.of(earlier, pending)
-        rows: dict[dg.AssetKey | None, dict[str, dict[str, int]]] = {}
+        rows: defaultdict[dg.AssetKey | None, dict[str, dict[str, int]]] = defaultdict(dict)
         keys = partitions_of(context, keys=pending)
         for batch in adjoining_batches(keys, partitions_per_batch, split=_has_cursor(context)):
             partitions = partitions_of(context, look_back, batch) if look_back else batch
@@ -180,8 +181,7 @@ class WarehouseDltResource(DagsterDltResource):
             loaded = [partition for partition in batch if partition not in result.deferred]
             progress.add_batch(loaded, events)
             for event in events:
-                counts = rows.setdefault(event.asset_key, {})
-                counts |= partition_row_counts(event, result, loaded)
+                rows[event.asset_key] |= partition_row_counts(event, result, loaded)
             # The step's own result materializes the last ones.
             if result.deferred or loaded[-1] != pending[-1]:
                 log_materializations(context, loaded, events, result, progress)

@@ -53,6 +53,7 @@ from shared.warehouse.replacement.empty_partitions import add_empty_tables
 from shared.warehouse.replacement.partitioning import bind_scopes, with_cursor_columns
 from shared.warehouse.replacement.windows import partition_window
 from shared.warehouse.rows.check import prepare_rows
+from shared.warehouse.rows.normalizer import without_normalizers
 from shared.warehouse.rows.widening import normalize
 from shared.warehouse.schema.contract import contract_violation_message, reject_renamed
 from shared.warehouse.schema.declared_hints import apply_declared_hints
@@ -242,14 +243,7 @@ class LoadRun:
             content = self._validate()
             with self.locks.dataset_lock():
                 reject_lost_updates(self.pipeline, self.schema.name, self._restored, content.tables)
-                merge_stored_schema(self.pipeline)
-                refresh = bool(self.plan.options.extract_arguments.get("refresh"))
-                reject_lost_cursors(
-                    self.pipeline, self.source, self._stored_cursors, refresh=refresh
-                )
-                if not refresh:
-                    restore_dropped(self.pipeline, self.source, content.tables, self.log)
-                before = self._check_before(content)
+                before = self._prepare_warehouse(content)
                 try:
                     info = self.pipeline.load()
                     info.raise_on_failed_jobs()
@@ -342,12 +336,23 @@ class LoadRun:
         self.state.pending_table_chains.clear()
         return content
 
-    def _check_before(self, content: PackageContent) -> Mapping[str, Mapping[str, int]]:
-        """Undo what killed loads left, guard what will vanish, and count what will be replaced."""
+    def _prepare_warehouse(self, content: PackageContent) -> Mapping[str, Mapping[str, int]]:
+        """Compare the load with the warehouse, and return the rows of each partition that it replaces.
+
+        It undoes what killed loads left, takes over what other runs stored meanwhile, creates what was
+        dropped by hand, and guards what will vanish.
+        """
+        options, dataset = self.plan.options, self.plan.spec.dataset_name
+        refresh = bool(options.extract_arguments.get("refresh"))
+        reject_lost_cursors(self.pipeline, self.source, self._stored_cursors, refresh=refresh)
         with self._client() as client:
+            if client.is_storage_initialized():
+                merge_stored_schema(self.pipeline, client)
+                client.schema = without_normalizers(self.schema)  # as the package has it
+                if not refresh:
+                    restore_dropped(client, self.pipeline, self.source, content.tables, self.log)
             for load_id in client.undo_unfinished_loads():
                 self.log(f"Removed the rows that load {load_id} had appended; it did not complete.")
-            options, dataset = self.plan.options, self.plan.spec.dataset_name
             check_row_counts(
                 client, self.schema, content.row_counts, dataset, options.min_row_ratio
             )
@@ -359,21 +364,22 @@ class LoadRun:
             return count_partitions(client, few, self.log)
 
     def _collect_stats(self, load_ids: Sequence[str]) -> dict[str, TableStats]:
+        schema = self.schema
         with self._client() as client:
             return {
                 table: collect_stats(
                     client,
-                    self.schema,
+                    schema,
                     table,
                     load_ids,
                     preview_rows=self._preview_rows,
                     log=self.log,
                 )
-                for table in reported_tables(self.plan.source, self.schema)
+                for table in reported_tables(self.plan.source, schema)
             }
 
     def _client(self) -> Any:
-        return self.pipeline.destination_client(self.schema.name)
+        return self.pipeline.destination_client(self.source.schema.name)
 
 
 def _create_working_dir(run_id: str) -> str:

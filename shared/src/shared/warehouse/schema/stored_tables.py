@@ -13,19 +13,19 @@ from dlt.extract import DltSource
 
 from shared.warehouse.errors import LoadPlanError, SchemaContractError
 from shared.warehouse.locks.base import Log
-from shared.warehouse.rows.normalizer import without_normalizers
 from shared.warehouse.schema.change import TableChange
 from shared.warehouse.schema.sync import allow_null
 
 
 def restore_dropped(
-    pipeline: dlt.Pipeline, source: DltSource, tables: Collection[str], log: Log
+    client: Any, pipeline: dlt.Pipeline, source: DltSource, tables: Collection[str], log: Log
 ) -> None:
     """Create tables and columns again that somebody dropped by hand.
 
     dlt compares the warehouse with a schema only when it stores a new version of that schema.
 
     Args:
+        client: the client of the destination, with the schema of the load.
         pipeline: the pipeline, with normalized packages.
         source: what was extracted.
         tables: the tables of the packages.
@@ -35,15 +35,8 @@ def restore_dropped(
         LoadPlanError: a dropped table has a cursor: its older rows would not come back.
         SchemaContractError: a new column may not be NULL, and the table has rows.
     """
-    with pipeline.destination_client(source.schema.name) as client:
-        if isinstance(client, SqlJobClientBase) and client.is_storage_initialized():
-            client.schema = without_normalizers(client.schema)  # as the package has it
-            _restore_dropped(client, pipeline, source, tables, log)
-
-
-def _restore_dropped(
-    client: Any, pipeline: dlt.Pipeline, source: DltSource, tables: Collection[str], log: Log
-) -> None:
+    if not isinstance(client, SqlJobClientBase):
+        return
     dataset = pipeline.dataset_name
     schema = client.schema
     missing = {name: columns for name, columns in _missing(client, tables) if columns}

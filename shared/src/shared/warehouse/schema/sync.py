@@ -13,7 +13,7 @@ from shared.warehouse.errors import ConcurrentSchemaChangeError
 from shared.warehouse.rows.normalizer import with_normalizers, without_normalizers
 
 
-def merge_stored_schema(pipeline: dlt.Pipeline) -> None:
+def merge_stored_schema(pipeline: dlt.Pipeline, client: Any) -> None:
     """Add the tables and columns that other runs stored to the packages that are about to load.
 
     dlt stores the schema that a run began with and what that run added. A table that a run of another
@@ -27,14 +27,10 @@ def merge_stored_schema(pipeline: dlt.Pipeline) -> None:
     for load_id in pipeline.list_normalized_load_packages():
         schema = without_normalizers(packages.load_schema(load_id))
         packages.save_schema(load_id, schema)
-        with pipeline.destination_client(schema.name) as client:
-            if not client.is_storage_initialized():
-                return
-            assert isinstance(client, WithStateSync)
-            stored = client.get_stored_schema(schema.name)
-            if stored is None or stored.version_hash == schema.stored_version_hash:
-                continue
-            base = _stored_base(client, schema)
+        stored = client.get_stored_schema(schema.name)
+        if stored is None or stored.version_hash == schema.stored_version_hash:
+            continue
+        base = _stored_base(client, schema)
         newest = _schema(stored)
         if base is not None:
             if base.stored_version_hash == newest.stored_version_hash:
