@@ -123,6 +123,11 @@ class BatchProgress:
             completed_before=len(loaded),
         )
 
+    @property
+    def has_loaded(self) -> bool:
+        """Whether this attempt has loaded a partition."""
+        return self.completed > self.completed_before
+
     def add_batch(self, loaded: Sequence[str], results: Sequence[Any]) -> None:
         """Add a batch."""
         self.completed += len(loaded)
@@ -135,7 +140,7 @@ class BatchProgress:
         """Return the progress as text, with the time that remains at this pace."""
         remaining = self.total - self.completed
         text = f"{self.completed:,} of {self.total:,} partitions, {self.rows:,} rows"
-        if self.completed == self.completed_before or not remaining:
+        if not self.has_loaded or not remaining:
             return f"{text}."
         seconds = (
             (time.monotonic() - self.started_at)

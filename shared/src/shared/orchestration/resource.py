@@ -176,8 +176,7 @@ class WarehouseDltResource(DagsterDltResource):
                     load = plan(context, source(partitions), partitions=partitions)
                     result, events = load.run(context)
             except RetryLaterError as why:
-                loaded_some = progress.completed > progress.completed_before
-                raise retry_request(context, why, progress, loaded_some) from why
+                raise retry_request(context, why, progress, progress.has_loaded) from why
             loaded = [partition for partition in batch if partition not in result.deferred]
             progress.add_batch(loaded, events)
             for event in events:
