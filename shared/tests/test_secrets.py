@@ -18,7 +18,7 @@ from shared import warehouse
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
 from shared.redaction import is_secret_name, redact
-from shared.sources.dlt_settings import WorkspaceRunContext
+from shared.sources.dlt_settings import RepositoryRunContext
 
 KEY = "marked/key of 7"
 NOBODY = "http://127.0.0.1:9"
@@ -234,7 +234,7 @@ def settings_folder(tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("RUNTIME__REQUEST_MAX_ATTEMPTS", "1")
     (tmp_warehouse / ".dlt").mkdir()
     (tmp_warehouse / ".dlt" / "secrets.toml").write_text(f'[sources.shop]\nnumber = "{KEY}"\n')
-    with switched_run_context(WorkspaceRunContext(str(tmp_warehouse))):
+    with switched_run_context(RepositoryRunContext(str(tmp_warehouse))):
         yield tmp_warehouse
 
 
@@ -245,7 +245,7 @@ def test_a_secret_of_a_source_is_neither_in_the_failure_nor_in_the_log(
 ) -> None:
     if not way.startswith("dlt.secrets"):
         (settings_folder / ".dlt" / "secrets.toml").unlink()
-        with switched_run_context(WorkspaceRunContext(str(settings_folder))):
+        with switched_run_context(RepositoryRunContext(str(settings_folder))):
             stored = failed_events(WAYS[way](), instance)
     else:
         stored = failed_events(WAYS[way](), instance)
@@ -260,7 +260,7 @@ def test_a_variable_of_any_name_is_a_secret_if_the_source_declares_it_as_one(
 ) -> None:
     (settings_folder / ".dlt" / "secrets.toml").write_text("")
     monkeypatch.setenv("SOURCES__SHOP__NUMBER", KEY)
-    with switched_run_context(WorkspaceRunContext(str(settings_folder))):
+    with switched_run_context(RepositoryRunContext(str(settings_folder))):
         stored = failed_events(by_argument(), instance)
     assert "Max retries exceeded" in stored
     assert "marked" not in stored

@@ -218,7 +218,7 @@ def test_the_error_names_the_partition_and_the_table_of_a_marked_item() -> None:
     source = source_of(
         [{"day": "mon", "v": float("nan")}], columns=column, write_disposition=disposition
     )
-    with pytest.raises(warehouse.RowValueError, match=r"in the run of \('mon',\)"):
+    with pytest.raises(warehouse.RowValueError, match=r"in the run of \['mon'\]"):
         warehouse.load(warehouse.plan_load(PIPELINE, source, ["mon"]))
     marked = dlt.mark.with_table_name([{"v": float("nan")}], "others")
     with pytest.raises(warehouse.RowValueError, match=r"typed\.others, column v"):

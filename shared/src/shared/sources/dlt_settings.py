@@ -48,7 +48,7 @@ def texts(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for item in value.values():
             yield from texts(item)
-    elif isinstance(value, (list, tuple)):
+    elif type(value) in (list, tuple):  # not a named tuple, such as an asset key of Dagster
         for item in value:
             yield from texts(item)
     elif isinstance(value, (str, int)):
@@ -137,8 +137,11 @@ class _ProjectFile(ConfigProvider):
         return list(file.locations) if file else []
 
 
-class WorkspaceRunContext(RunContext):
-    """dlt's context with the settings of the workspace and of the process's project."""
+class RepositoryRunContext(RunContext):
+    """dlt's context with the settings of the repository and of the process's project.
+
+    dlt takes a context with the name `WorkspaceRunContext` for one of its own workspaces.
+    """
 
     def initial_providers(self) -> list[ConfigProvider]:
         """Return where dlt looks for a value, in this order."""
@@ -168,7 +171,7 @@ def plug_run_context(
     del runtime_kwargs
     if (Path(run_dir or ".") / DOT_DLT / ".workspace").is_file():
         return None
-    return WorkspaceRunContext(run_dir)
+    return RepositoryRunContext(run_dir)
 
 
 redaction.SECRET_READERS.append(dlt_secrets)

@@ -1,7 +1,7 @@
 """The tables of a resource: the names that they have in the warehouse, and what is known of them."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 
 import dlt
@@ -13,6 +13,7 @@ from dlt.common.schema.typing import TTableSchema, TTableSchemaColumns
 from dlt.extract import DltResource, DltSource
 from dlt.extract.exceptions import InconsistentTableTemplate
 
+from shared.sources.protocol import COMPANION_TABLES_HINT
 from shared.warehouse.destinations.base import destination_class
 from shared.warehouse.destinations.configuration import DESTINATION_NAME, warehouse_type
 from shared.warehouse.errors import LoadPlanError
@@ -115,7 +116,7 @@ def reject_split_tables(source: DltSource, selected: Collection[str]) -> None:
 def filled_tables(resource: DltResource, schema: Schema) -> list[str]:
     """Return the root tables that a resource's loads have filled, its own table first.
 
-    They are several if its table name is a function of the row, or if it yields
+    Companion tables belong to its own table. They are several if its table name is a function of the row, or if it yields
     `dlt.mark.with_table_name` or `dlt.mark.with_hints`. A resource that has filled none has its own.
 
     Args:
@@ -123,10 +124,14 @@ def filled_tables(resource: DltResource, schema: Schema) -> list[str]:
         schema: the schema of its source after a load.
     """
     own = table_of(resource)
+    naming = warehouse_naming(resource.source_name)
+    companions: Sequence[str] = schema.tables.get(own, {}).get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
+    related = set(map(naming.normalize_tables_path, companions))
     filled = {
         str(table["name"])
         for table in schema.data_tables(seen_data_only=True)
         if table.get("resource") == resource.name and not table.get("parent")
+        if table["name"] not in related
     }
     if not filled and not resource.has_dynamic_table_name:
         return [own]
