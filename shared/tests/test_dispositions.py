@@ -258,6 +258,32 @@ def test_a_parent_that_is_only_extracted_for_its_child_is_no_dependent() -> None
     assert list(plan.source.selected_resources) == ["comments"]
 
 
+def test_a_table_that_appends_beside_a_resource_that_replaces_is_refused(
+    any_warehouse: str,
+) -> None:
+    def rows() -> Iterator[Any]:
+        hints = dlt.mark.make_hints(table_name="other", write_disposition="append")
+        yield dlt.mark.with_hints({"id": 1}, hints, create_table_variant=True)
+
+    source = DltSource(dlt.Schema("shop"), "shop", [dlt.resource(rows, name="items")])
+    with pytest.raises(LoadPlanError, match=r"items fills other with the write disposition append"):
+        warehouse.load(warehouse.plan_load(SPEC, source))
+
+
+def test_a_new_cursor_does_not_append_the_rows_of_earlier_loads_again(any_warehouse: str) -> None:
+    def load(**hints: Any) -> None:
+        items = dlt.resource([{"id": 1}, {"id": 2}], name="items", **hints)
+        source = DltSource(dlt.Schema("shop"), "shop", [items])
+        warehouse.load(warehouse.plan_load(SPEC, source))
+
+    load(write_disposition="merge", primary_key="id")
+    with pytest.raises(LoadPlanError, match="items now appends after a cursor on id"):
+        load(write_disposition="append", incremental=dlt.sources.incremental("id"))
+    after = dlt.sources.incremental("id", initial_value=2, range_start="open")
+    load(write_disposition="append", incremental=after)
+    assert warehouse.query("SELECT count(*) AS n FROM shop.items") == [{"n": 2}]
+
+
 def test_a_run_that_selects_one_of_two_assets_with_a_cursor_is_refused(
     tmp_warehouse: object, instance: dg.DagsterInstance
 ) -> None:
@@ -269,7 +295,7 @@ def test_a_run_that_selects_one_of_two_assets_with_a_cursor_is_refused(
     def assets(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
         yield from dlt.run(context=context)
 
-    with pytest.raises(LoadPlanError, match="Select issues, comments together"):
+    with pytest.raises(dg.Failure, match="Select issues, comments together"):
         dg.materialize(
             [assets],
             selection=[asset_key("shop", "issues")],

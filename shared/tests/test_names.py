@@ -185,7 +185,9 @@ def test_two_names_of_an_arrow_table_that_are_one_column_are_named() -> None:
 
 def test_names_that_are_declared_and_are_one_column_or_table_are_refused_before_the_load() -> None:
     hints: Any = {name: {"data_type": "bigint"} for name in ("userId", "user-id")}
-    with pytest.raises(warehouse.LoadPlanError, match=r"'userId' and 'user-id' .* column of items"):
+    with pytest.raises(
+        warehouse.LoadPlanError, match=r"items declares 'userId' and 'user-id', .* column user_id"
+    ):
         warehouse.plan_load(PIPELINE, source_of([], columns=hints))
 
     @dlt.source(name="names")

@@ -200,6 +200,16 @@ def test_rows_without_a_partition_column_get_one(rows: str, any_warehouse: str) 
         load(source([1]), mon, tue)
 
 
+def test_rows_of_loads_without_partitions_do_not_stay_beside_those_of_partitions(
+    any_warehouse: str,
+) -> None:
+    kind = KINDS["nothing marked"]
+    load(kind.source([{"id": 1}]))
+    with pytest.raises(LoadPlanError, match=r"shop\.orders has 1 row of loads without partitions"):
+        load(kind.source([{"id": 1}]), PartitionKey("mon"))
+    assert stored() == [1]
+
+
 def test_nested_rows_and_other_tables_of_an_empty_partition_are_deleted(any_warehouse: str) -> None:
     mon, tue = map(PartitionKey, ("mon", "tue"))
 

@@ -12,6 +12,7 @@ from dlt.extract import DltSource
 from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
 from shared.warehouse.errors import LoadPlanError
+from shared.warehouse.replacement.windows import bound_cursor
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,27 @@ def reject_lost_cursors(
                 "on, or load into another dataset. Other rows for the same table need a resource with "
                 "another name. If only the cursor's field is new, "
                 'dlt.run(..., refresh="drop_resources") loads all rows again.'
+            )
+
+
+def reject_new_cursor(source: DltSource, before: StoredCursors) -> None:
+    """Stop a load that begins to append after a cursor to a table that was loaded without one.
+
+    Raises:
+        LoadPlanError: the cursor says no value to start from, so all rows would come again.
+    """
+    with_cursor = {cursor.resource for cursor in before.cursors}
+    for name, resource in source.selected_resources.items():
+        cursor = bound_cursor(resource)
+        if cursor is None or cursor.initial_value is not None or cursor.end_value is not None:
+            continue
+        tables = [table for table, owner in before.resources.items() if owner == name]
+        if tables and resource.write_disposition == "append" and name not in with_cursor:
+            raise LoadPlanError(
+                f"{name} now appends after a cursor on {cursor.cursor_path}, and {tables[0]} has rows of "
+                "loads without one, which would come again; nothing was loaded. Give the cursor an "
+                "`initial_value` after those rows, or load all rows again with "
+                'dlt.run(..., refresh="drop_resources").'
             )
 
 

@@ -46,9 +46,9 @@ from shared.warehouse.guards import (
 )
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
-from shared.warehouse.ownership import StoredCursors, reject_lost_cursors
+from shared.warehouse.ownership import StoredCursors, reject_lost_cursors, reject_new_cursor
 from shared.warehouse.plan import LoadPlan
-from shared.warehouse.replacement.dispositions import check_dispositions
+from shared.warehouse.replacement.dispositions import check_dispositions, reject_appending_tables
 from shared.warehouse.replacement.empty_partitions import add_empty_tables
 from shared.warehouse.replacement.partitioning import bind_scopes, with_cursor_columns
 from shared.warehouse.replacement.windows import partition_window
@@ -331,6 +331,10 @@ class LoadRun:
         packages = [*map(self.pipeline.get_load_package_info, load_ids)]
         self.state.appends = find_appends(packages, self.schema, self.state.partition_scopes)
         content = validate_packages(packages, self.schema, self.state.partition_scopes)
+        requested = self.plan.options.extract_arguments.get("write_disposition")
+        reject_appending_tables(
+            self.source, self.schema, content.tables, self.plan.scopes, requested
+        )
         self.state.tables_in_package = content.tables
         self.state.pushdown_tables |= content.pushdown_tables
         self.state.pending_table_chains.clear()
@@ -345,6 +349,8 @@ class LoadRun:
         options, dataset = self.plan.options, self.plan.spec.dataset_name
         refresh = bool(options.extract_arguments.get("refresh"))
         reject_lost_cursors(self.pipeline, self.source, self._stored_cursors, refresh=refresh)
+        if not refresh:
+            reject_new_cursor(self.source, self._stored_cursors)
         with self._client() as client:
             if client.is_storage_initialized():
                 merge_stored_schema(self.pipeline, client)

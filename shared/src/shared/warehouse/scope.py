@@ -31,6 +31,9 @@ HEX_DECODE_SQL = {
 
 Escape = Callable[[str], str]
 
+PARTITION_COLUMN = "_partition"
+"""The column that a load adds to the rows of a resource that marks no partition column."""
+
 
 class Bound(NamedTuple):
     """The values of a column that belong to a partition: one, or those in `[value, end)`."""

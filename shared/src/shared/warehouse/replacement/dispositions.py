@@ -157,6 +157,43 @@ def check_dispositions(source: DltSource, scoped: Collection[str], requested: An
             _check_snapshot(resource, strategy or "replace", cursors[name])
 
 
+def reject_appending_tables(
+    source: DltSource,
+    schema: Schema,
+    tables: Collection[str],
+    scoped: Collection[str],
+    requested: Any = None,
+) -> None:
+    """Reject tables that a resource fills with another write disposition than its own.
+
+    Args:
+        source: the source, extracted.
+        schema: its schema, with the tables that `dlt.mark.with_hints` has added.
+        tables: the tables of the load.
+        scoped: the resources that are loaded by partition.
+        requested: the write disposition of the load, which overrides the resources'.
+
+    Raises:
+        LoadPlanError: a rerun would add the rows of a table again.
+    """
+    for name in tables:
+        table = schema.tables.get(name, {})
+        resource = source.selected_resources.get(str(table.get("resource")))
+        if resource is None or "parent" in table:
+            continue
+        disposition = table.get("write_disposition")
+        if resource.name in scoped:
+            repeats = disposition != "merge"
+        else:
+            repeats = disposition == "append" != disposition_of(resource, requested)[0]
+        if repeats:
+            raise LoadPlanError(
+                f"{resource.name} fills {name} with the write disposition {disposition}: a rerun would add "
+                "or delete rows of other loads; nothing was loaded. Leave the disposition out of "
+                "`dlt.mark.with_hints`, so that the table is loaded as its resource is."
+            )
+
+
 def reject_split_cursors(source: DltSource, selected: Collection[str]) -> None:
     """Reject a selection that advances a cursor for a resource that it leaves out.
 

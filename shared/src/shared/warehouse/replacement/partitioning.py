@@ -16,11 +16,8 @@ from shared.sources.protocol import COMPANION_TABLES_HINT
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.replacement.dispositions import cursor_of
 from shared.warehouse.replacement.windows import bound_cursor
-from shared.warehouse.scope import PartitionScope
+from shared.warehouse.scope import PARTITION_COLUMN, PartitionScope
 from shared.warehouse.tables import known_schema, table_of, warehouse_naming
-
-PARTITION_COLUMN = "_partition"
-"""The column that a load adds to the rows of a resource that marks no partition column."""
 
 _DISPOSITION = REPLACE_PARTITIONS["write_disposition"]
 _REPLACEABLE = {
@@ -141,7 +138,10 @@ def _add_partition_column(resource: DltResource, partitions: Sequence[PartitionK
     resource.add_map(with_partition)
     description = "The partition's key, which a load replaces."
     resource.apply_hints(
-        columns={PARTITION_COLUMN: {"data_type": "text", "description": description}}
+        # Never NULL, so that rows of loads without partitions do not stay beside those of partitions.
+        columns={
+            PARTITION_COLUMN: {"data_type": "text", "nullable": False, "description": description}
+        }
     )
 
 

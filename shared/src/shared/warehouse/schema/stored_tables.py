@@ -15,6 +15,7 @@ from shared.warehouse.errors import LoadPlanError, SchemaContractError
 from shared.warehouse.locks.base import Log
 from shared.warehouse.schema.change import TableChange
 from shared.warehouse.schema.sync import allow_null
+from shared.warehouse.scope import PARTITION_COLUMN
 
 
 def restore_dropped(
@@ -104,6 +105,12 @@ def _reject_required(
         if not column.get("nullable", True) and column["name"] != "_dlt_load_id"
     ]
     rows = client.row_count(table) if required else 0
+    if rows and PARTITION_COLUMN in required:
+        raise LoadPlanError(
+            f"{dataset}.{table} has {rows} row{'s' * (rows > 1)} of loads without partitions, which would "
+            "stay beside those of the partitions; nothing was loaded. Load by partition into a new "
+            f"table, or drop the table and load all of its partitions: DROP TABLE {dataset}.{table}."
+        )
     if rows:
         later = TableChange(dataset, table, required[0], nullable=False)
         raise SchemaContractError(
