@@ -270,6 +270,35 @@ def test_a_table_that_appends_beside_a_resource_that_replaces_is_refused(
         warehouse.load(warehouse.plan_load(SPEC, source))
 
 
+def test_a_nested_table_that_appends_in_a_table_that_is_replaced_is_refused(
+    any_warehouse: str,
+) -> None:
+    nested = dlt.mark.make_nested_hints(write_disposition="append", primary_key="x")
+    items = dlt.resource([{"id": 1, "k": [{"x": 1}]}], name="items", nested_hints={"k": nested})
+    source = DltSource(dlt.Schema("shop"), "shop", [items])
+    with pytest.raises(
+        LoadPlanError, match=r"items fills items__k with the write disposition append"
+    ):
+        warehouse.load(warehouse.plan_load(SPEC, source))
+
+
+def test_resources_with_one_table_and_two_dispositions_are_refused() -> None:
+    cursor: Any = dlt.sources.incremental("id")
+    first = dlt.resource([{"id": 1}], name="first", table_name="items")
+    second = dlt.resource(
+        [{"id": 2}],
+        name="second",
+        table_name="items",
+        write_disposition="append",
+        incremental=cursor,
+    )
+    source = DltSource(dlt.Schema("shop"), "shop", [first, second])
+    with pytest.raises(
+        LoadPlanError, match=r"first and second load the table items, .* replace and append"
+    ):
+        warehouse.plan_load(SPEC, source)
+
+
 def test_a_new_cursor_does_not_append_the_rows_of_earlier_loads_again(any_warehouse: str) -> None:
     def load(**hints: Any) -> None:
         items = dlt.resource([{"id": 1}, {"id": 2}], name="items", **hints)

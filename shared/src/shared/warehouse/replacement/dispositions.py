@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from dlt.common.schema import Schema
+from dlt.common.schema.utils import get_root_table
 from dlt.extract import DltResource, DltSource
 from dlt.extract.incremental import Incremental
 
@@ -138,7 +139,24 @@ def apply_dispositions(
             resource.apply_hints(write_disposition="replace")
             replaced.add(name)
     check_dispositions(source, scoped, requested)
+    _require_one_disposition_for_each_table(source, requested)
     return frozenset(replaced)
+
+
+def _require_one_disposition_for_each_table(source: DltSource, requested: Any) -> None:
+    """Reject resources with one table and several dispositions: one would delete the other's rows."""
+    found: dict[str, tuple[str, tuple[str, str | None]]] = {}
+    for name, resource in source.selected_resources.items():
+        if resource.has_dynamic_table_name:
+            continue
+        disposition = disposition_of(resource, requested)
+        other, known = found.setdefault(str(resource.table_name), (name, disposition))
+        if known != disposition:
+            raise LoadPlanError(
+                f"{other} and {name} load the table {resource.table_name}, with the write dispositions "
+                f"{known[0]} and {disposition[0]}: a run would delete or repeat rows. State the same one, "
+                "or give them different tables."
+            )
 
 
 def check_dispositions(source: DltSource, scoped: Collection[str], requested: Any = None) -> None:
@@ -177,11 +195,13 @@ def reject_appending_tables(
         LoadPlanError: a rerun would add the rows of a table again.
     """
     for name in tables:
-        table = schema.tables.get(name, {})
-        resource = source.selected_resources.get(str(table.get("resource")))
-        if resource is None or "parent" in table:
+        if name not in schema.tables:
+            continue  # dlt's own state
+        table, root = schema.tables[name], get_root_table(schema.tables, name)
+        resource = source.selected_resources.get(str(root.get("resource")))
+        if resource is None:
             continue
-        disposition = table.get("write_disposition")
+        disposition = table.get("write_disposition", root.get("write_disposition"))
         if resource.name in scoped:
             repeats = disposition != "merge"
         else:
@@ -190,7 +210,7 @@ def reject_appending_tables(
             raise LoadPlanError(
                 f"{resource.name} fills {name} with the write disposition {disposition}: a rerun would add "
                 "or delete rows of other loads; nothing was loaded. Leave the disposition out of "
-                "`dlt.mark.with_hints`, so that the table is loaded as its resource is."
+                "`dlt.mark.with_hints` or `nested_hints`, so that the table is loaded as its resource is."
             )
 
 
