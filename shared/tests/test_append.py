@@ -20,6 +20,8 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import warehouse
 
+SLOW_ON_SERVERS = True
+
 SPEC = warehouse.pipeline("shop_pipeline", "shop")
 SMALL_FILES = {"data_writer.file_max_items": 1, "data_writer.buffer_max_items": 1}
 

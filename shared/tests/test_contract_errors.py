@@ -15,6 +15,8 @@ from shared.cli import app
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import create_destination
 
+SLOW_ON_SERVERS = True
+
 SHOP = warehouse.pipeline("shop", dataset_name="shop")
 
 

@@ -8,6 +8,8 @@ from dlt.extract import DltSource
 
 from shared import warehouse
 
+SLOW_ON_SERVERS = True
+
 SPEC = warehouse.pipeline("shop_pipeline", "shop")
 Rows = list[dict[str, Any]]
 

@@ -17,6 +17,8 @@ from shared.sources.hints import APPEND_EACH_RUN
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.replacement.dispositions import planned_disposition, stored_cursors
 
+SLOW_ON_SERVERS = True
+
 SPEC = warehouse.pipeline("shop_pipeline", "shop")
 Rows = list[dict[str, Any]]
 ONE_TWO: Rows = [{"id": 1, "lines": [{"n": 1}]}, {"id": 2, "lines": [{"n": 2}, {"n": 3}]}]

@@ -15,6 +15,8 @@ from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator, asset_key
 from shared.warehouse.errors import LoadPlanError
 
+SLOW_ON_SERVERS = True
+
 EVENTS: list[dict[str, Any]] = [
     {"id": 1, "type": "click"},
     {"id": 2, "type": "click", "tags": [{"tag": "a"}]},

@@ -11,6 +11,8 @@ from shared import warehouse
 from shared.orchestration.metadata import shrunken_metadata, shrunken_warnings
 from shared.warehouse.errors import RowCountDropError
 
+SLOW_ON_SERVERS = True
+
 SPEC = warehouse.pipeline("shop_pipeline", "shop")
 DAY: Any = {"day": {"data_type": "text", "partition": True}}
 HISTORY: Any = {"disposition": "merge", "strategy": "scd2"}

@@ -16,6 +16,8 @@ from shared.warehouse import TableChange
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import create_destination
 
+SLOW_ON_SERVERS = True
+
 SHOP = warehouse.pipeline("shop", dataset_name="shop")
 
 

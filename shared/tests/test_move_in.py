@@ -15,6 +15,8 @@ from dlt.extract import DltResource, DltSource
 from shared import warehouse
 from shared.warehouse.locks.file import duckdb_path
 
+SLOW_ON_SERVERS = True
+
 CURSOR: Any = dlt.sources.incremental("id")
 SCD2: Any = {"disposition": "merge", "strategy": "scd2"}
 

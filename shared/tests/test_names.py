@@ -21,6 +21,8 @@ from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator, asset_key
 from shared.warehouse.rows.naming import NamingConvention
 
+SLOW_ON_SERVERS = True
+
 PIPELINE = warehouse.pipeline("names_pipeline", dataset_name="names")
 
 

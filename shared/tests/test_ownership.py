@@ -20,6 +20,8 @@ from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
 from shared.warehouse.errors import LoadPlanError
 
+SLOW_ON_SERVERS = True
+
 ORDERS = TableOwner(
     location="shop_etl",
     asset="shop",

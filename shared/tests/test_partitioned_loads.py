@@ -16,6 +16,8 @@ from shared import warehouse
 from shared.sources.partitions import PartitionKey, TimeWindow
 from shared.warehouse import LoadPlanError
 
+SLOW_ON_SERVERS = True
+
 UTC, NEW_YORK, TOKYO = map(ZoneInfo, ("UTC", "America/New_York", "Asia/Tokyo"))
 SPEC = warehouse.pipeline("shop_pipeline", "shop")
 Row = Mapping[str, object]
@@ -146,7 +148,15 @@ def stored(table: str = "orders") -> list[int]:
     return [row["id"] for row in warehouse.query(f"SELECT id FROM shop.{table} ORDER BY 1")]
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "postgres", "filesystem"], indirect=True)
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "duckdb",
+        pytest.param("postgres", marks=pytest.mark.slow),
+        pytest.param("filesystem", marks=pytest.mark.slow),
+    ],
+    indirect=True,
+)
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_a_partition_loads_again_exactly(kind: Kind, engine: str) -> None:
     first, second = kind.partitions

@@ -12,6 +12,8 @@ from shared import warehouse
 from shared.warehouse import run
 from shared.warehouse.errors import StateChangedError
 
+SLOW_ON_SERVERS = True
+
 SPEC = warehouse.pipeline("shop_pipeline", "shop")
 DAY: Any = {"day": {"data_type": "text", "partition": True}}
 REPLACED: Any = {"disposition": "merge", "strategy": "delete-insert"}

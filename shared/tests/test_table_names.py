@@ -20,6 +20,8 @@ from shared.orchestration.translator import (
 )
 from shared.warehouse.errors import LoadPlanError
 
+SLOW_ON_SERVERS = True
+
 LONG = "a_name_that_is_longer_than_the_63_characters_which_postgres_accepts"
 SHOP = warehouse.pipeline("shop_pipeline", "shop")
 

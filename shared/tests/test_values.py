@@ -13,6 +13,8 @@ from dlt.extract import DltResource, DltSource
 
 from shared import warehouse
 
+SLOW_ON_SERVERS = True
+
 PIPELINE = warehouse.pipeline("values_pipeline", dataset_name="typed")
 NEW_YORK = timezone(timedelta(hours=-5))
 MIDNIGHT = datetime.fromisoformat("2025-03-10T00:00:00")  # without a time zone

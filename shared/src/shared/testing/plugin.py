@@ -23,10 +23,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that uses `any_warehouse` once on each type of the option."""
+    """Run a test that uses `any_warehouse` once on each type of the option.
+
+    In a module with `SLOW_ON_SERVERS = True`, runs on other types than DuckDB are slow tests.
+    """
     if "any_warehouse" in metafunc.fixturenames:
+        slow = [pytest.mark.slow] if getattr(metafunc.module, "SLOW_ON_SERVERS", False) else []
         types = metafunc.config.getoption("warehouses").split(",")
-        metafunc.parametrize("any_warehouse", types, indirect=True)
+        runs = [pytest.param(kind, marks=slow if kind != "duckdb" else []) for kind in types]
+        metafunc.parametrize("any_warehouse", runs, indirect=True)
 
 
 @pytest.fixture
