@@ -44,7 +44,7 @@ class Shop:
     Attributes:
         orders: what it has.
         views: what it has, too.
-        requests: the paths that it was asked for.
+        requests: the requested paths.
     """
 
     def __init__(self) -> None:

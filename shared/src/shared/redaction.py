@@ -25,7 +25,7 @@ _DESCRIBES_A_SECRET = re.compile(
     r"(URI|URL|ENDPOINT|HOST|SERVER|PORT|USER|USERNAME|NAME|TYPE|METHOD|MODE|ALGORITHM|ALGO|LOCATION|"
     r"ENABLED|SECONDS|TIMEOUT|TTL|EXPIRY|EXPIRES|SCOPES?|PATH|FILE|DIR|SOCK|COUNT|LENGTH|SIZE|LIMIT)"
 )
-"""The last word of a name whose value is no secret, such as TOKEN_URL and AUTH_TYPE."""
+"""The last word of a name whose value is not a secret, such as TOKEN_URL and AUTH_TYPE."""
 
 
 _PARAMETER = re.compile(r"([?&]([\w.-]+)=)([^&\s\"'<>()\[\]{},]+)")

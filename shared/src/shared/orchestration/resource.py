@@ -203,7 +203,7 @@ _loaded: WeakKeyDictionary[Context, set[dg.AssetKey]] = WeakKeyDictionary()
 
 
 def _refuse_second_load(context: Context, keys: Iterable[dg.AssetKey]) -> None:
-    """Refuse to load an asset twice in one step: Dagster could not tell the two results apart."""
+    """Refuse to load an asset twice in one step: Dagster could not distinguish the two results."""
     loaded = _loaded.setdefault(context, set())
     if again := sorted(key.to_user_string() for key in loaded.intersection(keys)):
         raise warehouse.LoadPlanError(

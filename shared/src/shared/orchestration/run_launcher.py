@@ -21,7 +21,7 @@ class LocalRunLauncher(dg.DefaultRunLauncher):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Whether run monitoring asks for the state of a run's process."""
+        """Whether run monitoring requests the state of a run's process."""
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> Any:

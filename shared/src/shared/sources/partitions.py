@@ -16,7 +16,7 @@ class PartitionKey(str):
     """The key of a partition. It is a text, so a source that needs only the key treats it as one.
 
     Attributes:
-        window: the partition's time window; None if its key is no time.
+        window: the time window of the partition; None if its key is not a time.
         dimensions: the key of each dimension, by its name; empty if there is one dimension.
     """
 

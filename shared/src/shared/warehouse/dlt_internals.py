@@ -37,7 +37,7 @@ class UnstatedDisposition(str):
 def mark_unstated_dispositions() -> None:
     """Make resources that are created from now on remember that they state no write disposition.
 
-    dlt puts its default, `append`, into the hints of each resource, and nothing tells it from an
+    dlt puts its default, `append`, into the hints of each resource, and nothing distinguishes it from an
     `append` that the resource states.
     """
     for module in (decorators, hints):

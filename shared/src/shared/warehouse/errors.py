@@ -95,7 +95,7 @@ class SchemaContractError(WarehouseError):
 
 
 class MigrationError(WarehouseError):
-    """A table cannot be changed as asked for, or a value would change; nothing was changed."""
+    """A table cannot be changed as requested, or a value would change; nothing was changed."""
 
 
 class RowValueError(WarehouseError):

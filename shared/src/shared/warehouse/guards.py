@@ -145,7 +145,7 @@ def shrunken_partitions(
 ) -> dict[str, tuple[int, int]]:
     """Return the partitions that kept less than half of their rows, with the rows before and after.
 
-    That is no error, because a small partition often is: the run warns, and people decide.
+    It is not an error, because a partition may be small: the run logs a warning, and people decide.
 
     Args:
         before: the rows of each partition that the load replaces, before it.

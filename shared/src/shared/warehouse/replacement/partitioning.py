@@ -155,7 +155,7 @@ def _scope(
     """Return the scope of a resource.
 
     Raises:
-        LoadPlanError: a partition is no value of its column's declared type.
+        LoadPlanError: a partition is not a value of the declared type of its column.
     """
     naming = warehouse_naming(source.name)
     companions: Sequence[str] = schema.get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
@@ -185,7 +185,7 @@ def with_cursor_columns(
     """Return the scopes with the columns of cursors, which are known at the end of an extraction.
 
     Raises:
-        LoadPlanError: a resource got no cursor, or its cursor is no column.
+        LoadPlanError: a resource has no cursor, or its cursor is not a column.
     """
     return {
         name: replace(
@@ -237,7 +237,7 @@ def _cursor_column(resource: DltResource, schema: Schema) -> str:
     path = str(cursor.cursor_path).removeprefix("$.")
     if not re.fullmatch(r"[^\[\]*$@?()]+", path):
         raise LoadPlanError(
-            f"{resource.name} has a cursor on {path}, which is no column; nothing was loaded. Mark its "
+            f"{resource.name} has a cursor on {path}, which is not a column; nothing was loaded. Mark its "
             "partition column with dlt's hint `partition`."
         )
     return schema.naming.normalize_path("__".join(path.split(".")))

@@ -139,7 +139,7 @@ class DataItemNormalizer(FlatteningNormalizer):
                 self._refuse(name, value, "has no value")
 
     def _is_empty(self) -> bool:
-        """Return whether dlt asks for the columns of a table without rows, by an empty row."""
+        """Return whether dlt requests the columns of a table without rows, by an empty row."""
         return all(name.startswith("_dlt") for name in self._row)
 
     def _check(self, column: TColumnSchema, value: Any) -> None:

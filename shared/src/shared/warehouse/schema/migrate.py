@@ -28,7 +28,7 @@ class Migration:
     """A change that can be applied, because it changes no value.
 
     Attributes:
-        change: what was asked for.
+        change: the requested change.
         statements: the SQL that changes the tables, in one transaction.
         schema_diff: the difference in dlt's stored schemas, line by line.
     """
