@@ -272,6 +272,43 @@ def test_a_table_that_appends_beside_a_resource_that_replaces_is_refused(
         warehouse.load(warehouse.plan_load(SPEC, source))
 
 
+@pytest.mark.parametrize("strategy", ["upsert", "insert-only", "cdc"])
+def test_two_rows_of_one_key_in_one_load_are_named(strategy: str, any_warehouse: str) -> None:
+    merge: Any = {"disposition": "merge", "strategy": strategy}
+    items = dlt.resource(
+        [{"id": 1, "v": 1}, {"id": 1, "v": 2}],
+        name="items",
+        write_disposition=merge,
+        primary_key="id",
+    )
+    source = DltSource(dlt.Schema("shop"), "shop", [items])
+    with pytest.raises(warehouse.SchemaContractError, match="items has 2 rows with the key id 1"):
+        warehouse.load(warehouse.plan_load(SPEC, source))
+
+
+def test_a_position_in_the_state_of_the_source_is_not_taken_for_all_rows(
+    any_warehouse: str,
+) -> None:
+    def rows() -> Iterator[Any]:
+        dlt.current.source_state()["position"] = 2
+        yield {"id": 2}
+
+    source = DltSource(dlt.Schema("shop"), "shop", [dlt.resource(rows, name="items")])
+    with pytest.raises(LoadPlanError, match=r"items .* changes dlt.current.source_state\(\)"):
+        warehouse.load(warehouse.plan_load(SPEC, source))
+
+
+def test_nested_rows_of_another_disposition_say_what_to_drop(any_warehouse: str) -> None:
+    def load(**hints: Any) -> None:
+        items = dlt.resource([{"id": 1, "k": [{"x": 1}]}], name="items", **hints)
+        source = DltSource(dlt.Schema("shop"), "shop", [items])
+        warehouse.load(warehouse.plan_load(SPEC, source))
+
+    load()
+    with pytest.raises(LoadPlanError, match=r"DROP TABLE shop\.items__k"):
+        load(write_disposition="merge", primary_key="id")
+
+
 def test_a_nested_table_that_appends_in_a_table_that_is_replaced_is_refused(
     any_warehouse: str,
 ) -> None:

@@ -1,6 +1,6 @@
 """What stops a load before it writes: rows outside its partitions, and tables that would lose rows."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -21,7 +21,12 @@ from pyarrow.parquet import ParquetFile
 
 from shared.redaction import redact
 from shared.sources.partitions import PartitionKey, time_window
-from shared.warehouse.errors import LoadPlanError, OutOfPartitionError, RowCountDropError
+from shared.warehouse.errors import (
+    LoadPlanError,
+    OutOfPartitionError,
+    RowCountDropError,
+    SchemaContractError,
+)
 from shared.warehouse.locks.base import Log
 from shared.warehouse.replacement.windows import bound_cursor
 from shared.warehouse.rows.arrow_check import reject_changed_values
@@ -57,6 +62,7 @@ def validate_packages(
             change a value.
     """
     content = PackageContent()
+    files: defaultdict[str, list[str]] = defaultdict(list)
     for package in packages:
         for job in package.jobs["new_jobs"]:
             table, file_format = job.job_file_info.table_name, job.job_file_info.file_format
@@ -65,12 +71,40 @@ def validate_packages(
             if file_format == "model":
                 content.pushdown_tables.add(table)
             if file_format == "parquet":
+                files[table].append(job.file_path)
                 if table in schema.tables:  # not dlt's own state, which another schema may hold
                     reject_changed_values(job.file_path, schema.tables[table])
                 content.row_counts[table] += ParquetFile(job.file_path).metadata.num_rows
                 if table in scopes:
                     _check_partition_membership(job.file_path, table, scopes[table])
+    for table, paths in files.items():
+        _reject_repeated_keys(schema.tables.get(table), paths)
     return content
+
+
+def _reject_repeated_keys(table: TTableSchema | None, files: Sequence[str]) -> None:
+    """Reject two rows of one key, which these strategies would both insert; others keep one row."""
+    if table is None or table.get("x-merge-strategy") not in ("upsert", "insert-only", "cdc"):
+        return
+    keys = get_columns_names_with_prop(table, "primary_key")
+    columns = ", ".join(f'"{key}"' for key in keys)
+    with duckdb.connect() as connection:
+        repeated = (
+            keys
+            and connection.execute(
+                f"SELECT {columns}, count(*) FROM read_parquet(?) GROUP BY {columns} "
+                "HAVING count(*) > 1 LIMIT 1",
+                [list(files)],
+            ).fetchone()
+        )
+    if repeated:
+        *values, count = repeated
+        key = ", ".join(f"{name} {value}" for name, value in zip(keys, values, strict=True))
+        raise SchemaContractError(
+            f"{table['name']} has {count} rows with the key {key} in one load, and its merge strategy "
+            f"{table['x-merge-strategy']} would keep all of them; nothing was loaded. Yield one row "  # type: ignore[typeddict-item]
+            "for each key, or use the strategy delete-insert, which keeps one."
+        )
 
 
 def is_snapshot(table: TTableSchema) -> bool:

@@ -72,17 +72,21 @@ def reject_positions(
         pipeline: the pipeline after extraction.
 
     Raises:
-        LoadPlanError: one of the resources has changed its state.
+        LoadPlanError: one of the resources has changed its state, or the source has.
     """
     before, after = (
-        states.get(source.schema.name, {}).get("resources", {})
-        for states in (restored, source_states(pipeline))
+        states.get(source.schema.name, {}) for states in (restored, source_states(pipeline))
+    )
+    of_source = any(
+        before.get(key) != after.get(key) for key in (before | after).keys() - {"resources"}
     )
     for name in sorted(resources):
-        if before.get(name) != after.get(name):
+        of_resource = before.get("resources", {}).get(name) != after.get("resources", {}).get(name)
+        if of_resource or of_source:
+            state = "resource_state" if of_resource else "source_state"
             raise LoadPlanError(
                 f"{name} states no write disposition, so a load replaces its table, and it changes "
-                "dlt.current.resource_state(): if it yields only what is new since then, the other rows "
+                f"dlt.current.{state}(): if it yields only what is new since then, the other rows "
                 'would be lost; nothing was loaded. Write write_disposition="replace" if it yields all '
                 'rows, or "append" and apply_hints(additional_table_hints=APPEND_EACH_RUN), from '
                 "shared.sources.hints, if it yields new ones."

@@ -111,6 +111,13 @@ def _reject_required(
             "stay beside those of the partitions; nothing was loaded. Load by partition into a new "
             f"table, or drop the table and load all of its partitions: DROP TABLE {dataset}.{table}."
         )
+    if rows and required[0].startswith("_dlt_"):
+        root = get_root_table(client.schema.tables, table)["name"]
+        raise LoadPlanError(
+            f"{dataset}.{table} has {rows} row{'s' * (rows > 1)} without {required[0]}, by which this "
+            f"write disposition finds the nested rows of {dataset}.{root}; nothing was loaded. Drop "
+            f"both tables, and load all rows again: DROP TABLE {dataset}.{table}."
+        )
     if rows:
         later = TableChange(dataset, table, required[0], nullable=False)
         raise SchemaContractError(
