@@ -298,6 +298,20 @@ def test_a_position_in_the_state_of_the_source_is_not_taken_for_all_rows(
         warehouse.load(warehouse.plan_load(SPEC, source))
 
 
+@pytest.mark.parametrize("strategy", [None, "cdc", "scd2"])
+def test_a_cursor_with_an_end_value_does_not_delete_the_rows_of_other_ranges(
+    strategy: str | None,
+) -> None:
+    cursor: Any = dlt.sources.incremental("id", initial_value=1, end_value=3)
+    merge: Any = {"disposition": "merge", "strategy": strategy} if strategy else None
+    items = dlt.resource(
+        [{"id": 1}], name="items", write_disposition=merge, primary_key="id", incremental=cursor
+    )
+    source = DltSource(dlt.Schema("shop"), "shop", [items])
+    with pytest.raises(LoadPlanError, match="items"):
+        warehouse.plan_load(SPEC, source)
+
+
 def test_nested_rows_of_another_disposition_say_what_to_drop(any_warehouse: str) -> None:
     def load(**hints: Any) -> None:
         items = dlt.resource([{"id": 1, "k": [{"x": 1}]}], name="items", **hints)
@@ -307,6 +321,11 @@ def test_nested_rows_of_another_disposition_say_what_to_drop(any_warehouse: str)
     load()
     with pytest.raises(LoadPlanError, match=r"DROP TABLE shop\.items__k"):
         load(write_disposition="merge", primary_key="id")
+    if any_warehouse == "duckdb":
+        with warehouse.exclusive_connection() as connection:
+            connection.execute("DROP TABLE shop.items__k; DROP TABLE shop.items")
+        load(write_disposition="merge", primary_key="id")
+        assert warehouse.query("SELECT x FROM shop.items__k") == [{"x": 1}]
 
 
 def test_a_nested_table_that_appends_in_a_table_that_is_replaced_is_refused(

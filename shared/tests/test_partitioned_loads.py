@@ -11,6 +11,7 @@ import dlt
 import pyarrow as pa
 import pytest
 from dlt.extract import DltSource
+from pydantic import BaseModel
 
 from shared import warehouse
 from shared.sources.partitions import PartitionKey, TimeWindow
@@ -194,11 +195,18 @@ def test_the_declared_disposition_does_not_change_what_a_partition_replaces(
     assert stored() == [1, 1]
 
 
-@pytest.mark.parametrize("rows", ["dicts", "arrow"])
+class Order(BaseModel):
+    """A row that is a model."""
+
+    id: int
+
+
+@pytest.mark.parametrize("rows", ["dicts", "arrow", "models"])
 def test_rows_without_a_partition_column_get_one(rows: str, any_warehouse: str) -> None:
     def source(values: list[int]) -> DltSource:
         table = pa.table({"id": values})
-        items: Any = {"dicts": table.to_pylist(), "arrow": [table]}
+        models = [Order(id=value) for value in values]
+        items: Any = {"dicts": table.to_pylist(), "arrow": [table], "models": models}
         return KINDS["nothing marked"].source(items[rows], "append")
 
     mon, tue = map(PartitionKey, ("mon", "tue"))
@@ -254,6 +262,14 @@ def test_a_table_of_two_resources_is_replaced_with_the_rows_of_both(any_warehous
     options = warehouse.LoadOptions(resources=["of_1"])
     with pytest.raises(LoadPlanError, match=r"of_2 .* orders"):
         warehouse.plan_load(SPEC, source(1, 2), ["mon"], options)
+
+
+def test_a_key_that_each_partition_has_keeps_its_row_in_each(any_warehouse: str) -> None:
+    kind = KINDS["text"]
+    rows: list[Row] = [{"id": 1, "d": d, "k": [{"x": 1}]} for d in ("mon", "tue", "tue")]
+    load(kind.source(rows, "merge", primary_key="id"), *kind.partitions)
+    assert stored() == [1, 1]
+    assert warehouse.query("SELECT count(*) AS n FROM shop.orders__k") == [{"n": 2}]
 
 
 def test_one_row_of_each_key_is_loaded_on_every_warehouse(any_warehouse: str) -> None:

@@ -101,7 +101,7 @@ def test_the_value_of_a_variable_with_another_name_is_shown(
     [
         ("GET http://x/y?api_key=ab1&page=2", "GET http://x/y?api_key=***&page=2"),
         ("'http://x/y?page=2&access_token=ab1'", "'http://x/y?page=2&access_token=***'"),
-        ("postgresql://me:pw1@host/db", "postgresql://me:***@host/db"),
+        ("mysql://me:pw1@host/db", "mysql://me:***@host/db"),
         ("{'Authorization': 'Bearer abc.def-123'}", "{'Authorization': 'Bearer ***'}"),
         ("Basic authentication failed", "Basic authentication failed"),
         ("http://x/y?day=2025-03-10", "http://x/y?day=2025-03-10"),

@@ -37,14 +37,19 @@ def error_secrets(error: BaseException) -> set[str]:
     found: set[str] = set()
     values = islice(_values(error), _MAX_VALUES)
     for name, value in values:
-        if isinstance(value, BaseConfiguration):
-            hints = value.get_resolvable_fields()
-            secrets = [key for key, hint in hints.items() if is_secret_hint(hint)]
-            found.update(text for key in secrets for text in texts(getattr(value, key, None)))
-        elif is_secret_name(name) and not _NO_SECRET_KEY.fullmatch(name):
-            # An Authorization header has a scheme before the secret.
-            found.update(form for text in texts(value) for form in (text, text.rpartition(" ")[2]))
+        with suppress(Exception):  # an object may raise when it is read; the error itself matters
+            found.update(_secrets_in(name, value))
     return found
+
+
+def _secrets_in(name: str, value: Any) -> Iterator[str]:
+    if isinstance(value, BaseConfiguration):
+        hints = value.get_resolvable_fields()
+        secrets = [key for key, hint in hints.items() if is_secret_hint(hint)]
+        yield from (text for key in secrets for text in texts(getattr(value, key, None)))
+    elif is_secret_name(name) and not _NO_SECRET_KEY.fullmatch(name):
+        # An Authorization header has a scheme before the secret.
+        yield from (form for text in texts(value) for form in (text, text.rpartition(" ")[2]))
 
 
 def _values(error: BaseException) -> Iterator[tuple[str, Any]]:

@@ -25,6 +25,13 @@ class SqlReplaceMixin(SqlAppendMixin):
         if scope := self.state.partition_scopes.get(table_name):
             escape = self.sql_client.escape_column_name
             table[DESTINATION_SCOPE_KEY] = scope.to_sql(self._dialect, escape)
+            if any(column.get("primary_key") for column in table["columns"].values()):
+                # A merge keeps one row of each key: of each partition, not of all in the load.
+                keys = {
+                    name: {**table["columns"][name], "primary_key": True}
+                    for name in scope.column_names
+                }
+                table["columns"] = {**table["columns"], **keys}
         return table  # type: ignore[return-value]
 
     def create_table_chain_completed_followup_jobs(

@@ -131,11 +131,18 @@ def apply_dispositions(
     Raises:
         LoadPlanError: a rerun of a resource would add or lose rows.
     """
-    cursors, replaced = stored_cursors(source), set()
+    cursors, every, replaced = stored_cursors(source), cursors_of(source), set()
     for name, resource in source.selected_resources.items():
         if name in scoped or requested or states_disposition(resource):
             continue
         if not cursors[name]:
+            if every[name]:
+                raise LoadPlanError(
+                    f"{name} states no write disposition, so a load replaces its table, and its cursor "
+                    "has an end value: the rows of other ranges would be deleted. Write "
+                    'write_disposition="merge" with a primary_key, load it by partitions with time '
+                    'windows, or write "replace" if the table has this range only.'
+                )
             resource.apply_hints(write_disposition="replace")
             replaced.add(name)
     check_dispositions(source, scoped, requested)
@@ -282,11 +289,11 @@ def _check_snapshot(
     ):
         return  # only the rows with the merge keys that it brings are closed
     for owner, cursor in cursors.items():
-        if cursor.end_value is not None:
-            continue
+        if cursor.end_value is not None and how not in MIRRORS:
+            continue  # the table has the range that the cursor states
         raise LoadPlanError(
             f"{resource.name} is loaded with {how}, which removes the rows that a run does not bring, and "
-            f"the cursor of {owner} on {cursor.cursor_path} leaves out those of earlier runs. Remove the "
+            f"the cursor of {owner} on {cursor.cursor_path} leaves out those of other runs. Remove the "
             'cursor, or write write_disposition="append", or "merge" with a primary_key.'
         )
 

@@ -126,6 +126,8 @@ def _add_partition_column(resource: DltResource, partitions: Sequence[PartitionK
     key = str(partitions[0])
 
     def with_partition(item: Any) -> Any:
+        if hasattr(item, "model_dump"):  # a Pydantic model
+            item = item.model_dump()
         if isinstance(item, dict):
             return {**item, PARTITION_COLUMN: key}
         if isinstance(item, pa.Table | pa.RecordBatch):

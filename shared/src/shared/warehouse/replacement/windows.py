@@ -71,7 +71,8 @@ def partition_window(source: DltSource, partitions: Sequence[PartitionKey]) -> I
             ) from None
         if refused := find_cause(error, JoinSchedulerError):
             raise LoadPlanError(
-                f"{refused} Nothing was loaded. Convert the cursor's values, or give the cursor the window "
-                "as `initial_value` and `end_value`, with `allow_external_schedulers=False`."
+                f"{refused} Nothing was loaded. State the type of the cursor's values, as in "
+                'dlt.sources.incremental[datetime]("at"). A cursor on texts needs the window as '
+                "`initial_value` and `end_value`, with `allow_external_schedulers=False`."
             ) from None
         raise

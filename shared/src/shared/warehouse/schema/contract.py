@@ -65,6 +65,9 @@ def _explain(
     """Return what does not fit, and what to do about it."""
     name = violation.table_name
     table = f"{dataset}.{name}"
+    model: Any = violation.table_schema
+    if model is not None and not isinstance(model, dict):  # Pydantic, which names its fields
+        return f"{table}: {violation}", _CHANGE_THE_CODE
     item = violation.data_item if isinstance(violation.data_item, dict) else {}
     example = f"such as {show_value(item.get(violation.column_name))}"
     # dlt would put a value of another type into its own column, named <column>__v_<type>.

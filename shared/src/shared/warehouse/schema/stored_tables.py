@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import dlt
+from dlt.common.destination.client import WithStagingDataset
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TColumnSchema
 from dlt.common.schema.utils import get_nested_tables, get_root_table
@@ -67,8 +68,17 @@ def restore_dropped(
         )
     if dropped and client.get_stored_schema_by_hash(schema.stored_version_hash) is not None:
         client.update_stored_schema(only_tables=dropped, force=True)
+        _drop_staging(client)
     for name in dropped:
         _delete_orphans(client, name, missing)
+
+
+def _drop_staging(client: Any) -> None:
+    """Drop the staging dataset, which each load fills: its tables have the old columns."""
+    if isinstance(client, WithStagingDataset):
+        with client.with_staging_dataset():
+            if client.is_storage_initialized():
+                client.drop_storage()
 
 
 def _delete_orphans(client: Any, table: str, missing: Collection[str]) -> None:
