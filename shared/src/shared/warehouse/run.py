@@ -5,7 +5,6 @@ It does not need Dagster: `load(plan_load(spec, source, partitions))`.
 
 import reprlib
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -45,7 +44,7 @@ from shared.warehouse.guards import (
     validate_packages,
 )
 from shared.warehouse.locks.base import Log, no_log
-from shared.warehouse.locks.file import duckdb_path, exclusive_connection
+from shared.warehouse.locks.file import exclusive_connection
 from shared.warehouse.ownership import StoredCursors, reject_lost_cursors, reject_new_cursor
 from shared.warehouse.plan import LoadPlan
 from shared.warehouse.replacement.dispositions import check_dispositions, reject_appending_tables
@@ -63,6 +62,7 @@ from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
 from shared.warehouse.statistics import MAX_PARTITIONS_WITH_COUNTS, TableStats, collect_stats
 from shared.warehouse.tables import reject_refresh, reported_tables
+from shared.warehouse.working_dirs import create_working_dir
 
 DLT_SETTINGS = {
     "runtime.dlthub_telemetry": False,
@@ -72,7 +72,6 @@ DLT_SETTINGS = {
 }
 """dlt's configuration for every load."""
 
-_KEEP_WORKING_DIRS_SECONDS = 7 * 24 * 3600
 MAX_EXTRACTIONS = 10
 """How often a load extracts if other runs change the state of its pipeline meanwhile."""
 
@@ -191,7 +190,7 @@ class LoadRun:
         self._database = database_name(destination, configuration)
         self._is_duckdb = destination.warehouse_type == "duckdb"
         self.pushdown_enabled = plan.options.pushdown_enabled and self._is_duckdb
-        self.pipelines_dir = _create_working_dir(plan.options.run_id)
+        self.pipelines_dir = create_working_dir(plan.options.run_id)
         self.state.working_dir = Path(self.pipelines_dir)
         self.pipeline = dlt.pipeline(
             pipeline_name=plan.spec.pipeline_name,
@@ -216,6 +215,10 @@ class LoadRun:
                 # To connect to a DuckDB file is to write to it.
                 with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
                     self.pipeline.sync_destination()
+            self._restored_schemas = {
+                name: self.pipeline.schemas[name].stored_version_hash
+                for name in self.pipeline.schemas
+            }
             refresh = self.plan.options.extract_arguments.get("refresh")
             reject_refresh(self.pipeline, self.source, refresh)
             apply_declared_hints(self.pipeline, self.source)
@@ -353,7 +356,7 @@ class LoadRun:
             reject_new_cursor(self.source, self._stored_cursors)
         with self._client() as client:
             if client.is_storage_initialized():
-                merge_stored_schema(self.pipeline, client)
+                merge_stored_schema(self.pipeline, client, self._restored_schemas)
                 client.schema = without_normalizers(self.schema)  # as the package has it
                 if not refresh:
                     restore_dropped(client, self.pipeline, self.source, content.tables, self.log)
@@ -386,15 +389,3 @@ class LoadRun:
 
     def _client(self) -> Any:
         return self.pipeline.destination_client(self.source.schema.name)
-
-
-def _create_working_dir(run_id: str) -> str:
-    """Create a load's working directory, and delete what killed and failed loads left a week ago."""
-    parent = duckdb_path().with_suffix(".working")
-    parent.mkdir(parents=True, exist_ok=True)
-    expired = time.time() - _KEEP_WORKING_DIRS_SECONDS
-    for directory in parent.iterdir():
-        with suppress(FileNotFoundError):  # another load may just have removed its directory
-            if directory.stat().st_mtime < expired:
-                shutil.rmtree(directory, ignore_errors=True)
-    return tempfile.mkdtemp(prefix=f"{run_id}-", dir=parent)

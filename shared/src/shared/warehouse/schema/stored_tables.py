@@ -5,11 +5,10 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import dlt
-from dlt.common.destination.client import WithStagingDataset
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TColumnSchema
 from dlt.common.schema.utils import get_nested_tables, get_root_table
-from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.destinations.job_client_impl import SqlJobClientBase, SqlJobClientWithStagingDataset
 from dlt.extract import DltSource
 
 from shared.warehouse.errors import LoadPlanError, SchemaContractError
@@ -75,7 +74,7 @@ def restore_dropped(
 
 def _drop_staging(client: Any) -> None:
     """Drop the staging dataset, which each load fills: its tables have the old columns."""
-    if isinstance(client, WithStagingDataset):
+    if isinstance(client, SqlJobClientWithStagingDataset):
         with client.with_staging_dataset():
             if client.is_storage_initialized():
                 client.drop_storage()

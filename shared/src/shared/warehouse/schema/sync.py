@@ -1,10 +1,10 @@
 """Merge into a load's schema what other runs stored since it began."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import dlt
-from dlt.common.destination.client import WithStateSync
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema
 
@@ -13,12 +13,19 @@ from shared.warehouse.errors import ConcurrentSchemaChangeError
 from shared.warehouse.rows.normalizer import with_normalizers, without_normalizers
 
 
-def merge_stored_schema(pipeline: dlt.Pipeline, client: Any) -> None:
+def merge_stored_schema(
+    pipeline: dlt.Pipeline, client: Any, restored: Mapping[str, str | None]
+) -> None:
     """Add the tables and columns that other runs stored to the packages that are about to load.
 
     dlt stores the schema that a run began with and what that run added. A table that a run of another
     partition added in between would be missing from the newest version, and from then on nothing would
     delete from it.
+
+    Args:
+        pipeline: the pipeline, with normalized packages.
+        client: the client of the destination.
+        restored: the hashes of the versions that the load began with, by schema.
 
     Raises:
         ConcurrentSchemaChangeError: a column has another type there, or `etl migrate` has changed it.
@@ -28,14 +35,12 @@ def merge_stored_schema(pipeline: dlt.Pipeline, client: Any) -> None:
         schema = without_normalizers(packages.load_schema(load_id))
         packages.save_schema(load_id, schema)
         stored = client.get_stored_schema(schema.name)
-        if stored is None or stored.version_hash == schema.stored_version_hash:
+        began_with = restored.get(schema.name)
+        if stored is None or stored.version_hash in (schema.stored_version_hash, began_with):
             continue
-        base = _stored_base(client, schema)
         newest = _schema(stored)
-        if base is not None:
-            if base.stored_version_hash == newest.stored_version_hash:
-                continue
-            _reject_migrated(base, newest)
+        if base := began_with and client.get_stored_schema_by_hash(began_with):
+            _reject_migrated(_schema(base), newest)
         for table in newest.data_tables(include_incomplete=True):
             _add_table(schema, table)
         packages.save_schema(load_id, schema)
@@ -55,15 +60,6 @@ def allow_null(pipeline: dlt.Pipeline, table: str, column: str) -> None:
 
 def _schema(stored: Any) -> Schema:
     return Schema.from_stored_schema(json.loads(stored.schema))
-
-
-def _stored_base(client: WithStateSync, schema: Schema) -> Schema | None:
-    """Return the stored version that a run began with; None if it began without one."""
-    for version_hash in (schema.stored_version_hash, *schema.previous_hashes):
-        stored = client.get_stored_schema_by_hash(version_hash)
-        if stored is not None and stored.schema_name == schema.name:
-            return _schema(stored)
-    return None
 
 
 def _reject_migrated(base: Schema, newest: Schema) -> None:
