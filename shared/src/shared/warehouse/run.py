@@ -229,8 +229,9 @@ class LoadRun:
                 self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
                 self._check_extraction()
             self._row_counts = normalize(self.pipeline, self.source.schema.name).row_counts
-            self.state.partition_scopes = bind_scopes(self.scopes, self.schema)
-            add_empty_tables(self.pipeline, self.schema, self.state.partition_scopes)
+            schema = self.schema
+            self.state.partition_scopes = bind_scopes(self.scopes, schema)
+            add_empty_tables(self.pipeline, schema, self.state.partition_scopes)
 
     def _check_extraction(self) -> None:
         """Check what only the extraction knows: the cursors, and the state that the source stores."""
@@ -245,7 +246,9 @@ class LoadRun:
         with dlt.config.values(DLT_SETTINGS):
             content = self._validate()
             with self.locks.dataset_lock():
-                reject_lost_updates(self.pipeline, self.schema.name, self._restored, content.tables)
+                reject_lost_updates(
+                    self.pipeline, self.source.schema.name, self._restored, content.tables
+                )
                 before = self._prepare_warehouse(content)
                 try:
                     info = self.pipeline.load()
@@ -256,11 +259,12 @@ class LoadRun:
                     raise
                 tables = self._collect_stats(info.loads_ids)
         rows_loaded = {**self._row_counts, **self.state.rows_inserted}
-        for table in self.schema.dlt_table_names():
+        schema = self.schema
+        for table in schema.dlt_table_names():
             rows_loaded.pop(table, None)
         return LoadResult(
             info=info,
-            schema=self.schema,
+            schema=schema,
             database=self._database,
             rows_loaded=rows_loaded,
             tables=tables,
@@ -329,15 +333,14 @@ class LoadRun:
         self.scopes = scopes
 
     def _validate(self) -> PackageContent:
-        reject_renamed(self.schema, self.plan.spec.dataset_name)
+        schema = self.schema
+        reject_renamed(schema, self.plan.spec.dataset_name)
         load_ids = self.pipeline.list_normalized_load_packages()
         packages = [*map(self.pipeline.get_load_package_info, load_ids)]
-        self.state.appends = find_appends(packages, self.schema, self.state.partition_scopes)
-        content = validate_packages(packages, self.schema, self.state.partition_scopes)
+        self.state.appends = find_appends(packages, schema, self.state.partition_scopes)
+        content = validate_packages(packages, schema, self.state.partition_scopes)
         requested = self.plan.options.extract_arguments.get("write_disposition")
-        reject_appending_tables(
-            self.source, self.schema, content.tables, self.plan.scopes, requested
-        )
+        reject_appending_tables(self.source, schema, content.tables, self.plan.scopes, requested)
         self.state.tables_in_package = content.tables
         self.state.pushdown_tables |= content.pushdown_tables
         self.state.pending_table_chains.clear()
