@@ -32,7 +32,7 @@ POINTS = [
     None,
     None,
 ]
-STEPS = 8
+STEPS = 6
 Rows = dict[int, int]
 """The upstream rows of a partition: a value by identifier."""
 
