@@ -67,6 +67,11 @@ def restore_dropped(
         )
     if dropped and client.get_stored_schema_by_hash(schema.stored_version_hash) is not None:
         client.update_stored_schema(only_tables=dropped, force=True)
+    _clean_up(client, dropped, missing)
+
+
+def _clean_up(client: Any, dropped: Collection[str], missing: Collection[str]) -> None:
+    if dropped:
         _drop_staging(client)
     for name in dropped:
         _delete_orphans(client, name, missing)
