@@ -119,7 +119,10 @@ def test_dg_checks_and_documents_the_component(project: Path, dg: Dg) -> None:
         line for line in dg("check", "yaml", fails=True).stdout.splitlines() if ".yaml:" in line
     )
     assert f"{file}:8 - {COMPONENT} attributes.partitions.type" in line
-    assert "'yearly' is not one of ['hourly', 'daily', 'weekly', 'monthly', 'static']" in line
+    assert (
+        "'yearly' is not one of ['hourly', 'daily', 'weekly', 'monthly', 'cron', 'static', 'dynamic', 'multi']"
+        in line
+    )
 
     file.write_text(DEFS_YAML.replace("orders.orders_source", "orders.order_source"))
     failed = dg("check", "defs", fails=True)
