@@ -45,11 +45,18 @@ def error_secrets(error: BaseException) -> set[str]:
 def _secrets_in(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, BaseConfiguration):
         hints = value.get_resolvable_fields()
-        secrets = [key for key, hint in hints.items() if is_secret_hint(hint)]
+        secrets = [
+            key for key, hint in hints.items() if is_secret_hint(hint) and not _is_settings(hint)
+        ]
         yield from (text for key in secrets for text in texts(getattr(value, key, None)))
     elif is_secret_name(name) and not _NO_SECRET_KEY.fullmatch(name):
         # An Authorization header has a scheme before the secret.
         yield from (form for text in texts(value) for form in (text, text.rpartition(" ")[2]))
+
+
+def _is_settings(hint: Any) -> bool:
+    """Return whether a field has more fields, such as credentials: only some of them are secrets."""
+    return isinstance(hint, type) and issubclass(hint, BaseConfiguration)
 
 
 def _values(error: BaseException) -> Iterator[tuple[str, Any]]:
