@@ -13,6 +13,7 @@ from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.replacement.windows import bound_cursor
+from shared.warehouse.tables import table_of
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,7 @@ def reject_new_cursor(source: DltSource, before: StoredCursors) -> None:
 def _declared_cursors(pipeline: str, source: DltSource) -> Iterator[Cursor]:
     """Yield the cursors that continue from their state."""
     for resource in source.selected_resources.values():
-        step: Any = resource.incremental
-        cursor = getattr(step, "incremental", step)
+        cursor = bound_cursor(resource)
         if cursor is not None and cursor.end_value is None:
             yield Cursor(pipeline, source.name, resource.name, str(cursor.cursor_path))
 
@@ -161,7 +161,6 @@ def _is_former(new: Cursor, stored: Cursor, source: DltSource, before: StoredCur
     if stored.resource == new.resource:  # a cursor on another field
         return resource.write_disposition == "append"
     # The resource was renamed, and loads the table of the old one.
-    table = source.schema.naming.normalize_table_identifier(str(resource.table_name))
     return stored.resource not in source.resources and (
-        before.resources.get(table) == stored.resource
+        before.resources.get(table_of(resource)) == stored.resource
     )

@@ -113,21 +113,21 @@ class PartitionScope:
         return replace(self, partitions=tuple(key for key in self.partitions if key not in keys))
 
 
-def _midnight(moment: datetime) -> date:
-    if moment.timetz().replace(tzinfo=None) != time():
-        raise ValueError(f"its window has the time {moment:%H:%M}, and a date has none")
-    return moment.date()
+def _midnight(timestamp: datetime) -> date:
+    if timestamp.timetz().replace(tzinfo=None) != time():
+        raise ValueError(f"its window has the time {timestamp:%H:%M}, and a date has none")
+    return timestamp.date()
 
 
-def _in_zone_of(moment: datetime, hints: TColumnSchema) -> datetime:
-    """Return a moment as dlt stores it: in UTC, without the zone if the column has none."""
-    moment = ensure_datetime(moment).astimezone(UTC)
-    return moment if hints.get("timezone", True) else moment.replace(tzinfo=None)
+def _in_zone_of(timestamp: datetime, hints: TColumnSchema) -> datetime:
+    """Return a timestamp in the form that dlt stores: in UTC, without the zone if the column has none."""
+    timestamp = ensure_datetime(timestamp).astimezone(UTC)
+    return timestamp if hints.get("timezone", True) else timestamp.replace(tzinfo=None)
 
 
-def _moment(key: str, hints: TColumnSchema) -> datetime:
-    moment = datetime.fromisoformat(key)
-    return _in_zone_of(moment if moment.tzinfo else moment.replace(tzinfo=UTC), hints)
+def _timestamp(key: str, hints: TColumnSchema) -> datetime:
+    timestamp = datetime.fromisoformat(key)
+    return _in_zone_of(timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC), hints)
 
 
 _PARSERS: Mapping[str, Callable[[str, TColumnSchema], Any]] = {
@@ -138,7 +138,7 @@ _PARSERS: Mapping[str, Callable[[str, TColumnSchema], Any]] = {
     "wei": lambda key, _: Decimal(key),
     "bool": lambda key, _: {"true": True, "false": False}[key.lower()],
     "date": lambda key, _: date.fromisoformat(key),
-    "timestamp": _moment,
+    "timestamp": _timestamp,
 }
 """The value of a column for a partition's key, by the column's type."""
 
@@ -166,13 +166,9 @@ def sql_literal(value: Any, dialect: str) -> str:
     if isinstance(value, bool | int | float | Decimal):
         return str(value).upper()
     if isinstance(value, date):
-        kind = (
-            "date"
-            if not isinstance(value, datetime)
-            else "timestamptz"
-            if value.tzinfo
-            else "timestamp"
-        )
+        kind = "date"
+        if isinstance(value, datetime):
+            kind = "timestamptz" if value.tzinfo else "timestamp"
         return f"CAST('{value.isoformat()}' AS {sqlglot.exp.DataType.build(kind).sql(dialect)})"
     if re.fullmatch(r"[\w.:/-]*", value, re.ASCII):
         return f"'{value}'"

@@ -67,7 +67,7 @@ def known_schema(resource: DltResource) -> TTableSchema:
         raise LoadPlanError(
             f"{resource.name} has a hint that is a function of the row, such as its write disposition or "
             "a key: what a load replaces must be known before the first row. Write the value; only "
-            "table_name and columns may be functions. `dlt.mark.with_hints` gives a table hints of its own."
+            "table_name and columns may be functions. `dlt.mark.with_hints` gives one table other hints."
         ) from error
 
 
@@ -116,8 +116,9 @@ def reject_split_tables(source: DltSource, selected: Collection[str]) -> None:
 def filled_tables(resource: DltResource, schema: Schema) -> list[str]:
     """Return the root tables that a resource's loads have filled, its own table first.
 
-    Companion tables belong to its own table. They are several if its table name is a function of the row, or if it yields
-    `dlt.mark.with_table_name` or `dlt.mark.with_hints`. A resource that has filled none has its own.
+    There are several if its table name is a function of the row, or if it yields
+    `dlt.mark.with_table_name` or `dlt.mark.with_hints`. If it has filled none, the result is its own
+    table. Companion tables are left out.
 
     Args:
         resource: the resource.
