@@ -94,8 +94,11 @@ def test_a_user_sees_three_locations_materializes_an_asset_and_reads_the_result(
 
         visit.open("/assets/simple/load_dict")
         visit.shows("Two people with number and name: the smallest example of a pipeline.")
+        before = len(_statuses(server))  # `etl run` stored its runs
         page.get_by_role("button").filter(has_text="Materialize").first.click()
-        server.wait_for(lambda: _statuses(server)[:1] == ["SUCCESS"])
+        server.wait_for(
+            lambda: len(_statuses(server)) > before and _statuses(server)[0] == "SUCCESS"
+        )
         page.reload()
         visit.shows(
             "Row count", "The person's number.", "README.md", "rows_loaded", "duration_seconds"
@@ -118,7 +121,7 @@ def test_a_user_sees_three_locations_materializes_an_asset_and_reads_the_result(
             ["csv_data", "share_prices"],
             run_config={"ops": {"import_file": {"config": {"path": "gone.csv"}}}},
         )
-        server.wait_for(lambda: _statuses(server)[:1] == ["FAILURE"])
+        server.wait_for(lambda: _statuses(server)[0] == "FAILURE")
         visit.open(f"/runs/{failed}")
         message = f"'gone.csv' is not in the drop folder {clone / 'data' / 'drop'}"
         failure = page.get_by_text(f"InvalidFileError: {message}").last

@@ -7,7 +7,7 @@ removed from the code would go on deleting or refusing rows (dlt#2440).
 from typing import Any
 
 import dlt
-from dlt.common.schema.typing import MERGE_DISPOSITION_HINTS, TTableSchema
+from dlt.common.schema.typing import TTableSchema
 from dlt.extract import DltSource
 
 from shared.sources.hints import APPEND_EACH_RUN
@@ -27,7 +27,11 @@ _COLUMN_HINTS = (
 """Hints of a column that decide which rows a load replaces."""
 
 _TABLE_HINTS = (
-    *MERGE_DISPOSITION_HINTS.values(),
+    "x-merge-strategy",
+    "x-stage-data-deduplicated",
+    "x-merge-source-filter",
+    "x-merge-destination-scope",
+    "x-merge-skip-unchanged-rows",
     *APPEND_EACH_RUN,
     COMPANION_TABLES_HINT,
     "schema_contract",
