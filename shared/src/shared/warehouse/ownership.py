@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 import dlt
+from dlt.common.schema import Schema
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.extract import DltSource
@@ -46,10 +47,9 @@ class StoredCursors:
     resources: Mapping[str, str]
 
     @classmethod
-    def of(cls, pipeline: dlt.Pipeline, source: DltSource) -> "StoredCursors":
-        """Return what was restored, before extraction changes it."""
-        name = source.schema.name
-        tables = pipeline.schemas[name].tables if name in pipeline.schemas else {}
+    def of(cls, pipeline: dlt.Pipeline, schema: Schema | None) -> "StoredCursors":
+        """Return what a pipeline restored, before extraction changes it."""
+        tables = schema.tables if schema else {}
         return cls(
             frozenset(_stored_cursors(pipeline.pipeline_name, pipeline.state)),
             {

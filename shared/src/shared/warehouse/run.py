@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,8 @@ from shared.warehouse.replacement.dispositions import check_dispositions, reject
 from shared.warehouse.replacement.empty_partitions import add_empty_tables
 from shared.warehouse.replacement.partitioning import bind_scopes, with_cursor_columns
 from shared.warehouse.replacement.windows import partition_window
-from shared.warehouse.rows.check import prepare_rows
-from shared.warehouse.rows.normalizer import without_normalizers
+from shared.warehouse.rows.check import check_rows
+from shared.warehouse.rows.normalizer import with_normalizers
 from shared.warehouse.rows.widening import normalize
 from shared.warehouse.schema.contract import contract_violation_message, reject_renamed
 from shared.warehouse.schema.declared_hints import apply_declared_hints
@@ -215,23 +216,30 @@ class LoadRun:
                 # To connect to a DuckDB file is to write to it.
                 with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
                     self.pipeline.sync_destination()
-            self._restored_schemas = {
-                name: self.pipeline.schemas[name].stored_version_hash
-                for name in self.pipeline.schemas
-            }
-            refresh = self.plan.options.extract_arguments.get("refresh")
-            reject_refresh(self.pipeline, self.source, refresh)
-            apply_declared_hints(self.pipeline, self.source)
-            self._restored = source_states(self.pipeline)
-            self._stored_cursors = StoredCursors.of(self.pipeline, self.source)
-            prepare_rows(self.pipeline, self.source)
+            self._take_over_stored()
+            check_rows(self.source)
             with partition_window(self.source, self.plan.partitions):
                 self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
                 self._check_extraction()
-            self._row_counts = normalize(self.pipeline, self.source.schema.name).row_counts
-            schema = self.schema
-            self.state.partition_scopes = bind_scopes(self.scopes, schema)
-            add_empty_tables(self.pipeline, schema, self.state.partition_scopes)
+            self._row_counts = normalize(self.pipeline, self.schema).row_counts
+            self.state.partition_scopes = bind_scopes(self.scopes, self.schema)
+            if self.scopes:
+                add_empty_tables(self.pipeline, self.schema, self.state.partition_scopes)
+
+    def _take_over_stored(self) -> None:
+        """Compare what the warehouse has of the pipeline with the code, and remember it."""
+        schemas = {name: self.pipeline.schemas[name] for name in self.pipeline.schemas}
+        self._restored_schemas = {
+            name: schema.stored_version_hash for name, schema in schemas.items()
+        }
+        refresh = self.plan.options.extract_arguments.get("refresh")
+        reject_refresh(self.pipeline, self.source, refresh)
+        stored = schemas.get(self.source.schema.name)
+        apply_declared_hints(stored, self.source)
+        for schema in schemas.values():
+            self.pipeline.schemas.save_schema(with_normalizers(schema))
+        self._restored = source_states(self.pipeline)
+        self._stored_cursors = StoredCursors.of(self.pipeline, stored)
 
     def _check_extraction(self) -> None:
         """Check what only the extraction knows: the cursors, and the state that the source stores."""
@@ -246,9 +254,6 @@ class LoadRun:
         with dlt.config.values(DLT_SETTINGS):
             content = self._validate()
             with self.locks.dataset_lock():
-                reject_lost_updates(
-                    self.pipeline, self.source.schema.name, self._restored, content.tables
-                )
                 before = self._prepare_warehouse(content)
                 try:
                     info = self.pipeline.load()
@@ -259,12 +264,11 @@ class LoadRun:
                     raise
                 tables = self._collect_stats(info.loads_ids)
         rows_loaded = {**self._row_counts, **self.state.rows_inserted}
-        schema = self.schema
-        for table in schema.dlt_table_names():
+        for table in self.schema.dlt_table_names():
             rows_loaded.pop(table, None)
         return LoadResult(
             info=info,
-            schema=schema,
+            schema=self.schema,
             database=self._database,
             rows_loaded=rows_loaded,
             tables=tables,
@@ -304,9 +308,9 @@ class LoadRun:
         scope = next((each for each in self.scopes.values() if table in each.tables), None)
         return f" in the run of {reprlib.repr(list(scope.partitions))}" if scope else ""
 
-    @property
+    @cached_property
     def schema(self) -> Schema:
-        """The schema of the source, as extracted."""
+        """The schema of the source, from its extraction on. dlt alters it in place."""
         return self.pipeline.schemas[self.source.schema.name]
 
     @property
@@ -354,13 +358,14 @@ class LoadRun:
         """
         options, dataset = self.plan.options, self.plan.spec.dataset_name
         refresh = bool(options.extract_arguments.get("refresh"))
-        reject_lost_cursors(self.pipeline, self.source, self._stored_cursors, refresh=refresh)
-        if not refresh:
-            reject_new_cursor(self.source, self._stored_cursors)
         with self._client() as client:
+            reject_lost_updates(client, self.pipeline, self._restored, content.tables)
+            reject_lost_cursors(self.pipeline, self.source, self._stored_cursors, refresh=refresh)
+            if not refresh:
+                reject_new_cursor(self.source, self._stored_cursors)
             if client.is_storage_initialized():
-                merge_stored_schema(self.pipeline, client, self._restored_schemas)
-                client.schema = without_normalizers(self.schema)  # as the package has it
+                schemas = merge_stored_schema(self.pipeline, client, self._restored_schemas)
+                client.schema = schemas.get(client.schema.name, client.schema)
                 if not refresh:
                     restore_dropped(client, self.pipeline, self.source, content.tables, self.log)
             for load_id in client.undo_unfinished_loads():

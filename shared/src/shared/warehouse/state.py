@@ -27,13 +27,13 @@ def source_states(pipeline: dlt.Pipeline) -> SourceStates:
 
 
 def reject_lost_updates(
-    pipeline: dlt.Pipeline, schema_name: str, restored: SourceStates, tables: Collection[str]
+    client: Any, pipeline: dlt.Pipeline, restored: SourceStates, tables: Collection[str]
 ) -> None:
     """Stop a load whose state would replace one that another load has stored since this one began.
 
     Args:
-        pipeline: the pipeline, whose dataset is locked.
-        schema_name: the schema of the load.
+        client: the client of the dataset, which is locked.
+        pipeline: the pipeline, extracted.
         restored: the state that this load began with.
         tables: the tables of the load package. Without dlt's table of states it stores none.
 
@@ -42,12 +42,11 @@ def reject_lost_updates(
     """
     if PIPELINE_STATE_TABLE_NAME not in tables:
         return
-    with pipeline.destination_client(schema_name) as client:
-        assert isinstance(client, WithStateSync)
-        try:
-            stored = client.get_stored_state(pipeline.pipeline_name)
-        except DestinationUndefinedEntity:
-            return  # the first load of the dataset
+    assert isinstance(client, WithStateSync)
+    try:
+        stored = client.get_stored_state(pipeline.pipeline_name)
+    except DestinationUndefinedEntity:
+        return  # the first load of the dataset
     if stored is None:
         return
     theirs = _sources(decompress_state(stored.state))

@@ -1,11 +1,12 @@
 """The warehouse as a destination of dlt."""
 
-from functools import cache
+from functools import cache, cached_property
 from pkgutil import resolve_name
 from typing import Any
 
 import dlt
-from dlt.common.destination import Destination
+from dlt.common.destination import Destination, DestinationCapabilitiesContext
+from dlt.common.normalizers.naming import NamingConvention
 
 from shared.warehouse.scope import LoadState
 
@@ -23,6 +24,34 @@ class WarehouseDestination(Destination[Any, Any]):
 
     warehouse_type: str
     state: LoadState
+
+    # Each client of a load asks for both, and dlt resolves them from all its settings each time. There is
+    # no `__init__`: dlt takes the defaults of its own from the class's signature.
+    @cached_property
+    def _configurations(self) -> dict[str, Any]:
+        return {}
+
+    @cached_property
+    def _capabilities(self) -> dict[tuple[str, int | None] | None, DestinationCapabilitiesContext]:
+        return {}
+
+    def configuration(self, initial_config: Any, accept_partial: bool = False) -> Any:
+        """Return the complete configuration; a load resolves it once for a dataset."""
+        key = repr((type(initial_config), dict(initial_config or {}), accept_partial))
+        if key not in self._configurations:
+            self._configurations[key] = super().configuration(initial_config, accept_partial)
+        return self._configurations[key]
+
+    def capabilities(
+        self, config: Any = None, naming: NamingConvention | None = None
+    ) -> DestinationCapabilitiesContext:
+        """Return what the destination can do; a load resolves it once for a naming convention."""
+        if config is not None:
+            return super().capabilities(config, naming)
+        key = (naming.name(), naming.max_length) if naming else None
+        if key not in self._capabilities:
+            self._capabilities[key] = super().capabilities(None, naming)
+        return self._capabilities[key].copy()  # a pipeline alters it
 
     @property
     def destination_type(self) -> str:

@@ -20,9 +20,9 @@ def add_empty_tables(pipeline: dlt.Pipeline, schema: Schema, tables: Iterable[st
     packages = package_storage(pipeline)
     load_ids = pipeline.list_normalized_load_packages()
     filled = {
-        job.job_file_info.table_name
+        ParsedLoadJobFileName.parse(file).table_name
         for load_id in load_ids
-        for job in pipeline.get_load_package_info(load_id).jobs["new_jobs"]
+        for file in packages.list_new_jobs(load_id)
     }
     missing = [table for table in tables if table not in filled]
     if not missing:

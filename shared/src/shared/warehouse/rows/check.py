@@ -14,14 +14,12 @@ from math import isfinite
 from typing import Any, ClassVar, NoReturn
 from uuid import UUID
 
-import dlt
 from dlt.common.json import custom_pua_encode
 from dlt.extract import DltResource, DltSource
 from dlt.extract.items import TableNameMeta
 from dlt.extract.items_transform import ItemTransform
 
 from shared.warehouse.errors import RowValueError
-from shared.warehouse.rows.normalizer import with_normalizers
 
 
 class _InvalidValueError(Exception):
@@ -183,9 +181,7 @@ _FITS: dict[type, Callable[[Any], bool]] = {
 """Whether dlt's JSON stores a value of a type unchanged. Values of other types are looked into."""
 
 
-def prepare_rows(pipeline: dlt.Pipeline, source: DltSource) -> None:
-    """Check the rows of a source before they are extracted, and update schemas of earlier versions."""
-    for name in pipeline.schemas:
-        pipeline.schemas.save_schema(with_normalizers(pipeline.schemas[name]))
+def check_rows(source: DltSource) -> None:
+    """Check the rows of a source before dlt writes them."""
     for resource in source.selected_resources.values():
         resource.add_step(CheckRows(resource))

@@ -193,14 +193,15 @@ def with_normalizers(schema: Schema) -> Schema:
     is one for which a setting names a convention. Tables with rows keep their names: this convention
     does not change what `snake_case` wrote. dlt's `update_normalizers` would refuse it nevertheless.
     """
-    stored: Any = deepcopy(schema.to_dict(bump_version=False))
-    normalizers = stored["normalizers"]
+    stored: Any = schema.to_dict(bump_version=False)
+    normalizers = deepcopy(stored["normalizers"])
     if schema.naming.name() == "snake_case" and dlt.config.get("schema.naming") is None:
         normalizers["names"] = naming.__name__
     if normalizers["json"]["module"] == relational.__name__:
         normalizers["json"]["module"] = __name__
-    if normalizers == schema.to_dict(bump_version=False)["normalizers"]:
+    if normalizers == stored["normalizers"]:
         return schema
+    stored = deepcopy({**stored, "normalizers": normalizers})
     return Schema.from_stored_schema(stored)
 
 
@@ -209,13 +210,16 @@ def without_normalizers(schema: Schema) -> Schema:
 
     So programs of plain dlt, which do not have this package, can read it.
     """
-    stored: Any = deepcopy(schema.to_dict())
-    normalizers = stored["normalizers"]
+    stored: Any = schema.to_dict()
+    normalizers = deepcopy(stored["normalizers"])
     if normalizers["names"] == naming.__name__:
         normalizers["names"] = "snake_case"
     if normalizers["json"]["module"] == __name__:
         normalizers["json"]["module"] = relational.__name__
-    return schema if normalizers == schema.to_dict()["normalizers"] else Schema.from_dict(stored)
+    if normalizers == stored["normalizers"]:
+        return schema
+    stored = deepcopy({**stored, "normalizers": normalizers})
+    return Schema.from_dict(stored)
 
 
 def reject_colliding_columns(source: DltSource) -> None:

@@ -58,15 +58,19 @@ def wider_type(data_type: TDataType, other: TDataType) -> TDataType:
     return _WIDER.get((data_type, other), "text")
 
 
-def normalize(pipeline: dlt.Pipeline, schema_name: str) -> NormalizeInfo:
+def normalize(pipeline: dlt.Pipeline, schema: Schema) -> NormalizeInfo:
     """Normalize what a pipeline extracted, and widen new columns until their values fit.
+
+    Args:
+        pipeline: the pipeline, extracted.
+        schema: its schema of the source.
 
     Raises:
         PipelineStepFailed: a column that is not new does not accept a value, or what else failed.
     """
     known = {
         (table_name, name)
-        for table_name, table in pipeline.schemas[schema_name].tables.items()
+        for table_name, table in schema.tables.items()
         for name, column in table["columns"].items()
         if is_complete_column(column)
     }
@@ -81,7 +85,6 @@ def normalize(pipeline: dlt.Pipeline, schema_name: str) -> NormalizeInfo:
                 if narrow is None or narrow.key in widened:
                     raise
                 widened.add(narrow.key)
-            schema = pipeline.schemas[schema_name]
             _widen(schema, narrow)
             pipeline.schemas.save_schema(schema)
     finally:

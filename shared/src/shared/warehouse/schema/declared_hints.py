@@ -6,7 +6,7 @@ removed from the code would go on deleting or refusing rows (dlt#2440).
 
 from typing import Any
 
-import dlt
+from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema
 from dlt.extract import DltSource
 
@@ -39,19 +39,18 @@ _TABLE_HINTS = (
 )
 
 
-def apply_declared_hints(pipeline: dlt.Pipeline, source: DltSource) -> None:
-    """Remove from the restored schema what the selected resources no longer declare.
+def apply_declared_hints(schema: Schema | None, source: DltSource) -> None:
+    """Remove from a restored schema what the selected resources no longer declare.
 
     Tables that a resource names while it is extracted keep their hints. So do hints that a schema's own
     rules infer from the names of columns.
 
     Args:
-        pipeline: the pipeline, after it restored its schema and before it extracts.
-        source: what it extracts.
+        schema: the schema of the source that the warehouse has, if it has one.
+        source: what is about to be extracted.
     """
-    if source.schema.name not in pipeline.schemas:
+    if schema is None:
         return
-    schema = pipeline.schemas[source.schema.name]
     settings = (schema.settings, source.schema.settings)
     inferred = {str(hint) for each in settings for hint in each.get("default_hints") or {}}
     for resource in source.selected_resources.values():
@@ -65,7 +64,6 @@ def apply_declared_hints(pipeline: dlt.Pipeline, source: DltSource) -> None:
                 _apply_column_hints(
                     stored, declared, [h for h in _COLUMN_HINTS if h not in inferred]
                 )
-    pipeline.schemas.save_schema(schema)
 
 
 def _apply_column_hints(stored: TTableSchema, declared: TTableSchema, hints: list[str]) -> None:

@@ -15,7 +15,7 @@ from shared.warehouse.rows.normalizer import with_normalizers, without_normalize
 
 def merge_stored_schema(
     pipeline: dlt.Pipeline, client: Any, restored: Mapping[str, str | None]
-) -> None:
+) -> dict[str, Schema]:
     """Add the tables and columns that other runs stored to the packages that are about to load.
 
     dlt stores the schema that a run began with and what that run added. A table that a run of another
@@ -27,13 +27,18 @@ def merge_stored_schema(
         client: the client of the destination.
         restored: the hashes of the versions that the load began with, by schema.
 
+    Returns:
+        The schemas of the packages, as they will be stored, by name.
+
     Raises:
         ConcurrentSchemaChangeError: a column has another type there, or `etl migrate` has changed it.
     """
     packages = package_storage(pipeline)
+    schemas = {}
     for load_id in pipeline.list_normalized_load_packages():
         schema = without_normalizers(packages.load_schema(load_id))
         packages.save_schema(load_id, schema)
+        schemas[schema.name] = schema
         stored = client.get_stored_schema(schema.name)
         began_with = restored.get(schema.name)
         if stored is None or stored.version_hash in (schema.stored_version_hash, began_with):
@@ -45,6 +50,7 @@ def merge_stored_schema(
             _add_table(schema, table)
         packages.save_schema(load_id, schema)
         pipeline.schemas.save_schema(with_normalizers(schema))
+    return schemas
 
 
 def allow_null(pipeline: dlt.Pipeline, table: str, column: str) -> None:
