@@ -148,7 +148,7 @@ def any_warehouse(request: pytest.FixtureRequest, tmp_warehouse: Path) -> str:
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """Yield a Dagster instance on disk, in the test's folder."""
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as created:
+def instance() -> Iterator[dg.DagsterInstance]:
+    """Yield a Dagster instance in memory, which the runs of a test share."""
+    with dg.DagsterInstance.ephemeral() as created:
         yield created
