@@ -1,5 +1,6 @@
 """The checks of the loaded days pass on NASA's data, and each fails for its own reason."""
 
+import shutil
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -86,79 +87,75 @@ def test_the_old_format_and_synthetic_days_pass_too(
     assert failed == {"yesterday_is_loaded"}
 
 
-@pytest.mark.parametrize(
-    ("wrong", "check", "severity", "reason"),
-    [
+WRONG = [
+    (
+        "DELETE FROM nasa_neo.near_earth_objects WHERE name = '(2015 BY512)'",
+        "element_count_equals_rows",
+        "ERROR",
+        "2025-03-10: 14 rows, NASA sent 15",
+    ),
+    (
         (
-            "DELETE FROM nasa_neo.near_earth_objects WHERE name = '(2015 BY512)'",
-            "element_count_equals_rows",
-            "ERROR",
-            "2025-03-10: 14 rows, NASA sent 15",
+            "UPDATE nasa_neo.near_earth_objects_days SET close_approach_date = '2025-03-09' "
+            "WHERE close_approach_date = '2025-03-10'"
         ),
+        "element_count_equals_rows",
+        "ERROR",
+        "2025-03-10: 15 rows, NASA sent no such day",
+    ),
+    (
         (
-            (
-                "UPDATE nasa_neo.near_earth_objects_days SET close_approach_date = '2025-03-09' "
-                "WHERE close_approach_date = '2025-03-10'"
-            ),
-            "element_count_equals_rows",
-            "ERROR",
-            "2025-03-10: 15 rows, NASA sent no such day",
+            "UPDATE nasa_neo.near_earth_objects SET miss_distance_miles = miss_distance_kilometers "
+            "WHERE name = '(2015 BY512)'"
         ),
+        "units_agree",
+        "ERROR",
+        "2025-03-10 (2015 BY512): miss_distance_kilometers 66336716",
+    ),
+    (
         (
-            (
-                "UPDATE nasa_neo.near_earth_objects SET miss_distance_miles = miss_distance_kilometers "
-                "WHERE name = '(2015 BY512)'"
-            ),
-            "units_agree",
-            "ERROR",
-            "2025-03-10 (2015 BY512): miss_distance_kilometers 66336716",
+            "UPDATE nasa_neo.near_earth_objects SET relative_velocity_kilometers_per_hour = 17 "
+            "WHERE name = '(2015 BY512)'"
         ),
+        "units_agree",
+        "ERROR",
+        "relative_velocity_kilometers_per_second 17.3",
+    ),
+    (
         (
-            (
-                "UPDATE nasa_neo.near_earth_objects SET relative_velocity_kilometers_per_hour = 17 "
-                "WHERE name = '(2015 BY512)'"
-            ),
-            "units_agree",
-            "ERROR",
-            "relative_velocity_kilometers_per_second 17.3",
+            "UPDATE nasa_neo.near_earth_objects SET close_approach_at = '2025-03-11 00:00:00+00' "
+            "WHERE name = '(2015 BY512)'"
         ),
+        "epoch_agrees_with_date",
+        "WARN",
+        "2025-03-10 (2015 BY512): 2025-03-11",
+    ),
+    (
         (
-            (
-                "UPDATE nasa_neo.near_earth_objects SET close_approach_at = '2025-03-11 00:00:00+00' "
-                "WHERE name = '(2015 BY512)'"
-            ),
-            "epoch_agrees_with_date",
-            "WARN",
-            "2025-03-10 (2015 BY512): 2025-03-11",
+            """UPDATE nasa_neo.near_earth_objects SET unmapped_fields = '{"spin": 2}' """
+            "WHERE name = '(2015 BY512)'"
         ),
-        (
-            (
-                """UPDATE nasa_neo.near_earth_objects SET unmapped_fields = '{"spin": 2}' """
-                "WHERE name = '(2015 BY512)'"
-            ),
-            "no_unmapped_fields",
-            "WARN",
-            "spin, since 2025-03-10",
-        ),
-    ],
-)
+        "no_unmapped_fields",
+        "WARN",
+        "spin, since 2025-03-10",
+    ),
+]
+"""What makes a check fail: a change of the tables, the check, its severity, and the reason it names."""
+
+
 def test_each_check_fails_for_its_own_reason(
-    neows_server: NeowsServer,
-    instance: dg.DagsterInstance,
-    wrong: str,
-    check: str,
-    severity: str,
-    reason: str,
+    neows_server: NeowsServer, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     assert load(instance, "2025-03-10", "2025-03-11").success
-    change(wrong)
-    seen = run_checks(instance)
-    assert {name for name, (passed, *_) in seen.items() if not passed} == {
-        check,
-        "yesterday_is_loaded",
-    }
-    assert seen[check][1] == severity
-    assert reason in seen[check][2]
+    loaded = shutil.copy(warehouse.duckdb_path(), tmp_path / "loaded.duckdb")
+    for wrong, check, severity, reason in WRONG:
+        shutil.copy(loaded, warehouse.duckdb_path())
+        change(wrong)
+        seen = run_checks(instance)
+        failed = {name for name, (passed, *_) in seen.items() if not passed}
+        assert failed == {check, "yesterday_is_loaded"}, wrong
+        assert seen[check][1] == severity
+        assert reason in seen[check][2]
 
 
 def test_an_unusual_share_of_hazardous_objects_is_reported(

@@ -152,3 +152,10 @@ def instance() -> Iterator[dg.DagsterInstance]:
     """Yield a Dagster instance in memory, which the runs of a test share."""
     with dg.DagsterInstance.ephemeral() as created:
         yield created
+
+
+@pytest.fixture
+def stored_instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """Yield a Dagster instance on disk, in the test's folder; it takes longer than `instance`."""
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as created:
+        yield created
