@@ -313,6 +313,51 @@ def test_arrow_tables_keep_nan_and_lose_nothing(any_warehouse: str) -> None:
     assert [str(value) for value in stored()] == ["1.0", "nan", "None"]
 
 
+UNSTORABLE: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "nanoseconds": (
+        pa.array([0, 1_000_000_001], pa.timestamp("ns")),
+        {},
+        "column v: 1970-01-01 00:00:01.000000001 has nanoseconds",
+    ),
+    "time with nanoseconds": (
+        pa.array([0, 1], pa.time64("ns")),
+        {},
+        "column v: 00:00:00.000000001 has nanoseconds",
+    ),
+    "integer over 64 bits": (
+        pa.array([1, 2**63], pa.uint64()),
+        {},
+        f"column v: {2**63} does not fit 64 bits",
+    ),
+    "no value": (
+        pa.array([1, None]),
+        {"columns": {"v": {"data_type": "bigint", "nullable": False}}},
+        "column v has no value",
+    ),
+    "no key": (pa.array([1, None]), {"primary_key": "v"}, "column v has no value"),
+}
+"""A column of an Arrow table that no warehouse stores unchanged, hints, and the error."""
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+@pytest.mark.parametrize("kind", UNSTORABLE)
+def test_an_error_about_a_value_of_an_arrow_table_names_table_column_value_and_row(
+    kind: str,
+) -> None:
+    values, hints, problem = UNSTORABLE[kind]
+    with pytest.raises(warehouse.RowValueError) as caught:
+        load(pa.table({"v": values}), **hints)
+    assert str(caught.value).startswith(f"typed.items, {problem}")
+    assert "in row 2 of an Arrow table; nothing was loaded." in str(caught.value)
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+def test_whole_microseconds_and_small_integers_of_wide_arrow_types_are_loaded() -> None:
+    values = pa.array([1_000_000_000], pa.timestamp("ns")), pa.array([2**63 - 1], pa.uint64())
+    load(pa.table(dict(zip(("at", "v"), values, strict=True))))
+    assert stored() == [2**63 - 1]
+
+
 ARROW: dict[str, tuple[Any, str, Any]] = {
     "fraction": (pa.array([2.5]), "bigint", None),
     "large": (pa.array([2**60 + 1]), "double", None),

@@ -4,7 +4,9 @@ dlt writes an Arrow table as it is, also if a column is declared with another ty
 in a BIGINT to 2, and stores 2 as true. Rows that are not Arrow have the types of their columns already.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import pyarrow as pa
 from dlt.common.destination import DestinationCapabilitiesContext
@@ -13,7 +15,9 @@ from dlt.common.schema.typing import TColumnSchema, TTableSchema
 from pyarrow import compute
 from pyarrow.parquet import ParquetFile
 
-from shared.warehouse.errors import SchemaContractError, show_value
+from shared.warehouse.errors import RowValueError, SchemaContractError, show_value
+
+_MAX_INTEGER = pa.scalar(2**63 - 1, pa.uint64())
 
 
 def reject_changed_values(file: str | Path, table: TTableSchema) -> None:
@@ -35,6 +39,49 @@ def reject_changed_values(file: str | Path, table: TTableSchema) -> None:
                 f"{sent['data_type']}{_limits(sent)}, such as {show_value(changed.as_py())}; nothing was "
                 "loaded. Cast the column of the Arrow table, or declare another type."
             )
+
+
+def reject_unstorable(
+    rows: pa.Table | pa.RecordBatch, table: str, columns: Mapping[str, TColumnSchema]
+) -> None:
+    """Check rows before dlt writes them, which names no table in its errors.
+
+    Args:
+        rows: some rows of a resource.
+        table: the name of their table.
+        columns: the columns that the resource declares.
+
+    Raises:
+        RowValueError: a value has nanoseconds, or is an integer over 64 bits in a column of integers, or
+            is missing in a column that is not nullable.
+    """
+    for name, values in zip(rows.schema.names, rows.columns, strict=True):
+        column, kind = columns.get(name, {}), values.type
+        if values.null_count and not column.get("nullable", True):
+            row = compute.index(compute.is_null(values), True).as_py()
+            _refuse(table, f"{name} has no value and is not nullable", row)
+        has_nanoseconds = (pa.types.is_timestamp(kind) or pa.types.is_time64(kind)) and (
+            kind.unit == "ns"
+        )
+        if has_nanoseconds:
+            numbers = values.cast(pa.int64())
+            whole = compute.multiply(compute.divide(numbers, 1000), 1000)
+            row = compute.index(compute.equal(numbers, whole), False).as_py()
+            if row >= 0:
+                text = values.slice(row, 1).cast(pa.string())[0]
+                _refuse(table, f"{name}: {text} has nanoseconds, which the column would lose", row)
+        if pa.types.is_uint64(kind) and column.get("data_type", "bigint") == "bigint":
+            row = compute.index(compute.greater(values, _MAX_INTEGER), True).as_py()
+            if row >= 0:
+                _refuse(table, f"{name}: {values[row]} does not fit 64 bits with a sign", row)
+
+
+def _refuse(table: str, problem: str, row: int) -> NoReturn:
+    raise RowValueError(
+        table,
+        f"column {problem}, in row {row + 1} of an Arrow table",
+        "Cast the column, or remove such rows, in the resource or with add_map.",
+    )
 
 
 def _differs(column: TColumnSchema, sent: TColumnSchema) -> bool:

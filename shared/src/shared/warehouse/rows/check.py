@@ -2,24 +2,28 @@
 
 dlt stores extracted rows as JSON: NaN and infinity become NULL there, integers over 64 bits and broken
 text are errors that name no column, and a Pandas timestamp loses its nanoseconds. Arrow tables are not
-written as JSON, and pass unchecked.
+written as JSON, and have checks of their own.
 """
 
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import cached_property
 from math import isfinite
 from typing import Any, ClassVar, NoReturn
 from uuid import UUID
 
+import pyarrow as pa
 from dlt.common.json import custom_pua_encode
+from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource, DltSource
 from dlt.extract.items import TableNameMeta
 from dlt.extract.items_transform import ItemTransform
 
 from shared.warehouse.errors import RowValueError
+from shared.warehouse.rows.arrow_check import reject_unstorable
 
 
 class _InvalidValueError(Exception):
@@ -45,10 +49,14 @@ class CheckRows(ItemTransform[Any, dict[str, Any]]):
         super().__init__(self._check_row)
         name = resource.table_name
         self._table = name if isinstance(name, str) else resource.name
+        self._resource = resource
         self._rows = 0
 
     def __call__(self, item: Any, meta: Any = None) -> Any:
-        """Return a row or a page of rows, after it was checked."""
+        """Return a row, a page of rows or an Arrow table, after it was checked."""
+        if isinstance(item, pa.Table | pa.RecordBatch):
+            reject_unstorable(item, self._table_of(meta), self._columns)
+            return item
         rows = item if isinstance(item, list) else [item]
         changed = {}
         for index, row in enumerate(rows):
@@ -65,6 +73,15 @@ class CheckRows(ItemTransform[Any, dict[str, Any]]):
             return item
         rows = [changed.get(index, row) for index, row in enumerate(rows)]
         return rows if isinstance(item, list) else rows[0]
+
+    def _table_of(self, meta: Any) -> str:
+        return meta.table_name if isinstance(meta, TableNameMeta) else self._table
+
+    @cached_property
+    def _columns(self) -> Mapping[str, TColumnSchema]:
+        if self._resource.has_dynamic_table_name:
+            return {}
+        return self._resource.compute_table_schema()["columns"]
 
     def _check_row(self, row: Any) -> Any:
         if isinstance(row, dict):
@@ -129,7 +146,7 @@ class CheckRows(ItemTransform[Any, dict[str, Any]]):
         return value if checked is plain else checked
 
     def _error(self, error: _InvalidValueError, number: int, meta: Any) -> RowValueError:
-        table = meta.table_name if isinstance(meta, TableNameMeta) else self._table
+        table = self._table_of(meta)
         column = ".".join(error.path) or "value"
         what = f"column {column}: {reprlib.repr(error.value)} {error.problem}, in row {number}"
         return RowValueError(table, what, f"{error.advice}, in the resource or with add_map.")
