@@ -17,7 +17,7 @@ from shared.orchestration.translator import WarehouseTranslator
 from shared.sources.partitions import time_window
 
 SPEC = warehouse.pipeline("shop_pipeline", "shop")
-TIMESTAMP: Any = {"moment": {"data_type": "timestamp", "partition": True}}
+TIMESTAMP: Any = {"occurred_at": {"data_type": "timestamp", "partition": True}}
 pytestmark = pytest.mark.usefixtures("tmp_warehouse")
 
 
@@ -27,9 +27,9 @@ def events_between(keys: Sequence[str]) -> DltSource:
 
     def rows() -> Iterator[dict[str, object]]:
         assert window
-        at, end = (moment.astimezone(UTC) for moment in window)
+        at, end = (bound.astimezone(UTC) for bound in window)
         while at < end:
-            yield {"moment": at, "loaded_from": f"from {window.start:%Y-%m-%d}"}
+            yield {"occurred_at": at, "loaded_from": f"from {window.start:%Y-%m-%d}"}
             at += timedelta(hours=1)
 
     resource = dlt.resource(rows, name="events", columns=TIMESTAMP)
@@ -80,7 +80,7 @@ def load_window(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) ->
 
 def hours_stored() -> int:
     (row,) = warehouse.query(
-        "SELECT count(*) AS rows, count(DISTINCT moment) AS hours FROM shop.events"
+        "SELECT count(*) AS rows, count(DISTINCT occurred_at) AS hours FROM shop.events"
     )
     assert row["rows"] == row["hours"]
     return int(row["rows"])
@@ -199,10 +199,12 @@ def feed_with_cursor(upto: int) -> DltSource:
     @dlt.resource(name="events", write_disposition="append")
     def rows(
         at: dlt.sources.incremental[datetime] = dlt.sources.incremental(  # noqa: B008 - as dlt documents it
-            "moment", initial_value=datetime(2025, 1, 1, tzinfo=UTC)
+            "occurred_at", initial_value=datetime(2025, 1, 1, tzinfo=UTC)
         ),
     ) -> Iterator[list[dict[str, object]]]:
-        yield [{"moment": datetime(2025, 3, day, 12, tzinfo=UTC)} for day in range(1, upto + 1)]
+        yield [
+            {"occurred_at": datetime(2025, 3, day, 12, tzinfo=UTC)} for day in range(1, upto + 1)
+        ]
 
     return DltSource(dlt.Schema("shop"), "shop", [rows])
 
@@ -215,7 +217,9 @@ def test_a_cursor_reads_the_window_of_each_run_in_any_order() -> None:
     for day in ("2025-03-05", "2025-03-03", "2025-03-05"):
         assert run(asset, day).success
     assert run(asset, "2025-03-06", "2025-03-08").success
-    stored = warehouse.query("SELECT extract(day FROM moment) AS day FROM shop.events ORDER BY 1")
+    stored = warehouse.query(
+        "SELECT extract(day FROM occurred_at) AS day FROM shop.events ORDER BY 1"
+    )
     assert [row["day"] for row in stored] == [3, 5, 6, 7, 8]
 
 

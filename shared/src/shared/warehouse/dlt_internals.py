@@ -45,7 +45,7 @@ def mark_unstated_dispositions() -> None:
 
 
 def states_disposition(resource: DltResource) -> bool:
-    """Return whether a resource states its write disposition, as far as it is known.
+    """Return whether a resource states its write disposition, as far as that is known.
 
     One that was created before the mark was set, or by dlt's `sql_table`, counts as stating it.
     """

@@ -59,7 +59,7 @@ class DeclarationError(LoadPlanError, TypeError):
 
 
 class NotRunnableError(DeclarationError, AttributeError):
-    """A declared pipeline was used as a pipeline of dlt, which runs by itself."""
+    """A declared pipeline was used as a pipeline of dlt, which can run."""
 
 
 class OutOfPartitionError(WarehouseError):

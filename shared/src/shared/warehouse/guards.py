@@ -244,9 +244,9 @@ def _check_partition_membership(file: str, table: str, scope: PartitionScope) ->
         )
 
 
-def _is_other_date(value: object, moment: datetime) -> bool:
+def _is_other_date(value: object, timestamp: datetime) -> bool:
     is_date = isinstance(value, date) and not isinstance(value, datetime)
-    return is_date and value != moment.date()
+    return is_date and value != timestamp.date()
 
 
 def reject_stored_cursors(source: DltSource, partitions: Sequence[PartitionKey]) -> None:

@@ -44,7 +44,7 @@ class PipelineSpec(dlt.Pipeline):
             NotRunnableError: always.
         """
         raise NotRunnableError(
-            f"{self!r} is a declaration and cannot run by itself. In Dagster, an asset's parameter "
+            f"{self!r} is a declaration and cannot run. In Dagster, an asset's parameter "
             "`dlt: WarehouseDltResource` loads it, in place of DagsterDltResource; the component is "
             "WarehouseLoadComponent, in place of DltLoadCollectionComponent. Without Dagster, use "
             "warehouse.load(warehouse.plan_load(...))."

@@ -25,8 +25,8 @@ class WarehouseDestination(Destination[Any, Any]):
     warehouse_type: str
     state: LoadState
 
-    # Each client of a load asks for both, and dlt resolves them from all its settings each time. There is
-    # no `__init__`: dlt takes the defaults of its own from the class's signature.
+    # Each client of a load needs both, and dlt resolves them from all its settings each time. There is
+    # no `__init__`: dlt reads its own defaults from the class's signature.
     @cached_property
     def _configurations(self) -> dict[str, Any]:
         return {}

@@ -121,7 +121,7 @@ def _add_partition_column(resource: DltResource, partitions: Sequence[PartitionK
         raise LoadPlanError(
             f"{resource.name} marks no partition column, so its rows do not say to which of the "
             f"{len(partitions)} partitions they belong. Mark the column with dlt's hint `partition`, or "
-            "load each partition by itself: dlt.run_in_batches(context, source, partitions_per_batch=1)."
+            "load one partition at a time: dlt.run_in_batches(context, source, partitions_per_batch=1)."
         )
     key = str(partitions[0])
 

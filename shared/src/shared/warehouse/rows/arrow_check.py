@@ -1,6 +1,6 @@
 """Refuse values of Arrow tables that the warehouse would change to fit their columns.
 
-dlt writes an Arrow table as it is, also if a column is declared with another type: DuckDB then rounds 2.5
+dlt writes an Arrow table unchanged, also if a column is declared with another type: DuckDB then rounds 2.5
 in a BIGINT to 2, and stores 2 as true. Rows that are not Arrow have the types of their columns already.
 """
 

@@ -79,8 +79,8 @@ def _is_int64(value: Any, converted: int) -> bool:
 
 def _is_midnight(value: Any, converted: Any) -> bool:
     del converted
-    moment = ensure_datetime(value)
-    return not moment.utcoffset() and moment.time() == time()
+    timestamp = ensure_datetime(value)
+    return not timestamp.utcoffset() and timestamp.time() == time()
 
 
 def _has_microseconds(text: str, converted: Any) -> bool:

@@ -189,7 +189,7 @@ class DataItemNormalizer(FlatteningNormalizer):
 def with_normalizers(schema: Schema) -> Schema:
     """Return a schema that writes names and converts values as this package does.
 
-    A schema with another naming convention or normalizer than dlt's default is returned as it is, and so
+    A schema with another naming convention or normalizer than dlt's default is returned unchanged, and so
     is one for which a setting names a convention. Tables with rows keep their names: this convention
     does not change what `snake_case` wrote. dlt's `update_normalizers` would refuse it nevertheless.
     """
@@ -206,7 +206,7 @@ def with_normalizers(schema: Schema) -> Schema:
 
 
 def without_normalizers(schema: Schema) -> Schema:
-    """Return a schema as it is stored: with dlt's names for what `with_normalizers` changed.
+    """Return a schema in its stored form: with dlt's names for what `with_normalizers` changed.
 
     So programs of plain dlt, which do not have this package, can read it.
     """
