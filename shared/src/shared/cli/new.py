@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 import yaml
 
 from shared import settings
 from shared.cli.locations import WorkspaceError, code_locations
+from shared.cli.proposals import ScaffoldError, key_code, propose, summary, write_source
 from shared.cli.terminal import console, fail, find_uv, print_next
 
 TEMPLATES = ("copier.yml", "shared/src/shared/cli/templates")
@@ -29,12 +30,11 @@ MAX_NAME_LENGTH = 40
 """Tables, pipelines and files have this name, and databases truncate long names."""
 
 
+Kind = Literal["list", "csv", "api"]
+
+
 class InvalidNameError(Exception):
     """A name that a new pipeline cannot have; the message gives the reason."""
-
-
-class ScaffoldError(Exception):
-    """The project cannot be created; the message gives the reason and the next step."""
 
 
 def new(
@@ -42,9 +42,12 @@ def new(
         str, typer.Argument(help="What it loads, such as orders: the dataset and the table.")
     ],
     source: Annotated[
-        Literal["csv", "api", "list"],
+        str,
         typer.Option(
-            "--from", help="Where rows come from: files of a folder, a web API, a list in the code."
+            "--from",
+            metavar="list|csv|api|FILE",
+            help="Where rows come from: a list in the code, a CSV file for each day, a web API, or files "
+            "like this CSV file, whose columns are proposed from its rows.",
         ),
     ] = "list",
     style: Annotated[
@@ -62,13 +65,21 @@ def new(
     package = f"{name}_etl"
     try:
         validate_name(name, root)
+        proposal = None if source in get_args(Kind) else propose(_sample_file(source, style))
         lists = _registered(name, root)
         with tempfile.TemporaryDirectory() as folder:
-            project = _render(Path(folder) / package, name, root, source=source, style=style)
+            answers: dict[str, str] = {"source": source, "style": style}
+            if proposal:
+                answers |= {"source": "file", "key": key_code(proposal)}
+            project = _render(Path(folder) / package, name, root, **answers)
+            if proposal:
+                write_source(project / "src" / package, name, proposal)
             _install(project, root, lists)
     except (InvalidNameError, ScaffoldError, WorkspaceError) as error:
         fail(str(error), 2 if isinstance(error, InvalidNameError) else 1)
     console.print(f"Created, registered and installed projects/{package}.", highlight=False)
+    if proposal:
+        console.print(summary(name, proposal), highlight=False, markup=False)
     print_next(
         {
             f"uv run etl run {package}": "load its sample",
@@ -121,6 +132,21 @@ def validate_name(name: str, root: Path) -> None:
     for objection, applies in objections.items():
         if applies:
             raise InvalidNameError(f"{objection}: choose another name.")
+
+
+def _sample_file(source: str, style: str) -> Path:
+    """Return the file that a pipeline is proposed from.
+
+    Raises:
+        ScaffoldError: it is not a file, or the style is not code.
+    """
+    file = Path(source).expanduser()
+    if not file.is_file():
+        kinds = ", ".join(get_args(Kind))
+        raise ScaffoldError(f"--from is {source!r}: it must be {kinds}, or the path of a CSV file.")
+    if style != "code":
+        raise ScaffoldError("A pipeline from a file is written as code: leave out --style.")
+    return file.resolve()
 
 
 def _is_installed(module: str) -> bool:

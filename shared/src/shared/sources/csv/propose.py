@@ -1,0 +1,235 @@
+"""Propose the declaration of a CSV file from its rows. A person edits it; a load only checks it."""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, islice
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from dlt.common.schema.typing import TColumnSchema
+
+from shared.sources.csv import sql
+from shared.sources.csv.file import open_csv
+from shared.sources.csv.folder import DropFolder, InvalidFileError
+from shared.sources.csv.format import CsvFormat
+
+MAX_ROWS = 200_000
+"""How many rows a proposal is made from."""
+
+DATE_FORMATS = (
+    *("%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
+)
+"""The formats of dates that a proposal tries, in this order."""
+
+_MAX_SCALE, _MAX_DIGITS = 4, 15  # beyond them, numbers are measurements and not amounts
+_MAX_KEY_CANDIDATES = 8
+_DELIMITERS = (";", "\t", "|")
+_KEY_NAME = re.compile(r"(^|_)(id|key|code|number|no|symbol|name)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a file's rows say about its format.
+
+    Attributes:
+        file: the file.
+        rows: how many rows were read.
+        columns: the columns, with dlt's types.
+        date_format: the format of the dates.
+        notes: what a person should check, by column.
+        key: the columns whose values identify a row; none if no one or two columns do.
+    """
+
+    file: Path
+    rows: int
+    columns: Mapping[str, TColumnSchema]
+    date_format: str
+    notes: Mapping[str, str]
+    key: Sequence[str]
+
+
+def propose(path: Path) -> Proposal:
+    """Propose a format for a CSV file.
+
+    Raises:
+        InvalidFileError: the file cannot be read, or has a form that `CsvFormat` cannot declare.
+    """
+    drop_folder = DropFolder(str(path.parent))
+    with drop_folder.local_copy(path.name) as copy:
+        header = _header(path.name, copy)
+    texts = CsvFormat(columns={name: {"data_type": "text"} for name in header})
+    with open_csv(drop_folder, path.name, texts) as file:
+        if problems := file.problems("fail"):
+            raise InvalidFileError("; ".join(problems))
+        batches = list(islice(file.rows(), max(MAX_ROWS // 100_000, 1)))
+    with duckdb.connect() as connection:
+        connection.register("texts", pa.Table.from_batches(batches))
+        return _propose(path, connection, header)
+
+
+def _header(name: str, file: Path) -> list[str]:
+    """Return the names of the columns, and refuse a file that has other delimiters, or no header."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            header = next(csv.reader(text, strict=True), [])
+    except (csv.Error, UnicodeError) as error:
+        raise InvalidFileError(f"{name}: the header cannot be read: {error}") from None
+    other = next((mark for mark in _DELIMITERS if len(header) == 1 and mark in header[0]), None)
+    if other:
+        raise InvalidFileError(
+            f"{name} has {other!r} between its values, and a CsvFormat reads commas only. Save the file "
+            "with commas."
+        )
+    numbers = [column for column in header if re.fullmatch(r"[+-]?[0-9.]+", column)]
+    if numbers:
+        raise InvalidFileError(
+            f"{name} begins with a row of values, such as {numbers[0]}, and not with a header. Add a first "
+            "row with the names of the columns."
+        )
+    return header
+
+
+def _propose(file: Path, connection: duckdb.DuckDBPyConnection, header: Sequence[str]) -> Proposal:
+    columns: dict[str, TColumnSchema] = {}
+    notes: dict[str, str] = {}
+    date_format = ""
+    (rows,) = connection.execute("SELECT count(*) FROM texts").fetchone() or (0,)
+    for name in header:
+        column = _Column(connection, name)
+        hints, note = column.propose([date_format] if date_format else DATE_FORMATS)
+        if column.date_format:
+            date_format = column.date_format
+        if column.filled == rows:
+            hints["nullable"] = False
+        columns[name] = hints
+        if note:
+            notes[name] = note
+    key = _find_key(connection, columns, rows)
+    return Proposal(file, rows, columns, date_format or DATE_FORMATS[0], notes, key)
+
+
+class _Column:
+    """A column of texts, and the types that all of its values fit."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+        self._connection, self._text = connection, sql.quote(name)
+        self.filled = self._count("true")
+        self.date_format = ""
+
+    def propose(self, date_formats: Sequence[str]) -> tuple[TColumnSchema, str]:
+        """Return the type, and what a person should check."""
+        if not self.filled:
+            return {"data_type": "text"}, "has no value in the sample"
+        found = self._number() or self._flag() or self._date(date_formats) or self._timestamp()
+        return found or ({"data_type": "text"}, "")
+
+    def _number(self) -> tuple[TColumnSchema, str] | None:
+        if self._fits("bigint"):
+            if self._count(f"regexp_matches({self._text}, '^\\s*[+-]?0[0-9]')"):
+                return {"data_type": "text"}, "codes with leading zeros, which a number would lose"
+            return {"data_type": "bigint"}, ""
+        return self._fraction() if self._fits("double") else None
+
+    def _flag(self) -> tuple[TColumnSchema, str] | None:
+        others = self._count(f"lower({self._text}) NOT IN ('true', 'false')")
+        return None if others else ({"data_type": "bool"}, "")
+
+    def _timestamp(self) -> tuple[TColumnSchema, str] | None:
+        if not self._fits("timestamp"):
+            return None
+        has_zone = not self._count(f"NOT ends_with({self._text}, 'Z')")
+        return {"data_type": "timestamp"}, "" if has_zone else "without a time zone: read as UTC"
+
+    def _count(self, condition: str) -> int:
+        query = f"SELECT count(*) FROM texts WHERE {self._text} IS NOT NULL AND ({condition})"
+        (count,) = self._connection.execute(query).fetchone() or (0,)
+        return int(count)
+
+    def _misfits(self, hints: TColumnSchema, date_format: str = "") -> int:
+        value = sql.typed(self._text, hints, date_format)
+        return self._count(f"NOT ({sql.is_lossless(self._text, value, hints)})")
+
+    def _fits(self, data_type: str) -> bool:
+        return not self._misfits({"data_type": data_type})  # type: ignore[typeddict-item]
+
+    def _fraction(self) -> tuple[TColumnSchema, str]:
+        """Return a decimal if all values have the same few digits after the point, otherwise a double."""
+        scale = f"length(split_part({self._text}, '.', 2))"
+        digits = f"length(regexp_replace({self._text}, '[^0-9]', '', 'g'))"
+        least, most, longest, exponents = self._connection.execute(
+            f"SELECT min({scale}), max({scale}), max({digits}), "
+            f"count(*) FILTER (contains(lower({self._text}), 'e')) FROM texts"
+        ).fetchone() or (0, 0, 0, 0)
+        if 0 < least == most <= _MAX_SCALE and longest <= _MAX_DIGITS and not exponents:
+            return {"data_type": "decimal", "precision": 18, "scale": most}, ""
+        return {"data_type": "double"}, ""
+
+    def _date(self, formats: Sequence[str]) -> tuple[TColumnSchema, str] | None:
+        """Return the type of dates, and which values decide whether the day or the month is first."""
+        misfits = {form: self._misfits({"data_type": "date"}, form) for form in formats}
+        fitting = [form for form, count in misfits.items() if not count]
+        if not fitting:
+            return None
+        self.date_format = fitting[0]
+        other = _swapped(self.date_format)
+        if other is None:
+            return {"data_type": "date"}, ""
+        deciding = (
+            misfits[other] if other in misfits else self._misfits({"data_type": "date"}, other)
+        )
+        first = "day" if self.date_format.startswith("%d") else "month"
+        values = f"{deciding:,} of {self.filled:,} values decide"
+        return {"data_type": "date"}, f"the {first} is first: {values}"
+
+
+def _swapped(date_format: str) -> str | None:
+    """Return the format with day and month swapped, if values can fit both."""
+    if date_format.startswith("%Y"):
+        return None
+    return date_format.translate(str.maketrans("dm", "md"))
+
+
+def _find_key(
+    connection: duckdb.DuckDBPyConnection, columns: Mapping[str, TColumnSchema], rows: int
+) -> Sequence[str]:
+    """Return one or two columns without two equal rows; those with the name of a key come first."""
+    candidates = sorted(
+        (
+            name
+            for name, hints in columns.items()
+            if not hints.get("nullable", True) and hints["data_type"] in ("text", "bigint", "date")
+        ),
+        key=lambda name: not _KEY_NAME.search(name),
+    )[:_MAX_KEY_CANDIDATES]
+    for key in (*((name,) for name in candidates), *combinations(candidates, 2)):
+        names = ", ".join(map(sql.quote, key))
+        distinct = f"SELECT count(*) FROM (SELECT DISTINCT {names} FROM texts)"
+        if connection.execute(distinct).fetchone() == (rows,):
+            return key
+    return ()
+
+
+def sample_lines(path: Path, rows: int) -> Iterator[str]:
+    """Yield the header and the first rows of a file, a line at a time.
+
+    Args:
+        path: a file that `propose` accepts.
+        rows: how many rows.
+    """
+    with (
+        DropFolder(str(path.parent)).local_copy(path.name) as copy,
+        copy.open(encoding="utf-8-sig", newline="") as text,
+    ):
+        lines: list[str] = []
+
+        def read() -> Iterator[str]:
+            for line in text:
+                lines.append(line)
+                yield line
+
+        for _ in islice(csv.reader(read(), strict=True), rows + 1):
+            yield from lines
+            lines.clear()
