@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from shared.cli import app
 from support.processes import run_script
 
-KINDS = ("list", "csv", "api")
+KINDS = ("list", "csv", "api", "file")
 PACKAGES = [f"from_{kind}_etl" for kind in KINDS]
 PROJECTS = [f"projects/{package}" for package in PACKAGES]
 NOWHERE = "http://127.0.0.1:9"
@@ -53,10 +53,15 @@ def test_a_pipeline_of_each_kind_is_complete(
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    export = tmp_path / "orders.csv"
+    export.write_text(
+        "id,code,ordered\n" + "".join(f"{n},0{n},0{n}/12/2024\n" for n in range(1, 6))
+    )
     lists = [clone / name for name in ("workspace.yaml", "dg.toml", ".github/CODEOWNERS")]
     before = [file.read_text() for file in lists]
     for kind in KINDS:
-        command = ["uv", "run", "etl", "new", f"from_{kind}", "--from", kind]
+        source = str(export) if kind == "file" else kind
+        command = ["uv", "run", "etl", "new", f"from_{kind}", "--from", source]
         output = call(*command, folder=clone / "docs")
         assert f"  uv run etl run from_{kind}_etl " in output.partition("Next:\n")[2]
     for file, text in zip(lists, before, strict=True):
@@ -135,6 +140,28 @@ def test_an_invalid_name_is_one_clear_line_and_changes_nothing(
     done = CliRunner().invoke(app, ["new", name])
     assert done.exit_code == 2
     assert reason in done.output
+    assert len(done.output.splitlines()) == 1
+    assert content(clone) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--from", "gone.csv"], "--from is 'gone.csv': it must be list, csv, api, or the path of"),
+        (["--from", "workspace.yaml", "--style", "component"], "leave out --style"),
+        (["--from", "semicolons.csv"], "semicolons.csv has ';' between its values"),
+    ],
+)
+def test_a_file_that_proposes_nothing_is_one_clear_line_and_changes_nothing(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    (clone / "semicolons.csv").write_text("a;b\n1;2\n")
+    before = content(clone)
+    monkeypatch.chdir(clone)
+    monkeypatch.setenv("WAREHOUSE_PATH", "data/warehouse.duckdb")
+    done = CliRunner().invoke(app, ["new", "web_orders", *arguments])
+    assert done.exit_code == 1
+    assert message in done.output
     assert len(done.output.splitlines()) == 1
     assert content(clone) == before
 

@@ -2,6 +2,7 @@
 
 import keyword
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -80,9 +81,14 @@ def new(
     console.print(f"Created, registered and installed projects/{package}.", highlight=False)
     if proposal:
         console.print(summary(name, proposal), highlight=False, markup=False)
+    own = {}
+    if proposal:
+        folder_setting = f"SOURCES__{name.upper()}__FOLDER={shlex.quote(str(proposal.file.parent))}"
+        own = {f"{folder_setting} uv run etl run {package}": "load all files of its folder"}
     print_next(
         {
             f"uv run etl run {package}": "load its sample",
+            **own,
             "uv run dagster dev -w workspace.yaml": "show it in the UI: localhost:3000",
             f"cat projects/{package}/README.md": "read how to load your own data",
         }
