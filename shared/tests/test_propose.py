@@ -29,7 +29,9 @@ VALUES: Mapping[str, tuple[list[str], Mapping[str, Any], str]] = {
     "timestamp": (["2018-01-02 10:00:00", "2018-01-02 11:30:00.5", "2018-01-03"],
                   {"data_type": "timestamp"}, "read as UTC"),
     "with zone": (["2018-01-02T10:00:00Z"] * 3, {"data_type": "timestamp"}, ""),
-    "NA": (["1", "NA", "3"], TEXT, ""),
+    "NA": (["1", "NA", "3"], TEXT, "numbers, except for 'NA' in 1 of 3 values"),
+    "two marks": (["1.5", "-", "NA"], TEXT, "numbers, except for '-' and 'NA' in 2 of 3 values"),
+    "remarks": (["1", "2", "see note"], TEXT, ""),
     "words": (["a", "b,c", 'd "e"'], TEXT, ""),
 }  # fmt: skip
 """Values of a column, its proposed type, and a part of the note."""
@@ -66,6 +68,8 @@ def test_a_missing_value_makes_a_column_nullable(tmp_path: Path) -> None:
         ("day,region,v\n2018-01-01,eu,1.5\n2018-01-01,us,1.5\n2018-01-02,eu,2.5\n", ("day", "region")),
         ("v,w\n1,a\n1,a\n", ()),
         ("v,w\n1.5,a\n2.5,a\n", ()),
+        ("state,pieces\na,1\na,2\n", ("state", "pieces")),
+        ("pieces,state\n1,a\n2,a\n", ("pieces",)),
     ],
 )  # fmt: skip
 def test_the_key_is_one_or_two_columns_that_identify_a_row(
@@ -93,6 +97,7 @@ def test_the_file_loads_with_its_proposed_format(tmp_path: Path) -> None:
         ("a;b\n1;2\n", "has ';' between its values, and a CsvFormat reads commas only"),
         ("1,2\n3,4\n", "begins with a row of values, such as 1, and not with a header"),
         ("a,b\n1,2\n3\n", "line 3: "),
+        (",b\n0,1\n", "export.csv: the column 1 of the header has no name"),
         ("a,b\n", "export.csv has a header and no rows"),
         ("", "export.csv"),
     ],

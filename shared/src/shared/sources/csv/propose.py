@@ -26,8 +26,9 @@ DATE_FORMATS = (
 
 _MAX_SCALE, _MAX_DIGITS = 4, 15  # beyond them, numbers are measurements and not amounts
 _MAX_KEY_CANDIDATES = 8
+_MAX_MARKS, _MAX_MARK_CHARS = 2, 5  # such as NA, N/A, -, which stand for no value
 _DELIMITERS = (";", "\t", "|")
-_KEY_NAME = re.compile(r"(^|_)(id|key|code|number|no|symbol|name)$", re.IGNORECASE)
+_KEY_NAME = re.compile(r"(^|_)(id|key|code|number|no|symbol)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ def _header(name: str, file: Path) -> list[str]:
             f"{name} has {other!r} between its values, and a CsvFormat reads commas only. Save the file "
             "with commas."
         )
+    if not all(name.strip() for name in header):
+        raise InvalidFileError(
+            f"{name}: the column {[*map(str.strip, header)].index('') + 1} of the header has no name. Give it "
+            "one; a row index that a program has written can be left out."
+        )
     numbers = [column for column in header if re.fullmatch(r"[+-]?[0-9.]+", column)]
     if numbers:
         raise InvalidFileError(
@@ -115,7 +121,7 @@ class _Column:
     """A column of texts, and the types that all of its values fit."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
-        self._connection, self._text = connection, sql.quote(name)
+        self._connection, self._quoted = connection, sql.quote(name)
         self.filled = self._count("true")
         self.date_format = ""
 
@@ -124,44 +130,44 @@ class _Column:
         if not self.filled:
             return {"data_type": "text"}, "has no value in the sample"
         found = self._number() or self._flag() or self._date(date_formats) or self._timestamp()
-        return found or ({"data_type": "text"}, "")
+        return found or self._text()
 
     def _number(self) -> tuple[TColumnSchema, str] | None:
         if self._fits("bigint"):
-            if self._count(f"regexp_matches({self._text}, '^\\s*[+-]?0[0-9]')"):
+            if self._count(f"regexp_matches({self._quoted}, '^\\s*[+-]?0[0-9]')"):
                 return {"data_type": "text"}, "codes with leading zeros, which a number would lose"
             return {"data_type": "bigint"}, ""
         return self._fraction() if self._fits("double") else None
 
     def _flag(self) -> tuple[TColumnSchema, str] | None:
-        others = self._count(f"lower({self._text}) NOT IN ('true', 'false')")
+        others = self._count(f"lower({self._quoted}) NOT IN ('true', 'false')")
         return None if others else ({"data_type": "bool"}, "")
 
     def _timestamp(self) -> tuple[TColumnSchema, str] | None:
         if not self._fits("timestamp"):
             return None
-        has_zone = not self._count(f"NOT ends_with({self._text}, 'Z')")
+        has_zone = not self._count(f"NOT ends_with({self._quoted}, 'Z')")
         return {"data_type": "timestamp"}, "" if has_zone else "without a time zone: read as UTC"
 
     def _count(self, condition: str) -> int:
-        query = f"SELECT count(*) FROM texts WHERE {self._text} IS NOT NULL AND ({condition})"
+        query = f"SELECT count(*) FROM texts WHERE {self._quoted} IS NOT NULL AND ({condition})"
         (count,) = self._connection.execute(query).fetchone() or (0,)
         return int(count)
 
     def _misfits(self, hints: TColumnSchema, date_format: str = "") -> int:
-        value = sql.typed(self._text, hints, date_format)
-        return self._count(f"NOT ({sql.is_lossless(self._text, value, hints)})")
+        value = sql.typed(self._quoted, hints, date_format)
+        return self._count(f"NOT ({sql.is_lossless(self._quoted, value, hints)})")
 
     def _fits(self, data_type: str) -> bool:
         return not self._misfits({"data_type": data_type})  # type: ignore[typeddict-item]
 
     def _fraction(self) -> tuple[TColumnSchema, str]:
         """Return a decimal if all values have the same few digits after the point, otherwise a double."""
-        scale = f"length(split_part({self._text}, '.', 2))"
-        digits = f"length(regexp_replace({self._text}, '[^0-9]', '', 'g'))"
+        scale = f"length(split_part({self._quoted}, '.', 2))"
+        digits = f"length(regexp_replace({self._quoted}, '[^0-9]', '', 'g'))"
         least, most, longest, exponents = self._connection.execute(
             f"SELECT min({scale}), max({scale}), max({digits}), "
-            f"count(*) FILTER (contains(lower({self._text}), 'e')) FROM texts"
+            f"count(*) FILTER (contains(lower({self._quoted}), 'e')) FROM texts"
         ).fetchone() or (0, 0, 0, 0)
         if 0 < least == most <= _MAX_SCALE and longest <= _MAX_DIGITS and not exponents:
             return {"data_type": "decimal", "precision": 18, "scale": most}, ""
@@ -184,6 +190,24 @@ class _Column:
         values = f"{deciding:,} of {self.filled:,} values decide"
         return {"data_type": "date"}, f"the {first} is first: {values}"
 
+    def _text(self) -> tuple[TColumnSchema, str]:
+        """Return text, and which texts stand for no value if the other values are numbers."""
+        value = sql.typed(self._quoted, {"data_type": "double"}, "")
+        misfit = f"NOT ({sql.is_lossless(self._quoted, value, {'data_type': 'double'})})"
+        others = self._connection.execute(
+            f"SELECT DISTINCT {self._quoted} FROM texts WHERE {misfit} LIMIT {_MAX_MARKS + 1}"
+        ).fetchall()
+        marks = [mark for (mark,) in others]
+        if len(marks) > _MAX_MARKS or any(len(mark) > _MAX_MARK_CHARS for mark in marks):
+            return {"data_type": "text"}, ""
+        count = self._count(misfit)
+        if count == self.filled:
+            return {"data_type": "text"}, ""
+        shown = " and ".join(map(repr, sorted(marks)))
+        return {
+            "data_type": "text"
+        }, f"numbers, except for {shown} in {count:,} of {self.filled:,} values"
+
 
 def _swapped(date_format: str) -> str | None:
     """Return the format with day and month swapped, if values can fit both."""
@@ -195,16 +219,23 @@ def _swapped(date_format: str) -> str | None:
 def _find_key(
     connection: duckdb.DuckDBPyConnection, columns: Mapping[str, TColumnSchema], rows: int
 ) -> Sequence[str]:
-    """Return one or two columns without two equal rows; those with the name of a key come first."""
+    """Return one or two columns without two equal rows; those with the name of a key come first.
+
+    A number alone is a key only by its name or in the first column: amounts differ by chance.
+    """
+    filled = [name for name, hints in columns.items() if not hints.get("nullable", True)]
+    kinds = {name: columns[name]["data_type"] for name in filled}
     candidates = sorted(
-        (
-            name
-            for name, hints in columns.items()
-            if not hints.get("nullable", True) and hints["data_type"] in ("text", "bigint", "date")
-        ),
+        (name for name in filled if kinds[name] in ("text", "bigint", "date", "timestamp")),
         key=lambda name: not _KEY_NAME.search(name),
     )[:_MAX_KEY_CANDIDATES]
-    for key in (*((name,) for name in candidates), *combinations(candidates, 2)):
+    first = next(iter(columns))
+    single = [
+        (name,)
+        for name in candidates
+        if kinds[name] != "bigint" or name == first or _KEY_NAME.search(name)
+    ]
+    for key in (*single, *combinations(candidates, 2)):
         names = ", ".join(map(sql.quote, key))
         distinct = f"SELECT count(*) FROM (SELECT DISTINCT {names} FROM texts)"
         if connection.execute(distinct).fetchone() == (rows,):
