@@ -32,7 +32,7 @@ POINTS = [
     None,
     None,
 ]
-MIN_STEPS = 6
+MIN_STEPS = 4
 Rows = dict[int, int]
 """The upstream rows of a partition: a value by identifier."""
 
