@@ -28,7 +28,7 @@ from shared.sources.csv import (
     validate_file,
 )
 from shared.sources.csv.file import open_csv
-from shared.sources.csv.pushdown import strict_select_sql
+from shared.sources.csv.pushdown import can_push_down, strict_select_sql
 from shared.sources.csv.rows import iter_rows
 
 COLUMNS: dict[str, TColumnSchema] = {
@@ -215,7 +215,7 @@ def read_by_pushdown(folder: Path, content: bytes, csv_format: CsvFormat) -> lis
     (folder / "x.csv").write_bytes(content)
     try:
         with open_csv(DropFolder(str(folder)), "x.csv", csv_format) as file:
-            if file.encoding != "utf-8-sig" or not file.starts_with_row():
+            if not can_push_down(file):
                 return None
             names = ", ".join(f'"{name}"' for name in csv_format.columns)
             return file.connection.execute(
@@ -422,14 +422,15 @@ def test_every_row_is_loaded_or_rejected_with_line_and_reason(tmp_path: Path) ->
         '"text"after,1,1.5',  # line 13
         "both,x,y",
         "",  # an empty line
-        'last "quote",4,4.5',  # line 16
+        'stray "quote",4,4.5',  # line 16
+        "last,5,5.5",
     ]
     good, bad = load_with_quarantine(tmp_path, (HEADER + "\n".join(lines)).encode())
     assert good == [
         ("a", "1", "1.50"),
         ("two\nlines", "2", "2.50"),
         ("b", "3", "3.50"),
-        ('last "quote"', "4", "4.50"),
+        ("last", "5", "5.50"),
     ]
     assert [(row["line"], row["raw"]) for row in bad] == [
         (3, lines[1]),
@@ -439,13 +440,14 @@ def test_every_row_is_loaded_or_rejected_with_line_and_reason(tmp_path: Path) ->
         (11, lines[6]),
         (13, lines[8]),
         (14, lines[9]),
+        (16, lines[11]),
     ]
     assert [row["reason"] for row in bad[:3]] == [
         "it has 2 values, and the header has 3",
         "it has 4 values, and the header has 3",
         "column n: 'x' does not fit BIGINT",
     ]
-    assert bad[-1]["reason"] == (
+    assert bad[-2]["reason"] == (
         "column n: 'x' does not fit BIGINT; column price: 'y' does not fit DECIMAL(38, 2)"
     )
     assert {row["file_name"] for row in bad} == {"x.csv"}

@@ -22,9 +22,9 @@ class InvalidFileError(Exception):
     """A path or a file that must not be loaded; the message names it and the reason."""
 
 
-def shorten(text: str) -> str:
+def shorten(text: str, length: int = _MAX_MESSAGE_CHARS) -> str:
     """Return a text, cut to the length that a message may quote."""
-    return text if len(text) <= _MAX_MESSAGE_CHARS else f"{text[:_MAX_MESSAGE_CHARS]}…"
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def _arrow_stream(codec: str) -> Callable[[BinaryIO], AbstractContextManager[BinaryIO]]:
