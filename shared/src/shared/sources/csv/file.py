@@ -238,8 +238,12 @@ class CsvFile:
         types = _ROW_COLUMNS | dict.fromkeys(self._text_names.values(), "VARCHAR")
         relation = sql.read_csv(copy, types, max_row_bytes=5 * sql.MAX_ROW_BYTES)
         errors = ", ".join(f"CASE WHEN {bad} THEN {message} END" for bad, message in self._checks())
-        reason = f"coalesce({_REASON}, concat_ws('; ', {errors}))"
-        checked = f"(SELECT * REPLACE ({reason} AS {_REASON}) FROM {self._typed_values(relation)})"
+        names = ", ".join(map(sql.quote, self.header))
+        # Not SELECT * REPLACE, for which DuckDB copies the expression for each column.
+        checked = (
+            f"(SELECT {_LINE}, coalesce({_REASON}, concat_ws('; ', {errors})) AS {_REASON}, {_RAW}, "
+            f"{names} FROM {self._typed_values(relation)})"
+        )
         if self.connection.execute(f"SELECT count(*) FROM {checked}").fetchall() != [(count,)]:
             raise InvalidFileError(f"{self.path}: its quotes are ambiguous; fix them")
         return checked
