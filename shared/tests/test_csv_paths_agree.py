@@ -4,9 +4,11 @@ A file is read row by row, pushed down into DuckDB, and with bad rows in quarant
 """
 
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import process_time
 from typing import Any
 
 import duckdb
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from shared.sources.csv import CsvFormat, DropFolder
 from shared.sources.csv.file import CsvFile, open_csv
 from shared.sources.csv.pushdown import can_push_down, strict_select_sql
+from shared.warehouse.rows.naming import NamingConvention
 
 TEXT: TColumnSchema = {"data_type": "text"}
 TWO = CsvFormat({"a": TEXT, "b": TEXT}, allow_empty=True)
@@ -268,3 +271,123 @@ def test_zeros_in_a_text_are_rejected_and_the_reason_says_where_they_come_from(
         assert not can_push_down(file)
         (problem,) = file.problems("fail")
     assert problem.startswith("x.csv, line 3: it has NUL bytes; a file that is not completely")
+
+
+@pytest.mark.parametrize("kind", ["one row", "a row of several lines"])
+def test_a_row_of_12_megabytes_is_rejected_and_the_others_load(tmp_path: Path, kind: str) -> None:
+    long = b"x" * 12 * MEGABYTE if kind == "one row" else (b"x" * 1_000 + b"\n") * 12_000
+    reading = read(tmp_path, b'1,x\n2,"' + long + b'"\n3,x\n', TYPED)
+    assert [reading.quarantine[0], reading.quarantine[-1]] == [(1, "x"), (3, "x")]
+    assert len(reading.quarantine) == 2
+    assert (reading.stop, reading.rejected[0][0]) == (None, 3)
+
+
+# A date's format.
+
+
+@pytest.mark.parametrize(
+    ("date_format", "text"),
+    [
+        ("%b %d %Y", "Jan 02 2018"),
+        ("%A, %d %B %Y", "Tuesday, 02 January 2018"),
+        ("%a %d.%m.%y", "Tue 02.01.18"),
+        ("day %d/%m/%Y", "day 02/01/2018"),
+        ("%d/%m/%Y", "02/01/2018"),
+    ],
+)
+def test_a_date_may_begin_with_letters(tmp_path: Path, date_format: str, text: str) -> None:
+    csv_format = CsvFormat({"day": {"data_type": "date"}, "b": TEXT}, date_format)
+    reading = read(tmp_path, f'"{text}",x\n'.encode(), csv_format)
+    assert reading.stop == reading.quarantine == reading.pushed_down == [(date(2018, 1, 2), "x")]
+    for word in ("epoch", "infinity", "-infinity", "Jan", "someday"):
+        bad = read(tmp_path, f"{word},x\n".encode(), csv_format)
+        assert (bad.stop, bad.quarantine, bad.pushed_down) == (None, [], None)
+
+
+@pytest.mark.parametrize("date_format", ["%Y-%m-%d %z", "%Y-%m-%d %Z", "%z%Y-%m-%d"])
+def test_a_date_format_with_a_time_zone_is_an_error_of_the_declaration(date_format: str) -> None:
+    with pytest.raises(ValueError, match="has a time zone, which would move a date"):
+        CsvFormat({"day": {"data_type": "date"}}, date_format)
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["file_name", "File Name", "fileName", "_dlt_load_id", "_dlt_id", "_dlt_text_0", "_Dlt Line"],
+)
+def test_a_column_with_the_name_of_one_of_ours_is_an_error_of_the_declaration(name: str) -> None:
+    with pytest.raises(ValueError, match="has the name of a column that a load adds"):
+        CsvFormat({"a": TEXT, name: TEXT})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("a", "A"), ("a b", "a_b"), ("userId", "user_id"), ("\u00e9", "e\u0301"), ("\u00c9t\u00e9", "\u00e9T\u00c9"), ("a", "a "), ("a-b", "a b")],
+)  # fmt: skip
+def test_columns_that_would_be_one_are_an_error_of_the_declaration(one: str, other: str) -> None:
+    names = NamingConvention(63)
+    same = names.normalize_identifier(one) == names.normalize_identifier(other)
+    if not same:
+        CsvFormat({one: TEXT, other: TEXT})
+        return
+    with pytest.raises(ValueError, match="would be one column"):
+        CsvFormat({one: TEXT, other: TEXT})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u540d\u524d",
+        "\u0628",
+        "stra\u00dfe",
+        "why rejected",
+        "a b",
+        "select",
+        'a "b"',
+        "it's",
+        "100%",
+        "x" * 200,
+    ],
+)
+def test_a_column_may_have_any_other_name(tmp_path: Path, name: str) -> None:
+    csv_format = CsvFormat({name: TEXT, "n": TYPED.columns["n"]})
+    header = ",".join(f'"{column.replace(chr(34), chr(34) * 2)}"' for column in csv_format.columns)
+    reading = read(tmp_path, b"x,1\ny,2\n", csv_format, header + "\n")
+    assert reading.stop == [("x", 1), ("y", 2)]
+    with_bad_row = read(tmp_path, b"x,1\ny,z\n", csv_format, header + "\n")
+    assert with_bad_row.quarantine == [("x", 1)]
+
+
+# Time.
+
+
+def test_the_check_of_many_columns_takes_time_in_proportion_to_them(tmp_path: Path) -> None:
+    def seconds(width: int) -> float:
+        names = [f"c{n}" for n in range(width)]
+        csv_format = CsvFormat(dict.fromkeys(names, TYPED.columns["n"]))
+        start = process_time()
+        reading = read(tmp_path, b",".join([b"1"] * width) + b"\n" + b"," * (width - 1), csv_format)
+        assert len(reading.stop or ()) == 2
+        reading = read(
+            tmp_path, b",".join([b"1"] * width) + b"\n" + b"x," * (width - 1), csv_format
+        )
+        assert len(reading.rejected) == 1
+        return process_time() - start
+
+    seconds(10)
+    assert seconds(400) < 9 * seconds(100)  # 16 times, if each column is compared with each other
+
+
+def test_a_quote_that_is_not_closed_takes_time_in_proportion_to_the_file(tmp_path: Path) -> None:
+    def seconds(megabytes: int) -> float:
+        start = process_time()
+        reading = read(
+            tmp_path, b'1,"x\n' + b"1,xxxxxxxxxxxxx\n" * (megabytes * MEGABYTE // 16), TYPED
+        )
+        assert (reading.stop, len(reading.rejected)) == (None, 1)
+        return process_time() - start
+
+    seconds(1)
+    assert seconds(4) < 9 * seconds(1)

@@ -323,6 +323,41 @@ def test_a_truncated_compressed_file_is_rejected(
         compressed(tmp_path, kind, whole[: int(len(whole) * kept_share)])
 
 
+def test_an_archive_of_macos_has_one_file(tmp_path: Path) -> None:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("folder/export.csv", MANY)
+        for name in ("__MACOSX/folder/._export.csv", "folder/.DS_Store", "._export.csv"):
+            archive.writestr(name, b"\0")
+    assert len(compressed(tmp_path, "zip", target.getvalue())) == 30_000
+
+
+def test_zeros_after_a_gz_stream_are_padding(tmp_path: Path) -> None:
+    padded = gzip.compress(MANY.encode()) + b"\0" * 1_000
+    assert len(compressed(tmp_path, "gz", padded)) == 30_000
+    with pytest.raises(Exception, match=r"x\.csv\.gz cannot be decompressed"):
+        compressed(tmp_path, "gz", padded + b"more")
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+def test_a_file_that_becomes_too_large_is_rejected_before_it_fills_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("MAX_UNCOMPRESSED_BYTES", "1000")
+    with pytest.raises(Exception, match=r"more than 1,000 bytes .* set MAX_UNCOMPRESSED_BYTES"):
+        compressed(tmp_path, kind, COMPRESSED[kind](MANY))
+    monkeypatch.setenv("MAX_UNCOMPRESSED_BYTES", str(len(MANY)))
+    assert len(compressed(tmp_path, kind, COMPRESSED[kind](MANY))) == 30_000
+
+
+@pytest.mark.parametrize("name", ["DATA.CSV", "Data.Csv.GZ", "DATA.CSV.ZIP"])
+def test_a_file_name_may_be_in_capitals(tmp_path: Path, name: str) -> None:
+    kind = name.lower().rpartition(".")[2]
+    (tmp_path / name).write_bytes(COMPRESSED[kind](GOOD) if kind != "csv" else GOOD.encode())
+    assert list(DropFolder(str(tmp_path)).list()) == [name]
+    assert validate_file(name, FORMAT) == []
+
+
 def test_an_archive_of_two_files_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"x\.csv\.zip .* has 2 files"):
         compressed(tmp_path, "zip", zipped(GOOD, GOOD))

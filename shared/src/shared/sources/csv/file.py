@@ -282,12 +282,14 @@ def _check_rules(connection: duckdb.DuckDBPyConnection, csv_format: CsvFormat) -
     if not csv_format.rules:
         return
     row = ", ".join(
-        f"NULL::{sql.duckdb_type(hints)} AS {sql.quote(name)}"
+        f"TRY_CAST(missing AS {sql.duckdb_type(hints)}) AS {sql.quote(name)}"
         for name, hints in csv_format.columns.items()
     )
+    connection.execute("CREATE TEMP TABLE one_row AS SELECT NULL::VARCHAR AS missing")
     for name, rule in csv_format.rules.items():
         try:
-            connection.execute(f"SELECT NOT ({rule}\n) FROM (SELECT {row}) LIMIT 0")
+            # Of a table, because DuckDB does not run a condition about constants.
+            connection.execute(f"SELECT NOT ({rule}\n) FROM (SELECT {row} FROM one_row)").fetchall()
         except duckdb.Error as error:
             message = shorten(str(error).split("\n")[0])
             raise InvalidFileError(
