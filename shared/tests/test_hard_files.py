@@ -28,7 +28,7 @@ from shared.sources.csv import (
     validate_file,
 )
 from shared.sources.csv.file import open_csv
-from shared.sources.csv.pushdown import strict_select_sql
+from shared.sources.csv.pushdown import can_push_down, strict_select_sql
 from shared.sources.csv.rows import iter_rows
 
 COLUMNS: dict[str, TColumnSchema] = {
@@ -215,7 +215,7 @@ def read_by_pushdown(folder: Path, content: bytes, csv_format: CsvFormat) -> lis
     (folder / "x.csv").write_bytes(content)
     try:
         with open_csv(DropFolder(str(folder)), "x.csv", csv_format) as file:
-            if file.encoding != "utf-8-sig" or not file.starts_with_row():
+            if not can_push_down(file):
                 return None
             names = ", ".join(f'"{name}"' for name in csv_format.columns)
             return file.connection.execute(
@@ -323,6 +323,41 @@ def test_a_truncated_compressed_file_is_rejected(
         compressed(tmp_path, kind, whole[: int(len(whole) * kept_share)])
 
 
+def test_an_archive_of_macos_has_one_file(tmp_path: Path) -> None:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("folder/export.csv", MANY)
+        for name in ("__MACOSX/folder/._export.csv", "folder/.DS_Store", "._export.csv"):
+            archive.writestr(name, b"\0")
+    assert len(compressed(tmp_path, "zip", target.getvalue())) == 30_000
+
+
+def test_zeros_after_a_gz_stream_are_padding(tmp_path: Path) -> None:
+    padded = gzip.compress(MANY.encode()) + b"\0" * 1_000
+    assert len(compressed(tmp_path, "gz", padded)) == 30_000
+    with pytest.raises(Exception, match=r"x\.csv\.gz cannot be decompressed"):
+        compressed(tmp_path, "gz", padded + b"more")
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+def test_a_file_that_becomes_too_large_is_rejected_before_it_fills_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("MAX_UNCOMPRESSED_BYTES", "1000")
+    with pytest.raises(Exception, match=r"more than 1,000 bytes .* set MAX_UNCOMPRESSED_BYTES"):
+        compressed(tmp_path, kind, COMPRESSED[kind](MANY))
+    monkeypatch.setenv("MAX_UNCOMPRESSED_BYTES", str(len(MANY)))
+    assert len(compressed(tmp_path, kind, COMPRESSED[kind](MANY))) == 30_000
+
+
+@pytest.mark.parametrize("name", ["DATA.CSV", "Data.Csv.GZ", "DATA.CSV.ZIP"])
+def test_a_file_name_may_be_in_capitals(tmp_path: Path, name: str) -> None:
+    kind = name.lower().rpartition(".")[2]
+    (tmp_path / name).write_bytes(COMPRESSED[kind](GOOD) if kind != "csv" else GOOD.encode())
+    assert list(DropFolder(str(tmp_path)).list()) == [name]
+    assert validate_file(name, FORMAT) == []
+
+
 def test_an_archive_of_two_files_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"x\.csv\.zip .* has 2 files"):
         compressed(tmp_path, "zip", zipped(GOOD, GOOD))
@@ -422,14 +457,15 @@ def test_every_row_is_loaded_or_rejected_with_line_and_reason(tmp_path: Path) ->
         '"text"after,1,1.5',  # line 13
         "both,x,y",
         "",  # an empty line
-        'last "quote",4,4.5',  # line 16
+        'stray "quote",4,4.5',  # line 16
+        "last,5,5.5",
     ]
     good, bad = load_with_quarantine(tmp_path, (HEADER + "\n".join(lines)).encode())
     assert good == [
         ("a", "1", "1.50"),
         ("two\nlines", "2", "2.50"),
         ("b", "3", "3.50"),
-        ('last "quote"', "4", "4.50"),
+        ("last", "5", "5.50"),
     ]
     assert [(row["line"], row["raw"]) for row in bad] == [
         (3, lines[1]),
@@ -439,13 +475,14 @@ def test_every_row_is_loaded_or_rejected_with_line_and_reason(tmp_path: Path) ->
         (11, lines[6]),
         (13, lines[8]),
         (14, lines[9]),
+        (16, lines[11]),
     ]
     assert [row["reason"] for row in bad[:3]] == [
         "it has 2 values, and the header has 3",
         "it has 4 values, and the header has 3",
         "column n: 'x' does not fit BIGINT",
     ]
-    assert bad[-1]["reason"] == (
+    assert bad[-2]["reason"] == (
         "column n: 'x' does not fit BIGINT; column price: 'y' does not fit DECIMAL(38, 2)"
     )
     assert {row["file_name"] for row in bad} == {"x.csv"}

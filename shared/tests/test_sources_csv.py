@@ -170,6 +170,13 @@ def test_a_missing_value_in_a_required_column_fails_the_load(tmp_path: Path) -> 
         ("day,code,price\n", "the header is day, code, price; expected day, code, price, pieces"),
         ("day,code,price,pieces,more\n", "expected day, code, price, pieces"),
         ("day,code,price,price\n", "the header is day, code, price, price"),
+        ("day,code,price,price\n", "missing: pieces; not expected: price"),
+        ("\nday,code,price,pieces\n", "line 1 is blank; the header must be in it"),
+        ("day,code, price,pieces\n", "missing: price; not expected: ' price'"),
+        ("\ufeff\ufeffday,code,price,pieces\n", "missing: day; not expected: '\\ufeffday'"),
+        ("day,code,price\0,pieces\n", "missing: price; not expected: 'price\\x00'"),
+        ("day,code,price,e\u0301\n", "missing: pieces; not expected: 'e\\u0301'"),
+        ("day,code,price,pi\u00a0eces\n", "missing: pieces; not expected: 'pi\\xa0eces'"),
         ("02/01/2018,x,1,1\n", "the header is 02/01/2018"),
         ("day;code;price;pieces\n", "the header is day;code;price;pieces"),
     ],
@@ -199,6 +206,7 @@ def test_a_file_without_rows_is_reported(tmp_path: Path) -> None:
         ("folder", "is a folder"),
         (".", "is a folder"),
         ("missing.csv", "is not in"),
+        ("pipe.csv", "is not a regular file"),
     ],
 )
 def test_a_path_that_is_not_a_file_below_the_folder_is_rejected(
@@ -209,6 +217,7 @@ def test_a_path_that_is_not_a_file_below_the_folder_is_rejected(
     drop(tmp_path, HEADER, "outside.csv")
     (folder / "link.csv").symlink_to(tmp_path / "outside.csv")
     (folder / "linked").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe.csv")
     with pytest.raises(InvalidFileError, match=message):
         DropFolder(str(folder)).resolve(path)
     monkeypatch.setenv("DROP_FOLDER", str(folder))
@@ -227,6 +236,18 @@ def test_a_listing_has_only_csv_files_of_the_folder(tmp_path: Path) -> None:
     (folder / "nowhere.csv").symlink_to(folder / "nothing")
     os.mkfifo(folder / "pipe.csv")
     assert list(DropFolder(str(folder)).list()) == ["good.csv"]
+
+
+def test_a_file_that_is_written_with_equal_size_and_time_has_another_stat(tmp_path: Path) -> None:
+    file = tmp_path / drop(tmp_path, HEADER + "02/01/2018,x,1,1\n")
+    drop_folder = DropFolder(str(tmp_path))
+    before, times = drop_folder.stat(file.name), file.stat()
+    assert drop_folder.stat(file.name) == before
+    assert drop_folder.list() == {file.name: before}
+    file.write_text(HEADER + "02/01/2018,y,1,1\n")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    assert drop_folder.stat(file.name) != before
 
 
 def test_the_error_for_a_missing_drop_folder_names_the_setting(tmp_path: Path) -> None:
@@ -272,6 +293,48 @@ def test_timestamps_are_utc_in_any_time_zone_and_a_file_listed_twice_loads_once(
 def test_a_rule_about_an_undeclared_column_is_an_error_of_the_declaration() -> None:
     with pytest.raises(ValueError, match="rules about cost"):
         CsvFormat(COLUMNS, rules={"cost": "cost > 0"})
+
+
+@pytest.mark.parametrize(
+    ("hints", "message"),
+    [
+        ({"data_type": "json"}, "the type json; a CSV file has text, bigint"),
+        ({"data_type": "time"}, "the type time"),
+        ({"data_type": "binary"}, "the type binary"),
+        ({"data_type": "wei"}, "the type wei"),
+        ({}, "the type None"),
+        ({"data_type": "decimal"}, "precision None and scale None; declare both"),
+        ({"data_type": "decimal", "precision": 18}, "scale None; declare both"),
+        ({"data_type": "decimal", "precision": 39, "scale": 2}, "with at most 38 digits"),
+    ],
+)
+def test_a_type_that_cannot_be_read_is_an_error_of_the_declaration(
+    hints: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"The column price .*{message}"):
+        CsvFormat({"price": hints})
+
+
+@pytest.mark.parametrize(
+    "rule", ["price >", "cost > 0", "price > 'cheap'", "price > 0 AND (", "no_function(price)"]
+)
+def test_a_rule_that_is_not_sql_is_named_in_the_error(tmp_path: Path, rule: str) -> None:
+    name = drop(tmp_path, HEADER + "02/01/2018,x,1,1\n")
+    (problem,) = problems(name, {"price": rule})
+    assert f"the rule of column price is not a condition in SQL: {rule}" in problem
+
+
+REPEATED = "day,code,price,pieces\n02/01/2018,x,1,1\n"
+
+
+def test_a_repeated_header_is_a_row_of_text_and_rejected_in_a_column_with_a_type(
+    tmp_path: Path,
+) -> None:
+    name = drop(tmp_path, REPEATED * 2)
+    assert len(problems(name)) == 1
+    assert "line 3: column day: 'day' does not fit DATE" in problems(name)[0]
+    texts = CsvFormat({column: {"data_type": "text"} for column in COLUMNS})
+    assert validate_file(name, texts) == []
 
 
 def test_a_rule_may_end_with_a_comment(tmp_path: Path) -> None:

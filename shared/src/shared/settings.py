@@ -42,6 +42,9 @@ SETTINGS = {
     "DROP_FOLDER": Setting(
         "data/drop", "Folder of the CSV files: a local folder, s3://, gs:// or az://."
     ),
+    "MAX_UNCOMPRESSED_BYTES": Setting(
+        "0", "How large a compressed CSV file may become; 0 for half of the disk's free bytes."
+    ),
     "NASA_API_KEY": Setting(
         "DEMO_KEY", "Key for api.nasa.gov, sent as a header. DEMO_KEY allows 30 requests per hour."
     ),

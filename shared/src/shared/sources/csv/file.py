@@ -1,11 +1,10 @@
 """One CSV file: check its header and its rows, and read valid and rejected rows with DuckDB."""
 
 import codecs
-import csv
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,20 +16,23 @@ import pyarrow as pa
 from shared.sources.csv import sql
 from shared.sources.csv.folder import DropFolder, InvalidFileError, shorten
 from shared.sources.csv.format import CsvFormat, OnBadRows
-from shared.sources.csv.rows import iter_rows, printable
+from shared.sources.csv.header import read_header
+from shared.sources.csv.rows import iter_rows, printable, read_lines
+from shared.sources.csv.structure import (
+    Structure,
+    has_blank_line,
+    has_delimiter_at_end,
+    read_structure,
+)
 
 BATCH_ROWS = 100_000
 """Rows that dlt gets at a time; limits memory."""
 
 _MAX_VALUE_CHARS = 400  # of a value in a message
-# Columns that DuckDB reads in addition to the file's; a space in the names keeps them different.
-_ROW_COLUMNS = {
-    "line of the file": "BIGINT",
-    "why rejected": "VARCHAR",
-    "text of the row": "VARCHAR",
-}
-_LINE, _REASON, _RAW = map(sql.quote, _ROW_COLUMNS)
-_TEXTS = sql.quote("texts of the values")
+_MAX_EXPRESSIONS = 500  # in a projection; DuckDB plans more in quadratic time
+# Columns that DuckDB reads in addition to the file's; no column may have a name that begins like them.
+_ROW_COLUMNS = {"_dlt_line": "BIGINT", "_dlt_reason": "VARCHAR", "_dlt_raw": "VARCHAR"}
+_LINE, _REASON, _RAW = _ROW_COLUMNS
 
 
 @contextmanager
@@ -51,20 +53,10 @@ def open_csv(
     with drop_folder.local_copy(path, copies) as source, tempfile.TemporaryDirectory() as folder:
         encoding = _detect_encoding(source, csv_format.encoding)
         with source.open(encoding=encoding, errors="surrogateescape", newline="") as text:
-            reader = csv.reader(text, strict=True)
-            try:
-                header = [printable(name) for name in next(reader, [])]
-            except (csv.Error, UnicodeError) as error:
-                raise InvalidFileError(f"{path}: the header cannot be read: {error}") from None
-        if not header:
-            raise InvalidFileError(f"{path} is empty: it has no header")
-        if sorted(header) != sorted(csv_format.columns):
-            raise InvalidFileError(
-                f"{path}: the header is {shorten(', '.join(header))}; "
-                f"expected {shorten(', '.join(csv_format.columns))}"
-            )
+            header, lines = read_header(path, text, csv_format)
         with duckdb.connect() as connection:
-            parsed = (encoding, header, reader.line_num)
+            _check_rules(connection, csv_format)
+            parsed = (encoding, header, lines)
             yield CsvFile(path, csv_format, source, *parsed, Path(folder), connection)
 
 
@@ -103,10 +95,7 @@ class CsvFile:
     def problems(self, on_bad_rows: OnBadRows, max_errors: int = 5) -> list[str]:
         """Return why the file must not be loaded; an empty list if it may be."""
         try:
-            relation = (
-                sql.read_csv(self._utf8_copy, self.texts) if self._is_valid else self._checked_rows
-            )
-            if not self._has_rows(relation):
+            if not self._has_rows(self.texts if self._is_valid else self._checked_rows):
                 if self.csv_format.allow_empty:
                     return []
                 return [f"{self.path} has a header and no rows"]
@@ -140,17 +129,53 @@ class CsvFile:
             f"WHERE {_REASON} <> ''"
         )
 
-    def starts_with_row(self) -> bool:
+    @cached_property
+    def is_exact(self) -> bool:
+        """Whether DuckDB reads exactly the rows of the file from `texts`, or fails."""
+        structure = self._structure
+        if not structure.is_strict or (len(self.header) == 1 and has_blank_line(self._utf8_copy)):
+            return False
+        if self._null == sql.EMPTY_IS_NULL and not self.csv_format.trailing_delimiters:
+            return not has_delimiter_at_end(self._utf8_copy) or self._has_equal_rows
+        return True
+
+    @property
+    def texts(self) -> str:
+        """The table expression of the file's values as text, under their names in the header."""
+        return self._texts(self.header)
+
+    def has_first_row(self) -> bool:
         """Return whether DuckDB can read a first row, without reading the rest of the file."""
         try:
-            return self._has_rows(sql.read_csv(self.source, self.texts))
+            return self._has_rows(self.texts)
         except duckdb.Error:
             return False
 
+    def _texts(self, names: Sequence[str]) -> str:
+        return sql.read_texts(self._utf8_copy, names, self._null)
+
     @property
-    def texts(self) -> dict[str, str]:
-        """The file's columns in their order, each with DuckDB's type for text."""
-        return dict.fromkeys(self.header, "VARCHAR")
+    def _null(self) -> str:
+        """The text of missing values for DuckDB; with one of them it fails on delimiters at an end."""
+        is_wide = len(self.header) > _MAX_EXPRESSIONS
+        if is_wide or self.csv_format.trailing_delimiters or self._structure.has_empty_quotes:
+            return sql.EMPTY_IS_NULL
+        return sql.NEVER_NULL
+
+    @cached_property
+    def _structure(self) -> Structure:
+        return read_structure(self._utf8_copy)
+
+    @property
+    def _has_equal_rows(self) -> bool:
+        """Whether no row of the file has delimiters after its last value."""
+        types = dict.fromkeys(self.header, "VARCHAR")
+        relation = sql.read_csv(self._utf8_copy, types, null=sql.NEVER_NULL)
+        try:
+            self.connection.execute(f"SELECT count(*) FROM {relation}")
+        except duckdb.Error:
+            return False
+        return True
 
     def _has_rows(self, relation: str) -> bool:
         return bool(self.connection.execute(f"SELECT 1 FROM {relation} LIMIT 1").fetchall())
@@ -178,10 +203,12 @@ class CsvFile:
     @cached_property
     def _is_valid(self) -> bool:
         try:
-            values = self._typed_values(sql.read_csv(self._utf8_copy, self.texts))
+            if not self.is_exact:
+                return False
+            values = self._typed_values(self._texts([*self._text_names.values()]))
             bad = " OR ".join(condition for condition, _ in self._checks())
             # DuckDB validates only the values that a query uses, so this query uses all.
-            used = " OR ".join(f"strlen({_TEXTS}.{sql.quote(name)}) < 0" for name in self.header)
+            used = " OR ".join(f"strlen({text}) < 0" for text in self._text_names.values())
             return not self._has_rows(f"{values} WHERE {bad} OR {used}")
         except (duckdb.Error, UnicodeError):
             return False
@@ -189,44 +216,57 @@ class CsvFile:
     @cached_property
     def _checked_rows(self) -> str:
         """The table expression of all rows, each with its line, its text and why it is rejected."""
-        copy = self.folder / "rows.csv"
+        copy, width = self.folder / "rows.csv", len(self.header)
         count = 0
         with (
             self.source.open(encoding=self.encoding, errors="surrogateescape", newline="") as text,
             copy.open("w", encoding="utf-8", newline="") as target,
         ):
             target.write("line,reason,raw\n")
+            lines = read_lines(text)
             for _ in range(self.header_lines):
-                next(text)
-            for line, raw, reason in iter_rows(text, self.header_lines + 1, len(self.header)):
-                fields = "," * (len(self.header) - 1) if reason else raw
+                next(lines)
+            rows = iter_rows(
+                lines, self.header_lines + 1, width, self.csv_format.trailing_delimiters
+            )
+            for line, raw, reason in rows:
+                fields = "," * (width - 1) if reason else raw
                 quoted = sql.quote(reason) if reason else ""
                 target.write(f"{line},{quoted},{sql.quote(printable(raw))},{fields}\n")
                 count += 1
         # The copy has each row twice, once with its quotes doubled.
-        relation = sql.read_csv(
-            copy, _ROW_COLUMNS | self.texts, max_row_bytes=5 * sql.MAX_ROW_BYTES
-        )
+        types = _ROW_COLUMNS | dict.fromkeys(self._text_names.values(), "VARCHAR")
+        relation = sql.read_csv(copy, types, max_row_bytes=5 * sql.MAX_ROW_BYTES)
         errors = ", ".join(f"CASE WHEN {bad} THEN {message} END" for bad, message in self._checks())
-        reason = f"coalesce({_REASON}, concat_ws('; ', {errors}))"
-        rows = f"(SELECT * REPLACE ({reason} AS {_REASON}) FROM {self._typed_values(relation)})"
-        if self.connection.execute(f"SELECT count(*) FROM {rows}").fetchall() != [(count,)]:
+        names = ", ".join(map(sql.quote, self.header))
+        # Not SELECT * REPLACE, for which DuckDB copies the expression for each column.
+        checked = (
+            f"(SELECT {_LINE}, coalesce({_REASON}, concat_ws('; ', {errors})) AS {_REASON}, {_RAW}, "
+            f"{names} FROM {self._typed_values(relation)})"
+        )
+        if self.connection.execute(f"SELECT count(*) FROM {checked}").fetchall() != [(count,)]:
             raise InvalidFileError(f"{self.path}: its quotes are ambiguous; fix them")
-        return rows
+        return checked
+
+    @property
+    def _text_names(self) -> dict[str, str]:
+        """The columns of the values as text, by the columns of the header."""
+        return {name: f"_dlt_text_{n}" for n, name in enumerate(self.header)}
 
     def _typed_values(self, relation: str) -> str:
-        """Return the table expression with each column typed, and its text in `_TEXTS`."""
-        texts = ", ".join(f"{sql.quote(name)}: {sql.quote(name)}" for name in self.header)
+        """Return the table expression with each column typed, beside its text."""
         values = ", ".join(
-            f"{sql.typed(sql.quote(name), hints, self.csv_format.date_format)} AS {sql.quote(name)}"
-            for name, hints in self.csv_format.columns.items()
+            f"{sql.typed(text, hints, self.csv_format.date_format)} AS {sql.quote(name)}"
+            for name, text in self._text_names.items()
+            for hints in [self.csv_format.columns[name]]
         )
-        return f"(SELECT * REPLACE ({values}), {{{texts}}} AS {_TEXTS} FROM {relation})"
+        return f"(SELECT *, {values} FROM {relation})"
 
     def _checks(self) -> Iterator[tuple[str, str]]:
         """Yield SQL conditions that reject a row, each with the SQL of its message."""
+        text_names = self._text_names
         for name, hints in self.csv_format.columns.items():
-            text, value = f"{_TEXTS}.{sql.quote(name)}", sql.quote(name)
+            text, value = text_names[name], sql.quote(name)
             column = sql.literal(f"column {name}: ")
             shown = f"{column} || chr(39) || left({text}, {_MAX_VALUE_CHARS}) || chr(39) || "
             misfit = sql.literal(f" does not fit {sql.duckdb_type(hints)}")
@@ -235,6 +275,26 @@ class CsvFile:
                 yield f"{text} IS NULL", f"{column} || 'the value is missing'"
             if rule := self.csv_format.rules.get(name):
                 yield f"NOT ({rule}\n)", shown + sql.literal(f" breaks the rule {rule}")
+
+
+def _check_rules(connection: duckdb.DuckDBPyConnection, csv_format: CsvFormat) -> None:
+    """Raise `InvalidFileError`, with the rule, if DuckDB cannot run a rule of a format."""
+    if not csv_format.rules:
+        return
+    row = ", ".join(
+        f"TRY_CAST(missing AS {sql.duckdb_type(hints)}) AS {sql.quote(name)}"
+        for name, hints in csv_format.columns.items()
+    )
+    connection.execute("CREATE TEMP TABLE one_row AS SELECT NULL::VARCHAR AS missing")
+    for name, rule in csv_format.rules.items():
+        try:
+            # Of a table, because DuckDB does not run a condition about constants.
+            connection.execute(f"SELECT NOT ({rule}\n) FROM (SELECT {row} FROM one_row)").fetchall()
+        except duckdb.Error as error:
+            message = shorten(str(error).split("\n")[0])
+            raise InvalidFileError(
+                f"the rule of column {name} is not a condition in SQL: {rule}; {message}"
+            ) from None
 
 
 def _reason(error: Exception) -> str:

@@ -1,10 +1,13 @@
 """The drop folder: list, check, hash and decompress its files, local or in a bucket."""
 
+import gzip
 import hashlib
 import lzma
+import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -15,6 +18,8 @@ import fsspec
 import pyarrow as pa
 import xxhash
 
+from shared import settings
+
 _MAX_MESSAGE_CHARS = 400
 
 
@@ -22,9 +27,9 @@ class InvalidFileError(Exception):
     """A path or a file that must not be loaded; the message names it and the reason."""
 
 
-def shorten(text: str) -> str:
+def shorten(text: str, length: int = _MAX_MESSAGE_CHARS) -> str:
     """Return a text, cut to the length that a message may quote."""
-    return text if len(text) <= _MAX_MESSAGE_CHARS else f"{text[:_MAX_MESSAGE_CHARS]}…"
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def _arrow_stream(codec: str) -> Callable[[BinaryIO], AbstractContextManager[BinaryIO]]:
@@ -35,7 +40,11 @@ def _arrow_stream(codec: str) -> Callable[[BinaryIO], AbstractContextManager[Bin
 @contextmanager
 def _only_member(file: BinaryIO) -> Iterator[BinaryIO]:
     with zipfile.ZipFile(file) as archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
+        members = [
+            member
+            for member in archive.infolist()
+            if not member.is_dir() and not _OF_MACOS.search(member.filename)
+        ]
         if len(members) != 1:
             raise zipfile.BadZipFile(f"it has {len(members)} files, and must have one")
         with archive.open(members[0]) as member:
@@ -43,19 +52,27 @@ def _only_member(file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 _DECOMPRESSORS: Mapping[str, Callable[[BinaryIO], AbstractContextManager[Any]]] = {
-    ".gz": _arrow_stream("gzip"),
+    ".gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),  # skips zeros after the end
     ".bz2": _arrow_stream("bz2"),
     ".zst": _arrow_stream("zstd"),
     ".xz": lzma.LZMAFile,
     ".zip": _only_member,
 }
 _SUFFIXES = (".csv", *(f".csv{suffix}" for suffix in _DECOMPRESSORS))
-_DECOMPRESSION_ERRORS = (OSError, EOFError, RuntimeError, lzma.LZMAError, zipfile.BadZipFile)
+_DECOMPRESSION_ERRORS = (
+    OSError, EOFError, RuntimeError, lzma.LZMAError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
+_OF_MACOS = re.compile(r"(^|/)(__MACOSX/|\.DS_Store$|\._)")  # what Finder adds to an archive
+_COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class FileStat:
-    """A file's size in bytes and its time of change; equal values mean that nobody wrote to it."""
+    """A file's size in bytes and what changes with its content; equal values mean that nobody wrote to it.
+
+    `modified` is the time of change, and beside it what a writer cannot set: the time of the last change of
+    a local file's inode, or the ETag of an object in a bucket.
+    """
 
     size: int
     modified: str
@@ -65,7 +82,9 @@ class FileStat:
         """Return the stat in a file's entry of an fsspec listing."""
         times = ("mtime", "LastModified", "updated", "last_modified")
         modified = next((info[time] for time in times if info.get(time)), None)
-        return cls(size=info["size"], modified=str(modified))
+        # fsspec calls the time of the inode "created".
+        marks = (info[mark] for mark in ("created", "ETag", "etag") if info.get(mark))
+        return cls(size=info["size"], modified=" ".join(map(str, (modified, *marks))))
 
 
 class DropFolder:
@@ -97,6 +116,8 @@ class DropFolder:
             )
         if not self.files.exists(full):
             raise InvalidFileError(f"{path!r} is not in the drop folder {self.url}")
+        if self.is_local and not Path(full).is_file():
+            raise InvalidFileError(f"{path!r} in the drop folder {self.url} is not a regular file")
         return full
 
     def _resolve_inside(self, path: str) -> str:
@@ -131,7 +152,9 @@ class DropFolder:
         stats = {}
         for full, info in self.files.find(self._root, detail=True).items():
             path = str(PurePosixPath(full).relative_to(self._root))
-            if not path.endswith(_SUFFIXES) or any(p.startswith(".") for p in path.split("/")):
+            if not path.lower().endswith(_SUFFIXES) or any(
+                p.startswith(".") for p in path.split("/")
+            ):
                 continue
             with suppress(InvalidFileError):
                 if self.is_local and not Path(self._resolve_inside(path)).is_file():
@@ -160,10 +183,10 @@ class DropFolder:
             folder: keeps the copy; without it, the copy is deleted after the block.
 
         Raises:
-            InvalidFileError: the path must not be read, or the compressed file is damaged.
+            InvalidFileError: the path must not be read, or the compressed file is damaged or too large.
         """
         full = self.resolve(path)
-        compression = Path(path).suffix
+        compression = Path(path).suffix.lower()
         if self.is_local and compression not in _DECOMPRESSORS:
             yield Path(full)
             return
@@ -173,7 +196,7 @@ class DropFolder:
             with self.files.open(full, "rb") as file, copy.open("wb") as target:
                 try:
                     with _DECOMPRESSORS.get(compression, nullcontext)(file) as source:
-                        shutil.copyfileobj(source, target, 1 << 20)
+                        _copy(path, source, target, Path(parent))
                 except _DECOMPRESSION_ERRORS as error:
                     if getattr(error, "errno", None):  # the storage failed, the file may be valid
                         raise
@@ -186,6 +209,20 @@ class DropFolder:
         """Return the 128-bit XXH3 hash of a file's bytes, in hexadecimal."""
         with self.files.open(self.resolve(path), "rb") as file:
             return hash_content(file)
+
+
+def _copy(path: str, source: BinaryIO, target: BinaryIO, folder: Path) -> None:
+    """Copy an open file; raise `InvalidFileError` if it is larger than `MAX_UNCOMPRESSED_BYTES`."""
+    limit = settings.get_int("MAX_UNCOMPRESSED_BYTES") or shutil.disk_usage(folder).free // 2
+    size = 0
+    while content := source.read(_COPY_BYTES):
+        size += len(content)
+        if size > limit:
+            raise InvalidFileError(
+                f"{path} has more than {limit:,} bytes when it is decompressed; "
+                "set MAX_UNCOMPRESSED_BYTES if that is right"
+            )
+        target.write(content)
 
 
 def hash_content(file: BinaryIO) -> str:

@@ -1,13 +1,16 @@
 """What a CSV file must look like, and the columns that the source adds."""
 
 import codecs
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from dlt.common.schema.typing import TColumnSchema
 
+from shared.sources.csv.sql import TYPES
 from shared.sources.hints import required_column
+from shared.sources.names import column_name
 
 FILE_NAME_COLUMN = required_column(
     "text", "The file of the row, as a path below the drop folder.", partition=True
@@ -25,6 +28,8 @@ REJECTED_COLUMNS: dict[str, TColumnSchema] = {
 OnBadRows = Literal["fail", "quarantine"]
 """What a row that does not match the format does: fail its file, or go to the rejected rows."""
 
+_MAX_PRECISION = 38  # DuckDB's
+
 
 @dataclass(frozen=True)
 class CsvFormat:
@@ -33,15 +38,16 @@ class CsvFormat:
     Attributes:
         columns: the columns with dlt's type. The header must have exactly these, in any order.
             Timestamps are UTC, with at most microseconds.
-        date_format: the format of dates, for strptime.
+        date_format: the format of dates, for strptime; without a time zone, which would move a date.
         rules: by column, a SQL condition about it that every row must meet.
         encoding: Python's name of the encoding. A byte order mark at the start of the file overrides
             UTF-8 with UTF-16 or UTF-32.
+        trailing_delimiters: whether a row, and the header, may end in delimiters after its last value.
         allow_empty: whether a file may have only a header; its load removes the file's earlier rows.
 
     Raises:
         LookupError: Python does not know the encoding.
-        ValueError: a rule is about an undeclared column.
+        ValueError: a column, a rule or the date format cannot be used; the message says what to change.
     """
 
     columns: Mapping[str, TColumnSchema]
@@ -49,10 +55,19 @@ class CsvFormat:
     rules: Mapping[str, str] = field(default_factory=dict)
     encoding: str = "utf-8"
     allow_empty: bool = False
+    trailing_delimiters: bool = False
 
     def __post_init__(self) -> None:
-        """Check the encoding and the columns of the rules."""
+        """Check the declaration."""
         codecs.lookup(self.encoding)
+        if re.search("%-?[zZ]", self.date_format.replace("%%", "")):
+            raise ValueError(
+                f"The date format {self.date_format} has a time zone, which would move a date; "
+                "declare the column as text, or as a timestamp"
+            )
+        for name, hints in self.columns.items():
+            _check_type(name, hints)
+        _check_names([*self.columns])
         if unknown := self.rules.keys() - self.columns.keys():
             raise ValueError(f"There are rules about {', '.join(unknown)}; declare these columns")
 
@@ -68,3 +83,35 @@ class CsvFormat:
 def rejected_table(table: str) -> str:
     """Return the name of the table with the rejected rows of a table."""
     return f"{table}_rejected"
+
+
+def _check_type(name: str, hints: TColumnSchema) -> None:
+    data_type = hints.get("data_type")
+    if data_type not in TYPES:
+        raise ValueError(
+            f"The column {name} has the type {data_type}; a CSV file has {', '.join(TYPES)}"
+        )
+    precision, scale = hints.get("precision"), hints.get("scale")
+    if data_type == "decimal" and (
+        precision is None or scale is None or not 0 <= scale <= precision <= _MAX_PRECISION
+    ):
+        raise ValueError(
+            f"The column {name} is a decimal with precision {precision} and scale {scale}; declare both, "
+            f"with at most {_MAX_PRECISION} digits"
+        )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise `ValueError` if two columns would be one in the warehouse, or one is not the file's."""
+    taken: dict[str, str] = {}
+    for name in names:
+        if not name.strip():
+            raise ValueError("A column has no name; give it one in the file")
+        plain = column_name(name)
+        if plain == "file_name" or plain.startswith("_dlt"):
+            raise ValueError(f"The column {name!a} has the name of a column that a load adds")
+        if plain in taken:
+            raise ValueError(
+                f"The columns {taken[plain]!a} and {name!a} would be one column of the table"
+            )
+        taken[plain] = name

@@ -35,7 +35,7 @@ def pushdown_item(
     selects, fingerprints = [], []
     for path in paths:
         with open_csv(drop_folder, path, csv_format, Path(load.pipelines_dir)) as file:
-            if file.encoding != "utf-8-sig" or not file.starts_with_row():
+            if not can_push_down(file):
                 return None
             selects.append(strict_select_sql(file))
             # The query has the declared columns; the hash represents the content.
@@ -48,6 +48,11 @@ def pushdown_item(
     return load.pushdown_query(
         select, "\n".join(fingerprints), lambda: drop_folder.require_unchanged(stats)
     )
+
+
+def can_push_down(file: CsvFile) -> bool:
+    """Return whether a query of DuckDB reads exactly the file's rows, or fails."""
+    return file.encoding == "utf-8-sig" and file.is_exact and file.has_first_row()
 
 
 def strict_select_sql(file: CsvFile) -> str:
@@ -77,7 +82,5 @@ def strict_select_sql(file: CsvFile) -> str:
     names = ", ".join(map(sql.quote, csv_format.columns))
     return (
         f"SELECT {sql.literal(file.path)} AS file_name, {names} FROM "
-        # With aliases, because dlt does not know the columns of read_csv.
-        f"(SELECT {', '.join(values)} FROM {sql.read_csv(file.source, file.texts)} "
-        f"AS texts({', '.join(map(sql.quote, file.header))})) AS typed WHERE {rules or 'true'}"
+        f"(SELECT {', '.join(values)} FROM {file.texts}) AS typed WHERE {rules or 'true'}"
     )

@@ -1,12 +1,14 @@
 """DuckDB's SQL to read a CSV file without guessing, and to check that values fit their types."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dlt.common.schema.typing import TColumnSchema
 
 MAX_ROW_BYTES = 2_000_000  # DuckDB's own limit
+EMPTY_IS_NULL = "''"
+NEVER_NULL = "chr(10)"  # a line break, which a value without quotes cannot be
 
 _DUCKDB_TYPES: dict[str | None, str] = {
     "text": "VARCHAR",
@@ -16,6 +18,9 @@ _DUCKDB_TYPES: dict[str | None, str] = {
     "date": "DATE",
     "timestamp": "TIMESTAMP",
 }
+
+TYPES = (*filter(None, _DUCKDB_TYPES), "decimal")
+"""dlt's types that a column of a file can have."""
 
 
 def literal(text: str) -> str:
@@ -40,11 +45,20 @@ def read_csv(
     types: Mapping[str, str],
     date_format: str = "%Y-%m-%d",
     max_row_bytes: int = MAX_ROW_BYTES,
+    null: str = EMPTY_IS_NULL,
 ) -> str:
     """Return the table expression of a file with a header.
 
     Every option that DuckDB could guess is set. With its guesses it drops rows that begin with '#',
     joins files with a varying number of values into one column, and swaps day and month.
+
+    Args:
+        file: the file, in UTF-8.
+        types: the file's columns in their order, with DuckDB's types.
+        date_format: the format of dates, for strptime.
+        max_row_bytes: the maximum length of a row.
+        null: the SQL of the text that is NULL if it is not quoted. DuckDB ignores delimiters at the end
+            of a row if it is empty; with `NEVER_NULL` the query fails on such a row.
     """
     columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in types.items())
     # [*] is a literal * in a glob.
@@ -53,8 +67,17 @@ def read_csv(
         f"read_csv({literal(name)}, columns = {{{columns}}}, dateformat = {literal(date_format)}, "
         f"max_line_size = {max_row_bytes}, auto_detect = false, "
         "delim = ',', quote = '\"', escape = '\"', header = true, skip = 0, comment = '', "
-        "nullstr = '', allow_quoted_nulls = false, hive_partitioning = false)"
+        f"nullstr = {null}, allow_quoted_nulls = false, hive_partitioning = false)"
     )
+
+
+def read_texts(file: Path, names: Sequence[str], null: str) -> str:
+    """Return the table expression of a file's values as text, with NULL for each that is missing."""
+    table = read_csv(file, dict.fromkeys(names, "VARCHAR"), null=null)
+    value = "nullif({0}, '') AS {0}" if null == NEVER_NULL else "{0}"
+    values = [value.format(quote(name)) for name in names]
+    # With aliases, because dlt does not know the columns of read_csv.
+    return f"(SELECT {', '.join(values)} FROM {table} AS texts({', '.join(map(quote, names))})) AS texts"
 
 
 def typed(text: str, hints: TColumnSchema, date_format: str) -> str:
@@ -71,7 +94,7 @@ def is_lossless(text: str, value: str, hints: TColumnSchema) -> str:
     pattern = None
     if kind in ("date", "timestamp"):
         # Rejects 18 for 2018, and infinity and epoch, which are dates for DuckDB.
-        conditions.append(f"year({value}) > 999 AND regexp_matches({text}, '^\\s*[0-9]')")
+        conditions.append(f"year({value}) > 999 AND regexp_matches({text}, '[0-9]')")
     if kind == "timestamp":
         # DuckDB drops a time zone and digits after the microseconds.
         pattern = "[0-9-]{10}([ T][0-9:]{5,8}(\\.[0-9]{1,6})?)?Z?"

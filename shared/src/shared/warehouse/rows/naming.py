@@ -6,16 +6,12 @@ dlt finds it by the path of this module, which the stored schema has: see dlt's 
 conventions, and `row_normalizer.with_normalizers`.
 """
 
-import re
-import unicodedata
 from functools import cache
 
 from dlt.common.normalizers.naming import snake_case
 from dlt.common.normalizers.naming.naming import NamingConvention as BaseNamingConvention
 
-_BEFORE_WORD = re.compile("([^_])([A-Z][a-z]+)")
-_BEFORE_CAPITAL = re.compile("([a-z0-9])([A-Z])")
-_LETTERS_DIGITS_AND_MARKS = "LNM"  # the first letters of Unicode's categories
+from shared.sources.names import is_symbols, unicode_snake_case
 
 
 class NamingConvention(snake_case.NamingConvention):
@@ -29,8 +25,10 @@ class NamingConvention(snake_case.NamingConvention):
 
     def normalize_identifier(self, identifier: str) -> str:
         """Return the name of a table or a column in the warehouse."""
-        if not identifier.isascii() or _is_symbols(identifier):
-            return self.shorten_identifier(_snake_case(identifier), identifier, self.max_length)
+        if not identifier.isascii() or is_symbols(identifier):
+            return self.shorten_identifier(
+                unicode_snake_case(identifier), identifier, self.max_length
+            )
         return super().normalize_identifier(identifier)
 
     @staticmethod
@@ -49,27 +47,3 @@ class NamingConvention(snake_case.NamingConvention):
             )
             characters -= 1
         return shortened
-
-
-@cache
-def _is_symbols(identifier: str) -> bool:
-    """Return whether a name has neither letters nor digits, and is not underscores alone."""
-    return not any(map(_survives, identifier)) and bool(identifier.strip("_ \t\r\n"))
-
-
-def _survives(character: str) -> bool:
-    return unicodedata.category(character)[0] in _LETTERS_DIGITS_AND_MARKS
-
-
-@cache
-def _snake_case(identifier: str) -> str:
-    name = unicodedata.normalize("NFC", identifier.strip())
-    if _is_symbols(name):
-        name = " ".join(unicodedata.name(symbol, f"u{ord(symbol):x}") for symbol in name).lower()
-    name = "".join(character if _survives(character) else "_" for character in name)
-    name = _BEFORE_CAPITAL.sub(r"\1_\2", _BEFORE_WORD.sub(r"\1_\2", name))
-    name = unicodedata.normalize("NFC", name.lower())
-    stripped = name.rstrip("_")
-    name = stripped + "x" * (len(name) - len(stripped))  # as dlt does
-    name = f"_{name}" if name[:1].isdigit() else name
-    return re.sub("__+", "_", name)
