@@ -1,0 +1,7 @@
+"""Parquet files of a folder or a bucket as a dlt source; each value loads unchanged or not at all."""
+
+from shared.sources.files.format import FileFormat
+from shared.sources.files.parquet import ParquetFormat
+from shared.sources.files.source import file_source, validate_file
+
+__all__ = ["FileFormat", "ParquetFormat", "file_source", "validate_file"]
