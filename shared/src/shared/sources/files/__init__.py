@@ -1,7 +1,15 @@
-"""Parquet files of a folder or a bucket as a dlt source; each value loads unchanged or not at all."""
+"""Parquet and JSON files of a folder or a bucket as a dlt source; each value loads unchanged or not at all."""
 
 from shared.sources.files.format import FileFormat
+from shared.sources.files.json_lines import JsonFormat, JsonLinesFormat
 from shared.sources.files.parquet import ParquetFormat
 from shared.sources.files.source import file_source, validate_file
 
-__all__ = ["FileFormat", "ParquetFormat", "file_source", "validate_file"]
+__all__ = [
+    "FileFormat",
+    "JsonFormat",
+    "JsonLinesFormat",
+    "ParquetFormat",
+    "file_source",
+    "validate_file",
+]

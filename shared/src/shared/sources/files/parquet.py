@@ -1,7 +1,7 @@
 """Parquet files: their types are checked once, and their values where a type does not say enough."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -100,13 +100,10 @@ class ParquetFormat(FileFormat):
             f"CASE WHEN ({rule}\n) IS NOT FALSE THEN true ELSE error({literal(name)}) END"
             for name, rule in self.rules.items()
         )
-        # [*] is a literal * in a glob. With aliases, because dlt does not know the file's columns.
-        path = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(file))
         selected = ", ".join(f"{value} AS {quote(name)}" for name, value in values.items())
         return (
-            f"SELECT * FROM (SELECT {selected} FROM "
-            f"read_parquet({literal(path)}, hive_partitioning = false, binary_as_string = false) "
-            f"AS stored({', '.join(map(quote, fields.names))})) AS typed WHERE {rules or 'true'}"
+            f"SELECT * FROM (SELECT {selected} FROM {read_parquet(file, fields.names)}) AS typed "
+            f"WHERE {rules or 'true'}"
         )
 
     def _check_columns(self, parquet: pq.ParquetFile) -> None:
@@ -134,6 +131,16 @@ class ParquetFormat(FileFormat):
                 problems.append(f"column {show(field.name)} is {kind}, {problem}")
         if problems:
             raise ValueError("; ".join(problems))
+
+
+def read_parquet(file: Path, names: Iterable[str]) -> str:
+    """Return the table expression of a file with these columns."""
+    # [*] is a literal * in a glob. With aliases, because dlt does not know the file's columns.
+    path = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(file))
+    return (
+        f"read_parquet({literal(path)}, hive_partitioning = false, binary_as_string = false) "
+        f"AS stored({', '.join(map(quote, names))})"
+    )
 
 
 def _stored(kind: pa.DataType) -> pa.DataType:

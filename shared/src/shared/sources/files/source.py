@@ -6,6 +6,7 @@ from typing import Any
 
 import dlt
 import pyarrow as pa
+import pyarrow.parquet as pq
 from dlt.extract import DltResource
 
 from shared import settings
@@ -13,6 +14,7 @@ from shared.sources.csv import DropFolder, InvalidFileError, OnBadRows, rejected
 from shared.sources.csv.folder import hash_content, shorten
 from shared.sources.csv.sql import literal
 from shared.sources.files.format import Batch, FileFormat
+from shared.sources.files.parquet import read_parquet
 from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema, empty_companion_table
 from shared.sources.protocol import COMPANION_TABLES_HINT, current_load
 
@@ -183,3 +185,18 @@ def _pushdown_item(
     return load.pushdown_query(
         query, "\n".join(fingerprints), lambda: drop_folder.require_unchanged(stats)
     )
+
+
+def _checked_copy(file_format: FileFormat, file: Path, copy: Path) -> str | None:
+    """Write the rows of a file to a Parquet file; return the SQL that reads it, None for a bad file."""
+    count = 0
+    try:
+        with pq.ParquetWriter(copy, file_format.schema) as writer:
+            for batch in file_format.read(file):
+                if batch.rejected:
+                    return None
+                writer.write_table(batch.rows)
+                count += len(batch.rows)
+    except ValueError:
+        return None
+    return f"SELECT * FROM {read_parquet(copy, file_format.columns)}" if count else None

@@ -3,7 +3,8 @@
 import base64
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import time
 
 import duckdb
@@ -26,31 +27,51 @@ def check_rows(table: pa.Table, file_format: FileFormat) -> tuple[pa.Table, dict
         file_format: what they must be.
     """
     reasons: defaultdict[int, list[str]] = defaultdict(list)
-    names = {*table.column_names}
-    for name, field in zip(file_format.columns, file_format.schema, strict=True):
-        if name not in names:
-            table = table.append_column(name, pa.nulls(len(table), field.type))
-        values, hints = table.column(name).combine_chunks(), file_format.columns[name]
-        for index in _misfits(values, field.type, hints):
-            value, kind = show(python_value(values[index])), _type_name(hints)
-            reasons[index].append(f"column {name}: {value} does not fit {kind}")
+    fitting: list[pa.Array] = []
+    present = {*table.column_names}
+    for field, (name, hints) in zip(file_format.schema, file_format.columns.items(), strict=True):
+        values = table.column(name).combine_chunks() if name in present else pa.nulls(len(table))
+        try:
+            fitting.append(fit(values, field.type, hints))
+        except (ValueError, RecursionError):
+            for index in _misfits(values, field.type, hints):
+                value, kind = show(python_value(values[index])), _type_name(hints)
+                reasons[index].append(f"column {name}: {value} does not fit {kind}")
         if not field.nullable and values.null_count:
             for index in pc.indices_nonzero(values.is_null()).to_pylist():
                 reasons[index].append(f"column {name}: the value is missing")
-    table = table.append_column("", pa.array(range(len(table)), pa.int64()))
-    table = _without(table, reasons)
-    columns = [
-        fit(table.column(name).combine_chunks(), field.type, hints)
-        for field, (name, hints) in zip(
-            file_format.schema, file_format.columns.items(), strict=True
+    if reasons:
+        good: Sequence[int] = [index for index in range(len(table)) if index not in reasons]
+        typed, _ = check_rows(
+            table.take(pa.array(good, pa.int64())), replace(file_format, rules={})
         )
-    ]
-    typed = pa.Table.from_arrays(columns, schema=file_format.schema)
+    else:
+        good = range(len(table))
+        typed = pa.Table.from_arrays(fitting, schema=file_format.schema)
     if broken := _broken_rules(typed, file_format.rules):
-        for index, problems in broken.items():
-            reasons[table.column("")[index].as_py()] += problems
-        typed = _without(typed, broken)
-    return typed, {index: "; ".join(problems) for index, problems in sorted(reasons.items())}
+        reasons |= {good[index]: problems for index, problems in broken.items()}
+        typed = typed.filter(pa.array(index not in broken for index in range(len(typed))))
+    return typed, {index: "; ".join(reasons[index]) for index in sorted(reasons)}
+
+
+def _broken_rules(table: pa.Table, rules: Mapping[str, str]) -> dict[int, list[str]]:
+    problems: dict[int, list[str]] = {}
+    if not rules:
+        return problems
+    with duckdb.connect() as connection:
+        # A space in the name keeps it different from a column's.
+        rows = table.append_column("the row", pa.array(range(len(table)), pa.int64()))
+        connection.register("rows", rows)
+        for name, rule in rules.items():
+            query = f'SELECT "the row", {quote(name)} FROM rows WHERE NOT ({rule}\n)'
+            try:
+                broken = connection.execute(query).fetchall()
+            except duckdb.Error as error:
+                raise ValueError(f"the rule {rule} of column {name} fails: {error}") from None
+            for index, value in broken:
+                message = f"column {name}: {show(value)} breaks the rule {rule}"
+                problems.setdefault(index, []).append(message)
+    return problems
 
 
 def python_value(value: pa.Scalar) -> object:
@@ -59,30 +80,6 @@ def python_value(value: pa.Scalar) -> object:
         return value.as_py()
     except ValueError:  # nanoseconds, years after 9999, or text that is not UTF-8
         return getattr(value, "value", None) or value.as_buffer().to_pybytes()
-
-
-def _without(table: pa.Table, rows: Mapping[int, object]) -> pa.Table:
-    return (
-        table.filter(pa.array(index not in rows for index in range(len(table)))) if rows else table
-    )
-
-
-def _broken_rules(table: pa.Table, rules: Mapping[str, str]) -> dict[int, list[str]]:
-    problems: dict[int, list[str]] = {}
-    with duckdb.connect() as connection:
-        # A space in the name keeps it different from a column's.
-        rows = table.append_column("the row", pa.array(range(len(table)), pa.int64()))
-        for name, rule in rules.items():
-            query = f'SELECT "the row", {quote(name)} FROM rows WHERE NOT ({rule}\n)'
-            try:
-                connection.register("rows", rows)
-                broken = connection.execute(query).fetchall()
-            except duckdb.Error as error:
-                raise ValueError(f"the rule {rule} of column {name} fails: {error}") from None
-            for index, value in broken:
-                message = f"column {name}: {show(value)} breaks the rule {rule}"
-                problems.setdefault(index, []).append(message)
-    return problems
 
 
 def _misfits(
