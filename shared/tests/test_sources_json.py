@@ -22,6 +22,7 @@ from shared.sources.files import (
     file_source,
     validate_file,
 )
+from shared.sources.files import source as source_module
 from shared.sources.files.json_lines import parse_rows
 from shared.sources.files.values import check_rows
 
@@ -252,7 +253,7 @@ def test_the_fast_reader_agrees_with_the_exact_one_on_each_row(
     file_format = JsonLinesFormat(columns, optional=["b"])
     lines = [json.dumps(each).encode() + b"\n" for each in objects]
     for block in (lines, *([line] for line in lines)):
-        table = file_format._read_exact(block)
+        table = file_format._read_exact(b"".join(block), len(block))
         if table is not None:
             rows, reasons = check_rows(table, file_format)
             expected = parse_rows(enumerate(block), file_format)
@@ -262,7 +263,7 @@ def test_the_fast_reader_agrees_with_the_exact_one_on_each_row(
 
 def test_plain_lines_are_read_by_arrow() -> None:
     lines = [f"{GOOD}\n".encode(), b'{"id":2,"price":null,"note":"x"}\n']
-    assert FORMAT._read_exact(lines) is not None
+    assert FORMAT._read_exact(b"".join(lines), len(lines)) is not None
 
 
 @pytest.mark.parametrize(
@@ -290,10 +291,16 @@ def test_the_elements_of_an_array_are_checked_one_by_one(tmp_path: Path) -> None
     assert [number for number, _ in rejected] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("pushdown_min_bytes", [0, 10**9])
 @pytest.mark.parametrize("file_format", [FORMAT, JsonFormat(COLUMNS)])
 def test_a_rerun_replaces_the_rows_of_a_file_and_its_rejected_rows(
-    tmp_warehouse: Path, file_format: FileFormat
+    tmp_warehouse: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file_format: FileFormat,
+    pushdown_min_bytes: int,
 ) -> None:
+    monkeypatch.setattr(source_module, "_PUSHDOWN_MIN_BYTES", pushdown_min_bytes)
+
     def load(*lines: str) -> tuple[list[Any], list[Any]]:
         is_array = isinstance(file_format, JsonFormat)
         content = f"[{','.join(lines)}]" if is_array else "\n".join(lines)

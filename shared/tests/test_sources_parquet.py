@@ -419,6 +419,19 @@ def load_files(*names: str, file_format: FileFormat = FORMAT) -> None:
     warehouse.load(warehouse.plan_load(spec, file_source(names, "prices", file_format), names))
 
 
+def test_values_that_need_a_check_are_pushed_down_after_it(
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[PushdownLoadJob] = []
+    monkeypatch.setattr(source, "_PUSHDOWN_MIN_BYTES", 0)
+    run = PushdownLoadJob.run
+    monkeypatch.setattr(PushdownLoadJob, "run", lambda job: (jobs.append(job), run(job))[1])  # type: ignore[func-returns-value]
+    ids = pa.array([1, 2, 3], pa.uint64())
+    load_files(write(tmp_warehouse / "drop", ROWS.set_column(1, "id", ids)))
+    assert [row[1:] for row in stored()] == LOADED
+    assert jobs
+
+
 def test_an_empty_file_empties_its_partition_if_that_is_allowed(tmp_warehouse: Path) -> None:
     name = write(tmp_warehouse / "drop", ROWS)
     load_files(name)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from io import BytesIO
 from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any, ClassVar
@@ -54,30 +55,30 @@ class JsonLinesFormat(FileFormat):
         with file.open("rb") as stream:
             if stream.read(len(_BYTE_ORDER_MARK)) != _BYTE_ORDER_MARK:
                 stream.seek(0)
-            while lines := stream.readlines(_BLOCK_BYTES):
-                table = self._read_exact(lines)
+            while block := stream.read(_BLOCK_BYTES):
+                block += stream.readline()
+                count = block.count(b"\n") + (not block.endswith(b"\n"))
+                table = self._read_exact(block, count)
                 if table is None:
-                    yield parse_rows(enumerate(lines, first), self)
+                    yield parse_rows(enumerate(BytesIO(block), first), self)
                 else:
                     rows, reasons = check_rows(table, self)
-                    yield Batch(
-                        rows,
-                        [
-                            RejectedRow((first + index,), reason, _raw(lines[index]))
-                            for index, reason in reasons.items()
-                        ],
-                    )
-                first += len(lines)
+                    lines = BytesIO(block).readlines() if reasons else []
+                    rejected = [
+                        RejectedRow((first + index,), reason, _raw(lines[index]))
+                        for index, reason in reasons.items()
+                    ]
+                    yield Batch(rows, rejected)
+                first += count
 
-    def _read_exact(self, lines: list[bytes]) -> pa.Table | None:
-        """Return the rows of lines if all of them are valid, and Arrow reads them without loss."""
+    def _read_exact(self, block: bytes, lines: int) -> pa.Table | None:
+        """Return the rows of a block, if all of its lines are valid and Arrow reads them without loss."""
         kinds = {name: str(hints["data_type"]) for name, hints in self.columns.items()}
-        block = b"".join(lines)
         # So that each line has one object: Arrow reads more, and objects over several lines.
         ends = block.count(b"}\n{") + block[-3:].rstrip().endswith(b"}")
-        if ends != len(lines):
+        if ends != lines:
             ends += block.count(b"}\r\n{")
-        if "json" in kinds.values() or not block.startswith(b"{") or ends != len(lines):
+        if "json" in kinds.values() or not block.startswith(b"{") or ends != lines:
             return None
         fields = [
             (name, field.type if kinds[name] == "decimal" else _TYPES.get(kinds[name], pa.string()))
@@ -97,9 +98,9 @@ class JsonLinesFormat(FileFormat):
             )
             # A key that is not there is NULL for Arrow. This text can only be a key.
             keys = len(values) if not values.null_count else block.count(b'"%b":' % name.encode())
-            if not are_exact or (keys != len(lines) and name not in self.optional):
+            if not are_exact or (keys != lines and name not in self.optional):
                 return None
-        return table if len(table) == len(lines) else None
+        return table if len(table) == lines else None
 
 
 @dataclass(frozen=True)

@@ -170,16 +170,17 @@ def _pushdown_item(
     if size < _PUSHDOWN_MIN_BYTES or len(paths) > _PUSHDOWN_MAX_FILES:
         return None
     names = ", ".join(f'"{name}"' for name in ("file_name", *file_format.columns))
-    selects, fingerprints = [], []
+    selects: list[str] = []
+    fingerprints: list[str] = []
     for path in paths:
         with drop_folder.local_copy(path, Path(load.pipelines_dir)) as file:
-            select = file_format.pushdown_select(file)
+            copy = Path(load.pipelines_dir) / f"{len(selects)}.parquet"
+            select = file_format.pushdown_select(file) or _checked_copy(file_format, file, copy)
             if select is None:
                 return None
             selects.append(f"SELECT {literal(path)} AS file_name, file.* FROM ({select}) AS file")
-            # The query has the declared columns; the hash represents the content.
             with file.open("rb") as content:
-                fingerprints += [select.replace(str(file), ""), hash_content(content)]
+                fingerprints += [path, str(file_format), hash_content(content)]
     metrics["bytes_read"] = size
     query = f"SELECT {names} FROM ({' UNION ALL '.join(selects)}) AS files"
     return load.pushdown_query(
