@@ -1,10 +1,10 @@
 """JSON lines and JSON arrays: Arrow reads what it reads exactly, and Python the rest with its errors."""
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from io import BytesIO
 from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
@@ -17,7 +17,13 @@ from pyarrow.json import ParseOptions, read_json
 
 from shared.sources.files.format import Batch, FileFormat, RejectedRow, show
 from shared.sources.files.json_text import DECODER, dump_json
-from shared.sources.files.values import check_rows
+from shared.sources.files.values import (
+    check_parsed,
+    check_rows,
+    exact_double,
+    parsed_schema,
+    require_int64,
+)
 from shared.sources.hints import required_column
 
 _BLOCK_BYTES = 16_000_000  # of a file; a longer line is read as a whole
@@ -34,7 +40,6 @@ _ACCEPTED: Mapping[str, Sequence[type]] = {
     "bool": (bool,),
     **dict.fromkeys(("date", "time", "timestamp", "binary"), (str,)),
 }
-_TYPES = {"bigint": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,8 @@ class JsonLinesFormat(FileFormat):
         if "json" in kinds.values() or not block.startswith(b"{") or ends != lines:
             return None
         fields = [
-            (name, field.type if kinds[name] == "decimal" else _TYPES.get(kinds[name], pa.string()))
-            for name, field in zip(kinds, self.schema, strict=True)
+            declared if kinds[declared.name] == "decimal" else parsed
+            for declared, parsed in zip(self.schema, parsed_schema(self), strict=True)
         ]
         options = ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="error")
         try:
@@ -149,34 +154,19 @@ def _skip_space(text: str, position: int) -> int:
 
 def parse_rows(texts: Iterator[tuple[int, bytes]], file_format: FileFormat) -> Batch:
     """Return the rows of JSON texts, each with its number in the file."""
-    rows: list[dict[str, Any]] = []
-    places: list[tuple[int, bytes]] = []
-    rejected = []
-    for number, text in texts:
-        if not text.strip(b" \t\r\n"):
-            continue
-        try:
-            rows.append(_parse_row(text, file_format))
-            places.append((number, text))
-        except JSONDecodeError as error:
-            reason = f"it is not JSON: {error.msg}, in column {error.colno}"
-            incomplete = "" if text.endswith(b"\n") else "; the file may be incomplete"
-            rejected.append(RejectedRow((number,), reason + incomplete, _raw(text)))
-        except (ValueError, RecursionError) as error:
-            rejected.append(RejectedRow((number,), str(error), _raw(text)))
-    kinds = {name: str(hints["data_type"]) for name, hints in file_format.columns.items()}
-    schema = pa.schema([(name, _TYPES.get(kind, pa.string())) for name, kind in kinds.items()])
-    checked, reasons = check_rows(pa.Table.from_pylist(rows, schema), file_format)
-    rejected += [
-        RejectedRow((places[index][0],), reason, _raw(places[index][1]))
-        for index, reason in reasons.items()
-    ]
-    return Batch(checked, sorted(rejected))
+    items = ((number, _raw(text), text) for number, text in texts if text.strip(b" \t\r\n"))
+    return check_parsed(items, partial(_parse_row, file_format), file_format)
 
 
-def _parse_row(text: bytes, file_format: FileFormat) -> dict[str, Any]:
+def _parse_row(file_format: FileFormat, text: bytes) -> dict[str, Any]:
     """Return the values of an object, with the types of JSON that its columns can have."""
-    row = DECODER.decode(text.decode())
+    try:
+        row = DECODER.decode(text.decode())
+    except JSONDecodeError as error:
+        incomplete = "" if text.endswith(b"\n") else "; the file may be incomplete"
+        raise ValueError(
+            f"it is not JSON: {error.msg}, in column {error.colno}{incomplete}"
+        ) from None
     if not isinstance(row, dict):
         raise ValueError(f"{show(row)} is no object")  # noqa: TRY004 - a value of the file
     problems, values = file_format.column_problems(row), {}
@@ -199,14 +189,11 @@ def _convert(value: Any, kind: str) -> Any:
     if isinstance(value, str):
         value.encode()  # raises on half of a surrogate pair
     if kind == "bigint":
-        return pa.scalar(value, pa.int64()).as_py()
+        return require_int64(value)
     if kind == "decimal":
         return str(value)
     if kind == "double":
-        number = float(value)
-        if not math.isfinite(number) or (isinstance(value, int) and int(number) != value):
-            raise ValueError(value)
-        return number
+        return exact_double(value)
     return value
 
 

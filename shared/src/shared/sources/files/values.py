@@ -1,11 +1,14 @@
 """Arrow values become those of the declared columns; a value that would change rejects its row."""
 
 import base64
+import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import time
+from decimal import Decimal
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -13,9 +16,12 @@ import pyarrow.compute as pc
 from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.csv.sql import quote
-from shared.sources.files.format import FileFormat, show
+from shared.sources.files.format import Batch, FileFormat, RejectedRow, show
 from shared.sources.files.json_text import DECODER, dump_json
 
+Item = TypeVar("Item")
+
+_PARSED = {"bigint": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
 _TIME = re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?", re.ASCII)
 
 
@@ -52,6 +58,58 @@ def check_rows(table: pa.Table, file_format: FileFormat) -> tuple[pa.Table, dict
         reasons |= {good[index]: problems for index, problems in broken.items()}
         typed = typed.filter(pa.array(index not in broken for index in range(len(typed))))
     return typed, {index: "; ".join(reasons[index]) for index in sorted(reasons)}
+
+
+def check_parsed(
+    items: Iterable[tuple[int, str, Item]],
+    parse: Callable[[Item], dict[str, Any]],
+    file_format: FileFormat,
+) -> Batch:
+    """Return the rows of items that are parsed one by one.
+
+    Args:
+        items: each with its number in the file and its text.
+        parse: returns the values of an item, with the types of `_PARSED` or as text. It raises
+            `ValueError` if the row must not load.
+        file_format: what the rows must be.
+    """
+    rows, places, rejected = [], [], []
+    for number, raw, item in items:
+        try:
+            rows.append(parse(item))
+            places.append((number, raw))
+        except (ValueError, RecursionError) as error:
+            rejected.append(RejectedRow((number,), str(error), raw))
+    checked, reasons = check_rows(
+        pa.Table.from_pylist(rows, parsed_schema(file_format)), file_format
+    )
+    rejected += [
+        RejectedRow((number,), reason, raw)
+        for index, reason in reasons.items()
+        for number, raw in [places[index]]
+    ]
+    return Batch(checked, sorted(rejected))
+
+
+def parsed_schema(file_format: FileFormat) -> pa.Schema:
+    """Return the types that parsed values have before `check_rows`."""
+    kinds = {name: str(hints["data_type"]) for name, hints in file_format.columns.items()}
+    return pa.schema([(name, _PARSED.get(kind, pa.string())) for name, kind in kinds.items()])
+
+
+def require_int64(value: int) -> int:
+    """Return an integer; raise `ValueError` if it has more than 64 bits."""
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(value)
+    return value
+
+
+def exact_double(value: float | Decimal) -> float:
+    """Return a number as a double; raise `ValueError` for an integer or an infinity that it cannot have."""
+    number = float(value)
+    if not math.isfinite(number) or (isinstance(value, int) and int(number) != value):
+        raise ValueError(value)
+    return number
 
 
 def _broken_rules(table: pa.Table, rules: Mapping[str, str]) -> dict[int, list[str]]:
