@@ -1,0 +1,17 @@
+"""Parquet, JSON and Excel files as a dlt source; each value loads unchanged or not at all."""
+
+from shared.sources.files.excel import ExcelFormat
+from shared.sources.files.format import FileFormat
+from shared.sources.files.json_lines import JsonFormat, JsonLinesFormat
+from shared.sources.files.parquet import ParquetFormat
+from shared.sources.files.source import file_source, validate_file
+
+__all__ = [
+    "ExcelFormat",
+    "FileFormat",
+    "JsonFormat",
+    "JsonLinesFormat",
+    "ParquetFormat",
+    "file_source",
+    "validate_file",
+]

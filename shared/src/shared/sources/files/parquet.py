@@ -1,0 +1,182 @@
+"""Parquet files: their types are checked once, and their values where a type does not say enough."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from dlt.common.schema.typing import TColumnSchema
+from pyarrow import types
+
+from shared.sources.csv.sql import literal, quote
+from shared.sources.files.format import BATCH_ROWS, Batch, FileFormat, RejectedRow, show
+from shared.sources.files.values import check_rows, python_value
+from shared.sources.hints import required_column
+
+_TEXT = types.is_string, types.is_large_string, types.is_string_view
+_BYTES = types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(check(kind) for check in _TEXT)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return any(check(kind) for check in _BYTES)
+
+
+_ACCEPTED: Mapping[str, Callable[[pa.DataType], bool]] = {
+    "text": lambda kind: _is_text(kind) or isinstance(kind, pa.UuidType),
+    "bigint": lambda kind: (
+        types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    ),
+    "double": lambda kind: types.is_floating(kind) or types.is_integer(kind),
+    "decimal": lambda kind: types.is_decimal(kind) or types.is_integer(kind),
+    "bool": types.is_boolean,
+    "date": lambda kind: types.is_date(kind) or types.is_timestamp(kind),
+    "time": types.is_time,
+    "timestamp": types.is_timestamp,
+    "binary": _is_bytes,
+    "json": lambda kind: _is_text(kind) or types.is_nested(kind),
+}
+"""The types of a file that can have values of a declared type; the values are checked."""
+
+
+@dataclass(frozen=True)
+class ParquetFormat(FileFormat):
+    """What a Parquet file must look like; its columns may have any order.
+
+    Types may differ if each value stays the same: whole doubles for `bigint`, `uint64` within 64 bits,
+    nanoseconds that are whole microseconds, midnights for `date`, nested values for `json`.
+    """
+
+    location: ClassVar[Mapping[str, TColumnSchema]] = {
+        "row_group": required_column("bigint", "The row group of the row; the first is 0."),
+        "row": required_column("bigint", "The row in its file; the first is 0."),
+    }
+
+    def read(self, file: Path) -> Iterator[Batch]:
+        """Yield the rows of a file; see `FileFormat.read`."""
+        first = 0
+        try:
+            with pq.ParquetFile(file) as parquet:
+                self._check_columns(parquet)
+                for group in range(parquet.num_row_groups):
+                    for rows in parquet.iter_batches(BATCH_ROWS, row_groups=[group]):
+                        table = pa.Table.from_batches([rows])
+                        checked, reasons = check_rows(table, self)
+                        rejected = [
+                            RejectedRow((group, first + index), reason, _raw(table, index))
+                            for index, reason in reasons.items()
+                        ]
+                        yield Batch(checked, rejected)
+                        first += len(table)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"it cannot be read as Parquet: {error}") from None
+
+    def pushdown_select(self, file: Path) -> str | None:
+        """Return SQL of all rows, if each value fits because of its type; see `FileFormat`."""
+        try:
+            with pq.ParquetFile(file) as parquet:
+                self._check_columns(parquet)
+                fields, rows = parquet.schema_arrow, parquet.metadata.num_rows
+        except (ValueError, OSError):
+            return None
+        values = {}
+        for name, target in zip(self.columns, self.schema, strict=True):
+            if name not in fields.names:
+                values[name] = "NULL"
+            elif self.columns[name]["data_type"] == "json" or not rows:
+                return None
+            elif value := _exact_sql(name, _stored(fields.field(name).type), target.type):
+                required = not target.nullable and fields.field(name).nullable
+                values[name] = _required(name, value) if required else value
+            else:
+                return None
+        rules = " AND ".join(
+            f"CASE WHEN ({rule}\n) IS NOT FALSE THEN true ELSE error({literal(name)}) END"
+            for name, rule in self.rules.items()
+        )
+        selected = ", ".join(f"{value} AS {quote(name)}" for name, value in values.items())
+        return (
+            f"SELECT * FROM (SELECT {selected} FROM {read_parquet(file, fields.names)}) AS typed "
+            f"WHERE {rules or 'true'}"
+        )
+
+    def _check_columns(self, parquet: pq.ParquetFile) -> None:
+        fields = parquet.schema_arrow
+        problems = self.column_problems(fields.names)
+        legacy = {
+            leaf.name
+            for leaf in map(parquet.schema.column, range(len(parquet.schema.names)))
+            if leaf.physical_type == "INT96"
+        }
+        for field in fields if not problems else ():
+            hints, kind = self.columns[field.name], _stored(field.type)
+            declared = str(hints["data_type"])
+            problem = None
+            if not types.is_null(kind) and not _ACCEPTED[declared](kind):
+                problem = f"which is never {declared}"
+            if declared == "timestamp" and types.is_timestamp(kind):
+                if hints.get("timezone", True) and kind.tz is None:
+                    problem = 'without a time zone; declare "timezone": False, or write UTC'
+                if not hints.get("timezone", True) and kind.tz is not None:
+                    problem = 'with a time zone; do not declare "timezone": False'
+            if field.name in legacy:
+                problem = "stored as INT96, which has no time zone; write TIMESTAMP_MICROS"
+            if problem:
+                problems.append(f"column {show(field.name)} is {kind}, {problem}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+def read_parquet(file: Path, names: Iterable[str]) -> str:
+    """Return the table expression of a file with these columns."""
+    # [*] is a literal * in a glob. With aliases, because dlt does not know the file's columns.
+    path = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(file))
+    return (
+        f"read_parquet({literal(path)}, hive_partitioning = false, binary_as_string = false) "
+        f"AS stored({', '.join(map(quote, names))})"
+    )
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if types.is_dictionary(kind) else kind
+
+
+def _raw(table: pa.Table, row: int) -> str:
+    values = {name: python_value(table.column(name)[row]) for name in table.column_names}
+    return json.dumps(values, default=str, ensure_ascii=False)
+
+
+def _required(name: str, value: str) -> str:
+    return f"CASE WHEN {quote(name)} IS NOT NULL THEN {value} ELSE error({literal(name)}) END"
+
+
+def _exact_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
+    """Return DuckDB's SQL of a column in the declared type; None if its values need another check."""
+    column = quote(name)
+    if types.is_timestamp(kind) and types.is_timestamp(target):
+        if kind.unit != "ns":
+            return column
+        plain = "TIMESTAMPTZ" if kind.tz else "TIMESTAMP"
+        return (
+            f"CASE WHEN epoch_ns({column}) % 1000 <> 0 THEN error({literal(name)}) "
+            f"ELSE CAST({column} AS {plain}) END"
+        )
+    if types.is_decimal(kind) and types.is_decimal(target):
+        whole = target.precision - target.scale >= kind.precision - kind.scale
+        return column if whole and target.scale >= kind.scale else None
+    is_exact = (
+        (types.is_string(target) and _is_text(kind))
+        or (types.is_int64(target) and types.is_integer(kind) and not types.is_uint64(kind))
+        or (types.is_float64(target) and types.is_floating(kind))
+        or (types.is_boolean(target) and types.is_boolean(kind))
+        or (types.is_date(target) and types.is_date(kind))
+        or (types.is_time(target) and types.is_time(kind) and kind.unit != "ns")
+        or (types.is_binary(target) and _is_bytes(kind))
+    )
+    return column if is_exact else None
