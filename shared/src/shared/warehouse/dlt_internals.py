@@ -162,8 +162,7 @@ class FlatteningNormalizer(DataItemNormalizer):
 
 
 def _leaves(row: Mapping[str, Any]) -> int:
-    count = len(row)
-    for value in row.values():
-        if type(value) is dict:
-            count += _leaves(value) - 1
-    return count
+    values = row.values()
+    if dict not in map(type, values):  # as most rows
+        return len(row)
+    return sum(_leaves(value) if type(value) is dict else 1 for value in values)

@@ -54,7 +54,10 @@ class CheckRows(ItemTransform[Any, dict[str, Any]]):
 
     def __call__(self, item: Any, meta: Any = None) -> Any:
         """Return a row, a page of rows or an Arrow table, after it was checked."""
-        if isinstance(item, pa.Table | pa.RecordBatch):
+        if type(item) is dict and not _unusual(item):  # as most items are
+            self._rows += 1
+            return item
+        if isinstance(item, _ARROW):
             reject_unstorable(item, self._table_of(meta), self._columns)
             return item
         rows = item if isinstance(item, list) else [item]
@@ -186,6 +189,7 @@ def _unusual(row: dict[Any, Any]) -> list[Any]:
     ]
 
 
+_ARROW = (pa.Table, pa.RecordBatch)
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 _PLAIN: frozenset[type] = frozenset([bool, type(None), datetime, date, time, UUID, bytes])
 _FITS: dict[type, Callable[[Any], bool]] = {
