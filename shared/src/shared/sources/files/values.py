@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import time
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ from shared.sources.files.json_text import DECODER, dump_json
 Item = TypeVar("Item")
 
 _PARSED = {"bigint": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+_FIRST_INSTANT = datetime.min.replace(tzinfo=UTC)
+_LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 _TIME = re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?", re.ASCII)
 
 
@@ -136,7 +138,7 @@ def python_value(value: pa.Scalar) -> object:
     """Return a value as an object of Python; its number or bytes if there is no such object."""
     try:
         return value.as_py()
-    except ValueError:  # nanoseconds, years after 9999, or text that is not UTF-8
+    except (ValueError, OverflowError):  # nanoseconds, years after 9999, text that is not UTF-8
         return getattr(value, "value", None) or value.as_buffer().to_pybytes()
 
 
@@ -180,6 +182,14 @@ def fit(values: pa.Array, target: pa.DataType, hints: TColumnSchema) -> pa.Array
         if values.cast(utc.type).fill_null(0) != utc.fill_null(0):
             raise ValueError("a time other than midnight")
     result = values.cast(target)
+    if types.is_date(target) or types.is_timestamp(target):
+        zone = UTC if types.is_timestamp(target) and target.tz else None
+        first, last = (
+            pa.scalar(day.replace(tzinfo=zone), target) for day in (_FIRST_INSTANT, _LAST_INSTANT)
+        )
+        inside = pc.and_(pc.greater_equal(result, first), pc.less_equal(result, last))
+        if not pc.all(inside, min_count=0).as_py():
+            raise ValueError("a day that Python does not have")
     if types.is_string(target):
         result.validate(full=True)  # Arrow reads text that is not UTF-8
     return result
