@@ -318,6 +318,13 @@ def test_an_optional_column_may_be_missing(tmp_path: Path) -> None:
     assert push_down(tmp_path, name, optional) == expected
 
 
+def test_an_optional_column_of_any_type_may_be_missing(tmp_path: Path) -> None:
+    columns = {case.replace(" ", "_"): declared["a"] for case, (declared, *_) in FITS.items()}
+    name = write(tmp_path, pa.table({"text": ["x"]}))
+    optional = ParquetFormat(columns, optional=columns.keys() - {"text"})
+    assert read(name, optional) == [("x", *[None] * (len(columns) - 1))]
+
+
 def test_rules_hold_on_every_path(tmp_path: Path) -> None:
     name = write(tmp_path, ROWS)
     ruled = ParquetFormat(COLUMNS, {"price": "price > 0 -- euros"})

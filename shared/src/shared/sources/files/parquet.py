@@ -83,7 +83,7 @@ class ParquetFormat(FileFormat):
             with pq.ParquetFile(file) as parquet:
                 self._check_columns(parquet)
                 fields, rows = parquet.schema_arrow, parquet.metadata.num_rows
-        except (ValueError, OSError):
+        except (ValueError, pa.ArrowException, OSError):
             return None
         values = {}
         for name, target in zip(self.columns, self.schema, strict=True):

@@ -63,32 +63,37 @@ def check_rows(table: pa.Table, file_format: FileFormat) -> tuple[pa.Table, dict
 
 
 def check_parsed(
-    items: Iterable[tuple[int, str, Item]],
+    items: Iterable[tuple[int, Item]],
     parse: Callable[[Item], dict[str, Any]],
+    raw: Callable[[Item], str],
     file_format: FileFormat,
 ) -> Batch:
     """Return the rows of items that are parsed one by one.
 
     Args:
-        items: each with its number in the file and its text.
-        parse: returns the values of an item, with the types of `_PARSED` or as text. It raises
-            `ValueError` if the row must not load.
+        items: each with its number in the file.
+        parse: returns the values of an item, with the types of `parsed_schema`. It raises `ValueError`
+            if the row must not load.
+        raw: returns the text of an item.
         file_format: what the rows must be.
     """
-    rows, places, rejected = [], [], []
-    for number, raw, item in items:
+    rows: list[dict[str, Any]] = []
+    places: list[tuple[int, Item]] = []
+    rejected: list[RejectedRow] = []
+    for number, item in items:
         try:
             rows.append(parse(item))
-            places.append((number, raw))
-        except (ValueError, RecursionError) as error:
-            rejected.append(RejectedRow((number,), str(error), raw))
+            places.append((number, item))
+        except RecursionError:
+            rejected.append(RejectedRow((number,), "it is nested too deeply", raw(item)))
+        except ValueError as error:
+            rejected.append(RejectedRow((number,), str(error), raw(item)))
     checked, reasons = check_rows(
         pa.Table.from_pylist(rows, parsed_schema(file_format)), file_format
     )
     rejected += [
-        RejectedRow((number,), reason, raw)
+        RejectedRow((places[index][0],), reason, raw(places[index][1]))
         for index, reason in reasons.items()
-        for number, raw in [places[index]]
     ]
     return Batch(checked, sorted(rejected))
 
