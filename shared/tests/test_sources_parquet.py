@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from dagster_dlt import dlt_assets
 from dlt.common.schema.typing import TColumnSchema
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from shared import warehouse
 from shared.orchestration.resource import WarehouseDltResource
@@ -259,6 +262,46 @@ def test_a_value_that_would_change_is_a_bad_row(tmp_path: Path, case: str) -> No
         assert push_down(tmp_path, name, file_format) is None
     except duckdb.Error as error:
         assert re.search("Error: a$|Could not convert", str(error))  # noqa: PT017 - or it is refused there
+
+
+NUMBERED: list[tuple[dict[str, TColumnSchema], pa.DataType]] = [
+    (column("bigint"), pa.uint32()),
+    (column("double"), pa.float64()),
+    (column("date"), pa.date32()),
+    (column("time"), pa.time64("us")),
+    *((column("timestamp"), pa.timestamp(unit, "UTC")) for unit in ("ms", "us", "ns")),
+    *((column("timestamp", timezone=False), pa.timestamp(unit)) for unit in ("ms", "us", "ns")),
+]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    kind=st.sampled_from(NUMBERED),
+    numbers=st.lists(
+        st.none() | st.integers(0, 10**8) | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=3
+    ),
+)
+@example(kind=(column("timestamp"), pa.timestamp("ns", "UTC")), numbers=[2**63 - 1])  # infinity
+def test_pushed_down_rows_are_those_read_row_by_row(
+    kind: tuple[dict[str, TColumnSchema], pa.DataType], numbers: list[int | None]
+) -> None:
+    columns, stored_type = kind
+    bits, days = stored_type.bit_width, 86_400_000_000
+    small = [n if n is None or bits == 64 else n % 2 ** (bits - 1) for n in numbers]
+    if pa.types.is_time(stored_type):
+        small = [n if n is None else n % days for n in small]
+    integers = pa.array(small, pa.int64() if bits == 64 else pa.int32())
+    with TemporaryDirectory() as folder:
+        name = write(Path(folder), pa.table({"a": integers.view(stored_type)}))
+        file_format = ParquetFormat(columns)
+        (batch,) = file_format.read(Path(folder) / name)
+        try:
+            pushed_down = push_down(Path(folder), name, file_format)
+        except duckdb.Error:
+            assert batch.rejected
+        else:
+            assert not batch.rejected
+            assert repr(pushed_down) == repr([(row["a"],) for row in batch.rows.to_pylist()])
 
 
 TYPES = {

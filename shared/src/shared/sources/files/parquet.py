@@ -162,10 +162,11 @@ def _exact_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
     if types.is_timestamp(kind) and types.is_timestamp(target):
         zone, plain = ("+00", "TIMESTAMPTZ") if kind.tz else ("", "TIMESTAMP")
         first, last = f"0001-01-01 00:00:00{zone}", f"9999-12-31 23:59:59.999999{zone}"
-        bad = f"{column} NOT BETWEEN {plain} '{first}' AND {plain} '{last}'"
-        if kind.unit == "ns":  # these end in the year 2262
-            bad = f"epoch_ns({column}) % 1000 <> 0"
-        return f"CASE WHEN {bad} THEN error({literal(name)}) ELSE CAST({column} AS {plain}) END"
+        value = f"CAST({column} AS {plain})"
+        bad = f"{value} NOT BETWEEN {plain} '{first}' AND {plain} '{last}'"
+        if kind.unit == "ns":
+            bad += f" OR epoch_ns({column}) % 1000 <> 0"
+        return f"CASE WHEN {bad} THEN error({literal(name)}) ELSE {value} END"
     if types.is_date(kind) and types.is_date(target):
         bad = f"{column} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"
         return f"CASE WHEN {bad} THEN error({literal(name)}) ELSE {column} END"
