@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pytest
 from dlt.common.schema.typing import TColumnSchema
@@ -112,7 +113,11 @@ BAD_LINES: dict[str, tuple[str | bytes, str]] = {
     "a list": ("[1, 2]", "[1, 2] is no object"),
     "a number alone": ("7", "7 is no object"),
     "text that is no JSON": ("id=1", "it is not JSON: Expecting value, in column 1"),
-    "deep nesting": ("[" * 100_000, "recursion"),
+    "deep nesting": ("[" * 100_000, "it is nested too deeply"),
+    "deep nesting in a column": (
+        '{"id":1,"price":1,"note":' + "[" * 100_000 + "]" * 100_000 + "}",
+        "it is nested too deeply",
+    ),
     "a long integer": ('{"id":' + "9" * 5000 + ',"price":1,"note":""}', "4300"),
     "Latin-1": (GOOD.encode("latin-1"), "'utf-8' codec can't decode byte 0xfc"),
     "UTF-16": (GOOD.replace("ü", "u").encode("utf-16-be"), "it is not JSON"),
@@ -173,6 +178,17 @@ def test_compressed_files_load(tmp_path: Path, compress: Callable[[bytes], bytes
     assert table.to_pylist() == [{"file_name": name, **dict(zip(COLUMNS, LOADED, strict=True))}]
     drop(tmp_path, compress(GOOD.encode())[:-9], name)
     assert "cannot be decompressed" in validate_file(name, FORMAT)[0]
+
+
+def test_files_in_a_bucket_load() -> None:
+    bucket = fsspec.filesystem("memory")  # any storage that fsspec knows
+    bucket.pipe("/drop/file.jsonl.gz", gzip.compress(GOOD.encode()))
+    try:
+        assert validate_file("file.jsonl.gz", FORMAT, folder="memory://drop") == []
+        *_, table = file_source(["file.jsonl.gz"], "rows", FORMAT, folder="memory://drop")
+        assert table.num_rows == 1
+    finally:
+        bucket.rm("/drop", recursive=True)
 
 
 ZONE = dt.timezone(dt.timedelta(hours=2))

@@ -22,6 +22,8 @@ _FIRST_DAY = date(1900, 3, 1)  # Excel counts a 29 February 1900, so earlier day
 _MAX_ROWS = 1_048_576
 _DAMAGED = (zipfile.BadZipFile, KeyError, SyntaxError, OSError)  # a SyntaxError of XML
 
+_Row = tuple[int, list[Any]]
+
 _ACCEPTED: Mapping[str, Sequence[type]] = {
     "bigint": (int, float),
     "double": (int, float),
@@ -69,34 +71,19 @@ class ExcelFormat(FileFormat):
 
     def read(self, file: Path) -> Iterator[Batch]:
         """Yield the rows of a file; see `FileFormat.read`."""
-        with warnings.catch_warnings(), file.open("rb") as stream:
-            warnings.simplefilter("ignore")  # about parts of a workbook that are not read
-            try:
-                rows = self._rows(stream)
-                names = _column_names([row for _, row in islice(rows, self.header_rows)])
-                if not any(names):
-                    raise ValueError("it has no header")
-                if problems := self.column_problems(filter(None, names)):
-                    raise ValueError("; ".join(problems))
-                parse = partial(self._parse_row, names)
-                while batch := list(islice(rows, BATCH_ROWS)):
-                    yield check_parsed(
-                        (
-                            (
-                                number,
-                                dump_json([each if each is None else str(each) for each in row]),
-                                row,
-                            )
-                            for number, row in batch
-                            if any(value is not None for value in row)
-                        ),
-                        parse,
-                        self,
-                    )
-            except _DAMAGED as error:
-                raise ValueError(f"it cannot be read as Excel: {error}") from None
+        with file.open("rb") as stream:
+            rows = self._rows(stream)
+            names = _column_names([row for _, row in _next(rows, self.header_rows)])
+            if not any(names):
+                raise ValueError("it has no header")
+            if problems := self.column_problems(filter(None, names)):
+                raise ValueError("; ".join(problems))
+            parse = partial(self._parse_row, names)
+            while batch := _next(rows, BATCH_ROWS):
+                filled = [each for each in batch if any(value is not None for value in each[1])]
+                yield check_parsed(filled, parse, _raw, self)
 
-    def _rows(self, stream: BinaryIO) -> Iterator[tuple[int, list[Any]]]:
+    def _rows(self, stream: BinaryIO) -> Iterator[_Row]:
         """Yield the cells of each row of the range, with the row's number."""
         try:
             from openpyxl import load_workbook
@@ -149,6 +136,19 @@ class CellError(str):
     """What a cell has in place of a value, such as `#N/A`."""
 
     __slots__ = ()
+
+
+def _next(rows: Iterator[_Row], count: int) -> list[_Row]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about parts of a workbook that are not read
+            return list(islice(rows, count))
+    except _DAMAGED as error:
+        raise ValueError(f"it cannot be read as Excel: {error}") from None
+
+
+def _raw(row: Sequence[Any]) -> str:
+    return dump_json([None if value is None else str(value) for value in row])
 
 
 def _has_formulas(stream: BinaryIO) -> bool:

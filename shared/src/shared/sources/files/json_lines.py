@@ -154,8 +154,8 @@ def _skip_space(text: str, position: int) -> int:
 
 def parse_rows(texts: Iterator[tuple[int, bytes]], file_format: FileFormat) -> Batch:
     """Return the rows of JSON texts, each with its number in the file."""
-    items = ((number, _raw(text), text) for number, text in texts if text.strip(b" \t\r\n"))
-    return check_parsed(items, partial(_parse_row, file_format), file_format)
+    items = ((number, text) for number, text in texts if text.strip(b" \t\r\n"))
+    return check_parsed(items, partial(_parse_row, file_format), _raw, file_format)
 
 
 def _parse_row(file_format: FileFormat, text: bytes) -> dict[str, Any]:

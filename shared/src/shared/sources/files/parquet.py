@@ -83,7 +83,7 @@ class ParquetFormat(FileFormat):
             with pq.ParquetFile(file) as parquet:
                 self._check_columns(parquet)
                 fields, rows = parquet.schema_arrow, parquet.metadata.num_rows
-        except (ValueError, OSError):
+        except (ValueError, pa.ArrowException, OSError):
             return None
         values = {}
         for name, target in zip(self.columns, self.schema, strict=True):
@@ -160,13 +160,16 @@ def _exact_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
     """Return DuckDB's SQL of a column in the declared type; None if its values need another check."""
     column = quote(name)
     if types.is_timestamp(kind) and types.is_timestamp(target):
-        if kind.unit != "ns":
-            return column
-        plain = "TIMESTAMPTZ" if kind.tz else "TIMESTAMP"
-        return (
-            f"CASE WHEN epoch_ns({column}) % 1000 <> 0 THEN error({literal(name)}) "
-            f"ELSE CAST({column} AS {plain}) END"
-        )
+        zone, plain = ("+00", "TIMESTAMPTZ") if kind.tz else ("", "TIMESTAMP")
+        first, last = f"0001-01-01 00:00:00{zone}", f"9999-12-31 23:59:59.999999{zone}"
+        value = f"CAST({column} AS {plain})"
+        bad = f"{value} NOT BETWEEN {plain} '{first}' AND {plain} '{last}'"
+        if kind.unit == "ns":
+            bad += f" OR epoch_ns({column}) % 1000 <> 0"
+        return f"CASE WHEN {bad} THEN error({literal(name)}) ELSE {value} END"
+    if types.is_date(kind) and types.is_date(target):
+        bad = f"{column} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"
+        return f"CASE WHEN {bad} THEN error({literal(name)}) ELSE {column} END"
     if types.is_decimal(kind) and types.is_decimal(target):
         whole = target.precision - target.scale >= kind.precision - kind.scale
         return column if whole and target.scale >= kind.scale else None
@@ -175,7 +178,6 @@ def _exact_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
         or (types.is_int64(target) and types.is_integer(kind) and not types.is_uint64(kind))
         or (types.is_float64(target) and types.is_floating(kind))
         or (types.is_boolean(target) and types.is_boolean(kind))
-        or (types.is_date(target) and types.is_date(kind))
         or (types.is_time(target) and types.is_time(kind) and kind.unit != "ns")
         or (types.is_binary(target) and _is_bytes(kind))
     )

@@ -12,7 +12,7 @@ from dlt.extract import DltResource
 from shared import settings
 from shared.sources.csv import DropFolder, InvalidFileError, OnBadRows, rejected_table
 from shared.sources.csv.folder import hash_content, shorten
-from shared.sources.csv.sql import literal
+from shared.sources.csv.sql import literal, quote
 from shared.sources.files.format import Batch, FileFormat
 from shared.sources.files.parquet import read_parquet
 from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema, empty_companion_table
@@ -169,7 +169,7 @@ def _pushdown_item(
     size = sum(stat.size for stat in stats.values())
     if size < _PUSHDOWN_MIN_BYTES or len(paths) > _PUSHDOWN_MAX_FILES:
         return None
-    names = ", ".join(f'"{name}"' for name in ("file_name", *file_format.columns))
+    names = ", ".join(map(quote, ("file_name", *file_format.columns)))
     selects: list[str] = []
     fingerprints: list[str] = []
     for path in paths:

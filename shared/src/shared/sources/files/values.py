@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import time
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ from shared.sources.files.json_text import DECODER, dump_json
 Item = TypeVar("Item")
 
 _PARSED = {"bigint": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+_FIRST_INSTANT = datetime.min.replace(tzinfo=UTC)
+_LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 _TIME = re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?", re.ASCII)
 
 
@@ -61,32 +63,37 @@ def check_rows(table: pa.Table, file_format: FileFormat) -> tuple[pa.Table, dict
 
 
 def check_parsed(
-    items: Iterable[tuple[int, str, Item]],
+    items: Iterable[tuple[int, Item]],
     parse: Callable[[Item], dict[str, Any]],
+    raw: Callable[[Item], str],
     file_format: FileFormat,
 ) -> Batch:
     """Return the rows of items that are parsed one by one.
 
     Args:
-        items: each with its number in the file and its text.
-        parse: returns the values of an item, with the types of `_PARSED` or as text. It raises
-            `ValueError` if the row must not load.
+        items: each with its number in the file.
+        parse: returns the values of an item, with the types of `parsed_schema`. It raises `ValueError`
+            if the row must not load.
+        raw: returns the text of an item.
         file_format: what the rows must be.
     """
-    rows, places, rejected = [], [], []
-    for number, raw, item in items:
+    rows: list[dict[str, Any]] = []
+    places: list[tuple[int, Item]] = []
+    rejected: list[RejectedRow] = []
+    for number, item in items:
         try:
             rows.append(parse(item))
-            places.append((number, raw))
-        except (ValueError, RecursionError) as error:
-            rejected.append(RejectedRow((number,), str(error), raw))
+            places.append((number, item))
+        except RecursionError:
+            rejected.append(RejectedRow((number,), "it is nested too deeply", raw(item)))
+        except ValueError as error:
+            rejected.append(RejectedRow((number,), str(error), raw(item)))
     checked, reasons = check_rows(
         pa.Table.from_pylist(rows, parsed_schema(file_format)), file_format
     )
     rejected += [
-        RejectedRow((number,), reason, raw)
+        RejectedRow((places[index][0],), reason, raw(places[index][1]))
         for index, reason in reasons.items()
-        for number, raw in [places[index]]
     ]
     return Batch(checked, sorted(rejected))
 
@@ -136,7 +143,7 @@ def python_value(value: pa.Scalar) -> object:
     """Return a value as an object of Python; its number or bytes if there is no such object."""
     try:
         return value.as_py()
-    except ValueError:  # nanoseconds, years after 9999, or text that is not UTF-8
+    except (ValueError, OverflowError):  # nanoseconds, years after 9999, text that is not UTF-8
         return getattr(value, "value", None) or value.as_buffer().to_pybytes()
 
 
@@ -180,6 +187,14 @@ def fit(values: pa.Array, target: pa.DataType, hints: TColumnSchema) -> pa.Array
         if values.cast(utc.type).fill_null(0) != utc.fill_null(0):
             raise ValueError("a time other than midnight")
     result = values.cast(target)
+    if types.is_date(target) or types.is_timestamp(target):
+        zone = UTC if types.is_timestamp(target) and target.tz else None
+        first, last = (
+            pa.scalar(day.replace(tzinfo=zone), target) for day in (_FIRST_INSTANT, _LAST_INSTANT)
+        )
+        inside = pc.and_(pc.greater_equal(result, first), pc.less_equal(result, last))
+        if not pc.all(inside, min_count=0).as_py():
+            raise ValueError("a day that Python does not have")
     if types.is_string(target):
         result.validate(full=True)  # Arrow reads text that is not UTF-8
     return result
