@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from shared.sources.csv import CsvFormat, DropFolder, InvalidFileError
 from shared.sources.csv.file import CsvFile, open_csv
 from shared.sources.csv.pushdown import can_push_down, strict_select_sql
-from shared.warehouse.rows.naming import NamingConvention
 
 TEXT: TColumnSchema = {"data_type": "text"}
 TWO = CsvFormat({"a": TEXT, "b": TEXT}, allow_empty=True)
@@ -227,14 +226,6 @@ def test_a_file_may_have_another_delimiter(tmp_path: Path, delimiter: str) -> No
     assert reading.rejected == [(5, "1,x"), (6, f"4{delimiter}x{delimiter}")]
 
 
-@pytest.mark.parametrize(
-    "delimiter", ["", ";;", '"', "\n", "\r", " ", "a", "1", ".", "-", "\u00a7"]
-)
-def test_a_character_that_values_have_is_no_delimiter(delimiter: str) -> None:
-    with pytest.raises(ValueError, match="is not a tab or one of"):
-        replace(TYPED, delimiter=delimiter)
-
-
 # Content of which DuckDB's reader loses the last row without an error.
 
 MEGABYTE = 1_000_000
@@ -324,36 +315,7 @@ def test_a_date_may_begin_with_letters(tmp_path: Path, date_format: str, text: s
         assert (bad.stop, bad.quarantine, bad.pushed_down) == (None, [], None)
 
 
-@pytest.mark.parametrize("date_format", ["%Y-%m-%d %z", "%Y-%m-%d %Z", "%z%Y-%m-%d"])
-def test_a_date_format_with_a_time_zone_is_an_error_of_the_declaration(date_format: str) -> None:
-    with pytest.raises(ValueError, match="has a time zone, which would move a date"):
-        CsvFormat({"day": {"data_type": "date"}}, date_format)
-
-
 # Names.
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["file_name", "File Name", "fileName", "_dlt_load_id", "_dlt_id", "_dlt_text_0", "_Dlt Line"],
-)
-def test_a_column_with_the_name_of_one_of_ours_is_an_error_of_the_declaration(name: str) -> None:
-    with pytest.raises(ValueError, match="has the name of a column that a load adds"):
-        CsvFormat({"a": TEXT, name: TEXT})
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [("a", "A"), ("a b", "a_b"), ("userId", "user_id"), ("\u00e9", "e\u0301"), ("\u00c9t\u00e9", "\u00e9T\u00c9"), ("a", "a "), ("a-b", "a b")],
-)  # fmt: skip
-def test_columns_that_would_be_one_are_an_error_of_the_declaration(one: str, other: str) -> None:
-    names = NamingConvention(63)
-    same = names.normalize_identifier(one) == names.normalize_identifier(other)
-    if not same:
-        CsvFormat({one: TEXT, other: TEXT})
-        return
-    with pytest.raises(ValueError, match="would be one column"):
-        CsvFormat({one: TEXT, other: TEXT})
 
 
 @pytest.mark.parametrize(
@@ -391,19 +353,6 @@ def test_a_column_may_have_another_name_in_the_header(tmp_path: Path, in_header:
         assert reading.quarantine == [(1, "x")]
     with pytest.raises(InvalidFileError, match=r"missing: .*; not expected: b"):
         read(tmp_path, b"x,1\n", csv_format, "b,n\n")
-
-
-@pytest.mark.parametrize(
-    ("header_names", "message"),
-    [
-        ({"cost": "Cost"}, "There are header names of cost; declare these columns"),
-        ({"b": "n"}, "Several columns have the name n in the header"),
-        ({"b": "x", "n": "x"}, "Several columns have the name x in the header"),
-    ],
-)
-def test_header_names_belong_to_one_column_each(header_names: dict[str, str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        replace(TYPED, header_names=header_names)
 
 
 # Time.
