@@ -24,6 +24,12 @@ def test_a_date_format_with_a_time_zone_is_an_error_of_the_declaration(date_form
         CsvFormat({"day": {"data_type": "date"}}, date_format)
 
 
+@pytest.mark.parametrize("date_format", ["%d/%m", "%b %d", "%d.%m.%%Y", ""])
+def test_a_date_format_without_a_year_is_an_error_of_the_declaration(date_format: str) -> None:
+    with pytest.raises(ValueError, match="has no year"):
+        CsvFormat({"day": {"data_type": "date"}}, date_format)
+
+
 @pytest.mark.parametrize(
     "name",
     ["file_name", "File Name", "fileName", "_dlt_load_id", "_dlt_id", "_dlt_text_0", "_Dlt Line"],

@@ -66,7 +66,12 @@ class CsvFormat:
     def __post_init__(self) -> None:
         """Check the declaration."""
         codecs.lookup(self.encoding)
-        if re.search("%-?[zZ]", self.date_format.replace("%%", "")):
+        directives = self.date_format.replace("%%", "")
+        if not re.search("%-?[yYGcx]", directives):
+            raise ValueError(
+                f"The date format {self.date_format} has no year; DuckDB would add 1900"
+            )
+        if re.search("%-?[zZ]", directives):
             raise ValueError(
                 f"The date format {self.date_format} has a time zone, which would move a date; "
                 "declare the column as text, or as a timestamp"
