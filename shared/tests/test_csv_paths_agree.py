@@ -3,7 +3,7 @@
 A file is read row by row, pushed down into DuckDB, and with bad rows in quarantine.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -17,10 +17,9 @@ from dlt.common.schema.typing import TColumnSchema
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.sources.csv import CsvFormat, DropFolder
+from shared.sources.csv import CsvFormat, DropFolder, InvalidFileError
 from shared.sources.csv.file import CsvFile, open_csv
 from shared.sources.csv.pushdown import can_push_down, strict_select_sql
-from shared.warehouse.rows.naming import NamingConvention
 
 TEXT: TColumnSchema = {"data_type": "text"}
 TWO = CsvFormat({"a": TEXT, "b": TEXT}, allow_empty=True)
@@ -40,7 +39,7 @@ class Reading:
 
 def read(folder: Path, body: bytes, csv_format: CsvFormat, header: str = "") -> Reading:
     """Return what each way to read a file with a body gives."""
-    header = header or ",".join(csv_format.columns) + "\n"
+    header = header or csv_format.delimiter.join(csv_format.columns) + "\n"
     (folder / "x.csv").write_bytes(header.encode() + body)
     with open_csv(DropFolder(str(folder)), "x.csv", csv_format) as file:
         stop = None if file.problems("fail") else loaded(file)
@@ -69,7 +68,7 @@ def pushed_down(file: CsvFile) -> list[Row] | None:
         return None
 
 
-def read_strictly(body: str, width: int) -> list[Row] | None:
+def read_strictly(body: str, width: int, delimiter: str) -> list[Row] | None:
     """Return the rows of a body as RFC 4180 defines them; None if it is not such a body.
 
     As in the CSV source, a value without characters is None, any line break ends a row, and blank lines
@@ -79,11 +78,11 @@ def read_strictly(body: str, width: int) -> list[Row] | None:
     while position < len(body):
         row: list[str | None] = []
         while True:
-            value, position = _read_value(body, position)
+            value, position = _read_value(body, position, delimiter)
             row.append(value)
             if position is None:
                 return None
-            if body[position : position + 1] != ",":
+            if body[position : position + 1] != delimiter:
                 break
             position += 1
         if body[position : position + 2] == "\r\n":
@@ -100,10 +99,10 @@ def read_strictly(body: str, width: int) -> list[Row] | None:
     return rows
 
 
-def _read_value(body: str, position: int) -> tuple[str | None, Any]:
+def _read_value(body: str, position: int, delimiter: str) -> tuple[str | None, Any]:
     if body[position : position + 1] != '"':
         end = position
-        while end < len(body) and body[end] not in ',\r\n"':
+        while end < len(body) and body[end] not in f'{delimiter}\r\n"':
             end += 1
         return body[position:end] or None, end
     value = ""
@@ -116,12 +115,12 @@ def _read_value(body: str, position: int) -> tuple[str | None, Any]:
 
 
 pieces = st.sampled_from(
-    ["x", ",", ",", '"', '"', '""', " ", "\n", "\n", "\r\n", '"y"', ',"z"\n', "1,2\n"]
+    ["x", ",", ",", '"', '"', '""', " ", "\n", "\n", "\r\n", ";", ";", '"y"', ',"z"\n', "1,2\n"]
 )
 bodies = st.lists(pieces, max_size=12).map("".join)
 
 
-@given(body=bodies, csv_format=st.sampled_from([TWO, ONE]))
+@given(body=bodies, csv_format=st.sampled_from([TWO, ONE, replace(TWO, delimiter=";")]))
 @example(body='1, "x"\n', csv_format=TWO)
 @example(body='1,  "x"\n2,"y"\n', csv_format=TWO)
 @example(body='1,"x" \n', csv_format=TWO)
@@ -138,7 +137,7 @@ bodies = st.lists(pieces, max_size=12).map("".join)
 def test_every_way_to_read_a_file_gives_the_rows_of_rfc_4180(
     body: str, csv_format: CsvFormat
 ) -> None:
-    rows = read_strictly(body, len(csv_format.columns))
+    rows = read_strictly(body, len(csv_format.columns), csv_format.delimiter)
     with TemporaryDirectory() as folder:
         reading = read(Path(folder), body.encode(), csv_format)
     assert reading.stop == rows
@@ -213,6 +212,18 @@ def test_a_header_may_end_in_delimiters_as_its_rows(tmp_path: Path, header: str)
     csv_format = CsvFormat(TYPED.columns, trailing_delimiters=True)
     reading = read(tmp_path, b"1,x,\n2,y,\n", csv_format, header)
     assert reading.stop == reading.quarantine == reading.pushed_down == [(1, "x"), (2, "y")]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|", "~", "^", "$", "*", "#"])
+def test_a_file_may_have_another_delimiter(tmp_path: Path, delimiter: str) -> None:
+    csv_format = replace(TYPED, delimiter=delimiter)
+    body = f'1{delimiter}x, y\n2{delimiter}"x{delimiter}y"\n3{delimiter}""\n'
+    rows = [(1, "x, y"), (2, f"x{delimiter}y"), (3, "")]
+    reading = read(tmp_path, body.encode(), csv_format)
+    assert reading.stop == reading.quarantine == reading.pushed_down == rows
+    reading = read(tmp_path, f"{body}1,x\n4{delimiter}x{delimiter}\n".encode(), csv_format)
+    assert (reading.stop, reading.quarantine, reading.pushed_down) == (None, rows, None)
+    assert reading.rejected == [(5, "1,x"), (6, f"4{delimiter}x{delimiter}")]
 
 
 # Content of which DuckDB's reader loses the last row without an error.
@@ -304,36 +315,7 @@ def test_a_date_may_begin_with_letters(tmp_path: Path, date_format: str, text: s
         assert (bad.stop, bad.quarantine, bad.pushed_down) == (None, [], None)
 
 
-@pytest.mark.parametrize("date_format", ["%Y-%m-%d %z", "%Y-%m-%d %Z", "%z%Y-%m-%d"])
-def test_a_date_format_with_a_time_zone_is_an_error_of_the_declaration(date_format: str) -> None:
-    with pytest.raises(ValueError, match="has a time zone, which would move a date"):
-        CsvFormat({"day": {"data_type": "date"}}, date_format)
-
-
 # Names.
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["file_name", "File Name", "fileName", "_dlt_load_id", "_dlt_id", "_dlt_text_0", "_Dlt Line"],
-)
-def test_a_column_with_the_name_of_one_of_ours_is_an_error_of_the_declaration(name: str) -> None:
-    with pytest.raises(ValueError, match="has the name of a column that a load adds"):
-        CsvFormat({"a": TEXT, name: TEXT})
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [("a", "A"), ("a b", "a_b"), ("userId", "user_id"), ("\u00e9", "e\u0301"), ("\u00c9t\u00e9", "\u00e9T\u00c9"), ("a", "a "), ("a-b", "a b")],
-)  # fmt: skip
-def test_columns_that_would_be_one_are_an_error_of_the_declaration(one: str, other: str) -> None:
-    names = NamingConvention(63)
-    same = names.normalize_identifier(one) == names.normalize_identifier(other)
-    if not same:
-        CsvFormat({one: TEXT, other: TEXT})
-        return
-    with pytest.raises(ValueError, match="would be one column"):
-        CsvFormat({one: TEXT, other: TEXT})
 
 
 @pytest.mark.parametrize(
@@ -358,6 +340,19 @@ def test_a_column_may_have_any_other_name(tmp_path: Path, name: str) -> None:
     assert reading.stop == [("x", 1), ("y", 2)]
     with_bad_row = read(tmp_path, b"x,1\ny,z\n", csv_format, header + "\n")
     assert with_bad_row.quarantine == [("x", 1)]
+
+
+@pytest.mark.parametrize(
+    "in_header", ["file_name", "Price, in \u20ac", "_dlt_id", "B", "\u540d\u524d"]
+)
+def test_a_column_may_have_another_name_in_the_header(tmp_path: Path, in_header: str) -> None:
+    csv_format = replace(TYPED, header_names={"b": in_header})
+    for body, rows in [(b"x,1\n", [(1, "x")]), (b"x,1\ny,z\n", None)]:
+        reading = read(tmp_path, body, csv_format, f'"{in_header}",n\n')
+        assert reading.stop == reading.pushed_down == rows
+        assert reading.quarantine == [(1, "x")]
+    with pytest.raises(InvalidFileError, match=r"missing: .*; not expected: b"):
+        read(tmp_path, b"x,1\n", csv_format, "b,n\n")
 
 
 # Time.

@@ -262,20 +262,26 @@ from shared.sources import csv
 from shared.sources.csv import pushdown
 
 pushdown._PUSHDOWN_MIN_BYTES = int(sys.argv[1])
-columns = {"happened_at": {"data_type": "timestamp"}}
+if sys.argv[1] == "0":
+    csv.source.open_csv = None  # pushdown must not fall back to reading row by row
+columns = {"happened_at": {"data_type": "timestamp"}, "\u540d\u524d": {"data_type": "text"}, "empty": {"data_type": "text"}}
 for _ in range(2):
     source = csv.csv_source(["file.csv", "file.csv"], "timestamps", csv.CsvFormat(columns))
     spec = warehouse.pipeline("p", dataset_name="d")
     warehouse.load(warehouse.plan_load(spec, source, ["file.csv"]))
-print("timestamps", [row["us"] for row in warehouse.query("SELECT epoch_us(happened_at) AS us FROM d.timestamps")])
+rows = warehouse.query("SELECT epoch_us(happened_at) AS us, * FROM d.timestamps")
+print(ascii([(row["us"], row["\u540d\u524d"], row["empty"]) for row in rows]))
 """
 
 
-@pytest.mark.parametrize("pushdown_min_bytes", [0, 10**9])
+@pytest.mark.parametrize(("pushdown_min_bytes", "empty"), [(0, ""), (0, '""'), (10**9, '""')])
 def test_timestamps_are_utc_in_any_time_zone_and_a_file_listed_twice_loads_once(
-    tmp_path: Path, pushdown_min_bytes: int
+    tmp_path: Path, pushdown_min_bytes: int, empty: str
 ) -> None:
-    drop(tmp_path, "happened_at\n2020-01-02T03:04:05.123456Z\n")
+    drop(
+        tmp_path,
+        f'happened_at,\u540d\u524d,empty\n2020-01-02T03:04:05.123456Z,"x, ""\u65e5""",{empty}\n',
+    )
     run = subprocess.run(
         [sys.executable, "-c", LOAD_TIMESTAMPS, str(pushdown_min_bytes)],
         env={
@@ -287,7 +293,9 @@ def test_timestamps_are_utc_in_any_time_zone_and_a_file_listed_twice_loads_once(
         text=True,
         check=False,
     )
-    assert "timestamps [1577934245123456]" in run.stdout, run.stderr
+    loaded_empty = "''" if empty else None
+    rows = f"""[(1577934245123456, 'x, "\\u65e5"', {loaded_empty})]"""
+    assert rows in run.stdout, run.stderr
 
 
 def test_a_rule_about_an_undeclared_column_is_an_error_of_the_declaration() -> None:

@@ -234,6 +234,18 @@ def test_a_value_of_another_type_is_an_error_with_day_and_object(
         objects("2025-03-10")
 
 
+def test_the_error_about_an_object_without_an_id_has_only_the_start_of_it(
+    neows_server: NeowsServer,
+) -> None:
+    (first, *rest) = neows_server.days["2025-03-10"]
+    unnamed = {name: first[name] for name in first.keys() - {"neo_reference_id"}}
+    neows_server.days["2025-03-10"] = [*rest, unnamed]
+    with pytest.raises(Exception, match=r"2025-03-10: the object .*neo_reference_id") as error:
+        objects("2025-03-10")
+    assert len(str(error.value)) < 1_500
+    assert "close_approach_date_full" not in str(error.value)
+
+
 def test_the_default_key_is_the_demo_key(neows_server: NeowsServer) -> None:
     objects("2025-03-10")
     assert neows_server.requests[0][1]["X-Api-Key"] == "DEMO_KEY"

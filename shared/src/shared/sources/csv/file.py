@@ -113,7 +113,12 @@ class CsvFile:
         """Yield the valid rows, typed, with the file's name."""
         if self._is_valid:
             types = {name: sql.duckdb_type(self.csv_format.columns[name]) for name in self.header}
-            relation = sql.read_csv(self._utf8_copy, types, self.csv_format.date_format)
+            relation = sql.read_csv(
+                self._utf8_copy,
+                types,
+                self.csv_format.date_format,
+                delimiter=self.csv_format.delimiter,
+            )
         else:
             relation = f"(FROM {self._checked_rows} WHERE {_REASON} = '')"
         return self._batches(
@@ -136,7 +141,10 @@ class CsvFile:
         if not structure.is_strict or (len(self.header) == 1 and has_blank_line(self._utf8_copy)):
             return False
         if self._null == sql.EMPTY_IS_NULL and not self.csv_format.trailing_delimiters:
-            return not has_delimiter_at_end(self._utf8_copy) or self._has_equal_rows
+            return (
+                not has_delimiter_at_end(self._utf8_copy, self.csv_format.delimiter)
+                or self._has_equal_rows
+            )
         return True
 
     @property
@@ -152,7 +160,7 @@ class CsvFile:
             return False
 
     def _texts(self, names: Sequence[str]) -> str:
-        return sql.read_texts(self._utf8_copy, names, self._null)
+        return sql.read_texts(self._utf8_copy, names, self._null, self.csv_format.delimiter)
 
     @property
     def _null(self) -> str:
@@ -164,13 +172,15 @@ class CsvFile:
 
     @cached_property
     def _structure(self) -> Structure:
-        return read_structure(self._utf8_copy)
+        return read_structure(self._utf8_copy, self.csv_format.delimiter)
 
     @property
     def _has_equal_rows(self) -> bool:
         """Whether no row of the file has delimiters after its last value."""
         types = dict.fromkeys(self.header, "VARCHAR")
-        relation = sql.read_csv(self._utf8_copy, types, null=sql.NEVER_NULL)
+        relation = sql.read_csv(
+            self._utf8_copy, types, null=sql.NEVER_NULL, delimiter=self.csv_format.delimiter
+        )
         try:
             self.connection.execute(f"SELECT count(*) FROM {relation}")
         except duckdb.Error:
@@ -217,26 +227,34 @@ class CsvFile:
     def _checked_rows(self) -> str:
         """The table expression of all rows, each with its line, its text and why it is rejected."""
         copy, width = self.folder / "rows.csv", len(self.header)
+        delimiter = self.csv_format.delimiter
         count = 0
         with (
             self.source.open(encoding=self.encoding, errors="surrogateescape", newline="") as text,
             copy.open("w", encoding="utf-8", newline="") as target,
         ):
-            target.write("line,reason,raw\n")
+            target.write(delimiter.join(("line", "reason", "raw\n")))
             lines = read_lines(text)
             for _ in range(self.header_lines):
                 next(lines)
             rows = iter_rows(
-                lines, self.header_lines + 1, width, self.csv_format.trailing_delimiters
+                lines,
+                self.header_lines + 1,
+                width,
+                self.csv_format.trailing_delimiters,
+                delimiter,
             )
             for line, raw, reason in rows:
-                fields = "," * (width - 1) if reason else raw
+                fields = delimiter * (width - 1) if reason else raw
                 quoted = sql.quote(reason) if reason else ""
-                target.write(f"{line},{quoted},{sql.quote(printable(raw))},{fields}\n")
+                row = (str(line), quoted, sql.quote(printable(raw)), f"{fields}\n")
+                target.write(delimiter.join(row))
                 count += 1
         # The copy has each row twice, once with its quotes doubled.
         types = _ROW_COLUMNS | dict.fromkeys(self._text_names.values(), "VARCHAR")
-        relation = sql.read_csv(copy, types, max_row_bytes=5 * sql.MAX_ROW_BYTES)
+        relation = sql.read_csv(
+            copy, types, max_row_bytes=5 * sql.MAX_ROW_BYTES, delimiter=delimiter
+        )
         errors = ", ".join(f"CASE WHEN {bad} THEN {message} END" for bad, message in self._checks())
         names = ", ".join(map(sql.quote, self.header))
         # Not SELECT * REPLACE, for which DuckDB copies the expression for each column.

@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -28,6 +29,7 @@ REJECTED_COLUMNS: dict[str, TColumnSchema] = {
 OnBadRows = Literal["fail", "quarantine"]
 """What a row that does not match the format does: fail its file, or go to the rejected rows."""
 
+_DELIMITERS = frozenset("\t,;|:~^!#$%&*")
 _MAX_PRECISION = 38  # DuckDB's
 
 
@@ -43,6 +45,8 @@ class CsvFormat:
         encoding: Python's name of the encoding. A byte order mark at the start of the file overrides
             UTF-8 with UTF-16 or UTF-32.
         trailing_delimiters: whether a row, and the header, may end in delimiters after its last value.
+        delimiter: the character between values, such as ;, | or a tab.
+        header_names: by column, its name in the header, where that is another one.
         allow_empty: whether a file may have only a header; its load removes the file's earlier rows.
 
     Raises:
@@ -56,18 +60,36 @@ class CsvFormat:
     encoding: str = "utf-8"
     allow_empty: bool = False
     trailing_delimiters: bool = False
+    delimiter: str = ","
+    header_names: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the declaration."""
         codecs.lookup(self.encoding)
-        if re.search("%-?[zZ]", self.date_format.replace("%%", "")):
+        directives = self.date_format.replace("%%", "")
+        if not re.search("%-?[yYGcx]", directives):
+            raise ValueError(
+                f"The date format {self.date_format} has no year; DuckDB would add 1900"
+            )
+        if re.search("%-?[zZ]", directives):
             raise ValueError(
                 f"The date format {self.date_format} has a time zone, which would move a date; "
                 "declare the column as text, or as a timestamp"
             )
+        if self.delimiter not in _DELIMITERS:
+            raise ValueError(
+                f"The delimiter {self.delimiter!r} is not a tab or one of {''.join(sorted(_DELIMITERS)[1:])}"
+            )
         for name, hints in self.columns.items():
             _check_type(name, hints)
         _check_names([*self.columns])
+        if unknown := self.header_names.keys() - self.columns.keys():
+            raise ValueError(
+                f"There are header names of {', '.join(unknown)}; declare these columns"
+            )
+        in_header = Counter(self.header_names.get(name, name) for name in self.columns)
+        if twice := [name for name, count in in_header.items() if count > 1]:
+            raise ValueError(f"Several columns have the name {', '.join(twice)} in the header")
         if unknown := self.rules.keys() - self.columns.keys():
             raise ValueError(f"There are rules about {', '.join(unknown)}; declare these columns")
 
@@ -109,7 +131,10 @@ def _check_names(names: Sequence[str]) -> None:
             raise ValueError("A column has no name; give it one in the file")
         plain = column_name(name)
         if plain == "file_name" or plain.startswith("_dlt"):
-            raise ValueError(f"The column {name!a} has the name of a column that a load adds")
+            raise ValueError(
+                f"The column {name!a} has the name of a column that a load adds; "
+                "give it another one, with header_names"
+            )
         if plain in taken:
             raise ValueError(
                 f"The columns {taken[plain]!a} and {name!a} would be one column of the table"

@@ -14,12 +14,12 @@ _MAX_NAMES_CHARS = 200  # of each list in a message
 
 
 def read_header(path: str, text: TextIOBase, csv_format: CsvFormat) -> tuple[list[str], int]:
-    """Return the names in a file's header, and its number of lines.
+    """Return the columns of a file in their order, and the number of lines of its header.
 
     Raises:
         InvalidFileError: the header cannot be read, or has other names than the declared columns.
     """
-    reader = csv.reader(read_lines(text), strict=True)
+    reader = csv.reader(read_lines(text), strict=True, delimiter=csv_format.delimiter)
     try:
         header = [printable(name) for name in next(reader, [])]
     except (csv.Error, UnicodeError) as error:
@@ -30,9 +30,10 @@ def read_header(path: str, text: TextIOBase, csv_format: CsvFormat) -> tuple[lis
     if csv_format.trailing_delimiters:
         while header[-1:] == [""]:
             header.pop()
-    if sorted(header) != sorted(csv_format.columns):
-        raise InvalidFileError(f"{path}: {_difference(header, csv_format.columns)}")
-    return header, reader.line_num
+    columns = {csv_format.header_names.get(name, name): name for name in csv_format.columns}
+    if sorted(header) != sorted(columns):
+        raise InvalidFileError(f"{path}: {_difference(header, columns)}")
+    return [columns[name] for name in header], reader.line_num
 
 
 def _difference(header: list[str], declared: Iterable[str]) -> str:

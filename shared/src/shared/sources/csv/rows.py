@@ -9,8 +9,6 @@ from io import TextIOBase
 from shared.sources.csv.sql import MAX_ROW_BYTES
 
 _UNDECODED = re.compile("[\ud800-\udfff]")
-_VALUE = r'(?:"(?:[^"]++|"")*+"|[^",\r\n]*+)'
-_STRICT_ROW = re.compile(rf"{_VALUE}(?:,{_VALUE})*+[\r\n]*")
 _SHOWN_OF_LONG_ROW = 1_000  # characters
 
 
@@ -29,7 +27,11 @@ def read_lines(text: TextIOBase) -> Iterator[str]:
 
 
 def iter_rows(
-    lines: Iterator[str], number: int, width: int, trailing_delimiters: bool = False
+    lines: Iterator[str],
+    number: int,
+    width: int,
+    trailing_delimiters: bool = False,
+    delimiter: str = ",",
 ) -> Iterator[tuple[int, str, str]]:
     """Yield a file's rows: the line in which each starts, its text, and what is wrong with it.
 
@@ -41,16 +43,17 @@ def iter_rows(
         number: the number of the first line.
         width: the number of values in a row.
         trailing_delimiters: whether a row may end in delimiters after its last value.
+        delimiter: the character between values.
     """
     csv.field_size_limit(2 * MAX_ROW_BYTES)  # _Reader checks the limit
-    reader = _Reader(lines)
+    reader = _Reader(lines, delimiter)
     while (row := reader.read()) is not None:
         values, reason = row
         raw = "".join(reader.row_lines).removesuffix("\n").removesuffix("\r")
         # An empty line of a file with one column is a missing value.
         count = len(values) or int(width == 1)
-        extra = count - width
-        if not reason and extra and not (trailing_delimiters and raw.endswith("," * abs(extra))):
+        extra = delimiter * abs(count - width)
+        if not reason and extra and not (trailing_delimiters and raw.endswith(extra)):
             reason = f"it has {count} values, and the header has {width}"
         if _UNDECODED.search(raw):
             reason = "it has bytes that are invalid in the file's encoding"
@@ -66,11 +69,14 @@ def iter_rows(
 class _Reader:
     """Reads the values of rows, and goes back to the second line of a row with wrong quotes."""
 
-    def __init__(self, lines: Iterator[str]) -> None:
+    def __init__(self, lines: Iterator[str], delimiter: str) -> None:
         self.row_lines: list[str] = []
         self._lines = lines
         self._pushed_back: deque[str] = deque()
-        self._values = csv.reader(self._next_lines(), strict=True)
+        self._delimiter = delimiter
+        value = rf'(?:"(?:[^"]++|"")*+"|[^"\r\n{re.escape(delimiter)}]*+)'
+        self._strict_row = re.compile(rf"{value}(?:{re.escape(delimiter)}{value})*+[\r\n]*")
+        self._values = self._new_reader()
 
     def read(self) -> tuple[list[str], str] | None:
         """Return the values of the next row, and what is wrong with its quotes; None at the end."""
@@ -79,15 +85,22 @@ class _Reader:
             values = next(self._values, None)
         except csv.Error as error:
             return self._go_back(str(error))
-        if values and not _is_strict("".join(self.row_lines)):
+        if values and not self._is_strict("".join(self.row_lines)):
             return self._go_back("a quote is inside a value, or beside a space outside of it")
         return None if values is None else (values, "")
 
     def _go_back(self, error: str) -> tuple[list[str], str]:
         self._pushed_back.extendleft(reversed(self.row_lines[1:]))
         del self.row_lines[1:]
-        self._values = csv.reader(self._next_lines(), strict=True)
+        self._values = self._new_reader()
         return [""], f"its quotes or its end are wrong: {error}"
+
+    def _is_strict(self, raw: str) -> bool:
+        """Return whether the quotes of a row are as in RFC 4180; Python and DuckDB accept others too."""
+        return '"' not in raw or self._strict_row.fullmatch(raw) is not None
+
+    def _new_reader(self) -> Iterator[list[str]]:
+        return csv.reader(self._next_lines(), strict=True, delimiter=self._delimiter)
 
     def _next_lines(self) -> Iterator[str]:
         size = 0
@@ -100,11 +113,6 @@ class _Reader:
             if size > MAX_ROW_BYTES:
                 raise csv.Error(f"it is longer than {MAX_ROW_BYTES:,} bytes")
             yield line
-
-
-def _is_strict(raw: str) -> bool:
-    """Return whether the quotes of a row are as in RFC 4180; Python and DuckDB accept others too."""
-    return '"' not in raw or _STRICT_ROW.fullmatch(raw) is not None
 
 
 def _size(text: str) -> int:

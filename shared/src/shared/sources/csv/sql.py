@@ -44,8 +44,10 @@ def read_csv(
     file: Path,
     types: Mapping[str, str],
     date_format: str = "%Y-%m-%d",
+    *,
     max_row_bytes: int = MAX_ROW_BYTES,
     null: str = EMPTY_IS_NULL,
+    delimiter: str = ",",
 ) -> str:
     """Return the table expression of a file with a header.
 
@@ -59,6 +61,7 @@ def read_csv(
         max_row_bytes: the maximum length of a row.
         null: the SQL of the text that is NULL if it is not quoted. DuckDB ignores delimiters at the end
             of a row if it is empty; with `NEVER_NULL` the query fails on such a row.
+        delimiter: the character between values.
     """
     columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in types.items())
     # [*] is a literal * in a glob.
@@ -66,14 +69,14 @@ def read_csv(
     return (
         f"read_csv({literal(name)}, columns = {{{columns}}}, dateformat = {literal(date_format)}, "
         f"max_line_size = {max_row_bytes}, auto_detect = false, "
-        "delim = ',', quote = '\"', escape = '\"', header = true, skip = 0, comment = '', "
+        f"delim = {literal(delimiter)}, quote = '\"', escape = '\"', header = true, skip = 0, comment = '', "
         f"nullstr = {null}, allow_quoted_nulls = false, hive_partitioning = false)"
     )
 
 
-def read_texts(file: Path, names: Sequence[str], null: str) -> str:
+def read_texts(file: Path, names: Sequence[str], null: str, delimiter: str) -> str:
     """Return the table expression of a file's values as text, with NULL for each that is missing."""
-    table = read_csv(file, dict.fromkeys(names, "VARCHAR"), null=null)
+    table = read_csv(file, dict.fromkeys(names, "VARCHAR"), null=null, delimiter=delimiter)
     value = "nullif({0}, '') AS {0}" if null == NEVER_NULL else "{0}"
     values = [value.format(quote(name)) for name in names]
     # With aliases, because dlt does not know the columns of read_csv.

@@ -14,11 +14,9 @@ import pyarrow.compute as pc
 from shared.sources.csv.sql import MAX_ROW_BYTES
 
 _QUOTE = pa.scalar(ord('"'), pa.uint8())
-_OUTSIDE_QUOTES = {*b',\r\n"'}
 _CHUNK_BYTES = 1 << 20  # stays in the processor's cache
 _EVERY_OTHER = b"\x55" * (_CHUNK_BYTES // 8 + 1)  # the bits 1, 0, 1, 0, ...
 _BLANK_LINE = re.compile(rb"\n\r?\n|\r\r")
-_DELIMITER_AT_END = re.compile(rb",(?:[\r\n]|\Z)")
 
 
 class Structure(NamedTuple):
@@ -35,12 +33,14 @@ class Structure(NamedTuple):
     has_empty_quotes: bool = False
 
 
-def read_structure(file: Path) -> Structure:
+def read_structure(file: Path, delimiter: str) -> Structure:
     """Return the structure of a file that is not empty."""
     with _mapped(file) as text:
         if text.find(b"\0") >= 0 or _has_long_line(text):
             return Structure(is_strict=False)
-        return Structure(*_check_quotes(text)) if text.find(b'"') >= 0 else Structure(True)
+        return (
+            Structure(*_check_quotes(text, delimiter)) if text.find(b'"') >= 0 else Structure(True)
+        )
 
 
 def has_blank_line(file: Path) -> bool:
@@ -49,10 +49,10 @@ def has_blank_line(file: Path) -> bool:
         return _BLANK_LINE.search(text) is not None
 
 
-def has_delimiter_at_end(file: Path) -> bool:
+def has_delimiter_at_end(file: Path, delimiter: str) -> bool:
     """Return whether a line of a file that is not empty ends in a delimiter."""
     with _mapped(file) as text:
-        return _DELIMITER_AT_END.search(text) is not None
+        return re.search(re.escape(delimiter.encode()) + rb"(?:[\r\n]|\Z)", text) is not None
 
 
 @contextmanager
@@ -72,12 +72,13 @@ def _has_long_line(text: mmap.mmap) -> bool:
     return False
 
 
-def _check_quotes(text: mmap.mmap) -> tuple[bool, bool]:
+def _check_quotes(text: mmap.mmap, delimiter: str) -> tuple[bool, bool]:
     """Return whether all quotes are as in RFC 4180, and whether `""` may be a value.
 
     In such a file every other quote opens a value and has a delimiter or a line break before it, and the
     next one closes it and has one after it. Two quotes inside a value close and open it.
     """
+    outside_quotes = {*delimiter.encode(), *b'\r\n"'}
     has_empty_quotes, is_open = False, False
     start = len(codecs.BOM_UTF8) * (text[:3] == codecs.BOM_UTF8)
     for first in range(start, len(text), _CHUNK_BYTES):
@@ -91,7 +92,7 @@ def _check_quotes(text: mmap.mmap) -> tuple[bool, bool]:
         befores, afters = (array.slice(shift, len(chunk)).filter(is_quote) for shift in (0, 2))
         opens = _array(pa.bool_(), len(befores) + 1, _EVERY_OTHER).slice(is_open, len(befores))
         outside = pc.unique(pc.if_else(opens, befores, afters))
-        if not _OUTSIDE_QUOTES.issuperset(outside.to_pylist()):
+        if not outside_quotes.issuperset(outside.to_pylist()):
             return False, has_empty_quotes
         empty = pc.and_(pc.invert(opens), pc.equal(befores, _QUOTE))
         has_empty_quotes = has_empty_quotes or pc.any(empty).as_py()

@@ -87,7 +87,7 @@ def to_rows(objects: list[tuple[str, Any]], convert: Callable[[list[Any]], pa.Ta
             except _ROW_ERRORS as error:
                 name = item.get("neo_reference_id", item) if isinstance(item, dict) else item
                 raise NeowsError(
-                    f"{place}: the object {name!r} is not as NeoWs describes one: "
+                    f"{place}: the object {name!r:.100} is not as NeoWs describes one: "
                     f"{type(error).__name__} {error}. Nothing from its response was loaded."
                 ) from None
         raise
