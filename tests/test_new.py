@@ -149,13 +149,13 @@ def test_an_invalid_name_is_one_clear_line_and_changes_nothing(
     [
         (["--from", "gone.csv"], "--from is 'gone.csv': it must be list, csv, api, or the path of"),
         (["--from", "workspace.yaml", "--style", "component"], "leave out --style"),
-        (["--from", "semicolons.csv"], "semicolons.csv has ';' between its values"),
+        (["--from", "values.csv"], "values.csv begins with a row of values"),
     ],
 )
 def test_a_file_that_proposes_nothing_is_one_clear_line_and_changes_nothing(
     clone: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
-    (clone / "semicolons.csv").write_text("a;b\n1;2\n")
+    (clone / "values.csv").write_text("1,2\n3,4\n")
     before = content(clone)
     monkeypatch.chdir(clone)
     monkeypatch.setenv("WAREHOUSE_PATH", "data/warehouse.duckdb")

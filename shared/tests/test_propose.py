@@ -94,7 +94,7 @@ def test_the_file_loads_with_its_proposed_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a;b\n1;2\n", "has ';' between its values, and a CsvFormat reads commas only"),
+        ("a,A\n1,2\n", "would be one column of the table"),
         ("1,2\n3,4\n", "begins with a row of values, such as 1, and not with a header"),
         ("a,b\n1,2\n3\n", "line 3: "),
         (",b\n0,1\n", "export.csv: the column 1 of the header has no name"),
@@ -107,6 +107,16 @@ def test_a_file_without_a_declarable_format_is_refused_with_the_next_step(
 ) -> None:
     with pytest.raises(InvalidFileError, match=message):
         proposal_of(tmp_path, text)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_is_the_one_that_separates_the_names_of_the_header(
+    tmp_path: Path, delimiter: str
+) -> None:
+    rows = ["id", "a b", "v"], ["1", "x", "1.5"], ["2", "y", "2.25"]
+    found = proposal_of(tmp_path, "".join(delimiter.join(row) + "\n" for row in rows))
+    assert (found.delimiter, [*found.columns]) == (delimiter, ["id", "a b", "v"])
+    assert found.columns["v"]["data_type"] == "double"
 
 
 def test_the_sample_has_complete_rows(tmp_path: Path) -> None:

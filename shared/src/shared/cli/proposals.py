@@ -73,6 +73,7 @@ def _source_code(name: str, proposal: "Proposal") -> str:
         columns.append(f"        {column!r}: {dict(hints)!r},")
     title = name.replace("_", " ")
     lines = "\n".join(columns)
+    delimiter = f"\n    delimiter={proposal.delimiter!r}," * (proposal.delimiter != ",")
     return f'''"""The source of {title}: all CSV files of a folder."""
 
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ FILES = CsvFormat(
     columns={{
 {lines}
     }},
-    date_format={proposal.date_format!r},
+    date_format={proposal.date_format!r},{delimiter}
 )
 """The format of a file, proposed from {proposal.rows:,} rows of {proposal.file.name}. A file with another format fails."""
 

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from pathlib import Path
 
@@ -27,7 +27,7 @@ DATE_FORMATS = (
 _MAX_SCALE, _MAX_DIGITS = 4, 15  # beyond them, numbers are measurements and not amounts
 _MAX_KEY_CANDIDATES = 8
 _MAX_MARKS, _MAX_MARK_CHARS = 2, 5  # such as NA, N/A, -, which stand for no value
-_DELIMITERS = (";", "\t", "|")
+_DELIMITERS = (",", ";", "\t", "|")
 _KEY_NAME = re.compile(r"(^|_)(id|key|code|number|no|symbol)$", re.IGNORECASE)
 
 
@@ -42,6 +42,7 @@ class Proposal:
         date_format: the format of the dates.
         notes: what a person should check, by column.
         key: the columns whose values identify a row; none if no one or two columns do.
+        delimiter: the character between values.
     """
 
     file: Path
@@ -50,6 +51,7 @@ class Proposal:
     date_format: str
     notes: Mapping[str, str]
     key: Sequence[str]
+    delimiter: str = ","
 
 
 def propose(path: Path) -> Proposal:
@@ -60,30 +62,30 @@ def propose(path: Path) -> Proposal:
     """
     drop_folder = DropFolder(str(path.parent))
     with drop_folder.local_copy(path.name) as copy:
-        header = _header(path.name, copy)
-    texts = CsvFormat(columns={name: {"data_type": "text"} for name in header})
+        header, delimiter = _header(path.name, copy)
+    try:
+        texts = CsvFormat({name: {"data_type": "text"} for name in header}, delimiter=delimiter)
+    except ValueError as error:
+        raise InvalidFileError(f"{path.name}: {error}") from None
     with open_csv(drop_folder, path.name, texts) as file:
         if problems := file.problems("fail"):
             raise InvalidFileError("; ".join(problems))
         batches = list(islice(file.rows(), max(MAX_ROWS // 100_000, 1)))
     with duckdb.connect() as connection:
         connection.register("texts", pa.Table.from_batches(batches))
-        return _propose(path, connection, header)
+        return replace(_propose(path, connection, header), delimiter=delimiter)
 
 
-def _header(name: str, file: Path) -> list[str]:
-    """Return the names of the columns, and refuse a file that has other delimiters, or no header."""
+def _header(name: str, file: Path) -> tuple[list[str], str]:
+    """Return the names of the columns and the delimiter; refuse a file without a header."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as text:
-            header = next(csv.reader(text, strict=True), [])
+            first = "".join(islice(text, 1))
+            text.seek(0)
+            delimiter = max(_DELIMITERS, key=first.count)
+            header = next(csv.reader(text, strict=True, delimiter=delimiter), [])
     except (csv.Error, UnicodeError) as error:
         raise InvalidFileError(f"{name}: the header cannot be read: {error}") from None
-    other = next((mark for mark in _DELIMITERS if len(header) == 1 and mark in header[0]), None)
-    if other:
-        raise InvalidFileError(
-            f"{name} has {other!r} between its values, and a CsvFormat reads commas only. Save the file "
-            "with commas."
-        )
     if not all(name.strip() for name in header):
         raise InvalidFileError(
             f"{name}: the column {[*map(str.strip, header)].index('') + 1} of the header has no name. Give it "
@@ -95,7 +97,7 @@ def _header(name: str, file: Path) -> list[str]:
             f"{name} begins with a row of values, such as {numbers[0]}, and not with a header. Add a first "
             "row with the names of the columns."
         )
-    return header
+    return header, delimiter
 
 
 def _propose(file: Path, connection: duckdb.DuckDBPyConnection, header: Sequence[str]) -> Proposal:
