@@ -64,3 +64,17 @@ def test_columns_that_would_be_one_are_an_error_of_the_declaration(one: str, oth
 def test_header_names_belong_to_one_column_each(header_names: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CsvFormat(COLUMNS, header_names=header_names)
+
+
+@pytest.mark.parametrize(
+    ("null_values", "message"),
+    [
+        ({"cost": ["NA"]}, "There are null values of cost; declare these columns"),
+        ({"n": "NA"}, "The null values of n are one text; write a list"),
+    ],
+)
+def test_null_values_are_lists_of_declared_columns(
+    null_values: dict[str, list[str]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        CsvFormat(COLUMNS, null_values=null_values)

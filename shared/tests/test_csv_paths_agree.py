@@ -114,6 +114,26 @@ def _read_value(body: str, position: int, delimiter: str) -> tuple[str | None, A
     return None, None
 
 
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_a_text_that_stands_for_no_value_is_null_in_its_column_only(
+    tmp_path: Path, delimiter: str
+) -> None:
+    number: TColumnSchema = {"data_type": "bigint"}
+    csv_format = CsvFormat(
+        {"a": TEXT, "b": number}, delimiter=delimiter, null_values={"b": ["NA", "-", "it's"]}
+    )
+    body = b'NA,1\n"NA",NA\n,"NA"\nx,-\n-,it\'s\n,\n'.replace(b",", delimiter.encode())
+    expected = [("NA", 1), ("NA", None), (None, None), ("x", None), ("-", None), (None, None)]
+    assert read(tmp_path, body, csv_format) == Reading(expected, expected, [], expected)
+    bad = f"y{delimiter}NaN"
+    found = read(tmp_path, body + bad.encode(), csv_format)
+    assert found == Reading(None, expected, [(8, bad)], None)
+    of_texts = replace(csv_format, null_values={"a": ["NA"]})
+    quoted = b'"",1\nNA,2\n"NA",3\n'.replace(b",", delimiter.encode())
+    rows = [("", 1), (None, 2), (None, 3)]
+    assert read(tmp_path, quoted, of_texts) == Reading(rows, rows, [], rows)
+
+
 pieces = st.sampled_from(
     ["x", ",", ",", '"', '"', '""', " ", "\n", "\n", "\r\n", ";", ";", '"y"', ',"z"\n', "1,2\n"]
 )

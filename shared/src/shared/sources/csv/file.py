@@ -111,7 +111,9 @@ class CsvFile:
 
     def rows(self) -> Iterator[pa.RecordBatch]:
         """Yield the valid rows, typed, with the file's name."""
-        if self._is_valid:
+        if self._is_valid and self.csv_format.null_values:
+            relation = self._typed_values(self._texts([*self._text_names.values()]))
+        elif self._is_valid:
             types = {name: sql.duckdb_type(self.csv_format.columns[name]) for name in self.header}
             relation = sql.read_csv(
                 self._utf8_copy,
@@ -160,7 +162,14 @@ class CsvFile:
             return False
 
     def _texts(self, names: Sequence[str]) -> str:
-        return sql.read_texts(self._utf8_copy, names, self._null, self.csv_format.delimiter)
+        null_values = {
+            name: self.csv_format.null_values[column]
+            for name, column in zip(names, self.header, strict=True)
+            if column in self.csv_format.null_values
+        }
+        return sql.read_texts(
+            self._utf8_copy, names, self._null, self.csv_format.delimiter, null_values
+        )
 
     @property
     def _null(self) -> str:
@@ -255,6 +264,12 @@ class CsvFile:
         relation = sql.read_csv(
             copy, types, max_row_bytes=5 * sql.MAX_ROW_BYTES, delimiter=delimiter
         )
+        if self.csv_format.null_values:
+            nulls = ", ".join(
+                sql.without(self._text_names[name], texts)
+                for name, texts in self.csv_format.null_values.items()
+            )
+            relation = f"(SELECT * REPLACE ({nulls}) FROM {relation})"
         errors = ", ".join(f"CASE WHEN {bad} THEN {message} END" for bad, message in self._checks())
         names = ", ".join(map(sql.quote, self.header))
         # Not SELECT * REPLACE, for which DuckDB copies the expression for each column.

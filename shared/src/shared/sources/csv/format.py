@@ -47,6 +47,7 @@ class CsvFormat:
         trailing_delimiters: whether a row, and the header, may end in delimiters after its last value.
         delimiter: the character between values, such as ;, | or a tab.
         header_names: by column, its name in the header, where that is another one.
+        null_values: by column, texts that stand for no value, such as NA.
         allow_empty: whether a file may have only a header; its load removes the file's earlier rows.
 
     Raises:
@@ -62,6 +63,7 @@ class CsvFormat:
     trailing_delimiters: bool = False
     delimiter: str = ","
     header_names: Mapping[str, str] = field(default_factory=dict)
+    null_values: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the declaration."""
@@ -83,6 +85,12 @@ class CsvFormat:
         for name, hints in self.columns.items():
             _check_type(name, hints)
         _check_names([*self.columns])
+        if unknown := self.null_values.keys() - self.columns.keys():
+            raise ValueError(
+                f"There are null values of {', '.join(unknown)}; declare these columns"
+            )
+        if single := [name for name, texts in self.null_values.items() if isinstance(texts, str)]:
+            raise ValueError(f"The null values of {', '.join(single)} are one text; write a list")
         if unknown := self.header_names.keys() - self.columns.keys():
             raise ValueError(
                 f"There are header names of {', '.join(unknown)}; declare these columns"

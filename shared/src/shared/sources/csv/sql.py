@@ -74,13 +74,36 @@ def read_csv(
     )
 
 
-def read_texts(file: Path, names: Sequence[str], null: str, delimiter: str) -> str:
-    """Return the table expression of a file's values as text, with NULL for each that is missing."""
+def read_texts(
+    file: Path,
+    names: Sequence[str],
+    null: str,
+    delimiter: str,
+    null_values: Mapping[str, Sequence[str]],
+) -> str:
+    """Return the table expression of a file's values as text, with NULL for each that is missing.
+
+    Args:
+        file: the file, in UTF-8.
+        names: the names of its columns in the query.
+        null: as for `read_csv`.
+        delimiter: the character between values.
+        null_values: by column of the query, texts that stand for no value.
+    """
     table = read_csv(file, dict.fromkeys(names, "VARCHAR"), null=null, delimiter=delimiter)
-    value = "nullif({0}, '') AS {0}" if null == NEVER_NULL else "{0}"
-    values = [value.format(quote(name)) for name in names]
+    empty = ("",) if null == NEVER_NULL else ()
+    values = [without(quote(name), (*empty, *null_values.get(name, ()))) for name in names]
     # With aliases, because dlt does not know the columns of read_csv.
     return f"(SELECT {', '.join(values)} FROM {table} AS texts({', '.join(map(quote, names))})) AS texts"
+
+
+def without(text: str, null_values: Sequence[str]) -> str:
+    """Return the SQL of a column of texts under its name, with NULL for the texts that are no value."""
+    if not null_values:
+        return text
+    if len(null_values) == 1:
+        return f"nullif({text}, {literal(null_values[0])}) AS {text}"
+    return f"CASE WHEN {text} NOT IN ({', '.join(map(literal, null_values))}) THEN {text} END AS {text}"
 
 
 def typed(text: str, hints: TColumnSchema, date_format: str) -> str:
