@@ -29,8 +29,6 @@ VALUES: Mapping[str, tuple[list[str], Mapping[str, Any], str]] = {
     "timestamp": (["2018-01-02 10:00:00", "2018-01-02 11:30:00.5", "2018-01-03"],
                   {"data_type": "timestamp"}, "read as UTC"),
     "with zone": (["2018-01-02T10:00:00Z"] * 3, {"data_type": "timestamp"}, ""),
-    "NA": (["1", "NA", "3"], TEXT, "numbers, except for 'NA' in 1 of 3 values"),
-    "two marks": (["1.5", "-", "NA"], TEXT, "numbers, except for '-' and 'NA' in 2 of 3 values"),
     "remarks": (["1", "2", "see note"], TEXT, ""),
     "words": (["a", "b,c", 'd "e"'], TEXT, ""),
 }  # fmt: skip
@@ -61,6 +59,17 @@ def test_a_missing_value_makes_a_column_nullable(tmp_path: Path) -> None:
     assert found.notes == {"empty": "has no value in the sample"}
 
 
+def test_texts_among_numbers_stand_for_no_value_in_their_column(tmp_path: Path) -> None:
+    found = proposal_of(tmp_path, "v,w,x\n1,NA,1.5\nNA,a,-\n3,b,NA\n")
+    assert found.columns == {
+        "v": BIGINT,
+        "w": {**TEXT, "nullable": False},
+        "x": {**MONEY, "scale": 1},
+    }
+    assert found.null_values == {"v": ["NA"], "x": ["-", "NA"]}
+    assert found.notes["v"] == "'NA' is no value: 1 of 3"
+
+
 @pytest.mark.parametrize(
     ("rows", "key"),
     [
@@ -84,7 +93,7 @@ def test_the_file_loads_with_its_proposed_format(tmp_path: Path) -> None:
     columns = [kind for kind, (values, *_) in VALUES.items() if len(values) == 3]
     lines = [",".join(quoted(VALUES[kind][0][n]) for kind in columns) for n in range(3)]
     found = proposal_of(tmp_path, "\n".join([",".join(columns), *lines]) + "\n")
-    csv_format = CsvFormat(found.columns, found.date_format)
+    csv_format = CsvFormat(found.columns, found.date_format, null_values=found.null_values)
     source = csv_source(["export.csv"], "rows", csv_format, folder=str(tmp_path))
     rows = [row for batch in source for row in batch.to_pylist()]
     assert len(rows) == found.rows == 3
@@ -120,6 +129,5 @@ def test_the_delimiter_is_the_one_that_separates_the_names_of_the_header(
 
 
 def test_the_sample_has_complete_rows(tmp_path: Path) -> None:
-    path = tmp_path / "export.csv"
-    path.write_text('id,note\n1,"two\nlines"\n2,b\n3,c\n')
-    assert "".join(sample_lines(path, 2)) == 'id,note\n1,"two\nlines"\n2,b\n'
+    found = proposal_of(tmp_path, 'id;note\n1;"two\nlines"\n2;b\n3;c\n')
+    assert "".join(sample_lines(found, 2)) == 'id;note\n1;"two\nlines"\n2;b\n'

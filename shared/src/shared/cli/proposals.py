@@ -41,7 +41,7 @@ def write_source(package: Path, name: str, proposal: "Proposal") -> None:
 
     sample = package / "sample"
     sample.mkdir()
-    text = "".join(sample_lines(proposal.file, SAMPLE_ROWS))
+    text = "".join(sample_lines(proposal, SAMPLE_ROWS))
     # A compressed file's sample is not compressed.
     (sample / f"{proposal.file.name.partition('.csv')[0]}.csv").write_text(text, newline="")
     (package / "source.py").write_text(_source_code(name, proposal))
@@ -73,7 +73,9 @@ def _source_code(name: str, proposal: "Proposal") -> str:
         columns.append(f"        {column!r}: {dict(hints)!r},")
     title = name.replace("_", " ")
     lines = "\n".join(columns)
-    delimiter = f"\n    delimiter={proposal.delimiter!r}," * (proposal.delimiter != ",")
+    others: dict[str, object] = {"delimiter": proposal.delimiter != "," and proposal.delimiter}
+    others["null_values"] = dict(proposal.null_values)
+    options = "".join(f"\n    {name}={value!r}," for name, value in others.items() if value)
     return f'''"""The source of {title}: all CSV files of a folder."""
 
 from collections.abc import Sequence
@@ -90,7 +92,7 @@ FILES = CsvFormat(
     columns={{
 {lines}
     }},
-    date_format={proposal.date_format!r},{delimiter}
+    date_format={proposal.date_format!r},{options}
 )
 """The format of a file, proposed from {proposal.rows:,} rows of {proposal.file.name}. A file with another format fails."""
 

@@ -14,7 +14,6 @@ import duckdb
 import pyarrow as pa
 
 from shared.sources.csv import sql
-from shared.sources.csv.folder import DropFolder, InvalidFileError, shorten
 from shared.sources.csv.format import CsvFormat, OnBadRows
 from shared.sources.csv.header import read_header
 from shared.sources.csv.rows import iter_rows, printable, read_lines
@@ -24,6 +23,7 @@ from shared.sources.csv.structure import (
     has_delimiter_at_end,
     read_structure,
 )
+from shared.sources.drop_folder import DropFolder, InvalidFileError, shorten
 
 BATCH_ROWS = 100_000
 """Rows that dlt gets at a time; limits memory."""

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from io import TextIOBase
 
-from shared.sources.csv.folder import InvalidFileError, shorten
 from shared.sources.csv.format import CsvFormat
 from shared.sources.csv.rows import printable, read_lines
+from shared.sources.drop_folder import InvalidFileError, shorten
 
 _MAX_NAMES_CHARS = 200  # of each list in a message
 

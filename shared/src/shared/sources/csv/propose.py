@@ -13,8 +13,8 @@ from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.csv import sql
 from shared.sources.csv.file import open_csv
-from shared.sources.csv.folder import DropFolder, InvalidFileError
 from shared.sources.csv.format import CsvFormat
+from shared.sources.drop_folder import DropFolder, InvalidFileError
 
 MAX_ROWS = 200_000
 """How many rows a proposal is made from."""
@@ -42,6 +42,7 @@ class Proposal:
         date_format: the format of the dates.
         notes: what a person should check, by column.
         key: the columns whose values identify a row; none if no one or two columns do.
+        null_values: by column, texts that stand for no value.
         delimiter: the character between values.
     """
 
@@ -51,6 +52,7 @@ class Proposal:
     date_format: str
     notes: Mapping[str, str]
     key: Sequence[str]
+    null_values: Mapping[str, Sequence[str]]
     delimiter: str = ","
 
 
@@ -103,11 +105,16 @@ def _header(name: str, file: Path) -> tuple[list[str], str]:
 def _propose(file: Path, connection: duckdb.DuckDBPyConnection, header: Sequence[str]) -> Proposal:
     columns: dict[str, TColumnSchema] = {}
     notes: dict[str, str] = {}
+    null_values: dict[str, Sequence[str]] = {}
     date_format = ""
     (rows,) = connection.execute("SELECT count(*) FROM texts").fetchone() or (0,)
     for name in header:
         column = _Column(connection, name)
         hints, note = column.propose([date_format] if date_format else DATE_FORMATS)
+        if column.null_values:
+            null_values[name] = column.null_values
+            column = _Column(connection, name, column.null_values)
+            hints, _ = column.propose(DATE_FORMATS)
         if column.date_format:
             date_format = column.date_format
         if column.filled == rows:
@@ -116,14 +123,18 @@ def _propose(file: Path, connection: duckdb.DuckDBPyConnection, header: Sequence
         if note:
             notes[name] = note
     key = _find_key(connection, columns, rows)
-    return Proposal(file, rows, columns, date_format or DATE_FORMATS[0], notes, key)
+    return Proposal(file, rows, columns, date_format or DATE_FORMATS[0], notes, key, null_values)
 
 
 class _Column:
     """A column of texts, and the types that all of its values fit."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, name: str, null_values: Sequence[str] = ()
+    ) -> None:
         self._connection, self._quoted = connection, sql.quote(name)
+        self._rows = f"(SELECT {sql.without(self._quoted, null_values)} FROM texts)"
+        self.null_values = null_values
         self.filled = self._count("true")
         self.date_format = ""
 
@@ -152,7 +163,9 @@ class _Column:
         return {"data_type": "timestamp"}, "" if has_zone else "without a time zone: read as UTC"
 
     def _count(self, condition: str) -> int:
-        query = f"SELECT count(*) FROM texts WHERE {self._quoted} IS NOT NULL AND ({condition})"
+        query = (
+            f"SELECT count(*) FROM {self._rows} WHERE {self._quoted} IS NOT NULL AND ({condition})"
+        )
         (count,) = self._connection.execute(query).fetchone() or (0,)
         return int(count)
 
@@ -169,7 +182,7 @@ class _Column:
         digits = f"length(regexp_replace({self._quoted}, '[^0-9]', '', 'g'))"
         least, most, longest, exponents = self._connection.execute(
             f"SELECT min({scale}), max({scale}), max({digits}), "
-            f"count(*) FILTER (contains(lower({self._quoted}), 'e')) FROM texts"
+            f"count(*) FILTER (contains(lower({self._quoted}), 'e')) FROM {self._rows}"
         ).fetchone() or (0, 0, 0, 0)
         if 0 < least == most <= _MAX_SCALE and longest <= _MAX_DIGITS and not exponents:
             return {"data_type": "decimal", "precision": 18, "scale": most}, ""
@@ -193,22 +206,20 @@ class _Column:
         return {"data_type": "date"}, f"the {first} is first: {values}"
 
     def _text(self) -> tuple[TColumnSchema, str]:
-        """Return text, and which texts stand for no value if the other values are numbers."""
+        """Return text. If all values but one or two short texts are numbers, these are `null_values`."""
         value = sql.typed(self._quoted, {"data_type": "double"}, "")
         misfit = f"NOT ({sql.is_lossless(self._quoted, value, {'data_type': 'double'})})"
         others = self._connection.execute(
-            f"SELECT DISTINCT {self._quoted} FROM texts WHERE {misfit} LIMIT {_MAX_MARKS + 1}"
+            f"SELECT DISTINCT {self._quoted} FROM {self._rows} WHERE {misfit} LIMIT {_MAX_MARKS + 1}"
         ).fetchall()
-        marks = [mark for (mark,) in others]
-        if len(marks) > _MAX_MARKS or any(len(mark) > _MAX_MARK_CHARS for mark in marks):
-            return {"data_type": "text"}, ""
-        count = self._count(misfit)
-        if count == self.filled:
-            return {"data_type": "text"}, ""
-        shown = " and ".join(map(repr, sorted(marks)))
-        return {
-            "data_type": "text"
-        }, f"numbers, except for {shown} in {count:,} of {self.filled:,} values"
+        marks = sorted(mark for (mark,) in others)
+        if len(marks) <= _MAX_MARKS and all(len(mark) <= _MAX_MARK_CHARS for mark in marks):
+            count = self._count(misfit)
+            if count < self.filled:
+                self.null_values = marks
+                shown = " and ".join(map(repr, marks))
+                return {"data_type": "text"}, f"{shown} is no value: {count:,} of {self.filled:,}"
+        return {"data_type": "text"}, ""
 
 
 def _swapped(date_format: str) -> str | None:
@@ -245,13 +256,14 @@ def _find_key(
     return ()
 
 
-def sample_lines(path: Path, rows: int) -> Iterator[str]:
-    """Yield the header and the first rows of a file, a line at a time.
+def sample_lines(proposal: Proposal, rows: int) -> Iterator[str]:
+    """Yield the header and the first rows of a proposal's file, a line at a time.
 
     Args:
-        path: a file that `propose` accepts.
+        proposal: what its file proposes.
         rows: how many rows.
     """
+    path = proposal.file
     with (
         DropFolder(str(path.parent)).local_copy(path.name) as copy,
         copy.open(encoding="utf-8-sig", newline="") as text,
@@ -263,6 +275,6 @@ def sample_lines(path: Path, rows: int) -> Iterator[str]:
                 lines.append(line)
                 yield line
 
-        for _ in islice(csv.reader(read(), strict=True), rows + 1):
+        for _ in islice(csv.reader(read(), strict=True, delimiter=proposal.delimiter), rows + 1):
             yield from lines
             lines.clear()

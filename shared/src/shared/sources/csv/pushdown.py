@@ -7,8 +7,8 @@ from typing import Any
 
 from shared.sources.csv import sql
 from shared.sources.csv.file import CsvFile, open_csv
-from shared.sources.csv.folder import DropFolder, hash_content
 from shared.sources.csv.format import CsvFormat
+from shared.sources.drop_folder import DropFolder, hash_content
 from shared.sources.protocol import current_load
 
 _PUSHDOWN_MIN_BYTES = 5_000_000  # of all files of a run

@@ -8,9 +8,9 @@ from dlt.extract import DltResource
 
 from shared import settings
 from shared.sources.csv.file import open_csv
-from shared.sources.csv.folder import DropFolder, InvalidFileError
 from shared.sources.csv.format import REJECTED_COLUMNS, CsvFormat, OnBadRows, rejected_table
 from shared.sources.csv.pushdown import pushdown_item
+from shared.sources.drop_folder import DropFolder, InvalidFileError
 from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema, empty_companion_table
 from shared.sources.protocol import COMPANION_TABLES_HINT
 

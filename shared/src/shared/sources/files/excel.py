@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, ClassVar
 
 from dlt.common.schema.typing import TColumnSchema
 
-from shared.sources.csv.folder import shorten
+from shared.sources.drop_folder import shorten
 from shared.sources.files.format import BATCH_ROWS, Batch, FileFormat, show
 from shared.sources.files.json_text import dump_json
 from shared.sources.files.values import check_parsed, exact_double, require_int64

@@ -10,7 +10,7 @@ import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.csv import REJECTED_COLUMNS
-from shared.sources.csv.folder import shorten
+from shared.sources.drop_folder import shorten
 from shared.sources.hints import arrow_schema
 
 BATCH_ROWS = 100_000

@@ -11,8 +11,8 @@ from dlt.extract import DltResource
 
 from shared import settings
 from shared.sources.csv import DropFolder, InvalidFileError, OnBadRows, rejected_table
-from shared.sources.csv.folder import hash_content, shorten
 from shared.sources.csv.sql import literal, quote
+from shared.sources.drop_folder import hash_content, shorten
 from shared.sources.files.format import Batch, FileFormat
 from shared.sources.files.parquet import read_parquet
 from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema, empty_companion_table

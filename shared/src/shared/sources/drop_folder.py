@@ -58,7 +58,6 @@ _DECOMPRESSORS: Mapping[str, Callable[[BinaryIO], AbstractContextManager[Any]]] 
     ".xz": lzma.LZMAFile,
     ".zip": _only_member,
 }
-_SUFFIXES = (".csv", *(f".csv{suffix}" for suffix in _DECOMPRESSORS))
 _DECOMPRESSION_ERRORS = (
     OSError, EOFError, RuntimeError, lzma.LZMAError, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
@@ -137,10 +136,13 @@ class DropFolder:
                 )
         return full
 
-    def list(self) -> dict[str, FileStat]:
-        """Return the CSV files below the folder, compressed ones too, by path.
+    def list(self, suffix: str = ".csv") -> dict[str, FileStat]:
+        """Return the files below the folder whose names have a suffix, compressed ones too, by path.
 
         Hidden files, links that leave the folder and special files are left out.
+
+        Args:
+            suffix: the end of the names in small letters, without that of a compression.
 
         Raises:
             InvalidFileError: the folder itself does not exist.
@@ -149,10 +151,10 @@ class DropFolder:
             raise InvalidFileError(
                 f"The drop folder {self.url} does not exist; set DROP_FOLDER or create the folder"
             )
-        stats = {}
+        stats, suffixes = {}, (suffix, *(f"{suffix}{packed}" for packed in _DECOMPRESSORS))
         for full, info in self.files.find(self._root, detail=True).items():
             path = str(PurePosixPath(full).relative_to(self._root))
-            if not path.lower().endswith(_SUFFIXES) or any(
+            if not path.lower().endswith(suffixes) or any(
                 p.startswith(".") for p in path.split("/")
             ):
                 continue
