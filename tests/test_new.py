@@ -147,7 +147,10 @@ def test_an_invalid_name_is_one_clear_line_and_changes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--from", "gone.csv"], "--from is 'gone.csv': it must be list, csv, api, or the path of"),
+        (
+            ["--from", "gone.csv"],
+            "--from is 'gone.csv': it must be list, csv, api, or the path of a file",
+        ),
         (["--from", "workspace.yaml", "--style", "component"], "leave out --style"),
         (["--from", "values.csv"], "values.csv begins with a row of values"),
     ],

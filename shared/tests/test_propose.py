@@ -1,13 +1,24 @@
 """A proposed format loads the file that it was made from, with the types that a person would choose."""
 
+import gzip
+import runpy
 from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from shared.sources.csv import InvalidFileError, csv_source
-from shared.sources.csv.propose import Proposal, propose, sample_lines
+from shared.cli.proposals import propose as propose_file
+from shared.cli.proposals import write_source
+from shared.sources.csv import CsvFormat, InvalidFileError, csv_source
+from shared.sources.csv.propose import propose, write_sample
+from shared.sources.files import FileFormat, JsonFormat, JsonLinesFormat, ParquetFormat, file_source
+from shared.sources.files.propose import propose_json, propose_parquet
+from shared.sources.proposal import Proposal
 
 BIGINT, TEXT, DOUBLE, DATE = ({"data_type": t} for t in ("bigint", "text", "double", "date"))
 MONEY = {"data_type": "decimal", "precision": 18, "scale": 2}
@@ -66,7 +77,7 @@ def test_texts_among_numbers_stand_for_no_value_in_their_column(tmp_path: Path) 
         "w": {**TEXT, "nullable": False},
         "x": {**MONEY, "scale": 1},
     }
-    assert found.null_values == {"v": ["NA"], "x": ["-", "NA"]}
+    assert found.options["null_values"] == {"v": ["NA"], "x": ["-", "NA"]}
     assert found.notes["v"] == "'NA' is no value: 1 of 3"
 
 
@@ -88,12 +99,10 @@ def test_the_key_is_one_or_two_columns_that_identify_a_row(
 
 
 def test_the_file_loads_with_its_proposed_format(tmp_path: Path) -> None:
-    from shared.sources.csv import CsvFormat
-
     columns = [kind for kind, (values, *_) in VALUES.items() if len(values) == 3]
     lines = [",".join(quoted(VALUES[kind][0][n]) for kind in columns) for n in range(3)]
     found = proposal_of(tmp_path, "\n".join([",".join(columns), *lines]) + "\n")
-    csv_format = CsvFormat(found.columns, found.date_format, null_values=found.null_values)
+    csv_format = CsvFormat(found.columns, **found.options)
     source = csv_source(["export.csv"], "rows", csv_format, folder=str(tmp_path))
     rows = [row for batch in source for row in batch.to_pylist()]
     assert len(rows) == found.rows == 3
@@ -124,10 +133,122 @@ def test_the_delimiter_is_the_one_that_separates_the_names_of_the_header(
 ) -> None:
     rows = ["id", "a b", "v"], ["1", "x", "1.5"], ["2", "y", "2.25"]
     found = proposal_of(tmp_path, "".join(delimiter.join(row) + "\n" for row in rows))
-    assert (found.delimiter, [*found.columns]) == (delimiter, ["id", "a b", "v"])
+    assert found.options.get("delimiter", ",") == delimiter
+    assert [*found.columns] == ["id", "a b", "v"]
     assert found.columns["v"]["data_type"] == "double"
 
 
 def test_the_sample_has_complete_rows(tmp_path: Path) -> None:
     found = proposal_of(tmp_path, 'id;note\n1;"two\nlines"\n2;b\n3;c\n')
-    assert "".join(sample_lines(found, 2)) == 'id;note\n1;"two\nlines"\n2;b\n'
+    (tmp_path / "sample").mkdir()
+    write_sample(found, tmp_path / "sample", 2)
+    assert (tmp_path / "sample" / "export.csv").read_text() == 'id;note\n1;"two\nlines"\n2;b\n'
+
+
+PARQUET: Mapping[str, tuple[pa.Array, Mapping[str, Any]]] = {
+    "id": (pa.array([1, 2]), {**BIGINT, "nullable": False}),
+    "name": (pa.array(["a", None]), TEXT),
+    "price": (
+        pa.array([Decimal("1.50"), Decimal("2.25")]),
+        {"data_type": "decimal", "precision": 3, "scale": 2, "nullable": False},
+    ),
+    "day": (pa.array([date(2025, 3, 10)] * 2), {**DATE, "nullable": False}),
+    "at": (
+        pa.array([datetime(2025, 3, 10, tzinfo=UTC)] * 2),
+        {"data_type": "timestamp", "nullable": False},
+    ),
+    "local": (
+        pa.array([datetime(2025, 3, 10)] * 2),  # noqa: DTZ001
+        {"data_type": "timestamp", "timezone": False, "nullable": False},
+    ),
+    "tags": (pa.array([["a"], []]), {"data_type": "json", "nullable": False}),
+}
+
+
+def loaded(found: Proposal, file_format: FileFormat) -> list[dict[str, Any]]:
+    source = file_source([found.file.name], "rows", file_format, folder=str(found.file.parent))
+    return [row for table in source for row in table.to_pylist()]
+
+
+def test_a_parquet_file_proposes_the_types_that_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "export.parquet"
+    pq.write_table(pa.table({name: values for name, (values, _) in PARQUET.items()}), path)
+    found = propose_parquet(path)
+    assert found.columns == {name: hints for name, (_, hints) in PARQUET.items()}
+    assert found.key == ("id",)
+    assert [row["name"] for row in loaded(found, ParquetFormat(found.columns))] == ["a", None]
+
+
+JSON: Mapping[str, tuple[list[str], Mapping[str, Any]]] = {
+    "id": (["1", "2"], {**BIGINT, "nullable": False}),
+    "large": ([str(2**63), "1"], {**DOUBLE, "nullable": False}),
+    "ratio": (["1.5", "2"], {**DOUBLE, "nullable": False}),
+    "paid": (["true", "null"], {"data_type": "bool"}),
+    "code": (['"01"', '"2"'], {**TEXT, "nullable": False}),
+    "day": (['"2025-03-10"', '"2025-03-11"'], {**DATE, "nullable": False}),
+    "at": (['"2025-03-10T12:00:00+02:00"'] * 2, {"data_type": "timestamp", "nullable": False}),
+    "tags": (['["a"]', "{}"], {"data_type": "json", "nullable": False}),
+    "mixed": (["1", '"a"'], {"data_type": "json", "nullable": False}),
+}
+
+
+@pytest.mark.parametrize("name", ["export.jsonl", "export.ndjson.gz", "export.json"])
+def test_json_files_propose_the_types_of_their_values(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    lines = [
+        ",".join(f'"{key}": {values[n]}' for key, (values, _) in JSON.items()) for n in range(2)
+    ]
+    text = f'{{{lines[0]}, "sometimes": 1}}\n\n{{{lines[1]}}}\n'
+    if name.endswith(".json"):
+        text = "[" + text.replace("\n\n", ",") + "]"
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    found = propose_json(path)
+    expected = {key: hints for key, (_, hints) in JSON.items()}
+    assert found.columns == {**expected, "sometimes": BIGINT}
+    assert found.options == {"optional": ["sometimes"]}
+    assert found.notes["mixed"] == "has values of several types"
+    assert found.notes["sometimes"] == "only 1 of 2 objects have it"
+    assert found.key == ("id",)
+    kind = JsonFormat if name.endswith(".json") else JsonLinesFormat
+    assert len(loaded(found, kind(found.columns, **found.options))) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.jsonl", '{"a": 1}\n[1]\n', r"x\.jsonl, line 2: it is not an object"),
+        ("x.json", '{"a": 1}', r"x\.json: it is not an object, or an array of objects"),
+        ("x.jsonl", '{"a": NaN}\n', r"x\.jsonl, line 1: NaN is not JSON"),
+        ("x.jsonl", "\n", r"x\.jsonl has no rows"),
+        ("x.parquet", "no", r"x\.parquet cannot be read as Parquet"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_its_name_and_line(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidFileError, match=message):
+        (propose_parquet if name.endswith(".parquet") else propose_json)(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "X.CSV.gz", "x.parquet", "x.jsonl", "x.json"])
+def test_the_written_source_loads_its_sample(tmp_path: Path, name: str) -> None:
+    texts = {
+        ".csv": "id;note\n1;a\n2;NA\n",
+        ".jsonl": '{"id": 1, "note": "a"}\n{"id": 2}\n',
+        ".json": '[{"id": 1, "note": "a"}, {"id": 2}]',
+    }
+    file = tmp_path / name
+    if name.endswith(".parquet"):
+        pq.write_table(pa.table({"id": [1, 2], "note": ["a", None]}), file)
+    else:
+        (text,) = (text for suffix, text in texts.items() if f"{suffix}." in f"{name}.".lower())
+        file.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    package = tmp_path / "package"
+    package.mkdir()
+    write_source(package, "orders", propose_file(file))
+    module = runpy.run_path(str(package / "source.py"))
+    paths = module["list_files"]()
+    assert len(paths) == 1
+    source = module["orders_source"](paths)
+    assert [row["id"] for table in source for row in table.to_pylist()] == [1, 2]

@@ -48,7 +48,7 @@ def new(
             "--from",
             metavar="list|csv|api|FILE",
             help="Where rows come from: a list in the code, a CSV file for each day, a web API, or files "
-            "like this CSV file, whose columns are proposed from its rows.",
+            "like this one (CSV, Parquet or JSON), whose columns are proposed from its rows.",
         ),
     ] = "list",
     style: Annotated[
@@ -149,7 +149,7 @@ def _sample_file(source: str, style: str) -> Path:
     file = Path(source).expanduser()
     if not file.is_file():
         kinds = ", ".join(get_args(Kind))
-        raise ScaffoldError(f"--from is {source!r}: it must be {kinds}, or the path of a CSV file.")
+        raise ScaffoldError(f"--from is {source!r}: it must be {kinds}, or the path of a file.")
     if style != "code":
         raise ScaffoldError("A pipeline from a file is written as code: leave out --style.")
     return file.resolve()

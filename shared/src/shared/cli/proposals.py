@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what it imports takes long
-    from shared.sources.csv.propose import Proposal
+    from shared.sources.proposal import Proposal
 
 SAMPLE_ROWS = 100
 """How many rows of the file the project has as its sample."""
@@ -15,16 +15,21 @@ class ScaffoldError(Exception):
 
 
 def propose(file: Path) -> "Proposal":
-    """Return the format that a CSV file's rows propose.
+    """Return the format that a file's rows propose: CSV, or by its name Parquet or JSON.
 
     Raises:
         ScaffoldError: nothing can be proposed from the file.
     """
-    from shared.sources.csv import InvalidFileError
-    from shared.sources.csv.propose import propose as propose_format
+    from shared.sources.csv.propose import propose as propose_csv
+    from shared.sources.drop_folder import InvalidFileError
+    from shared.sources.files.propose import JSON_SUFFIXES, propose_json, propose_parquet
 
+    name = file.name.lower()
+    is_json = any(suffix in name for suffix in JSON_SUFFIXES)
     try:
-        return propose_format(file)
+        if name.endswith(".parquet"):
+            return propose_parquet(file)
+        return propose_json(file) if is_json else propose_csv(file)
     except InvalidFileError as error:
         raise ScaffoldError(f"{error}. Nothing was changed.") from None
 
@@ -37,13 +42,12 @@ def write_source(package: Path, name: str, proposal: "Proposal") -> None:
         name: the name of the pipeline.
         proposal: what its file proposes.
     """
-    from shared.sources.csv.propose import sample_lines
+    from shared.sources.csv import propose as csv_files
+    from shared.sources.files import propose as other_files
 
-    sample = package / "sample"
-    sample.mkdir()
-    text = "".join(sample_lines(proposal, SAMPLE_ROWS))
-    # A compressed file's sample is not compressed.
-    (sample / f"{proposal.file.name.partition('.csv')[0]}.csv").write_text(text, newline="")
+    (package / "sample").mkdir()
+    kind = csv_files if proposal.format_name == "CsvFormat" else other_files
+    kind.write_sample(proposal, package / "sample", SAMPLE_ROWS)
     (package / "source.py").write_text(_source_code(name, proposal))
 
 
@@ -73,10 +77,11 @@ def _source_code(name: str, proposal: "Proposal") -> str:
         columns.append(f"        {column!r}: {dict(hints)!r},")
     title = name.replace("_", " ")
     lines = "\n".join(columns)
-    others: dict[str, object] = {"delimiter": proposal.delimiter != "," and proposal.delimiter}
-    others["null_values"] = dict(proposal.null_values)
-    options = "".join(f"\n    {name}={value!r}," for name, value in others.items() if value)
-    return f'''"""The source of {title}: all CSV files of a folder."""
+    options = "".join(f"\n    {option}={value!r}," for option, value in proposal.options.items())
+    is_csv = proposal.format_name == "CsvFormat"
+    module, source = ("csv", "csv_source") if is_csv else ("files", "file_source")
+    suffix = "" if is_csv else repr(proposal.suffix)
+    return f'''"""The source of {title}: all {proposal.suffix} files of a folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,15 +89,15 @@ from pathlib import Path
 import dlt
 from dlt.extract import DltSource
 
-from shared.sources.csv import CsvFormat, DropFolder, csv_source
+from shared.sources.drop_folder import DropFolder
+from shared.sources.{module} import {proposal.format_name}, {source}
 
 SAMPLE = Path(__file__).parent / "sample"
 
-FILES = CsvFormat(
+FILES = {proposal.format_name}(
     columns={{
 {lines}
-    }},
-    date_format={proposal.date_format!r},{options}
+    }},{options}
 )
 """The format of a file, proposed from {proposal.rows:,} rows of {proposal.file.name}. A file with another format fails."""
 
@@ -104,15 +109,15 @@ def folder() -> str:
 
 def list_files() -> list[str]:
     """Return the files of the folder."""
-    return sorted(DropFolder(folder()).list())
+    return sorted(DropFolder(folder()).list({suffix}))
 
 
 def {name}_source(paths: Sequence[str]) -> DltSource:
     """Return the source of the table `{name}`: files of the folder."""
-    return csv_source(
+    return {source}(
         paths,
-        table="{name}",
-        csv_format=FILES,
+        "{name}",
+        FILES,
         folder=folder(),
         description="{title.capitalize()}, the rows of all files of a folder.",
     )

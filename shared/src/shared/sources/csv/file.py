@@ -24,6 +24,7 @@ from shared.sources.csv.structure import (
     read_structure,
 )
 from shared.sources.drop_folder import DropFolder, InvalidFileError, shorten
+from shared.sources.quoting import literal, quote
 
 BATCH_ROWS = 100_000
 """Rows that dlt gets at a time; limits memory."""
@@ -123,9 +124,7 @@ class CsvFile:
             )
         else:
             relation = f"(FROM {self._checked_rows} WHERE {_REASON} = '')"
-        return self._batches(
-            f"{', '.join(map(sql.quote, self.csv_format.columns))} FROM {relation}"
-        )
+        return self._batches(f"{', '.join(map(quote, self.csv_format.columns))} FROM {relation}")
 
     def rejected(self) -> Iterator[pa.RecordBatch]:
         """Yield the other rows, with the columns of `REJECTED_COLUMNS`."""
@@ -255,8 +254,8 @@ class CsvFile:
             )
             for line, raw, reason in rows:
                 fields = delimiter * (width - 1) if reason else raw
-                quoted = sql.quote(reason) if reason else ""
-                row = (str(line), quoted, sql.quote(printable(raw)), f"{fields}\n")
+                quoted = quote(reason) if reason else ""
+                row = (str(line), quoted, quote(printable(raw)), f"{fields}\n")
                 target.write(delimiter.join(row))
                 count += 1
         # The copy has each row twice, once with its quotes doubled.
@@ -271,7 +270,7 @@ class CsvFile:
             )
             relation = f"(SELECT * REPLACE ({nulls}) FROM {relation})"
         errors = ", ".join(f"CASE WHEN {bad} THEN {message} END" for bad, message in self._checks())
-        names = ", ".join(map(sql.quote, self.header))
+        names = ", ".join(map(quote, self.header))
         # Not SELECT * REPLACE, for which DuckDB copies the expression for each column.
         checked = (
             f"(SELECT {_LINE}, coalesce({_REASON}, concat_ws('; ', {errors})) AS {_REASON}, {_RAW}, "
@@ -289,7 +288,7 @@ class CsvFile:
     def _typed_values(self, relation: str) -> str:
         """Return the table expression with each column typed, beside its text."""
         values = ", ".join(
-            f"{sql.typed(text, hints, self.csv_format.date_format)} AS {sql.quote(name)}"
+            f"{sql.typed(text, hints, self.csv_format.date_format)} AS {quote(name)}"
             for name, text in self._text_names.items()
             for hints in [self.csv_format.columns[name]]
         )
@@ -299,15 +298,15 @@ class CsvFile:
         """Yield SQL conditions that reject a row, each with the SQL of its message."""
         text_names = self._text_names
         for name, hints in self.csv_format.columns.items():
-            text, value = text_names[name], sql.quote(name)
-            column = sql.literal(f"column {name}: ")
+            text, value = text_names[name], quote(name)
+            column = literal(f"column {name}: ")
             shown = f"{column} || chr(39) || left({text}, {_MAX_VALUE_CHARS}) || chr(39) || "
-            misfit = sql.literal(f" does not fit {sql.duckdb_type(hints)}")
+            misfit = literal(f" does not fit {sql.duckdb_type(hints)}")
             yield f"NOT ({sql.is_lossless(text, value, hints)})", shown + misfit
             if not hints.get("nullable", True):
                 yield f"{text} IS NULL", f"{column} || 'the value is missing'"
             if rule := self.csv_format.rules.get(name):
-                yield f"NOT ({rule}\n)", shown + sql.literal(f" breaks the rule {rule}")
+                yield f"NOT ({rule}\n)", shown + literal(f" breaks the rule {rule}")
 
 
 def _check_rules(connection: duckdb.DuckDBPyConnection, csv_format: CsvFormat) -> None:
@@ -315,7 +314,7 @@ def _check_rules(connection: duckdb.DuckDBPyConnection, csv_format: CsvFormat) -
     if not csv_format.rules:
         return
     row = ", ".join(
-        f"TRY_CAST(missing AS {sql.duckdb_type(hints)}) AS {sql.quote(name)}"
+        f"TRY_CAST(missing AS {sql.duckdb_type(hints)}) AS {quote(name)}"
         for name, hints in csv_format.columns.items()
     )
     connection.execute("CREATE TEMP TABLE one_row AS SELECT NULL::VARCHAR AS missing")

@@ -2,10 +2,10 @@
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations, islice
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -15,9 +15,8 @@ from shared.sources.csv import sql
 from shared.sources.csv.file import open_csv
 from shared.sources.csv.format import CsvFormat
 from shared.sources.drop_folder import DropFolder, InvalidFileError
-
-MAX_ROWS = 200_000
-"""How many rows a proposal is made from."""
+from shared.sources.proposal import MAX_ROWS, Proposal, find_key
+from shared.sources.quoting import quote
 
 DATE_FORMATS = (
     *("%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
@@ -25,35 +24,8 @@ DATE_FORMATS = (
 """The formats of dates that a proposal tries, in this order."""
 
 _MAX_SCALE, _MAX_DIGITS = 4, 15  # beyond them, numbers are measurements and not amounts
-_MAX_KEY_CANDIDATES = 8
 _MAX_MARKS, _MAX_MARK_CHARS = 2, 5  # such as NA, N/A, -, which stand for no value
 _DELIMITERS = (",", ";", "\t", "|")
-_KEY_NAME = re.compile(r"(^|_)(id|key|code|number|no|symbol)$", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What a file's rows say about its format.
-
-    Attributes:
-        file: the file.
-        rows: how many rows were read.
-        columns: the columns, with dlt's types.
-        date_format: the format of the dates.
-        notes: what a person should check, by column.
-        key: the columns whose values identify a row; none if no one or two columns do.
-        null_values: by column, texts that stand for no value.
-        delimiter: the character between values.
-    """
-
-    file: Path
-    rows: int
-    columns: Mapping[str, TColumnSchema]
-    date_format: str
-    notes: Mapping[str, str]
-    key: Sequence[str]
-    null_values: Mapping[str, Sequence[str]]
-    delimiter: str = ","
 
 
 def propose(path: Path) -> Proposal:
@@ -75,7 +47,7 @@ def propose(path: Path) -> Proposal:
         batches = list(islice(file.rows(), max(MAX_ROWS // 100_000, 1)))
     with duckdb.connect() as connection:
         connection.register("texts", pa.Table.from_batches(batches))
-        return replace(_propose(path, connection, header), delimiter=delimiter)
+        return _propose(path, connection, header, delimiter)
 
 
 def _header(name: str, file: Path) -> tuple[list[str], str]:
@@ -102,7 +74,9 @@ def _header(name: str, file: Path) -> tuple[list[str], str]:
     return header, delimiter
 
 
-def _propose(file: Path, connection: duckdb.DuckDBPyConnection, header: Sequence[str]) -> Proposal:
+def _propose(
+    file: Path, connection: duckdb.DuckDBPyConnection, header: Sequence[str], delimiter: str
+) -> Proposal:
     columns: dict[str, TColumnSchema] = {}
     notes: dict[str, str] = {}
     null_values: dict[str, Sequence[str]] = {}
@@ -122,8 +96,13 @@ def _propose(file: Path, connection: duckdb.DuckDBPyConnection, header: Sequence
         columns[name] = hints
         if note:
             notes[name] = note
-    key = _find_key(connection, columns, rows)
-    return Proposal(file, rows, columns, date_format or DATE_FORMATS[0], notes, key, null_values)
+    options: dict[str, Any] = {"date_format": date_format} if date_format else {}
+    if delimiter != ",":
+        options["delimiter"] = delimiter
+    if null_values:
+        options["null_values"] = null_values
+    key = find_key(connection, "texts", columns, rows)
+    return Proposal(file, "CsvFormat", ".csv", rows, columns, key, notes, options)
 
 
 class _Column:
@@ -132,7 +111,7 @@ class _Column:
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, name: str, null_values: Sequence[str] = ()
     ) -> None:
-        self._connection, self._quoted = connection, sql.quote(name)
+        self._connection, self._quoted = connection, quote(name)
         self._rows = f"(SELECT {sql.without(self._quoted, null_values)} FROM texts)"
         self.null_values = null_values
         self.filled = self._count("true")
@@ -229,44 +208,20 @@ def _swapped(date_format: str) -> str | None:
     return date_format.translate(str.maketrans("dm", "md"))
 
 
-def _find_key(
-    connection: duckdb.DuckDBPyConnection, columns: Mapping[str, TColumnSchema], rows: int
-) -> Sequence[str]:
-    """Return one or two columns without two equal rows; those with the name of a key come first.
-
-    A number alone is a key only by its name or in the first column: amounts differ by chance.
-    """
-    filled = [name for name, hints in columns.items() if not hints.get("nullable", True)]
-    kinds = {name: columns[name]["data_type"] for name in filled}
-    candidates = sorted(
-        (name for name in filled if kinds[name] in ("text", "bigint", "date", "timestamp")),
-        key=lambda name: not _KEY_NAME.search(name),
-    )[:_MAX_KEY_CANDIDATES]
-    first = next(iter(columns))
-    single = [
-        (name,)
-        for name in candidates
-        if kinds[name] != "bigint" or name == first or _KEY_NAME.search(name)
-    ]
-    for key in (*single, *combinations(candidates, 2)):
-        names = ", ".join(map(sql.quote, key))
-        distinct = f"SELECT count(*) FROM (SELECT DISTINCT {names} FROM texts)"
-        if connection.execute(distinct).fetchone() == (rows,):
-            return key
-    return ()
-
-
-def sample_lines(proposal: Proposal, rows: int) -> Iterator[str]:
-    """Yield the header and the first rows of a proposal's file, a line at a time.
+def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
+    """Write the header and the first rows of a proposal's file into a folder, without compression.
 
     Args:
-        proposal: what its file proposes.
+        proposal: what the file proposes.
+        folder: an existing folder.
         rows: how many rows.
     """
-    path = proposal.file
+    name, delimiter = proposal.file.name, str(proposal.options.get("delimiter", ","))
+    stem = name[: name.lower().index(proposal.suffix)] if proposal.suffix in name.lower() else name
     with (
-        DropFolder(str(path.parent)).local_copy(path.name) as copy,
+        DropFolder(str(proposal.file.parent)).local_copy(name) as copy,
         copy.open(encoding="utf-8-sig", newline="") as text,
+        (folder / f"{stem}{proposal.suffix}").open("w", encoding="utf-8", newline="") as sample,
     ):
         lines: list[str] = []
 
@@ -275,6 +230,6 @@ def sample_lines(proposal: Proposal, rows: int) -> Iterator[str]:
                 lines.append(line)
                 yield line
 
-        for _ in islice(csv.reader(read(), strict=True, delimiter=proposal.delimiter), rows + 1):
-            yield from lines
+        for _ in islice(csv.reader(read(), strict=True, delimiter=delimiter), rows + 1):
+            sample.writelines(lines)
             lines.clear()

@@ -10,6 +10,7 @@ from shared.sources.csv.file import CsvFile, open_csv
 from shared.sources.csv.format import CsvFormat
 from shared.sources.drop_folder import DropFolder, hash_content
 from shared.sources.protocol import current_load
+from shared.sources.quoting import literal, quote
 
 _PUSHDOWN_MIN_BYTES = 5_000_000  # of all files of a run
 _PUSHDOWN_MAX_FILES = 100  # in one query
@@ -42,7 +43,7 @@ def pushdown_item(
             with file.source.open("rb") as content:
                 query = selects[-1].replace(str(file.source), "")
                 fingerprints += [query, hash_content(content)]
-    names = ", ".join(map(sql.quote, ("file_name", *csv_format.columns)))
+    names = ", ".join(map(quote, ("file_name", *csv_format.columns)))
     select = f"SELECT {names} FROM ({' UNION ALL '.join(selects)}) AS files"
     metrics["bytes_read"] = size
     return load.pushdown_query(
@@ -59,13 +60,13 @@ def strict_select_sql(file: CsvFile) -> str:
     """Return SQL of all rows, typed, with the file's name; it fails on a bad row."""
     csv_format, values = file.csv_format, []
     for name, hints in csv_format.columns.items():
-        text, kind = sql.quote(name), hints["data_type"]
+        text, kind = quote(name), hints["data_type"]
         is_required = not hints.get("nullable", True)
         value = sql.typed(text, hints, csv_format.date_format)
         fits = sql.is_lossless(text, value, hints)
         if is_required:
             fits = f"{text} IS NOT NULL AND ({fits})"
-        checked = f"CASE WHEN {fits} THEN {value} ELSE error({sql.literal(name)}) END"
+        checked = f"CASE WHEN {fits} THEN {value} ELSE error({literal(name)}) END"
         if kind != "date" or csv_format.date_format == "%Y-%m-%d":
             # Most values are canonical; the full check of a value takes far longer.
             cast = f"TRY_CAST({text} AS {sql.duckdb_type(hints)})"
@@ -76,11 +77,11 @@ def strict_select_sql(file: CsvFile) -> str:
             checked = f"timezone('UTC', {checked})"  # otherwise DuckDB uses the session's zone
         values.append(f"{checked if is_required or kind != 'text' else text} AS {text}")
     rules = " AND ".join(
-        f"CASE WHEN ({rule}\n) IS NOT FALSE THEN true ELSE error({sql.literal(name)}) END"
+        f"CASE WHEN ({rule}\n) IS NOT FALSE THEN true ELSE error({literal(name)}) END"
         for name, rule in csv_format.rules.items()
     )
-    names = ", ".join(map(sql.quote, csv_format.columns))
+    names = ", ".join(map(quote, csv_format.columns))
     return (
-        f"SELECT {sql.literal(file.path)} AS file_name, {names} FROM "
+        f"SELECT {literal(file.path)} AS file_name, {names} FROM "
         f"(SELECT {', '.join(values)} FROM {file.texts}) AS typed WHERE {rules or 'true'}"
     )

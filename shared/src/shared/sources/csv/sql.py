@@ -6,6 +6,8 @@ from pathlib import Path
 
 from dlt.common.schema.typing import TColumnSchema
 
+from shared.sources.quoting import literal, quote
+
 MAX_ROW_BYTES = 2_000_000  # DuckDB's own limit
 EMPTY_IS_NULL = "''"
 NEVER_NULL = "chr(10)"  # a line break, which a value without quotes cannot be
@@ -21,16 +23,6 @@ _DUCKDB_TYPES: dict[str | None, str] = {
 
 TYPES = (*filter(None, _DUCKDB_TYPES), "decimal")
 """dlt's types that a column of a file can have."""
-
-
-def literal(text: str) -> str:
-    """Return a text as a SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def quote(text: str) -> str:
-    """Return a text in double quotes: a SQL identifier, or a value of a CSV file."""
-    return '"' + text.replace('"', '""') + '"'
 
 
 def duckdb_type(hints: TColumnSchema) -> str:

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from dlt.common.schema.typing import TColumnSchema
 from pyarrow import types
 
-from shared.sources.csv.sql import literal, quote
 from shared.sources.files.format import BATCH_ROWS, Batch, FileFormat, RejectedRow, show
 from shared.sources.files.values import check_rows, python_value
 from shared.sources.hints import required_column
+from shared.sources.quoting import literal, quote
 
 _TEXT = types.is_string, types.is_large_string, types.is_string_view
 _BYTES = types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary

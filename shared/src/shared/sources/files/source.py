@@ -11,12 +11,12 @@ from dlt.extract import DltResource
 
 from shared import settings
 from shared.sources.csv import DropFolder, InvalidFileError, OnBadRows, rejected_table
-from shared.sources.csv.sql import literal, quote
 from shared.sources.drop_folder import hash_content, shorten
 from shared.sources.files.format import Batch, FileFormat
 from shared.sources.files.parquet import read_parquet
 from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema, empty_companion_table
 from shared.sources.protocol import COMPANION_TABLES_HINT, current_load
+from shared.sources.quoting import literal, quote
 
 _PUSHDOWN_MIN_BYTES = 1_000_000  # of all files of a run
 _PUSHDOWN_MAX_FILES = 100  # in one query

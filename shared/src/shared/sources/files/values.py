@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from dlt.common.schema.typing import TColumnSchema
 
-from shared.sources.csv.sql import quote
 from shared.sources.files.format import Batch, FileFormat, RejectedRow, show
 from shared.sources.files.json_text import DECODER, dump_json
+from shared.sources.quoting import quote
 
 Item = TypeVar("Item")
 

@@ -1,0 +1,187 @@
+"""Propose the declaration of a Parquet or JSON file: its types are in the file."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from dlt.common.libs.pyarrow import py_arrow_to_table_schema_columns
+from dlt.common.schema.typing import TColumnSchema
+
+from shared.sources.drop_folder import DropFolder, InvalidFileError
+from shared.sources.files.json_text import DECODER, dump_json
+from shared.sources.proposal import MAX_ROWS, Proposal, find_key
+
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+"""How the names of JSON files end: with an object in each line, and with one array of objects."""
+
+_INTEGER_LIMIT = 2**63
+
+
+def propose_parquet(path: Path) -> Proposal:
+    """Propose a format for a Parquet file.
+
+    Raises:
+        InvalidFileError: it is not one, or has a type that dlt does not have.
+    """
+    try:
+        parquet = pq.ParquetFile(path)
+        rows = parquet.metadata.num_rows
+        table = pa.Table.from_batches(_first_batches(parquet), parquet.schema_arrow)
+        found = py_arrow_to_table_schema_columns(parquet.schema_arrow)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InvalidFileError(f"{path.name} cannot be read as Parquet: {error}") from None
+    columns: dict[str, TColumnSchema] = {}
+    for name, hints in found.items():
+        column: Any = {"data_type": hints["data_type"]}
+        if hints["data_type"] == "decimal":
+            column |= {"precision": hints["precision"], "scale": hints.get("scale", 0)}
+        columns[name] = column
+        if hints.get("timezone") is False:
+            columns[name]["timezone"] = False
+        if not table.column(name).null_count and rows:
+            columns[name]["nullable"] = False
+    key = _key_of(table, columns)
+    return Proposal(path, "ParquetFormat", ".parquet", table.num_rows, columns, key)
+
+
+def propose_json(path: Path) -> Proposal:
+    """Propose a format for a file with a JSON object in each line, or with one JSON array of objects.
+
+    Raises:
+        InvalidFileError: it has something else.
+    """
+    suffix = next(each for each in JSON_SUFFIXES if each in path.name.lower())
+    with DropFolder(str(path.parent)).local_copy(path.name) as copy:
+        objects = list(_array(path.name, copy) if suffix == ".json" else _lines(path.name, copy))
+    if not objects:
+        raise InvalidFileError(f"{path.name} has no rows")
+    present = Counter(name for row in objects for name in row)
+    columns, notes = {}, {}
+    for name, count in present.items():
+        values = [row[name] for row in objects if row.get(name) is not None]
+        columns[name], note = _type_of(values)
+        if len(values) == len(objects):
+            columns[name]["nullable"] = False
+        if count < len(objects):
+            note = "; ".join(
+                filter(None, [note, f"only {count:,} of {len(objects):,} objects have it"])
+            )
+        if note:
+            notes[name] = note
+    optional = [name for name, count in present.items() if count < len(objects)]
+    plain = {
+        name: [str(row.get(name)) for row in objects]
+        for name, hints in columns.items()
+        if hints["data_type"] in ("text", "bigint", "date", "timestamp")
+    }
+    key = _key_of(pa.table(plain), {name: columns[name] for name in plain}) if plain else ()
+    options: Mapping[str, Any] = {"optional": optional} if optional else {}
+    rows = len(objects)
+    name = "JsonFormat" if suffix == ".json" else "JsonLinesFormat"
+    return Proposal(path, name, suffix, rows, columns, key, notes, options)
+
+
+def _lines(name: str, file: Path) -> Iterator[dict[str, Any]]:
+    with file.open(encoding="utf-8-sig") as text:
+        for number, line in enumerate(islice(text, MAX_ROWS), 1):
+            if line.strip():
+                yield from _array(f"{name}, line {number}", f"[{line}]")
+
+
+def _array(name: str, text: Path | str) -> list[dict[str, Any]]:
+    """Return the objects of a JSON array, in a file or a text."""
+    try:
+        content = text if isinstance(text, str) else text.read_text(encoding="utf-8-sig")
+        objects: list[dict[str, Any]] = DECODER.decode(content)
+    except ValueError as error:
+        raise InvalidFileError(f"{name}: {error}") from None
+    if not isinstance(objects, list) or not all(isinstance(row, dict) for row in objects):
+        raise InvalidFileError(f"{name}: it is not an object, or an array of objects")
+    return objects[:MAX_ROWS]
+
+
+def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
+    """Write the first rows of a proposal's file into a folder.
+
+    Args:
+        proposal: what the file proposes.
+        folder: an existing folder.
+        rows: how many rows.
+    """
+    name = proposal.file.name
+    if proposal.format_name == "ParquetFormat":
+        parquet = pq.ParquetFile(proposal.file)
+        table = pa.Table.from_batches(_first_batches(parquet), parquet.schema_arrow)
+        pq.write_table(table.slice(0, rows), folder / name)
+        return
+    stem = name[: name.lower().index(proposal.suffix)]
+    with (
+        DropFolder(str(proposal.file.parent)).local_copy(name) as copy,
+        copy.open(encoding="utf-8-sig", newline="") as text,
+        (folder / f"{stem}{proposal.suffix}").open("w", encoding="utf-8", newline="") as sample,
+    ):
+        if proposal.suffix == ".json":
+            sample.write(dump_json(DECODER.decode(text.read())[:rows]))
+        else:
+            sample.writelines(islice(text, rows))
+
+
+def _first_batches(parquet: pq.ParquetFile) -> list[pa.RecordBatch]:
+    size = MAX_ROWS // 10
+    return list(islice(parquet.iter_batches(size), MAX_ROWS // size))
+
+
+def _key_of(table: pa.Table, columns: Mapping[str, TColumnSchema]) -> Sequence[str]:
+    with duckdb.connect() as connection:
+        connection.register("rows_of_file", table)
+        return find_key(connection, "rows_of_file", columns, table.num_rows)
+
+
+def _type_of(values: Sequence[Any]) -> tuple[TColumnSchema, str]:
+    """Return the type that all values of a key have, and what a person should check."""
+    kinds = {type(value) for value in values}
+    if not kinds:
+        return {"data_type": "text"}, "has no value in the sample"
+    if kinds == {bool}:
+        return {"data_type": "bool"}, ""
+    if kinds == {int} and all(-_INTEGER_LIMIT <= value < _INTEGER_LIMIT for value in values):
+        return {"data_type": "bigint"}, ""
+    if kinds <= {int, Decimal}:
+        return {"data_type": "double"}, ""
+    if kinds == {str}:
+        return _text_type(values)
+    mixed = kinds & {str, bool, int, Decimal}
+    return {"data_type": "json"}, "has values of several types" if mixed else ""
+
+
+def _text_type(values: Sequence[str]) -> tuple[TColumnSchema, str]:
+    if _all_parse(date.fromisoformat, values) and all(
+        len(value) == len("2025-03-10") for value in values
+    ):
+        return {"data_type": "date"}, ""
+    if _all_parse(datetime.fromisoformat, values) and all("T" in value for value in values):
+        zones = {datetime.fromisoformat(value).tzinfo is not None for value in values}
+        if zones == {True}:
+            return {"data_type": "timestamp"}, ""
+        if zones == {False}:
+            return {
+                "data_type": "timestamp",
+                "timezone": False,
+            }, "without a time zone: a local time"
+    return {"data_type": "text"}, ""
+
+
+def _all_parse(parse: Callable[[str], object], values: Iterable[str]) -> bool:
+    try:
+        for value in values:
+            parse(value)
+    except ValueError:
+        return False
+    return True

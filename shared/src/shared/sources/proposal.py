@@ -1,0 +1,80 @@
+"""What the rows of one file say about its format: a proposal, which a person edits."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from dlt.common.schema.typing import TColumnSchema
+
+from shared.sources.quoting import quote
+
+MAX_ROWS = 200_000
+"""How many rows a proposal is made from."""
+
+_MAX_KEY_CANDIDATES = 8
+_KEY_NAME = re.compile(r"(^|_)(id|key|code|number|no|symbol)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a file's rows say about its format.
+
+    Attributes:
+        file: the file.
+        format_name: the class of its format, such as `CsvFormat`.
+        suffix: how the names of such files end, without the suffix of a compression.
+        rows: how many rows were read.
+        columns: the columns, with dlt's types.
+        key: the columns whose values identify a row; none if no one or two columns do.
+        notes: what a person should check, by column.
+        options: other arguments of the format.
+    """
+
+    file: Path
+    format_name: str
+    suffix: str
+    rows: int
+    columns: Mapping[str, TColumnSchema]
+    key: Sequence[str]
+    notes: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def find_key(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    columns: Mapping[str, TColumnSchema],
+    rows: int,
+) -> Sequence[str]:
+    """Return one or two columns without two equal rows; those with the name of a key come first.
+
+    A number alone is a key only by its name or in the first column: amounts differ by chance.
+
+    Args:
+        connection: a connection that has the table.
+        table: the name of the table with the rows.
+        columns: its columns; those that may be NULL are no key.
+        rows: the number of its rows.
+    """
+    filled = [name for name, hints in columns.items() if not hints.get("nullable", True)]
+    kinds = {name: columns[name]["data_type"] for name in filled}
+    candidates = sorted(
+        (name for name in filled if kinds[name] in ("text", "bigint", "date", "timestamp")),
+        key=lambda name: not _KEY_NAME.search(name),
+    )[:_MAX_KEY_CANDIDATES]
+    first = next(iter(columns))
+    single = [
+        (name,)
+        for name in candidates
+        if kinds[name] != "bigint" or name == first or _KEY_NAME.search(name)
+    ]
+    for key in (*single, *combinations(candidates, 2)):
+        names = ", ".join(map(quote, key))
+        distinct = f"SELECT count(*) FROM (SELECT DISTINCT {names} FROM {table})"
+        if connection.execute(distinct).fetchone() == (rows,):
+            return key
+    return ()
