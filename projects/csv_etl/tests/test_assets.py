@@ -19,7 +19,10 @@ SAMPLE = Path(__file__).parents[3] / "data" / "drop"
 DAYS = ("2018-01-22", "2018-01-23", "2018-01-24")
 
 
-@pytest.fixture(params=["row by row", "pushdown", "into Postgres"])
+MODES = ("row by row", "pushdown")
+
+
+@pytest.fixture(params=MODES)
 def _each_mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Load small files in both ways, with and without pushdown, and into a server too."""
     if request.param == "into Postgres":
@@ -220,6 +223,7 @@ def test_a_large_file_whose_rows_are_loaded_is_skipped(
     load(rows=7)
 
 
+@pytest.mark.parametrize("_each_mode", [*MODES, "into Postgres"], indirect=True)
 @pytest.mark.usefixtures("_each_mode")
 def test_a_changed_file_replaces_its_rows(drop: Path, instance: dg.DagsterInstance) -> None:
     load_days(instance, *DAYS[::2])
@@ -307,6 +311,7 @@ def rejected() -> list[dict[str, Any]]:
     )
 
 
+@pytest.mark.parametrize("_each_mode", [*MODES, "into Postgres"], indirect=True)
 @pytest.mark.usefixtures("_each_mode")
 def test_a_dropped_file_loads_its_valid_rows_and_quarantines_the_others(
     drop: Path, instance: dg.DagsterInstance
