@@ -282,6 +282,16 @@ def test_one_row_of_each_key_is_loaded_on_every_warehouse(any_warehouse: str) ->
     assert stored() == [1]
 
 
+@pytest.mark.parametrize("engine", ["filesystem"], indirect=True)
+def test_a_directory_keeps_all_rows_of_a_key(engine: str) -> None:
+    assert engine
+    kind = KINDS["text"]
+    rows: list[Row] = [{"id": 1, **kind.values[0]}] * 2
+    for _ in range(2):
+        load(kind.source(rows, {"disposition": "merge"}, primary_key="id"), kind.partitions[0])
+    assert stored() == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
