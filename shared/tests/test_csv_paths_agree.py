@@ -114,6 +114,35 @@ def _read_value(body: str, position: int, delimiter: str) -> tuple[str | None, A
     return None, None
 
 
+@pytest.mark.parametrize("body", [b"\r ", b"x\n\rx", b"x\r\n\rx\r"])
+def test_a_blank_line_of_one_column_is_a_missing_value_on_each_path(
+    tmp_path: Path, body: bytes
+) -> None:
+    found = read(tmp_path, body, ONE)
+    assert (None,) in found.quarantine
+    assert found.pushed_down in (None, found.quarantine)
+
+
+def test_a_row_with_too_few_values_is_bad_also_if_trailing_delimiters_are_allowed(
+    tmp_path: Path,
+) -> None:
+    three = CsvFormat(dict.fromkeys("abc", TEXT), delimiter=";", trailing_delimiters=True)
+    found = read(tmp_path, b"1;2;3;\n1;\n4;5;6;\n", three)
+    assert found.quarantine == [("1", "2", "3"), ("4", "5", "6")]
+    assert found.rejected == [(3, "1;")]
+
+
+def test_a_timestamp_without_a_time_zone_has_no_z(tmp_path: Path) -> None:
+    local: TColumnSchema = {"data_type": "timestamp", "timezone": False}
+    found = read(
+        tmp_path,
+        b"2025-03-10T10:00:00,x\n2025-03-10T10:00:00Z,y\n",
+        CsvFormat({"a": local, "b": TEXT}),
+    )
+    assert [row[1] for row in found.quarantine] == ["x"]
+    assert [line for line, _ in found.rejected] == [3]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";"])
 def test_a_text_that_stands_for_no_value_is_null_in_its_column_only(
     tmp_path: Path, delimiter: str

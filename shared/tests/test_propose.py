@@ -12,25 +12,39 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from shared.cli.proposals import key_code, write_source
 from shared.cli.proposals import propose as propose_file
-from shared.cli.proposals import write_source
 from shared.sources.csv import CsvFormat, InvalidFileError, csv_source
 from shared.sources.csv.propose import propose, write_sample
 from shared.sources.files import FileFormat, JsonFormat, JsonLinesFormat, ParquetFormat, file_source
 from shared.sources.files.propose import propose_json, propose_parquet
-from shared.sources.proposal import Proposal
+from shared.sources.proposal import Proposal, open_sample
 
 BIGINT, TEXT, DOUBLE, DATE = ({"data_type": t} for t in ("bigint", "text", "double", "date"))
 MONEY = {"data_type": "decimal", "precision": 18, "scale": 2}
 
 VALUES: Mapping[str, tuple[list[str], Mapping[str, Any], str]] = {
-    "integer": (["1", "-2", "+3"], BIGINT, ""),
+    "integer": (["1", "-2", "3"], BIGINT, ""),
+    "with a plus": (["+4915112345", "2", "3"], TEXT, "begin with +"),
     "year": (["2018", "2019", "2020"], BIGINT, ""),
     "postal code": (["01234", "10115", "00001"], TEXT, "leading zeros"),
     "money": (["12.50", "8.00", "-0.25"], MONEY, ""),
     "measurement": (["1.5", "2.25", "3"], DOUBLE, ""),
-    "exponent": (["1e5", "2.5", "3"], DOUBLE, ""),
-    "over 64 bits": (["9223372036854775808", "1", "2"], DOUBLE, ""),
+    "exponent": (["1e5", "2.5", "3"], DOUBLE, "an exponent"),
+    "over 64 bits": (
+        ["9223372036854775808", "1", "2"],
+        {"data_type": "decimal", "precision": 38, "scale": 0},
+        "more digits than a double",
+    ),
+    "many digits": (
+        ["0.123456789012345678", "1.5", "2"],
+        {"data_type": "decimal", "precision": 38, "scale": 18},
+        "more digits than a double",
+    ),
+    "whole amounts": (["10.00", "20.00", "30.00"], MONEY, ""),
+    "sizes": (["S", "M", "38"], TEXT, ""),
+    "codes": (["0123", "A12", "NA"], TEXT, ""),
+    "zeros and NA": (["0123", "0456", "NA"], TEXT, ""),
     "flag": (["true", "FALSE", "true"], {"data_type": "bool"}, ""),
     "zero and one": (["0", "1", "0"], BIGINT, ""),
     "date": (["2018-01-02", "2018-12-31", "2019-02-28"], DATE, ""),
@@ -78,7 +92,29 @@ def test_texts_among_numbers_stand_for_no_value_in_their_column(tmp_path: Path) 
         "x": {**MONEY, "scale": 1},
     }
     assert found.options["null_values"] == {"v": ["NA"], "x": ["-", "NA"]}
-    assert found.notes["v"] == "'NA' is no value: 1 of 3"
+    assert found.notes["v"] == "'NA': no value, in 1 of 3"
+
+
+def test_the_date_format_is_the_one_that_most_columns_have(tmp_path: Path) -> None:
+    rows = "id,a,b,c\n1,01/02/2024,01/31/2024,31.01.2024\n2,02/03/2024,02/28/2024,01.02.2024\n"
+    found = proposal_of(tmp_path, rows)
+    assert found.options == {"date_format": "%m/%d/%Y"}
+    assert {name: hints["data_type"] for name, hints in found.columns.items()} == {
+        "id": "bigint", "a": "date", "b": "date", "c": "text"
+    }  # fmt: skip
+    assert found.notes["c"] == "dates in another format, %d.%m.%Y; a file has one"
+    assert found.notes["b"] == "the month is first: 2 of 2 values decide"
+
+
+def test_a_comma_in_values_is_no_delimiter(tmp_path: Path) -> None:
+    found = proposal_of(tmp_path, "amount (EUR, net);qty\n1,5;2\n2,5;3\n")
+    assert [*found.columns] == ["amount (EUR, net)", "qty"]
+    assert [*proposal_of(tmp_path, '"name, first";qty\na;1\n').columns] == ["name, first", "qty"]
+
+
+def test_the_key_has_the_names_of_the_table(tmp_path: Path) -> None:
+    found = proposal_of(tmp_path, "Order ID,v\n1,a\n2,b\n")
+    assert key_code(found) == "['file_name', 'order_id']"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +149,7 @@ def test_the_file_loads_with_its_proposed_format(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a,A\n1,2\n", "would be one column of the table"),
+        ("id,x,x\n1,2,3\n", "export.csv: x is twice in the header"),
         ("1,2\n3,4\n", "begins with a row of values, such as 1, and not with a header"),
         ("a,b\n1,2\n3\n", "line 3: "),
         (",b\n0,1\n", "export.csv: the column 1 of the header has no name"),
@@ -231,7 +268,19 @@ def test_a_damaged_file_is_refused_by_its_name_and_line(
         (propose_parquet if name.endswith(".parquet") else propose_json)(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["x.csv", "X.CSV.gz", "x.parquet", "x.jsonl", "x.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x.csv",
+        "X.CSV.gz",
+        "x.csv.zst",
+        "x.csv.zip",
+        "x.csv.xz",
+        "x.parquet",
+        "x.jsonl",
+        "x.json.bz2",
+    ],
+)
 def test_the_written_source_loads_its_sample(tmp_path: Path, name: str) -> None:
     texts = {
         ".csv": "id;note\n1;a\n2;NA\n",
@@ -243,12 +292,14 @@ def test_the_written_source_loads_its_sample(tmp_path: Path, name: str) -> None:
         pq.write_table(pa.table({"id": [1, 2], "note": ["a", None]}), file)
     else:
         (text,) = (text for suffix, text in texts.items() if f"{suffix}." in f"{name}.".lower())
-        file.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+        whole = Proposal(file, "", "", 0, {}, ())
+        with open_sample(whole, tmp_path) as compressed:
+            compressed.write(text)
     package = tmp_path / "package"
     package.mkdir()
     write_source(package, "orders", propose_file(file))
     module = runpy.run_path(str(package / "source.py"))
     paths = module["list_files"]()
-    assert len(paths) == 1
+    assert paths == [name]  # so that the rows of the file replace those of its sample
     source = module["orders_source"](paths)
     assert [row["id"] for table in source for row in table.to_pylist()] == [1, 2]

@@ -25,11 +25,18 @@ def propose(file: Path) -> "Proposal":
     from shared.sources.files.propose import JSON_SUFFIXES, propose_json, propose_parquet
 
     name = file.name.lower()
+    if not any(suffix in name for suffix in (".csv", ".parquet", *JSON_SUFFIXES)):
+        raise ScaffoldError(
+            f"{file.name}: its name must end in .csv, .parquet, {' or '.join(JSON_SUFFIXES)}; rename it. "
+            "Nothing was changed."
+        )
     is_json = any(suffix in name for suffix in JSON_SUFFIXES)
     try:
         if name.endswith(".parquet"):
             return propose_parquet(file)
-        return propose_json(file) if is_json else propose_csv(file)
+        if is_json:
+            return propose_json(file)
+        return propose_csv(file)
     except InvalidFileError as error:
         raise ScaffoldError(f"{error}. Nothing was changed.") from None
 
@@ -53,7 +60,10 @@ def write_source(package: Path, name: str, proposal: "Proposal") -> None:
 
 def key_code(proposal: "Proposal") -> str:
     """Return the columns that identify a row of the table, as Python's list; "" if there are none."""
-    return repr(["file_name", *proposal.key]) if proposal.key else ""
+    from shared.sources.names import column_name
+
+    names = ["file_name", *map(column_name, proposal.key)]
+    return repr(names) if proposal.key else ""
 
 
 def summary(name: str, proposal: "Proposal") -> str:
@@ -78,6 +88,7 @@ def _source_code(name: str, proposal: "Proposal") -> str:
     title = name.replace("_", " ")
     lines = "\n".join(columns)
     options = "".join(f"\n    {option}={value!r}," for option, value in proposal.options.items())
+    file = ascii(proposal.file.name)[1:-1].replace('"', "'")  # for a docstring
     is_csv = proposal.format_name == "CsvFormat"
     module, source = ("csv", "csv_source") if is_csv else ("files", "file_source")
     suffix = "" if is_csv else repr(proposal.suffix)
@@ -99,7 +110,7 @@ FILES = {proposal.format_name}(
 {lines}
     }},{options}
 )
-"""The format of a file, proposed from {proposal.rows:,} rows of {proposal.file.name}. A file with another format fails."""
+"""The format of a file, proposed from {proposal.rows:,} rows of {file}. A file with another format fails."""
 
 
 def folder() -> str:

@@ -1,13 +1,17 @@
 """What the rows of one file say about its format: a proposal, which a person edits."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import duckdb
+import fsspec
+import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.quoting import quote
@@ -78,3 +82,20 @@ def find_key(
         if connection.execute(distinct).fetchone() == (rows,):
             return key
     return ()
+
+
+@contextmanager
+def open_sample(proposal: Proposal, folder: Path) -> Iterator[TextIO]:
+    """Create a file in a folder with the name of a proposal's file, and compressed as it is.
+
+    With another name, the rows of the sample would stay in the table beside those of the file.
+    """
+    file = folder / proposal.file.name
+    if file.suffix.lower() == ".zst":  # which fsspec does not write
+        stream = pa.CompressedOutputStream(pa.OSFile(str(file), "wb"), "zstd")
+        with stream, TextIOWrapper(stream, encoding="utf-8", newline="") as sample:
+            yield sample
+        return
+    options = {"compression": "infer", "encoding": "utf-8", "newline": ""}
+    with fsspec.open(str(file), "wt", **options) as sample:
+        yield sample

@@ -15,7 +15,7 @@ from shared.sources.csv import sql
 from shared.sources.csv.file import open_csv
 from shared.sources.csv.format import CsvFormat
 from shared.sources.drop_folder import DropFolder, InvalidFileError
-from shared.sources.proposal import MAX_ROWS, Proposal, find_key
+from shared.sources.proposal import MAX_ROWS, Proposal, find_key, open_sample
 from shared.sources.quoting import quote
 
 DATE_FORMATS = (
@@ -24,8 +24,32 @@ DATE_FORMATS = (
 """The formats of dates that a proposal tries, in this order."""
 
 _MAX_SCALE, _MAX_DIGITS = 4, 15  # beyond them, numbers are measurements and not amounts
-_MAX_MARKS, _MAX_MARK_CHARS = 2, 5  # such as NA, N/A, -, which stand for no value
-_DELIMITERS = (",", ";", "\t", "|")
+_DELIMITERS = (";", "\t", "|", ",")
+_ROWS_TO_COMPARE = 50
+_NO_VALUE = frozenset(
+    [
+        "NA",
+        "N/A",
+        "#N/A",
+        "n/a",
+        "NaN",
+        "nan",
+        "NULL",
+        "Null",
+        "null",
+        "None",
+        "none",
+        "nil",
+        "-",
+        "--",
+        ".",
+        "?",
+    ]
+)
+_CODES = {
+    "^\\s*[+-]?0[0-9]": "codes with leading zeros, which a number would lose",
+    "^\\s*[+]": "codes that begin with +, which a number would lose",
+}
 
 
 def propose(path: Path) -> Proposal:
@@ -52,24 +76,42 @@ def propose(path: Path) -> Proposal:
 
 def _header(name: str, file: Path) -> tuple[list[str], str]:
     """Return the names of the columns and the delimiter; refuse a file without a header."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            first = "".join(islice(text, 1))
-            text.seek(0)
-            delimiter = max(_DELIMITERS, key=first.count)
-            header = next(csv.reader(text, strict=True, delimiter=delimiter), [])
-    except (csv.Error, UnicodeError) as error:
-        raise InvalidFileError(f"{name}: the header cannot be read: {error}") from None
-    if not all(name.strip() for name in header):
+    found: dict[str, list[list[str]]] = {}
+    for delimiter in _DELIMITERS:
+        try:
+            with file.open(encoding="utf-8-sig", newline="") as text:
+                reader = csv.reader(text, strict=True, delimiter=delimiter)
+                found[delimiter] = list(islice(filter(None, reader), _ROWS_TO_COMPARE))
+        except UnicodeError as error:
+            raise InvalidFileError(
+                f"{name} is not UTF-8: {error}. Save it as UTF-8, or create the project from a copy in UTF-8, "
+                "and declare `encoding` in its source.py"
+            ) from None
+        except csv.Error:  # quotes that are wrong for this delimiter
+            continue
+
+    def fit(delimiter: str) -> tuple[bool, int]:
+        widths = [*map(len, found[delimiter])]
+        width = max(widths[:1], default=0)
+        return width > 1 and {*widths} == {width}, width
+
+    if not found:
+        raise InvalidFileError(f"{name}: its quotes are wrong; see the rules of RFC 4180")
+    delimiter = max(found, key=fit)  # the first of equal ones: a comma may be a decimal comma
+    header = next(iter(found[delimiter]), [])
+    if not all(column.strip() for column in header):
         raise InvalidFileError(
             f"{name}: the column {[*map(str.strip, header)].index('') + 1} of the header has no name. Give it "
-            "one; a row index that a program has written can be left out."
+            "one; a row index that a program has written can be left out"
         )
+    if len({*header}) < len(header):
+        twice = next(column for column in header if header.count(column) > 1)
+        raise InvalidFileError(f"{name}: {twice} is twice in the header. Rename one of them")
     numbers = [column for column in header if re.fullmatch(r"[+-]?[0-9.]+", column)]
-    if numbers:
+    if numbers and (len(numbers) == len(header) or any("." in number for number in numbers)):
         raise InvalidFileError(
             f"{name} begins with a row of values, such as {numbers[0]}, and not with a header. Add a first "
-            "row with the names of the columns."
+            "row with the names of the columns"
         )
     return header, delimiter
 
@@ -77,26 +119,29 @@ def _header(name: str, file: Path) -> tuple[list[str], str]:
 def _propose(
     file: Path, connection: duckdb.DuckDBPyConnection, header: Sequence[str], delimiter: str
 ) -> Proposal:
+    (rows,) = connection.execute("SELECT count(*) FROM texts").fetchone() or (0,)
+    found = [_Column(connection, name) for name in header]
+    filled = {column.name: column.filled for column in found}
+    null_values = {column.name: each for column in found if (each := column.find_null_values())}
+    found = [_Column(connection, name, null_values.get(name, ())) for name in header]
+    date_formats = {column.name: column.fitting_date_formats() for column in found}
+    date_format = max(
+        DATE_FORMATS, key=lambda form: sum(form in fitting for fitting in date_formats.values())
+    )
+    has_dates = any(date_formats.values())
     columns: dict[str, TColumnSchema] = {}
     notes: dict[str, str] = {}
-    null_values: dict[str, Sequence[str]] = {}
-    date_format = ""
-    (rows,) = connection.execute("SELECT count(*) FROM texts").fetchone() or (0,)
-    for name in header:
-        column = _Column(connection, name)
-        hints, note = column.propose([date_format] if date_format else DATE_FORMATS)
-        if column.null_values:
-            null_values[name] = column.null_values
-            column = _Column(connection, name, column.null_values)
-            hints, _ = column.propose(DATE_FORMATS)
-        if column.date_format:
-            date_format = column.date_format
+    for column in found:
+        hints, note = column.propose(date_formats[column.name], date_format)
         if column.filled == rows:
             hints["nullable"] = False
-        columns[name] = hints
+        columns[column.name] = hints
+        if marks := null_values.get(column.name):
+            missing, of = filled[column.name] - column.filled, filled[column.name]
+            note = f"{' and '.join(map(repr, marks))}: no value, in {missing:,} of {of:,}"
         if note:
-            notes[name] = note
-    options: dict[str, Any] = {"date_format": date_format} if date_format else {}
+            notes[column.name] = note
+    options: dict[str, Any] = {"date_format": date_format} if has_dates else {}
     if delimiter != ",":
         options["delimiter"] = delimiter
     if null_values:
@@ -111,25 +156,58 @@ class _Column:
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, name: str, null_values: Sequence[str] = ()
     ) -> None:
-        self._connection, self._quoted = connection, quote(name)
+        self._connection, self.name, self._quoted = connection, name, quote(name)
         self._rows = f"(SELECT {sql.without(self._quoted, null_values)} FROM texts)"
-        self.null_values = null_values
         self.filled = self._count("true")
-        self.date_format = ""
 
-    def propose(self, date_formats: Sequence[str]) -> tuple[TColumnSchema, str]:
-        """Return the type, and what a person should check."""
+    def find_null_values(self) -> list[str]:
+        """Return the texts that stand for no value, if all others are numbers."""
+        number: TColumnSchema = {"data_type": "double"}
+        misfit = (
+            f"NOT ({sql.is_lossless(self._quoted, sql.typed(self._quoted, number, ''), number)})"
+        )
+        others = self._connection.execute(
+            f"SELECT DISTINCT {self._quoted} FROM {self._rows} WHERE {misfit} LIMIT {len(_NO_VALUE) + 1}"
+        ).fetchall()
+        marks = sorted(mark for (mark,) in others)
+        if not marks or not _NO_VALUE.issuperset(marks) or self._count(misfit) == self.filled:
+            return []
+        found = _Column(self._connection, self.name, marks).number()
+        return marks if found and found[0]["data_type"] != "text" else []
+
+    def fitting_date_formats(self) -> list[str]:
+        """Return the formats with which all values are dates."""
+        if not self.filled or self.number() or self._flag():
+            return []
+        return [form for form in DATE_FORMATS if not self._misfits({"data_type": "date"}, form)]
+
+    def propose(self, date_formats: Sequence[str], date_format: str) -> tuple[TColumnSchema, str]:
+        """Return the type, and what a person should check.
+
+        Args:
+            date_formats: the formats with which all values are dates.
+            date_format: the format of the file's dates.
+        """
         if not self.filled:
             return {"data_type": "text"}, "has no value in the sample"
-        found = self._number() or self._flag() or self._date(date_formats) or self._timestamp()
-        return found or self._text()
+        if date_format in date_formats:
+            return {"data_type": "date"}, self._order_of(date_format)
+        if date_formats:
+            return {
+                "data_type": "text"
+            }, f"dates in another format, {date_formats[0]}; a file has one"
+        return self.number() or self._flag() or self._timestamp() or ({"data_type": "text"}, "")
 
-    def _number(self) -> tuple[TColumnSchema, str] | None:
-        if self._fits("bigint"):
-            if self._count(f"regexp_matches({self._quoted}, '^\\s*[+-]?0[0-9]')"):
-                return {"data_type": "text"}, "codes with leading zeros, which a number would lose"
+    def number(self) -> tuple[TColumnSchema, str] | None:
+        """Return the type of numbers, or of texts that are none although they look like them."""
+        if not self.filled or not self._fits("double"):
+            return None
+        for pattern, note in _CODES.items():
+            if self._count(f"regexp_matches({self._quoted}, '{pattern}')"):
+                return {"data_type": "text"}, note
+        if self._fits("bigint") and not self._count(f"contains({self._quoted}, '.')"):
             return {"data_type": "bigint"}, ""
-        return self._fraction() if self._fits("double") else None
+        return self._fraction()
 
     def _flag(self) -> tuple[TColumnSchema, str] | None:
         others = self._count(f"lower({self._quoted}) NOT IN ('true', 'false')")
@@ -156,72 +234,48 @@ class _Column:
         return not self._misfits({"data_type": data_type})  # type: ignore[typeddict-item]
 
     def _fraction(self) -> tuple[TColumnSchema, str]:
-        """Return a decimal if all values have the same few digits after the point, otherwise a double."""
+        """Return a decimal for amounts, and for numbers with more digits than a double has."""
         scale = f"length(split_part({self._quoted}, '.', 2))"
         digits = f"length(regexp_replace({self._quoted}, '[^0-9]', '', 'g'))"
-        least, most, longest, exponents = self._connection.execute(
-            f"SELECT min({scale}), max({scale}), max({digits}), "
-            f"count(*) FILTER (contains(lower({self._quoted}), 'e')) FROM {self._rows}"
-        ).fetchone() or (0, 0, 0, 0)
-        if 0 < least == most <= _MAX_SCALE and longest <= _MAX_DIGITS and not exponents:
+        least, most, longest = self._connection.execute(
+            f"SELECT min({scale}), max({scale}), max({digits}) FROM {self._rows}"
+        ).fetchone() or (0, 0, 0)
+        if self._count(f"contains(lower({self._quoted}), 'e')"):
+            return {
+                "data_type": "double"
+            }, "has numbers with an exponent; codes such as 12E5 are text"
+        if longest > _MAX_DIGITS:
+            exact: TColumnSchema = {"data_type": "decimal", "precision": 38, "scale": most}
+            if not self._misfits(exact):
+                return exact, "has more digits than a double"
+            return {"data_type": "text"}, "numbers with more digits than a decimal has"
+        if 0 < least == most <= _MAX_SCALE:
             return {"data_type": "decimal", "precision": 18, "scale": most}, ""
         return {"data_type": "double"}, ""
 
-    def _date(self, formats: Sequence[str]) -> tuple[TColumnSchema, str] | None:
-        """Return the type of dates, and which values decide whether the day or the month is first."""
-        misfits = {form: self._misfits({"data_type": "date"}, form) for form in formats}
-        fitting = [form for form, count in misfits.items() if not count]
-        if not fitting:
-            return None
-        self.date_format = fitting[0]
-        other = _swapped(self.date_format)
-        if other is None:
-            return {"data_type": "date"}, ""
-        deciding = (
-            misfits[other] if other in misfits else self._misfits({"data_type": "date"}, other)
-        )
-        first = "day" if self.date_format.startswith("%d") else "month"
-        values = f"{deciding:,} of {self.filled:,} values decide"
-        return {"data_type": "date"}, f"the {first} is first: {values}"
-
-    def _text(self) -> tuple[TColumnSchema, str]:
-        """Return text. If all values but one or two short texts are numbers, these are `null_values`."""
-        value = sql.typed(self._quoted, {"data_type": "double"}, "")
-        misfit = f"NOT ({sql.is_lossless(self._quoted, value, {'data_type': 'double'})})"
-        others = self._connection.execute(
-            f"SELECT DISTINCT {self._quoted} FROM {self._rows} WHERE {misfit} LIMIT {_MAX_MARKS + 1}"
-        ).fetchall()
-        marks = sorted(mark for (mark,) in others)
-        if len(marks) <= _MAX_MARKS and all(len(mark) <= _MAX_MARK_CHARS for mark in marks):
-            count = self._count(misfit)
-            if count < self.filled:
-                self.null_values = marks
-                shown = " and ".join(map(repr, marks))
-                return {"data_type": "text"}, f"{shown} is no value: {count:,} of {self.filled:,}"
-        return {"data_type": "text"}, ""
-
-
-def _swapped(date_format: str) -> str | None:
-    """Return the format with day and month swapped, if values can fit both."""
-    if date_format.startswith("%Y"):
-        return None
-    return date_format.translate(str.maketrans("dm", "md"))
+    def _order_of(self, date_format: str) -> str:
+        """Return which values decide whether the day or the month is first."""
+        if date_format.startswith("%Y"):
+            return ""
+        swapped = date_format.translate(str.maketrans("dm", "md"))
+        deciding = self._misfits({"data_type": "date"}, swapped)
+        first = "day" if date_format.startswith("%d") else "month"
+        return f"the {first} is first: {deciding:,} of {self.filled:,} values decide"
 
 
 def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
-    """Write the header and the first rows of a proposal's file into a folder, without compression.
+    """Write the header and the first rows of a proposal's file into a folder, as a file of its name.
 
     Args:
         proposal: what the file proposes.
         folder: an existing folder.
         rows: how many rows.
     """
-    name, delimiter = proposal.file.name, str(proposal.options.get("delimiter", ","))
-    stem = name[: name.lower().index(proposal.suffix)] if proposal.suffix in name.lower() else name
+    delimiter = str(proposal.options.get("delimiter", ","))
     with (
-        DropFolder(str(proposal.file.parent)).local_copy(name) as copy,
+        DropFolder(str(proposal.file.parent)).local_copy(proposal.file.name) as copy,
         copy.open(encoding="utf-8-sig", newline="") as text,
-        (folder / f"{stem}{proposal.suffix}").open("w", encoding="utf-8", newline="") as sample,
+        open_sample(proposal, folder) as sample,
     ):
         lines: list[str] = []
 

@@ -52,8 +52,9 @@ def iter_rows(
         raw = "".join(reader.row_lines).removesuffix("\n").removesuffix("\r")
         # An empty line of a file with one column is a missing value.
         count = len(values) or int(width == 1)
-        extra = delimiter * abs(count - width)
-        if not reason and extra and not (trailing_delimiters and raw.endswith(extra)):
+        extra = delimiter * max(count - width, 0)
+        is_allowed = trailing_delimiters and extra and raw.endswith(extra)
+        if not reason and count != width and not is_allowed:
             reason = f"it has {count} values, and the header has {width}"
         if _UNDECODED.search(raw):
             reason = "it has bytes that are invalid in the file's encoding"

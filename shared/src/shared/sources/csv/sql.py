@@ -115,7 +115,9 @@ def is_lossless(text: str, value: str, hints: TColumnSchema) -> str:
         conditions.append(f"year({value}) > 999 AND regexp_matches({text}, '[0-9]')")
     if kind == "timestamp":
         # DuckDB drops a time zone and digits after the microseconds.
-        pattern = "[0-9-]{10}([ T][0-9:]{5,8}(\\.[0-9]{1,6})?)?Z?"
+        pattern = "[0-9-]{10}([ T][0-9:]{5,8}(\\.[0-9]{1,6})?)?" + "Z?" * bool(
+            hints.get("timezone", True)
+        )
     if kind == "double":
         # DuckDB reads 1_0 as 10, and accepts infinity.
         conditions.append(f"isfinite({value})")

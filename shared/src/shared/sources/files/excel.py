@@ -1,5 +1,6 @@
 """Excel workbooks: a cell is what the file says it is, never what its text looks like."""
 
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from shared.sources.hints import required_column
 
 _FIRST_DAY = date(1900, 3, 1)  # Excel counts a 29 February 1900, so earlier days are ambiguous
 _MAX_ROWS = 1_048_576
+_FORMULA = re.compile(rb"<(\w+:)?f[ />]")  # the prefix of a namespace is possible
 _DAMAGED = (zipfile.BadZipFile, KeyError, SyntaxError, OSError)  # a SyntaxError of XML
 
 _Row = tuple[int, list[Any]]
@@ -154,7 +156,7 @@ def _raw(row: Sequence[Any]) -> str:
 def _has_formulas(stream: BinaryIO) -> bool:
     with zipfile.ZipFile(stream) as archive:
         sheets = [name for name in archive.namelist() if name.startswith("xl/worksheets/")]
-        return any(b"<f" in archive.read(name) for name in sheets)
+        return any(_FORMULA.search(archive.read(name)) for name in sheets)
 
 
 def _value(cell: Any, source: Any) -> Any:

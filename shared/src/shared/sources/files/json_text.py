@@ -31,6 +31,8 @@ def dump_json(value: Any) -> str:
         ValueError: JSON has no such value.
     """
     if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("JSON has texts as keys, and this has others")
         return (
             "{" + ",".join(f"{_text(key)}:{dump_json(each)}" for key, each in value.items()) + "}"
         )

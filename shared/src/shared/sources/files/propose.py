@@ -16,7 +16,7 @@ from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.drop_folder import DropFolder, InvalidFileError
 from shared.sources.files.json_text import DECODER, dump_json
-from shared.sources.proposal import MAX_ROWS, Proposal, find_key
+from shared.sources.proposal import MAX_ROWS, Proposal, find_key, open_sample
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 """How the names of JSON files end: with an object in each line, and with one array of objects."""
@@ -121,11 +121,10 @@ def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
         table = pa.Table.from_batches(_first_batches(parquet), parquet.schema_arrow)
         pq.write_table(table.slice(0, rows), folder / name)
         return
-    stem = name[: name.lower().index(proposal.suffix)]
     with (
         DropFolder(str(proposal.file.parent)).local_copy(name) as copy,
         copy.open(encoding="utf-8-sig", newline="") as text,
-        (folder / f"{stem}{proposal.suffix}").open("w", encoding="utf-8", newline="") as sample,
+        open_sample(proposal, folder) as sample,
     ):
         if proposal.suffix == ".json":
             sample.write(dump_json(DECODER.decode(text.read())[:rows]))

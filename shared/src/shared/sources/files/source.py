@@ -141,7 +141,7 @@ def _read(
                     return
                 if not problems:
                     yield batch
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problems.append(f"{path}: {shorten(str(error))}")
     if is_empty and not problems and not file_format.allow_empty:
         problems.append(f"{path} has no rows")
