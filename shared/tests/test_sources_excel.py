@@ -1,8 +1,9 @@
 """A cell of an Excel workbook loads as what it is, or its row is rejected."""
 
 import datetime as dt
+import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -170,16 +171,29 @@ def test_a_value_in_a_column_without_a_name_is_a_bad_row(tmp_path: Path) -> None
     assert rejected == [(2, "'note' is in a column without a name")]
 
 
-def test_a_wrong_size_in_the_file_loses_no_cells(tmp_path: Path) -> None:
-    name = write(tmp_path, [["code", "price"], ["a", 1]])
-    with zipfile.ZipFile(tmp_path / name) as archive:
+def edit_sheet(file: Path, edit: Callable[[bytes], bytes]) -> None:
+    """Change the XML of the first sheet."""
+    with zipfile.ZipFile(file) as archive:
         parts = {part: archive.read(part) for part in archive.namelist()}
     sheet = "xl/worksheets/sheet1.xml"
-    assert b'<dimension ref="A1:B2" />' in parts[sheet]
-    parts[sheet] = parts[sheet].replace(b"A1:B2", b"A1:A1")
-    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+    edited = edit(parts[sheet])
+    assert edited != parts[sheet]
+    with zipfile.ZipFile(file, "w") as archive:
         for part, content in parts.items():
-            archive.writestr(part, content)
+            archive.writestr(part, edited if part == sheet else content)
+
+
+def test_a_formula_without_a_result_is_a_bad_row_in_any_form_of_xml(tmp_path: Path) -> None:
+    name = write(tmp_path, [["code", "price"], ["a", "=1+1"]])
+    edit_sheet(tmp_path / name, lambda xml: re.sub(rb"<(/?)(\w)", rb"<\1x:\2", xml))
+    edit_sheet(tmp_path / name, lambda xml: xml.replace(b"xmlns=", b"xmlns:x="))
+    rows, rejected = quarantine(tmp_path, FORMAT)
+    assert (rows, [number for number, _ in rejected]) == ([], [2])
+
+
+def test_a_wrong_size_in_the_file_loses_no_cells(tmp_path: Path) -> None:
+    name = write(tmp_path, [["code", "price"], ["a", 1]])
+    edit_sheet(tmp_path / name, lambda xml: xml.replace(b"A1:B2", b"A1:A1"))
     assert quarantine(tmp_path, FORMAT) == ([("a", Decimal("1.00"))], [])
 
 

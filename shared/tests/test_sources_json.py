@@ -292,6 +292,7 @@ def test_plain_lines_are_read_by_arrow() -> None:
         (f"[{GOOD},]", "Expecting value"),
         (f"[{GOOD}]]", "there is more after the JSON array"),
         ("[]", "has no rows"),
+        (f"[{GOOD},{'[' * 100_000}", "recursion"),
     ],
 )
 def test_a_file_that_is_no_array_is_refused(tmp_path: Path, content: str, problem: str) -> None:

@@ -245,6 +245,12 @@ MISFITS: dict[str, tuple[dict[str, TColumnSchema], pa.Array, Any, str]] = {
         [("y", 1)],
         "x",
     ),
+    "a number as the key of a map": (
+        column("json"),
+        pa.array([[(1, 2)]], pa.map_("int64", "int64")),
+        [],
+        "1",
+    ),
     "a missing value": (column("text", nullable=False), pa.array([None], "string"), "x", "missing"),
 }
 
