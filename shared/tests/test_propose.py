@@ -218,7 +218,14 @@ def test_a_parquet_file_proposes_the_types_that_it_has(tmp_path: Path) -> None:
 
 JSON: Mapping[str, tuple[list[str], Mapping[str, Any]]] = {
     "id": (["1", "2"], {**BIGINT, "nullable": False}),
-    "large": ([str(2**63), "1"], {**DOUBLE, "nullable": False}),
+    "large": (
+        [str(2**63 + 1), "1"],
+        {"data_type": "decimal", "precision": 38, "scale": 0, "nullable": False},
+    ),
+    "precise": (
+        ["0.12345678901234567", "1e1"],
+        {"data_type": "decimal", "precision": 38, "scale": 17, "nullable": False},
+    ),
     "ratio": (["1.5", "2"], {**DOUBLE, "nullable": False}),
     "paid": (["true", "null"], {"data_type": "bool"}),
     "code": (['"01"', '"2"'], {**TEXT, "nullable": False}),

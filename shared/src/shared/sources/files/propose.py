@@ -22,6 +22,7 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 """How the names of JSON files end: with an object in each line, and with one array of objects."""
 
 _INTEGER_LIMIT = 2**63
+_DIGITS_OF_DOUBLE, _MAX_DIGITS = 15, 38
 
 
 def propose_parquet(path: Path) -> Proposal:
@@ -153,11 +154,22 @@ def _type_of(values: Sequence[Any]) -> tuple[TColumnSchema, str]:
     if kinds == {int} and all(-_INTEGER_LIMIT <= value < _INTEGER_LIMIT for value in values):
         return {"data_type": "bigint"}, ""
     if kinds <= {int, Decimal}:
-        return {"data_type": "double"}, ""
+        return _number_type([Decimal(value) for value in values])
     if kinds == {str}:
         return _text_type(values)
     mixed = kinds & {str, bool, int, Decimal}
     return {"data_type": "json"}, "has values of several types" if mixed else ""
+
+
+def _number_type(values: Sequence[Decimal]) -> tuple[TColumnSchema, str]:
+    """Return double, or for numbers that a double would round a decimal."""
+    parts = [value.as_tuple() for value in values]
+    scale = max(0, *(-int(part.exponent) for part in parts))
+    whole = max(len(part.digits) + int(part.exponent) for part in parts)
+    if max(len(part.digits) for part in parts) <= _DIGITS_OF_DOUBLE or whole + scale > _MAX_DIGITS:
+        return {"data_type": "double"}, ""
+    hints: TColumnSchema = {"data_type": "decimal", "precision": _MAX_DIGITS, "scale": scale}
+    return hints, "has more digits than a double"
 
 
 def _text_type(values: Sequence[str]) -> tuple[TColumnSchema, str]:
