@@ -238,7 +238,7 @@ def test_the_error_about_an_object_without_an_id_has_only_the_start_of_it(
     neows_server: NeowsServer,
 ) -> None:
     (first, *rest) = neows_server.days["2025-03-10"]
-    unnamed = {name: first[name] for name in first.keys() - {"neo_reference_id"}}
+    unnamed = {name: value for name, value in first.items() if name != "neo_reference_id"}
     neows_server.days["2025-03-10"] = [*rest, unnamed]
     with pytest.raises(Exception, match=r"2025-03-10: the object .*neo_reference_id") as error:
         objects("2025-03-10")
