@@ -69,7 +69,7 @@ _COPY_BYTES = 1 << 20
 class FileStat:
     """A file's size in bytes and what changes with its content; equal values mean that nobody wrote to it.
 
-    `modified` is the time of change, and beside it what a writer cannot set: the time of the last change of
+    `modified` has the time of change, and what a writer cannot set: the time of the last change of
     a local file's inode, or the ETag of an object in a bucket.
     """
 
@@ -142,7 +142,7 @@ class DropFolder:
         Hidden files, links that leave the folder and special files are left out.
 
         Args:
-            suffix: the end of the names in small letters, without that of a compression.
+            suffix: the end of the names in lower case, without that of a compression.
 
         Raises:
             InvalidFileError: the folder itself does not exist.

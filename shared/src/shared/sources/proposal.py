@@ -61,7 +61,7 @@ def find_key(
     Args:
         connection: a connection that has the table.
         table: the name of the table with the rows.
-        columns: its columns; those that may be NULL are no key.
+        columns: its columns; a column that may be NULL is not a key.
         rows: the number of its rows.
     """
     filled = [name for name, hints in columns.items() if not hints.get("nullable", True)]
@@ -86,7 +86,7 @@ def find_key(
 
 @contextmanager
 def open_sample(proposal: Proposal, folder: Path) -> Iterator[TextIO]:
-    """Create a file in a folder with the name of a proposal's file, and compressed as it is.
+    """Create a file in a folder with the name of a proposal's file, and with its compression.
 
     With another name, the rows of the sample would stay in the table beside those of the file.
     """

@@ -47,7 +47,7 @@ class CsvFormat:
         trailing_delimiters: whether a row, and the header, may end in delimiters after its last value.
         delimiter: the character between values, such as ;, | or a tab.
         header_names: by column, its name in the header, where that is another one.
-        null_values: by column, texts that stand for no value, such as NA.
+        null_values: by column, texts that load as NULL, such as NA.
         allow_empty: whether a file may have only a header; its load removes the file's earlier rows.
 
     Raises:

@@ -25,8 +25,13 @@ def read_header(path: str, text: TextIOBase, csv_format: CsvFormat) -> tuple[lis
     except (csv.Error, UnicodeError) as error:
         raise InvalidFileError(f"{path}: the header cannot be read: {error}") from None
     if not header:
-        why = "line 1 is blank; the header must be in it" if reader.line_num else ""
-        raise InvalidFileError(f"{path}: {why}" if why else f"{path} is empty: it has no header")
+        is_blank = reader.line_num > 0
+        why = (
+            ": line 1 is blank; the header must be in it"
+            if is_blank
+            else " is empty: it has no header"
+        )
+        raise InvalidFileError(f"{path}{why}")
     if csv_format.trailing_delimiters:
         while header[-1:] == [""]:
             header.pop()

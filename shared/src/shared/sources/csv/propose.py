@@ -12,7 +12,7 @@ import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.csv import sql
-from shared.sources.csv.file import open_csv
+from shared.sources.csv.file import BATCH_ROWS, open_csv
 from shared.sources.csv.format import CsvFormat
 from shared.sources.drop_folder import DropFolder, InvalidFileError
 from shared.sources.proposal import MAX_ROWS, Proposal, find_key, open_sample
@@ -68,7 +68,7 @@ def propose(path: Path) -> Proposal:
     with open_csv(drop_folder, path.name, texts) as file:
         if problems := file.problems("fail"):
             raise InvalidFileError("; ".join(problems))
-        batches = list(islice(file.rows(), max(MAX_ROWS // 100_000, 1)))
+        batches = list(islice(file.rows(), MAX_ROWS // BATCH_ROWS))
     with duckdb.connect() as connection:
         connection.register("texts", pa.Table.from_batches(batches))
         return _propose(path, connection, header, delimiter)
@@ -161,7 +161,7 @@ class _Column:
         self.filled = self._count("true")
 
     def find_null_values(self) -> list[str]:
-        """Return the texts that stand for no value, if all others are numbers."""
+        """Return the known texts for a missing value, such as NA, if all other texts are numbers."""
         number: TColumnSchema = {"data_type": "double"}
         misfit = (
             f"NOT ({sql.is_lossless(self._quoted, sql.typed(self._quoted, number, ''), number)})"

@@ -80,7 +80,7 @@ def read_texts(
         names: the names of its columns in the query.
         null: as for `read_csv`.
         delimiter: the character between values.
-        null_values: by column of the query, texts that stand for no value.
+        null_values: by column of the query, texts that are NULL.
     """
     table = read_csv(file, dict.fromkeys(names, "VARCHAR"), null=null, delimiter=delimiter)
     empty = ("",) if null == NEVER_NULL else ()
@@ -90,7 +90,7 @@ def read_texts(
 
 
 def without(text: str, null_values: Sequence[str]) -> str:
-    """Return the SQL of a column of texts under its name, with NULL for the texts that are no value."""
+    """Return the SQL of a column of texts under its name, with NULL in place of some texts."""
     if not null_values:
         return text
     if len(null_values) == 1:

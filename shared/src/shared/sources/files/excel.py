@@ -42,7 +42,7 @@ _ACCEPTED: Mapping[str, Sequence[type]] = {
 class ExcelFormat(FileFormat):
     """What a sheet of an Excel workbook (.xlsx, .xlsm) must look like.
 
-    A cell has its own type: a text `00123` is no number, and a number is no text. Numbers for a decimal
+    A cell has its own type: a text `00123` is not a number, and a number is not a text. Numbers for a decimal
     are read with the 15 digits that Excel shows. Error cells, and formulas without a stored result, are
     bad rows. Empty rows are skipped. A workbook has no time zones, so timestamps are local times.
 

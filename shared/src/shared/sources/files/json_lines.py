@@ -46,7 +46,7 @@ _ACCEPTED: Mapping[str, Sequence[type]] = {
 class JsonLinesFormat(FileFormat):
     """What a file with one JSON object in each line must look like; it may have blank lines.
 
-    JSON has types, so `"12"` is no `bigint`. Texts in ISO 8601 are dates, times and timestamps, texts
+    JSON has types, so `"12"` is not a `bigint`. Texts in ISO 8601 are dates, times and timestamps, texts
     in Base64 are bytes, and a text may be a decimal.
     """
 
