@@ -3,7 +3,7 @@
 import pytest
 from dlt.common.schema.typing import TColumnSchema
 
-from shared.sources.csv import CsvFormat
+from shared.sources.csv import CsvFormat, ValueFormat
 from shared.warehouse.rows.naming import NamingConvention
 
 TEXT: TColumnSchema = {"data_type": "text"}
@@ -21,13 +21,13 @@ def test_a_character_that_values_have_is_no_delimiter(delimiter: str) -> None:
 @pytest.mark.parametrize("date_format", ["%Y-%m-%d %z", "%Y-%m-%d %Z", "%z%Y-%m-%d"])
 def test_a_date_format_with_a_time_zone_is_an_error_of_the_declaration(date_format: str) -> None:
     with pytest.raises(ValueError, match="has a time zone, which would move a date"):
-        CsvFormat({"day": {"data_type": "date"}}, date_format)
+        CsvFormat({"day": {"data_type": "date"}}, date_format=date_format)
 
 
 @pytest.mark.parametrize("date_format", ["%d/%m", "%b %d", "%d.%m.%%Y", ""])
 def test_a_date_format_without_a_year_is_an_error_of_the_declaration(date_format: str) -> None:
     with pytest.raises(ValueError, match="has no year"):
-        CsvFormat({"day": {"data_type": "date"}}, date_format)
+        CsvFormat({"day": {"data_type": "date"}}, date_format=date_format)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_columns_that_would_be_one_are_an_error_of_the_declaration(one: str, oth
 @pytest.mark.parametrize(
     ("header_names", "message"),
     [
-        ({"cost": "Cost"}, "There are header names of cost; declare these columns"),
+        ({"cost": "Cost"}, "There are header names named cost; declare these columns"),
         ({"b": "n"}, "Several columns have the name n in the header"),
         ({"b": "x", "n": "x"}, "Several columns have the name x in the header"),
     ],
@@ -69,12 +69,12 @@ def test_header_names_belong_to_one_column_each(header_names: dict[str, str], me
 @pytest.mark.parametrize(
     ("null_values", "message"),
     [
-        ({"cost": ["NA"]}, "There are null values of cost; declare these columns"),
-        ({"n": "NA"}, "The null values of n are one text; write a list"),
+        ({"cost": ["NA"]}, "There are value formats named cost; declare these columns"),
+        ({"n": "NA"}, "null_values is one text; write a list"),
     ],
 )
 def test_null_values_are_lists_of_declared_columns(
     null_values: dict[str, list[str]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        CsvFormat(COLUMNS, null_values=null_values)
+        CsvFormat(COLUMNS, values={name: ValueFormat(texts) for name, texts in null_values.items()})

@@ -17,7 +17,7 @@ from dlt.common.schema.typing import TColumnSchema
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.sources.csv import CsvFormat, DropFolder, InvalidFileError
+from shared.sources.csv import CsvFormat, ValueFormat, validate_file
 from shared.sources.csv.file import CsvFile, open_csv
 from shared.sources.csv.pushdown import can_push_down, strict_select_sql
 
@@ -41,29 +41,24 @@ def read(folder: Path, body: bytes, csv_format: CsvFormat, header: str = "") -> 
     """Return what each way to read a file with a body gives."""
     header = header or csv_format.delimiter.join(csv_format.columns) + "\n"
     (folder / "x.csv").write_bytes(header.encode() + body)
-    with open_csv(DropFolder(str(folder)), "x.csv", csv_format) as file:
-        stop = None if file.problems("fail") else loaded(file)
-    with open_csv(DropFolder(str(folder)), "x.csv", csv_format) as file:
-        assert file.problems("quarantine") == []
-        rejected = [
-            (row["line"], row["raw"]) for batch in file.rejected() for row in batch.to_pylist()
-        ]
-        return Reading(stop, loaded(file), rejected, pushed_down(file))
-
-
-def loaded(file: CsvFile) -> list[Row]:
-    names = [*file.csv_format.columns]
-    return [tuple(row[n] for n in names) for batch in file.rows() for row in batch.to_pylist()]
+    batches = [*csv_format.read(folder / "x.csv")]
+    rejected = [row for batch in batches for row in batch.rejected]
+    names = [*csv_format.row_columns]
+    rows = [
+        tuple(row[name] for name in names) for batch in batches for row in batch.rows.to_pylist()
+    ]
+    with open_csv(folder / "x.csv", csv_format) as file:
+        fast = pushed_down(file)
+    return Reading(
+        None if rejected else rows, rows, [(row.location[0], row.raw) for row in rejected], fast
+    )
 
 
 def pushed_down(file: CsvFile) -> list[Row] | None:
     if not can_push_down(file):
         return None
-    names = ", ".join(f'"{name}"' for name in file.csv_format.columns)
     try:
-        return file.connection.execute(
-            f"SELECT {names} FROM ({strict_select_sql(file)})"
-        ).fetchall()
+        return file.connection.execute(strict_select_sql(file)).fetchall()
     except duckdb.Error:
         return None
 
@@ -149,7 +144,9 @@ def test_a_text_that_stands_for_no_value_is_null_in_its_column_only(
 ) -> None:
     number: TColumnSchema = {"data_type": "bigint"}
     csv_format = CsvFormat(
-        {"a": TEXT, "b": number}, delimiter=delimiter, null_values={"b": ["NA", "-", "it's"]}
+        {"a": TEXT, "b": number},
+        delimiter=delimiter,
+        values={"b": ValueFormat(["NA", "-", "it's"])},
     )
     body = b'NA,1\n"NA",NA\n,"NA"\nx,-\n-,it\'s\n,\n'.replace(b",", delimiter.encode())
     expected = [("NA", 1), ("NA", None), (None, None), ("x", None), ("-", None), (None, None)]
@@ -157,7 +154,7 @@ def test_a_text_that_stands_for_no_value_is_null_in_its_column_only(
     bad = f"y{delimiter}NaN"
     found = read(tmp_path, body + bad.encode(), csv_format)
     assert found == Reading(None, expected, [(8, bad)], None)
-    of_texts = replace(csv_format, null_values={"a": ["NA"]})
+    of_texts = replace(csv_format, values={"a": ValueFormat(["NA"])})
     quoted = b'"",1\nNA,2\n"NA",3\n'.replace(b",", delimiter.encode())
     rows = [("", 1), (None, 2), (None, 3)]
     assert read(tmp_path, quoted, of_texts) == Reading(rows, rows, [], rows)
@@ -327,9 +324,9 @@ def test_zeros_in_a_text_are_rejected_and_the_reason_says_where_they_come_from(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "x.csv").write_bytes(b"a\nx\n\0\0\0")
-    with open_csv(DropFolder(str(tmp_path)), "x.csv", ONE) as file:
+    with open_csv(tmp_path / "x.csv", ONE) as file:
         assert not can_push_down(file)
-        (problem,) = file.problems("fail")
+    (problem,) = validate_file("x.csv", ONE, folder=str(tmp_path))
     assert problem.startswith("x.csv, line 3: it has NUL bytes; a file that is not completely")
 
 
@@ -356,7 +353,7 @@ def test_a_row_of_12_megabytes_is_rejected_and_the_others_load(tmp_path: Path, k
     ],
 )
 def test_a_date_may_begin_with_letters(tmp_path: Path, date_format: str, text: str) -> None:
-    csv_format = CsvFormat({"day": {"data_type": "date"}, "b": TEXT}, date_format)
+    csv_format = CsvFormat({"day": {"data_type": "date"}, "b": TEXT}, date_format=date_format)
     reading = read(tmp_path, f'"{text}",x\n'.encode(), csv_format)
     assert reading.stop == reading.quarantine == reading.pushed_down == [(date(2018, 1, 2), "x")]
     for word in ("epoch", "infinity", "-infinity", "Jan", "someday"):
@@ -400,7 +397,7 @@ def test_a_column_may_have_another_name_in_the_header(tmp_path: Path, in_header:
         reading = read(tmp_path, body, csv_format, f'"{in_header}",n\n')
         assert reading.stop == reading.pushed_down == rows
         assert reading.quarantine == [(1, "x")]
-    with pytest.raises(InvalidFileError, match=r"missing: .*; not expected: b"):
+    with pytest.raises(ValueError, match=r"missing: .*; not expected: b"):
         read(tmp_path, b"x,1\n", csv_format, "b,n\n")
 
 

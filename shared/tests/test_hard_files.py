@@ -23,13 +23,12 @@ from hypothesis import strategies as st
 from shared.sources.csv import (
     CsvFormat,
     DropFolder,
-    InvalidFileError,
     csv_source,
     validate_file,
 )
 from shared.sources.csv.file import open_csv
 from shared.sources.csv.pushdown import can_push_down, strict_select_sql
-from shared.sources.csv.rows import iter_rows
+from shared.sources.csv.rows import Dialect, iter_rows
 
 COLUMNS: dict[str, TColumnSchema] = {
     "code": {"data_type": "text"},
@@ -143,7 +142,7 @@ INVALID: dict[str, bytes] = {
     [
         ("timestamp", "2020-01-01 12:00:00", True),
         ("timestamp", "2020-01-01T12:00:00.123456Z", True),
-        ("timestamp", "2020-01-01 12:00:00+02:00", False),
+        ("timestamp", "2020-01-01 12:00:00+02:00", True),
         ("timestamp", "2020-01-01 12:00:00 Europe/Berlin", False),
         ("timestamp", "2020-01-01 12:00:00.1234567", False),
         ("timestamp", "infinity", False),
@@ -214,14 +213,11 @@ def read_by_pushdown(folder: Path, content: bytes, csv_format: CsvFormat) -> lis
     """Return the rows as the warehouse reads them; None where it does not accept the file."""
     (folder / "x.csv").write_bytes(content)
     try:
-        with open_csv(DropFolder(str(folder)), "x.csv", csv_format) as file:
+        with open_csv(folder / "x.csv", csv_format) as file:
             if not can_push_down(file):
                 return None
-            names = ", ".join(f'"{name}"' for name in csv_format.columns)
-            return file.connection.execute(
-                f"SELECT {names} FROM ({strict_select_sql(file)})"
-            ).fetchall()
-    except (InvalidFileError, duckdb.Error):
+            return file.connection.execute(strict_select_sql(file)).fetchall()
+    except (ValueError, duckdb.Error):
         return None
 
 
@@ -229,7 +225,7 @@ def read_by_pushdown(folder: Path, content: bytes, csv_format: CsvFormat) -> lis
 def test_pushdown_loads_a_valid_file_unchanged_or_is_not_used(tmp_path: Path, kind: str) -> None:
     content, rows = VALID[kind]
     loaded_rows = read_by_pushdown(tmp_path, content, FORMAT)
-    without_pushdown = kind in ("mixed line breaks", "UTF-16", "UTF-32")
+    without_pushdown = kind == "mixed line breaks"
     assert (loaded_rows is None) is without_pushdown
     for row in loaded_rows or []:
         assert tuple(None if value is None else str(value) for value in row) in rows
@@ -248,13 +244,15 @@ def test_pushdown_rejects_an_invalid_file_too(tmp_path: Path, kind: str) -> None
         ("double", ["1", ".5", "5.", "1e400", "inf", "nan", "1_0", " 5", "0x1p3", "1e5", ""]),
         ("decimal", ["1", ".5", "5.", "1.234", "1.230", "1e1", "9999999999999999.99", "99999999999999999", "-", " 1", ""]),
         ("bool", ["true", "T", "1", "yes", "maybe", "0", ""]),
-        ("timestamp", ["2020-01-01", "2020-01-01 12:00:00.123456", "2020-01-01 12:00:00+02:00", "epoch", "infinity", "2020-01-01T00:00Z", ""]),
+        ("timestamp", ["2020-01-01", "2020-01-01 12:00:00.123456", "2020-01-01 12:00:00+02:00", "2020-01-01T12:00:00.5-0530", "2020-01-01 12:00+02", "2020-01-01+02", "2020-01-01T12:00:00+15:00", "2020-01-01T12:00:00+02:60", "epoch", "infinity", "2020-01-01T00:00Z", ""]),
     ],
 )  # fmt: skip
 def test_pushdown_and_row_by_row_reading_give_the_same_value(
     tmp_path: Path, data_type: Any, values: list[str]
 ) -> None:
-    hints: TColumnSchema = {"data_type": data_type, "precision": 18, "scale": 2}
+    hints: TColumnSchema = {"data_type": data_type}
+    if data_type == "decimal":
+        hints |= {"precision": 18, "scale": 2}
     csv_format = CsvFormat({"v": hints, "w": {"data_type": "text"}})
     accepted = 0
     for value in values:
@@ -319,7 +317,7 @@ def test_a_truncated_compressed_file_is_rejected(
     tmp_path: Path, kind: str, kept_share: float
 ) -> None:
     whole = COMPRESSED[kind]("".join(f"{n},{n},{n}\n" for n in range(30_000)))
-    with pytest.raises(Exception, match=rf"x\.csv\.{kind} (cannot be decompressed|is empty)"):
+    with pytest.raises(Exception, match=rf"x\.csv\.{kind}( cannot be decompressed|: it is empty)"):
         compressed(tmp_path, kind, whole[: int(len(whole) * kept_share)])
 
 
@@ -492,10 +490,9 @@ def test_an_empty_line_of_one_column_is_a_missing_value(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text('n\n1\n\nx\n""\n')
     for nullable, good, rejected in [(True, [1, None], ["x", '""']), (False, [1], ["", "x", '""'])]:
         csv_format = CsvFormat({"n": {"data_type": "bigint", "nullable": nullable}})
-        with open_csv(DropFolder(str(tmp_path)), "x.csv", csv_format) as file:
-            assert [row["n"] for batch in file.rows() for row in batch.to_pylist()] == good
-            bad = [row["raw"] for batch in file.rejected() for row in batch.to_pylist()]
-        assert bad == rejected
+        batches = [*csv_format.read(tmp_path / "x.csv")]
+        assert [row["n"] for batch in batches for row in batch.rows.to_pylist()] == good
+        assert [row.raw for batch in batches for row in batch.rejected] == rejected
 
 
 def test_bytes_that_cannot_be_decoded_are_stored_escaped(tmp_path: Path) -> None:
@@ -552,18 +549,17 @@ def test_every_character_is_in_a_row_and_every_row_is_loaded_or_rejected(
 ) -> None:
     text = HEADER + "".join(f"{line}\n" for line in lines_of_values)
     lines = io.StringIO(text.removeprefix(HEADER), newline="")
-    split_rows = list(iter_rows(lines, 2, 3))
-    characters_of_rows = "".join(raw for _, raw, _ in split_rows)
+    split_rows = list(iter_rows(lines, 2, 3, Dialect()))
+    characters_of_rows = "".join(row.raw for row in split_rows)
     assert without_breaks(characters_of_rows) == without_breaks(text.removeprefix(HEADER))
     with TemporaryDirectory() as folder:
         (Path(folder) / "x.csv").write_bytes(text.encode())
-        with open_csv(DropFolder(folder), "x.csv", CsvFormat(COLUMNS, allow_empty=True)) as file:
-            assert file.problems("quarantine") == []
-            good = sum(batch.num_rows for batch in file.rows())
-            bad = [row for batch in file.rejected() for row in batch.to_pylist()]
+        batches = [*CsvFormat(COLUMNS).read(Path(folder) / "x.csv")]
+    good = sum(len(batch.rows) for batch in batches)
+    bad = [row for batch in batches for row in batch.rejected]
     assert good + len(bad) == len(split_rows)
-    raw_of = {line: raw for line, raw, _ in split_rows}
-    assert all(row["reason"] and row["raw"] == raw_of[row["line"]] for row in bad)
+    raw_of = {row.line: row.raw for row in split_rows}
+    assert all(row.reason and row.raw == raw_of[row.location[0]] for row in bad)
 
 
 def without_breaks(text: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from shared.cli.proposals import key_code, write_source
 from shared.cli.proposals import propose as propose_file
-from shared.sources.csv import CsvFormat, InvalidFileError, csv_source
+from shared.sources.csv import CsvFormat, InvalidFileError, ValueFormat, csv_source
 from shared.sources.csv.propose import propose, write_sample
 from shared.sources.files import FileFormat, JsonFormat, JsonLinesFormat, ParquetFormat, file_source
 from shared.sources.files.propose import propose_json, propose_parquet
@@ -91,7 +91,7 @@ def test_texts_among_numbers_stand_for_no_value_in_their_column(tmp_path: Path) 
         "w": {**TEXT, "nullable": False},
         "x": {**MONEY, "scale": 1},
     }
-    assert found.options["null_values"] == {"v": ["NA"], "x": ["-", "NA"]}
+    assert found.options["values"] == {"v": ValueFormat(["NA"]), "x": ValueFormat(["-", "NA"])}
     assert found.notes["v"] == "'NA': no value, in 1 of 3"
 
 
@@ -153,7 +153,7 @@ def test_the_file_loads_with_its_proposed_format(tmp_path: Path) -> None:
         ("1,2\n3,4\n", "begins with a row of values, such as 1, and not with a header"),
         ("a,b\n1,2\n3\n", "line 3: "),
         (",b\n0,1\n", "export.csv: the column 1 of the header has no name"),
-        ("a,b\n", "export.csv has a header and no rows"),
+        ("a,b\n", "export.csv has no rows"),
         ("", "export.csv"),
     ],
 )

@@ -110,8 +110,8 @@ BAD_LINES: dict[str, tuple[str | bytes, str]] = {
     "a comma at the end": ('{"id":1,"price":1,"note":"",}', "it is not JSON: "),
     "a comment": ('{"id":1,"price":1,"note":""} // x', "it is not JSON: Extra data"),
     "two objects": (GOOD + GOOD, "it is not JSON: Extra data"),
-    "a list": ("[1, 2]", "[1, 2] is no object"),
-    "a number alone": ("7", "7 is no object"),
+    "a list": ("[1, 2]", "[1, 2] is not an object"),
+    "a number alone": ("7", "7 is not an object"),
     "text that is no JSON": ("id=1", "it is not JSON: Expecting value, in column 1"),
     "deep nesting": ("[" * 100_000, "it is nested too deeply"),
     "deep nesting in a column": (
@@ -285,8 +285,8 @@ def test_plain_lines_are_read_by_arrow() -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("", "it is no JSON array"),
-        (GOOD, "it is no JSON array; a file with an object in each line is JSON lines"),
+        ("", "it is not a JSON array"),
+        (GOOD, "it is not a JSON array; a file with an object in each line is JSON lines"),
         (f"[{GOOD}", "the file may be incomplete"),
         (f"[{GOOD} {GOOD}]", "no comma after character"),
         (f"[{GOOD},]", "Expecting value"),

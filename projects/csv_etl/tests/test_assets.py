@@ -11,7 +11,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from csv_etl.definitions import defs
 from shared import warehouse
-from shared.sources.csv import pushdown
+from shared.sources.files import source as files
 from shared.warehouse.destinations.duckdb import PushdownLoadJob
 
 HEADER = '"date","share_price","amount","spend","shift","spread"\n'
@@ -27,9 +27,7 @@ def _each_mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """Load small files in both ways, with and without pushdown, and into a server too."""
     if request.param == "into Postgres":
         request.getfixturevalue("postgres_warehouse")
-    monkeypatch.setattr(
-        pushdown, "_PUSHDOWN_MIN_BYTES", 0 if request.param == "pushdown" else 10**9
-    )
+    monkeypatch.setattr(files, "_PUSHDOWN_MIN_BYTES", 0 if request.param == "pushdown" else 10**9)
 
 
 @pytest.fixture
@@ -127,7 +125,7 @@ def test_a_path_that_is_not_a_dropped_file_is_refused_before_the_load(
             HEADER + "2018/09/28,1,1,1,1,1\n2018/09/28,-1,1,1,1,1\n",
             "line 3: column share_price",
         ),
-        (HEADER, "has a header and no rows"),
+        (HEADER, "has no rows"),
         ("", "empty"),
         ("a,b\n1,2\n", "the header is a, b; expected date, share_price"),
     ],
@@ -186,7 +184,7 @@ def test_a_retry_loads_the_file_of_the_run_it_retries(
 def test_a_large_file_whose_rows_are_loaded_is_skipped(
     drop: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pushdown, "_PUSHDOWN_MIN_BYTES", 0)
+    monkeypatch.setattr(files, "_PUSHDOWN_MIN_BYTES", 0)
 
     def load(rows: int = 8, **how: Any) -> str:
         result = load_file(instance, "2018-01-22.csv", **how)
@@ -213,10 +211,10 @@ def test_a_large_file_whose_rows_are_loaded_is_skipped(
         )
     fixed = load()
     assert fixed != again, "rows that are missing come back"
-    monkeypatch.setattr(pushdown, "_PUSHDOWN_MIN_BYTES", 10**9)
+    monkeypatch.setattr(files, "_PUSHDOWN_MIN_BYTES", 10**9)
     other_way = load()
     assert other_way != fixed
-    monkeypatch.setattr(pushdown, "_PUSHDOWN_MIN_BYTES", 0)
+    monkeypatch.setattr(files, "_PUSHDOWN_MIN_BYTES", 0)
     assert load() != other_way, "another way's load is none to rely on"
     text = (drop / "2018-01-22.csv").read_text().splitlines()
     (drop / "2018-01-22.csv").write_text("\n".join(text[:-1]))
@@ -282,7 +280,7 @@ def test_a_file_that_changes_before_its_load_is_loaded_with_its_new_content(
         original(job)
 
     monkeypatch.setattr(PushdownLoadJob, "run", changed_meanwhile)
-    pushed_down = pushdown._PUSHDOWN_MIN_BYTES == 0
+    pushed_down = files._PUSHDOWN_MIN_BYTES == 0
     assert run(instance, "share_prices_daily", partition_key="2018-01-22").success
     assert row_counts("share_prices_daily") == {"2018-01-22.csv": 8 + pushed_down}
 

@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 from csv_etl.automation import dropped_files_sensor
 from csv_etl.definitions import defs
 from shared import warehouse
-from shared.sources.csv import DropFolder, InvalidFileError, pushdown
+from shared.sources.csv import DropFolder, InvalidFileError
 
 SAMPLE = Path(__file__).parents[3] / "data" / "drop" / "2018-01-22.csv"
 
@@ -51,7 +51,7 @@ def test_a_file_in_a_bucket_loads_like_a_local_one(
     path: str,
     pushed_down_from: int,
 ) -> None:
-    monkeypatch.setattr(pushdown, "_PUSHDOWN_MIN_BYTES", pushed_down_from)
+    monkeypatch.setattr(files, "_PUSHDOWN_MIN_BYTES", pushed_down_from)
     job = defs.resolve_implicit_global_asset_job_def()
     for _ in range(2):
         result = job.execute_in_process(

@@ -2,32 +2,43 @@
 
 import codecs
 import re
-import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from io import TextIOBase
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
+from duckdb.sqltypes import BOOLEAN, VARCHAR
 
-from shared.sources.csv import sql
-from shared.sources.csv.format import CsvFormat, OnBadRows
-from shared.sources.csv.header import read_header
-from shared.sources.csv.rows import iter_rows, printable, read_lines
+from shared.sources.csv import sql, values
+from shared.sources.csv.header import Header, read_header
+from shared.sources.csv.rows import (
+    Dialect,
+    copy_rows,
+    iter_rows,
+    printable,
+    read_lines,
+    without_footer,
+)
 from shared.sources.csv.structure import (
     Structure,
     has_blank_line,
     has_delimiter_at_end,
     read_structure,
 )
-from shared.sources.drop_folder import DropFolder, InvalidFileError, shorten
+from shared.sources.drop_folder import shorten
+from shared.sources.files.format import BATCH_ROWS, Batch, RejectedRow
+from shared.sources.files.json_text import is_strict_json
 from shared.sources.quoting import literal, quote
 
-BATCH_ROWS = 100_000
-"""Rows that dlt gets at a time; limits memory."""
+if TYPE_CHECKING:
+    from shared.sources.csv.format import CsvFormat
 
 _MAX_VALUE_CHARS = 400  # of a value in a message
 _MAX_EXPRESSIONS = 500  # in a projection; DuckDB plans more in quadratic time
@@ -38,27 +49,27 @@ _LINE, _REASON, _RAW = _ROW_COLUMNS
 
 @contextmanager
 def open_csv(
-    drop_folder: DropFolder, path: str, csv_format: CsvFormat, copies: Path | None = None
+    file: Path, csv_format: "CsvFormat", copies: Path | None = None
 ) -> Iterator["CsvFile"]:
     """Open a file and check that its header is the declared one.
 
     Args:
-        drop_folder: the folder of the file.
-        path: the file, below the folder.
+        file: a local file, not compressed.
         csv_format: what the file must look like.
-        copies: keeps a copy of the file, if one is needed.
+        copies: an empty folder that keeps a copy of the file, if one is needed.
 
     Raises:
-        InvalidFileError: the path must not be read, or the header differs.
+        ValueError: the header differs, or a rule is not SQL.
     """
-    with drop_folder.local_copy(path, copies) as source, tempfile.TemporaryDirectory() as folder:
-        encoding = _detect_encoding(source, csv_format.encoding)
-        with source.open(encoding=encoding, errors="surrogateescape", newline="") as text:
-            header, lines = read_header(path, text, csv_format)
-        with duckdb.connect() as connection:
-            _check_rules(connection, csv_format)
-            parsed = (encoding, header, lines)
-            yield CsvFile(path, csv_format, source, *parsed, Path(folder), connection)
+    encoding = _detect_encoding(file, csv_format.encoding)
+    with file.open(encoding=encoding, errors="surrogateescape", newline="") as text:
+        header = read_header(text, csv_format)
+    kept = nullcontext(str(copies)) if copies else tempfile.TemporaryDirectory()
+    with kept as folder, duckdb.connect() as connection:
+        if any(hints["data_type"] == "json" for hints in csv_format.columns.values()):
+            connection.create_function(values.IS_STRICT_JSON, is_strict_json, [VARCHAR], BOOLEAN)
+        _check_rules(connection, csv_format)
+        yield CsvFile(csv_format, file, encoding, header, Path(folder), connection)
 
 
 def _detect_encoding(source: Path, declared: str) -> str:
@@ -84,74 +95,91 @@ class CsvFile:
     or its number of values. DuckDB reads that file with the same checks.
     """
 
-    path: str
-    csv_format: CsvFormat
+    csv_format: "CsvFormat"
     source: Path
     encoding: str
-    header: list[str]
-    header_lines: int
+    header: Header
     folder: Path
     connection: duckdb.DuckDBPyConnection
 
-    def problems(self, on_bad_rows: OnBadRows, max_errors: int = 5) -> list[str]:
-        """Return why the file must not be loaded; an empty list if it may be."""
+    def batches(self) -> Iterator[Batch]:
+        """Yield all rows; if some are rejected, these come first.
+
+        Raises:
+            ValueError: the file as a whole must not load.
+        """
+        empty = self.csv_format.schema.empty_table()
         try:
-            if not self._has_rows(self.texts if self._is_valid else self._checked_rows):
-                if self.csv_format.allow_empty:
-                    return []
-                return [f"{self.path} has a header and no rows"]
-            if self._is_valid or on_bad_rows == "quarantine":
-                return []
-            bad_rows = self.connection.execute(
-                f"SELECT {_LINE}, {_REASON} FROM {self._checked_rows} "
-                f"WHERE {_REASON} <> '' ORDER BY 1 LIMIT {max_errors:d}"
-            ).fetchall()
-        except (duckdb.Error, UnicodeError) as error:
-            return [f"{self.path}: {_reason(error)}"]
-        return [f"{self.path}, line {line}: {reason}" for line, reason in bad_rows]
+            if self.is_valid:
+                relation = self.typed_texts(self.texts)
+            else:
+                relation = f"{self._checked_rows} WHERE {_REASON} = ''"
+                rejected = self._read(
+                    f"SELECT {_LINE}, {_REASON}, {_RAW} FROM {self._checked_rows} "
+                    f"WHERE {_REASON} <> '' ORDER BY 1"
+                )
+                for batch in rejected:
+                    rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+                    yield Batch(empty, [RejectedRow((line,), why, raw) for line, why, raw in rows])
+            names = ", ".join(map(quote, self.csv_format.row_columns))
+            for batch in self._read(f"SELECT {names} FROM {relation}"):
+                yield Batch(pa.Table.from_batches([batch]).cast(self.csv_format.schema), [])
+        except duckdb.Error as error:
+            raise ValueError(_reason(error)) from None
 
-    def rows(self) -> Iterator[pa.RecordBatch]:
-        """Yield the valid rows, typed, with the file's name."""
-        if self._is_valid and self.csv_format.null_values:
-            relation = self._typed_values(self._texts([*self._text_names.values()]))
-        elif self._is_valid:
-            types = {name: sql.duckdb_type(self.csv_format.columns[name]) for name in self.header}
-            relation = sql.read_csv(
-                self._utf8_copy,
-                types,
-                self.csv_format.date_format,
-                delimiter=self.csv_format.delimiter,
-            )
-        else:
-            relation = f"(FROM {self._checked_rows} WHERE {_REASON} = '')"
-        return self._batches(f"{', '.join(map(quote, self.csv_format.columns))} FROM {relation}")
-
-    def rejected(self) -> Iterator[pa.RecordBatch]:
-        """Yield the other rows, with the columns of `REJECTED_COLUMNS`."""
-        if self._is_valid:
-            return iter(())
-        return self._batches(
-            f"{_LINE} AS line, {_REASON} AS reason, {_RAW} AS raw FROM {self._checked_rows} "
-            f"WHERE {_REASON} <> ''"
-        )
+    def _read(self, query: str) -> Iterator[pa.RecordBatch]:
+        return iter(self.connection.sql(query).to_arrow_reader(BATCH_ROWS))
 
     @cached_property
     def is_exact(self) -> bool:
         """Whether DuckDB reads exactly the rows of the file from `texts`, or fails."""
-        structure = self._structure
-        if not structure.is_strict or (len(self.header) == 1 and has_blank_line(self._utf8_copy)):
+        try:
+            body = self._body
+        except UnicodeError:
+            return False
+        if not body.stat().st_size:  # all of it is header and footer
+            return False
+        if not self._structure.is_strict or (self.header.width == 1 and has_blank_line(body)):
             return False
         if self._null == sql.EMPTY_IS_NULL and not self.csv_format.trailing_delimiters:
-            return (
-                not has_delimiter_at_end(self._utf8_copy, self.csv_format.delimiter)
-                or self._has_equal_rows
-            )
+            return not has_delimiter_at_end(body, self.csv_format.delimiter) or self._has_equal_rows
         return True
+
+    @cached_property
+    def is_valid(self) -> bool:
+        """Whether DuckDB reads exactly the rows of the file from `texts`, and all of them load."""
+        try:
+            if not self.is_exact:
+                return False
+            bad = " OR ".join(condition for condition, _ in self._checks())
+            # DuckDB validates only the values that a query uses, so this query uses all.
+            used = " OR ".join(f"strlen({text}) < 0" for text in self._used_texts)
+            return not self._has_rows(f"{self.typed_texts(self.texts)} WHERE {bad} OR {used}")
+        except duckdb.Error:
+            return False
 
     @property
     def texts(self) -> str:
-        """The table expression of the file's values as text, under their names in the header."""
-        return self._texts(self.header)
+        """The table expression of the file's values as text, with NULL for each that is missing."""
+        table = self._read_csv(self._null)
+        names = ", ".join(sql.text_columns(self.header.width))
+        # With aliases, because dlt does not know the columns of read_csv.
+        return f"(SELECT {self._cleaned(self._null == sql.NEVER_NULL)} FROM {table} AS texts({names})) AS texts"
+
+    def text_of(self, name: str) -> str | None:
+        """Return the column of `texts` with the values of a declared column; None if it is optional and missing."""
+        position = self.header.columns.get(name)
+        return None if position is None else sql.text_name(position)
+
+    def extra_values(self) -> list[str]:
+        """Return the SQL of the values of columns that are not declared, if the format keeps them."""
+        if self.csv_format.extra_columns != "json":
+            return []
+        pairs = ", ".join(
+            f"{literal(name)}, {sql.text_name(position)}"
+            for name, position in self.header.extra.items()
+        )
+        return [f"{f'json_object({pairs})' if pairs else 'NULL'}::VARCHAR AS extra_columns"]
 
     def has_first_row(self) -> bool:
         """Return whether DuckDB can read a first row, without reading the rest of the file."""
@@ -160,37 +188,93 @@ class CsvFile:
         except duckdb.Error:
             return False
 
-    def _texts(self, names: Sequence[str]) -> str:
-        null_values = {
-            name: self.csv_format.null_values[column]
-            for name, column in zip(names, self.header, strict=True)
-            if column in self.csv_format.null_values
-        }
-        return sql.read_texts(
-            self._utf8_copy, names, self._null, self.csv_format.delimiter, null_values
+    def typed_texts(self, relation: str) -> str:
+        """Return the table expression with each column typed, beside its text."""
+        selected = []
+        for name, hints in self.csv_format.columns.items():
+            text, form = self.text_of(name), self.csv_format.value_format(name)
+            value = (
+                values.typed(text, hints, form) if text else f"NULL::{values.duckdb_type(hints)}"
+            )
+            selected.append(f"{value} AS {quote(name)}")
+        return f"(SELECT *, {', '.join([*selected, *self.extra_values()])} FROM {relation})"
+
+    @cached_property
+    def _body(self) -> Path:
+        """The file that DuckDB reads: the source, or what remains of it, in UTF-8."""
+        form = self.csv_format
+        if self.encoding == "utf-8-sig" and not self._is_cut:
+            return self.source
+        copy = self.folder / "body.csv"
+        with (
+            self._open_text("strict") as text,
+            copy.open("w", encoding="utf-8", newline="") as target,
+        ):
+            copy_rows(
+                text, target, self.header.lines if self._is_cut else 0, form.footer, self._dialect
+            )
+        return copy
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether the source has lines that are neither the only header row nor rows."""
+        form = self.csv_format
+        return bool(form.skip_lines or form.comment or form.footer or form.header_rows > 1)
+
+    @cached_property
+    def _dialect(self) -> Dialect:
+        return Dialect.of(self.csv_format)
+
+    def _open_text(self, errors: str) -> TextIOBase:
+        return self.source.open(encoding=self.encoding, errors=errors, newline="")
+
+    def _read_csv(self, null: str) -> str:
+        return sql.read_csv(
+            self._body,
+            sql.text_columns(self.header.width),
+            null=null,
+            delimiter=self.csv_format.delimiter,
+            quote=self.csv_format.quote,
+            has_header=not self._is_cut and self.csv_format.header_rows == 1,
         )
+
+    @property
+    def _used_texts(self) -> list[str]:
+        used = [*self.header.columns.values()]
+        if self.csv_format.extra_columns == "json":
+            used += self.header.extra.values()
+        return [*map(sql.text_name, used)]
+
+    def _cleaned(self, empty_is_null: bool) -> str:
+        """Return the columns of texts, with NULL for each value that is missing."""
+        forms = {
+            sql.text_name(position): self.csv_format.value_format(name)
+            for name, position in self.header.columns.items()
+        }
+        plain = values.ValueFormat()
+        columns = []
+        for text in sql.text_columns(self.header.width):
+            value = values.cleaned(text, forms.get(text, plain), empty_is_null=empty_is_null)
+            columns.append(value if value == text else f"{value} AS {text}")
+        return ", ".join(columns)
 
     @property
     def _null(self) -> str:
         """The text of missing values for DuckDB; with one of them it fails on delimiters at an end."""
-        is_wide = len(self.header) > _MAX_EXPRESSIONS
+        is_wide = self.header.width > _MAX_EXPRESSIONS
         if is_wide or self.csv_format.trailing_delimiters or self._structure.has_empty_quotes:
             return sql.EMPTY_IS_NULL
         return sql.NEVER_NULL
 
     @cached_property
     def _structure(self) -> Structure:
-        return read_structure(self._utf8_copy, self.csv_format.delimiter)
+        return read_structure(self._body, self._dialect)
 
     @property
     def _has_equal_rows(self) -> bool:
         """Whether no row of the file has delimiters after its last value."""
-        types = dict.fromkeys(self.header, "VARCHAR")
-        relation = sql.read_csv(
-            self._utf8_copy, types, null=sql.NEVER_NULL, delimiter=self.csv_format.delimiter
-        )
         try:
-            self.connection.execute(f"SELECT count(*) FROM {relation}")
+            self.connection.execute(f"SELECT count(*) FROM {self._read_csv(sql.NEVER_NULL)}")
         except duckdb.Error:
             return False
         return True
@@ -198,123 +282,71 @@ class CsvFile:
     def _has_rows(self, relation: str) -> bool:
         return bool(self.connection.execute(f"SELECT 1 FROM {relation} LIMIT 1").fetchall())
 
-    def _batches(self, select: str) -> Iterator[pa.RecordBatch]:
-        query = f"SELECT ?::VARCHAR AS file_name, {select}"
-        try:
-            yield from self.connection.sql(query, params=[self.path]).to_arrow_reader(BATCH_ROWS)
-        except (duckdb.Error, ValueError) as error:
-            raise InvalidFileError(f"{self.path}: {_reason(error)}") from None
-
-    @cached_property
-    def _utf8_copy(self) -> Path:
-        """The file in UTF-8, the only encoding that DuckDB reads."""
-        if self.encoding == "utf-8-sig":
-            return self.source
-        copy = self.folder / "text.csv"
-        with (
-            self.source.open(encoding=self.encoding, newline="") as text,
-            copy.open("w", encoding="utf-8", newline="") as target,
-        ):
-            shutil.copyfileobj(text, target, 1 << 20)
-        return copy
-
-    @cached_property
-    def _is_valid(self) -> bool:
-        try:
-            if not self.is_exact:
-                return False
-            values = self._typed_values(self._texts([*self._text_names.values()]))
-            bad = " OR ".join(condition for condition, _ in self._checks())
-            # DuckDB validates only the values that a query uses, so this query uses all.
-            used = " OR ".join(f"strlen({text}) < 0" for text in self._text_names.values())
-            return not self._has_rows(f"{values} WHERE {bad} OR {used}")
-        except (duckdb.Error, UnicodeError):
-            return False
-
     @cached_property
     def _checked_rows(self) -> str:
         """The table expression of all rows, each with its line, its text and why it is rejected."""
-        copy, width = self.folder / "rows.csv", len(self.header)
-        delimiter = self.csv_format.delimiter
-        count = 0
+        copy, count = self.folder / "checked.csv", 0
+        form, delimiter = self.csv_format, self.csv_format.delimiter
         with (
-            self.source.open(encoding=self.encoding, errors="surrogateescape", newline="") as text,
+            self._open_text("surrogateescape") as text,
             copy.open("w", encoding="utf-8", newline="") as target,
         ):
-            target.write(delimiter.join(("line", "reason", "raw\n")))
-            lines = read_lines(text)
-            for _ in range(self.header_lines):
-                next(lines)
-            rows = iter_rows(
-                lines,
-                self.header_lines + 1,
-                width,
-                self.csv_format.trailing_delimiters,
-                delimiter,
-            )
-            for line, raw, reason in rows:
-                fields = delimiter * (width - 1) if reason else raw
-                quoted = quote(reason) if reason else ""
-                row = (str(line), quoted, quote(printable(raw)), f"{fields}\n")
-                target.write(delimiter.join(row))
+            lines: Iterator[str] = islice(read_lines(text), self.header.lines, None)
+            lines = without_footer(lines, form.footer) if form.footer else lines
+            for row in iter_rows(lines, self.header.lines + 1, self.header.width, self._dialect):
+                reason = quote(row.reason) if row.reason else ""
+                fields = (str(row.line), reason, quote(printable(row.raw)), f"{row.fields}\n")
+                target.write(delimiter.join(fields))
                 count += 1
         # The copy has each row twice, once with its quotes doubled.
-        types = _ROW_COLUMNS | dict.fromkeys(self._text_names.values(), "VARCHAR")
         relation = sql.read_csv(
-            copy, types, max_row_bytes=5 * sql.MAX_ROW_BYTES, delimiter=delimiter
+            copy,
+            _ROW_COLUMNS | sql.text_columns(self.header.width),
+            max_row_bytes=5 * sql.MAX_ROW_BYTES,
+            delimiter=delimiter,
+            has_header=False,
         )
-        if self.csv_format.null_values:
-            nulls = ", ".join(
-                sql.without(self._text_names[name], texts)
-                for name, texts in self.csv_format.null_values.items()
-            )
-            relation = f"(SELECT * REPLACE ({nulls}) FROM {relation})"
+        texts = f"(SELECT {_LINE}, {_REASON}, {_RAW}, {self._cleaned(False)} FROM {relation})"
         errors = ", ".join(f"CASE WHEN {bad} THEN {message} END" for bad, message in self._checks())
-        names = ", ".join(map(quote, self.header))
+        names = ", ".join(map(quote, form.row_columns))
         # Not SELECT * REPLACE, for which DuckDB copies the expression for each column.
         checked = (
             f"(SELECT {_LINE}, coalesce({_REASON}, concat_ws('; ', {errors})) AS {_REASON}, {_RAW}, "
-            f"{names} FROM {self._typed_values(relation)})"
+            f"{names} FROM {self.typed_texts(texts)})"
         )
         if self.connection.execute(f"SELECT count(*) FROM {checked}").fetchall() != [(count,)]:
-            raise InvalidFileError(f"{self.path}: its quotes are ambiguous; fix them")
+            raise ValueError("its quotes are ambiguous; fix them")
         return checked
-
-    @property
-    def _text_names(self) -> dict[str, str]:
-        """The columns of the values as text, by the columns of the header."""
-        return {name: f"_dlt_text_{n}" for n, name in enumerate(self.header)}
-
-    def _typed_values(self, relation: str) -> str:
-        """Return the table expression with each column typed, beside its text."""
-        values = ", ".join(
-            f"{sql.typed(text, hints, self.csv_format.date_format)} AS {quote(name)}"
-            for name, text in self._text_names.items()
-            for hints in [self.csv_format.columns[name]]
-        )
-        return f"(SELECT *, {values} FROM {relation})"
 
     def _checks(self) -> Iterator[tuple[str, str]]:
         """Yield SQL conditions that reject a row, each with the SQL of its message."""
-        text_names = self._text_names
         for name, hints in self.csv_format.columns.items():
-            text, value = text_names[name], quote(name)
+            text, value = self.text_of(name), quote(name)
+            rule = self.csv_format.rules.get(name)
+            if text is None:
+                if rule:
+                    yield (
+                        f"NOT ({rule}\n)",
+                        literal(f"column {name} is missing, and breaks the rule {rule}"),
+                    )
+                continue
             column = literal(f"column {name}: ")
             shown = f"{column} || chr(39) || left({text}, {_MAX_VALUE_CHARS}) || chr(39) || "
-            misfit = literal(f" does not fit {sql.duckdb_type(hints)}")
-            yield f"NOT ({sql.is_lossless(text, value, hints)})", shown + misfit
+            misfit = literal(f" does not fit {values.duckdb_type(hints)}")
+            form = self.csv_format.value_format(name)
+            yield f"NOT ({values.is_lossless(text, value, hints, form)})", shown + misfit
             if not hints.get("nullable", True):
                 yield f"{text} IS NULL", f"{column} || 'the value is missing'"
-            if rule := self.csv_format.rules.get(name):
+            if rule:
                 yield f"NOT ({rule}\n)", shown + literal(f" breaks the rule {rule}")
 
 
-def _check_rules(connection: duckdb.DuckDBPyConnection, csv_format: CsvFormat) -> None:
-    """Raise `InvalidFileError`, with the rule, if DuckDB cannot run a rule of a format."""
+def _check_rules(connection: duckdb.DuckDBPyConnection, csv_format: "CsvFormat") -> None:
+    """Raise `ValueError`, with the rule, if DuckDB cannot run a rule of a format."""
     if not csv_format.rules:
         return
     row = ", ".join(
-        f"TRY_CAST(missing AS {sql.duckdb_type(hints)}) AS {quote(name)}"
+        f"TRY_CAST(missing AS {values.duckdb_type(hints)}) AS {quote(name)}"
         for name, hints in csv_format.columns.items()
     )
     connection.execute("CREATE TEMP TABLE one_row AS SELECT NULL::VARCHAR AS missing")
@@ -324,7 +356,7 @@ def _check_rules(connection: duckdb.DuckDBPyConnection, csv_format: CsvFormat) -
             connection.execute(f"SELECT NOT ({rule}\n) FROM (SELECT {row} FROM one_row)").fetchall()
         except duckdb.Error as error:
             message = shorten(str(error).split("\n")[0])
-            raise InvalidFileError(
+            raise ValueError(
                 f"the rule of column {name} is not a condition in SQL: {rule}; {message}"
             ) from None
 

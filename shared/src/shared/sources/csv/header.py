@@ -3,52 +3,105 @@
 import csv
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from io import TextIOBase
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
-from shared.sources.csv.format import CsvFormat
-from shared.sources.csv.rows import printable, read_lines
-from shared.sources.drop_folder import InvalidFileError, shorten
+from shared.sources.csv.rows import Dialect, printable, read_lines
+from shared.sources.drop_folder import shorten
+from shared.sources.files.format import header_names
+
+if TYPE_CHECKING:
+    from shared.sources.csv.format import CsvFormat
 
 _MAX_NAMES_CHARS = 200  # of each list in a message
 
 
-def read_header(path: str, text: TextIOBase, csv_format: CsvFormat) -> tuple[list[str], int]:
-    """Return the columns of a file in their order, and the number of lines of its header.
+class Header(NamedTuple):
+    """The header of a file.
+
+    Attributes:
+        width: the number of columns of the file.
+        columns: the declared columns that it has, each with its position.
+        extra: the names of the other columns, each with its position.
+        lines: the number of lines above the first row.
+    """
+
+    width: int
+    columns: Mapping[str, int]
+    extra: Mapping[str, int]
+    lines: int
+
+
+def read_header(text: TextIOBase, csv_format: "CsvFormat") -> Header:
+    """Return the header of a file.
 
     Raises:
-        InvalidFileError: the header cannot be read, or has other names than the declared columns.
+        ValueError: it cannot be read, or has other names than the declared columns.
     """
-    reader = csv.reader(read_lines(text), strict=True, delimiter=csv_format.delimiter)
+    lines = read_lines(text)
+    skipped = sum(1 for _ in islice(lines, csv_format.skip_lines))
+    if not csv_format.header_rows:
+        columns = {name: position for position, name in enumerate(csv_format.columns)}
+        return Header(len(columns), columns, {}, skipped)
+    comments: list[str] = []
+
+    def without_comments() -> Iterator[str]:
+        for line in lines:
+            if csv_format.comment and line.startswith(csv_format.comment):
+                comments.append(line)
+            else:
+                yield line
+
+    reader = csv.reader(without_comments(), strict=True, **Dialect.of(csv_format).arguments())
     try:
-        header = [printable(name) for name in next(reader, [])]
+        rows = [*islice(reader, csv_format.header_rows)]
     except (csv.Error, UnicodeError) as error:
-        raise InvalidFileError(f"{path}: the header cannot be read: {error}") from None
-    if not header:
+        raise ValueError(f"the header cannot be read: {error}") from None
+    above = skipped + len(comments)
+    if not any(rows):
         is_blank = reader.line_num > 0
-        why = (
-            ": line 1 is blank; the header must be in it"
+        raise ValueError(
+            f"line {above + 1} is blank; the header must be in it"
             if is_blank
-            else " is empty: it has no header"
+            else "it is empty: it has no header"
         )
-        raise InvalidFileError(f"{path}{why}")
     if csv_format.trailing_delimiters:
-        while header[-1:] == [""]:
-            header.pop()
-    columns = {csv_format.header_names.get(name, name): name for name in csv_format.columns}
-    if sorted(header) != sorted(columns):
-        raise InvalidFileError(f"{path}: {_difference(header, columns)}")
-    return [columns[name] for name in header], reader.line_num
+        rows = [_without_end(row) for row in rows]
+    names = [printable(name) for name in (header_names(rows) if len(rows) > 1 else rows[0])]
+    return _match(names, csv_format, above + reader.line_num)
 
 
-def _difference(header: list[str], declared: Iterable[str]) -> str:
-    differences = {
-        "missing": Counter([*declared]) - Counter(header),
-        "not expected": Counter(header) - Counter([*declared]),
-    }
-    parts = [f"the header is {_shown(header)}", f"expected {_shown(declared)}"]
-    parts += [f"{what}: {_shown(names.elements())}" for what, names in differences.items() if names]
-    return "; ".join(parts)
+def _without_end(row: list[str]) -> list[str]:
+    while row[-1:] == [""]:
+        row = row[:-1]
+    return row
+
+
+def _match(names: list[str], csv_format: "CsvFormat", lines: int) -> Header:
+    """Return the header with these names; raise `ValueError` if they are not the declared ones."""
+    declared = {csv_format.header_names.get(name, name): name for name in csv_format.columns}
+    found, expected = Counter(names), Counter([*declared])
+    missing = expected - found
+    for name in csv_format.optional:
+        missing.pop(csv_format.header_names.get(name, name), None)
+    unexpected = found - expected
+    if csv_format.extra_columns != "fail":
+        # An object in JSON has each name once, and a declared column can only be one of the file's.
+        unexpected = Counter(
+            name
+            for name in unexpected
+            if name in declared or (csv_format.extra_columns == "json" and found[name] > 1)
+        )
+    if missing or unexpected:
+        parts = [f"the header is {_shown(names)}", f"expected {_shown(declared)}"]
+        parts += [f"missing: {_shown(missing.elements())}"] * bool(missing)
+        parts += [f"not expected: {_shown(unexpected.elements())}"] * bool(unexpected)
+        raise ValueError("; ".join(parts))
+    positions = {name: position for position, name in enumerate(names)}
+    columns = {name: positions.pop(each) for each, name in declared.items() if each in positions}
+    return Header(len(names), columns, positions, lines)
 
 
 def _shown(names: Iterable[str]) -> str:

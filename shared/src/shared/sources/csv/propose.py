@@ -11,10 +11,11 @@ import duckdb
 import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema
 
-from shared.sources.csv import sql
-from shared.sources.csv.file import BATCH_ROWS, open_csv
+from shared.sources.csv import values
 from shared.sources.csv.format import CsvFormat
+from shared.sources.csv.values import ValueFormat
 from shared.sources.drop_folder import DropFolder, InvalidFileError
+from shared.sources.files.format import BATCH_ROWS, Batch
 from shared.sources.proposal import MAX_ROWS, Proposal, find_key, open_sample
 from shared.sources.quoting import quote
 
@@ -63,15 +64,22 @@ def propose(path: Path) -> Proposal:
         header, delimiter = _header(path.name, copy)
     try:
         texts = CsvFormat({name: {"data_type": "text"} for name in header}, delimiter=delimiter)
+        with drop_folder.local_copy(path.name) as copy:
+            tables = list(_first_rows(path.name, texts.read(copy)))
     except ValueError as error:
         raise InvalidFileError(f"{path.name}: {error}") from None
-    with open_csv(drop_folder, path.name, texts) as file:
-        if problems := file.problems("fail"):
-            raise InvalidFileError("; ".join(problems))
-        batches = list(islice(file.rows(), MAX_ROWS // BATCH_ROWS))
+    if not tables:
+        raise InvalidFileError(f"{path.name} has no rows")
     with duckdb.connect() as connection:
-        connection.register("texts", pa.Table.from_batches(batches))
+        connection.register("texts", pa.concat_tables(tables))
         return _propose(path, connection, header, delimiter)
+
+
+def _first_rows(name: str, batches: Iterator[Batch]) -> Iterator[pa.Table]:
+    for batch in islice(batches, MAX_ROWS // BATCH_ROWS):
+        for row in batch.rejected:
+            raise InvalidFileError(f"{name}, line {row.location[0]}: {row.reason}")
+        yield batch.rows
 
 
 def _header(name: str, file: Path) -> tuple[list[str], str]:
@@ -145,7 +153,7 @@ def _propose(
     if delimiter != ",":
         options["delimiter"] = delimiter
     if null_values:
-        options["null_values"] = null_values
+        options["values"] = {name: ValueFormat(texts) for name, texts in null_values.items()}
     key = find_key(connection, "texts", columns, rows)
     return Proposal(file, "CsvFormat", ".csv", rows, columns, key, notes, options)
 
@@ -157,15 +165,14 @@ class _Column:
         self, connection: duckdb.DuckDBPyConnection, name: str, null_values: Sequence[str] = ()
     ) -> None:
         self._connection, self.name, self._quoted = connection, name, quote(name)
-        self._rows = f"(SELECT {sql.without(self._quoted, null_values)} FROM texts)"
+        self._rows = f"(SELECT {values.cleaned(self._quoted, ValueFormat(null_values))} AS {self._quoted} FROM texts)"
         self.filled = self._count("true")
 
     def find_null_values(self) -> list[str]:
         """Return the known texts for a missing value, such as NA, if all other texts are numbers."""
         number: TColumnSchema = {"data_type": "double"}
-        misfit = (
-            f"NOT ({sql.is_lossless(self._quoted, sql.typed(self._quoted, number, ''), number)})"
-        )
+        plain = ValueFormat()
+        misfit = f"NOT ({values.is_lossless(self._quoted, values.typed(self._quoted, number, plain), number, plain)})"
         others = self._connection.execute(
             f"SELECT DISTINCT {self._quoted} FROM {self._rows} WHERE {misfit} LIMIT {len(_NO_VALUE) + 1}"
         ).fetchall()
@@ -227,8 +234,9 @@ class _Column:
         return int(count)
 
     def _misfits(self, hints: TColumnSchema, date_format: str = "") -> int:
-        value = sql.typed(self._quoted, hints, date_format)
-        return self._count(f"NOT ({sql.is_lossless(self._quoted, value, hints)})")
+        form = ValueFormat(formats=[date_format] if date_format else [])
+        value = values.typed(self._quoted, hints, form)
+        return self._count(f"NOT ({values.is_lossless(self._quoted, value, hints, form)})")
 
     def _fits(self, data_type: str) -> bool:
         return not self._misfits({"data_type": data_type})  # type: ignore[typeddict-item]

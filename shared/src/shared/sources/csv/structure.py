@@ -11,9 +11,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shared.sources.csv.rows import Dialect
 from shared.sources.csv.sql import MAX_ROW_BYTES
 
-_QUOTE = pa.scalar(ord('"'), pa.uint8())
 _CHUNK_BYTES = 1 << 20  # stays in the processor's cache
 _EVERY_OTHER = b"\x55" * (_CHUNK_BYTES // 8 + 1)  # the bits 1, 0, 1, 0, ...
 _BLANK_LINE = re.compile(rb"\n[\r\n]|\r\r")
@@ -33,14 +33,16 @@ class Structure(NamedTuple):
     has_empty_quotes: bool = False
 
 
-def read_structure(file: Path, delimiter: str) -> Structure:
+def read_structure(file: Path, dialect: Dialect) -> Structure:
     """Return the structure of a file that is not empty."""
     with _mapped(file) as text:
         if text.find(b"\0") >= 0 or _has_long_line(text):
             return Structure(is_strict=False)
-        return (
-            Structure(*_check_quotes(text, delimiter)) if text.find(b'"') >= 0 else Structure(True)
-        )
+        if not dialect.quote or text.find(dialect.quote.encode()) < 0:
+            return Structure(is_strict=True)
+        if dialect.has_backslashes:
+            return Structure(is_strict=False)
+        return Structure(*_check_quotes(text, dialect.delimiter, dialect.quote.encode()))
 
 
 def has_blank_line(file: Path) -> bool:
@@ -72,29 +74,30 @@ def _has_long_line(text: mmap.mmap) -> bool:
     return False
 
 
-def _check_quotes(text: mmap.mmap, delimiter: str) -> tuple[bool, bool]:
-    """Return whether all quotes are as in RFC 4180, and whether `""` may be a value.
+def _check_quotes(text: mmap.mmap, delimiter: str, quote: bytes) -> tuple[bool, bool]:
+    """Return whether all quotes are as in RFC 4180, and whether two of them may be a value.
 
     In such a file every other quote opens a value and has a delimiter or a line break before it, and the
     next one closes it and has one after it. Two quotes inside a value close and open it.
     """
-    outside_quotes = {*delimiter.encode(), *b'\r\n"'}
+    outside_quotes = {*delimiter.encode(), *b"\r\n", *quote}
+    quote_byte = pa.scalar(quote[0], pa.uint8())
     has_empty_quotes, is_open = False, False
     start = len(codecs.BOM_UTF8) * (text[:3] == codecs.BOM_UTF8)
     for first in range(start, len(text), _CHUNK_BYTES):
         chunk = text[first : first + _CHUNK_BYTES]
-        if b'"' not in chunk:
+        if quote not in chunk:
             continue
         before = text[first - 1 : first] if first > start else b"\n"
         after = text[first + len(chunk) : first + len(chunk) + 1] or b"\n"
         array = _array(pa.uint8(), len(chunk) + 2, before + chunk + after)
-        is_quote = pc.equal(array.slice(1, len(chunk)), _QUOTE)
+        is_quote = pc.equal(array.slice(1, len(chunk)), quote_byte)
         befores, afters = (array.slice(shift, len(chunk)).filter(is_quote) for shift in (0, 2))
         opens = _array(pa.bool_(), len(befores) + 1, _EVERY_OTHER).slice(is_open, len(befores))
         outside = pc.unique(pc.if_else(opens, befores, afters))
         if not outside_quotes.issuperset(outside.to_pylist()):
             return False, has_empty_quotes
-        empty = pc.and_(pc.invert(opens), pc.equal(befores, _QUOTE))
+        empty = pc.and_(pc.invert(opens), pc.equal(befores, quote_byte))
         has_empty_quotes = has_empty_quotes or pc.any(empty).as_py()
         is_open ^= len(befores) % 2 == 1
     return not is_open, has_empty_quotes

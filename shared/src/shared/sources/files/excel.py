@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, ClassVar
 from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.drop_folder import shorten
-from shared.sources.files.format import BATCH_ROWS, Batch, FileFormat, show
+from shared.sources.files.format import BATCH_ROWS, Batch, FileFormat, header_names, show
 from shared.sources.files.json_text import dump_json
 from shared.sources.files.values import check_parsed, exact_double, require_int64
 from shared.sources.hints import required_column
@@ -75,7 +75,7 @@ class ExcelFormat(FileFormat):
         """Yield the rows of a file; see `FileFormat.read`."""
         with file.open("rb") as stream:
             rows = self._rows(stream)
-            names = _column_names([row for _, row in _next(rows, self.header_rows)])
+            names = header_names([row for _, row in _next(rows, self.header_rows)])
             if not any(names):
                 raise ValueError("it has no header")
             if problems := self.column_problems(filter(None, names)):
@@ -165,19 +165,6 @@ def _value(cell: Any, source: Any) -> Any:
     if cell.value is None and source is not None and source.data_type == "f":
         return CellError("a formula without a stored result")
     return cell.value
-
-
-def _column_names(header: Sequence[Sequence[Any]]) -> list[str]:
-    """Return the names of the columns; a name above others is for each of them."""
-    names: list[list[str]] = [[] for _ in range(max(map(len, header), default=0))]
-    for level, row in enumerate(header):
-        above = None
-        for column, value in zip_longest(range(len(names)), row):
-            is_last = level == len(header) - 1
-            above = value if value is not None or is_last else above
-            if above is not None:
-                names[column].append(str(above))
-    return [" ".join(parts) for parts in names]
 
 
 def _convert(value: Any, kind: str) -> Any:

@@ -1,25 +1,36 @@
 """What files of a kind must look like, and what is read from them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from dlt.common.schema.typing import TColumnSchema
 
-from shared.sources.csv import REJECTED_COLUMNS
 from shared.sources.drop_folder import shorten
-from shared.sources.hints import arrow_schema
+from shared.sources.hints import arrow_schema, required_column
+from shared.sources.names import column_name
+from shared.sources.quoting import glob_literal, literal, quote
 
 BATCH_ROWS = 100_000
 """Rows that dlt gets at a time; limits memory."""
 
-_TYPES = {
+FILE_NAME_COLUMN = required_column(
+    "text", "The file of the row, as a path below the drop folder.", partition=True
+)
+"""The column added to every row. A load replaces all rows of its files."""
+
+OnBadRows = Literal["fail", "quarantine"]
+"""What a row that does not match the format does: fail its file, or go to the rejected rows."""
+
+_TYPES = (
     *("text", "bigint", "double", "bool", "decimal"),
     *("date", "time", "timestamp", "binary", "json"),
-}
+)
 
 
 class RejectedRow(NamedTuple):
@@ -63,43 +74,54 @@ class FileFormat(ABC):
 
     def __post_init__(self) -> None:
         """Check the declaration."""
-        names = {name.lower() for name in self.columns}
-        if len(names) < len(self.columns):
-            raise ValueError("Two columns differ only in case; the warehouse has one of them")
+        _check_names(self.row_columns)
         for name, hints in self.columns.items():
-            if name.lower() == "file_name" or name.lower().startswith("_dlt"):
-                raise ValueError(f"The column {name} is one that each table has; rename it")
-            if hints["data_type"] not in _TYPES:
-                raise ValueError(f"{name} is {hints['data_type']}; files have {sorted(_TYPES)}")
+            if hints.get("data_type") not in _TYPES:
+                raise ValueError(
+                    f"The column {name} has the type {hints.get('data_type')}; "
+                    f"a file has {', '.join(_TYPES)}"
+                )
             if hints["data_type"] != "decimal" and hints.get("precision"):
-                raise ValueError(f"{name} has a precision; only decimals can have one here")
-        for name in {*self.rules, *self.optional} - self.columns.keys():
-            raise ValueError(f"There is a rule about {name}, or it is optional; declare it")
+                raise ValueError(
+                    f"The column {name} has a precision; only decimals can have one here"
+                )
+        self._require_declared("rules", self.rules)
+        self._require_declared("optional columns", self.optional)
         for name in self.optional:
             if self.columns[name].get("nullable") is False:
-                raise ValueError(f"{name} is never NULL, so it cannot be optional")
+                raise ValueError(f"The column {name} is never NULL, so it cannot be optional")
+
+    def _require_declared(self, what: str, names: Iterable[str]) -> None:
+        if unknown := [name for name in names if name not in self.columns]:
+            raise ValueError(f"There are {what} named {', '.join(unknown)}; declare these columns")
+
+    @property
+    def row_columns(self) -> Mapping[str, TColumnSchema]:
+        """The columns of the rows that are read."""
+        return self.columns
 
     @property
     def table_columns(self) -> dict[str, TColumnSchema]:
         """The columns of the table; each states whether it is nullable, because Arrow does too."""
         return {
             name: {**hints, "nullable": hints.get("nullable") is not False}
-            for name, hints in {
-                "file_name": REJECTED_COLUMNS["file_name"],
-                **self.columns,
-            }.items()
+            for name, hints in {"file_name": FILE_NAME_COLUMN, **self.row_columns}.items()
         }
 
     @property
     def rejected_columns(self) -> dict[str, TColumnSchema]:
         """The columns of the table of rejected rows."""
-        file_name, reason, raw = (REJECTED_COLUMNS[name] for name in ("file_name", "reason", "raw"))
-        return {"file_name": file_name, **self.location, "reason": reason, "raw": raw}
+        return {
+            "file_name": FILE_NAME_COLUMN,
+            **self.location,
+            "reason": required_column("text", "Why the row was rejected, by column."),
+            "raw": required_column("text", "The text of the row in the file."),
+        }
 
     @property
     def schema(self) -> pa.Schema:
-        """The Arrow schema of the declared columns."""
-        return arrow_schema({name: self.table_columns[name] for name in self.columns})
+        """The Arrow schema of the rows that are read."""
+        return arrow_schema({name: self.table_columns[name] for name in self.row_columns})
 
     @abstractmethod
     def read(self, file: Path) -> Iterator[Batch]:
@@ -109,10 +131,40 @@ class FileFormat(ABC):
             ValueError: the file as a whole must not load; the message is the reason.
         """
 
-    def pushdown_select(self, file: Path) -> str | None:
-        """Return SQL of all rows, typed, that fails on a bad row; None if `read` has to check them."""
-        del file
-        return None
+    def pushdown_select(self, file: Path, folder: Path) -> str | None:
+        """Return DuckDB's SQL of all rows, typed, that fails on a bad row; None if it must not be run.
+
+        A format overrides this where DuckDB reads its files exactly.
+
+        Args:
+            file: a local file.
+            folder: an empty folder for what the query reads.
+        """
+        return self.checked_copy_select(self.read(file), folder)
+
+    def checked_copy_select(self, batches: Iterator[Batch], folder: Path) -> str | None:
+        """Write rows to a Parquet file, and return the SQL that reads it; None if there is a bad row, or no row."""
+        copy, count = folder / "rows.parquet", 0
+        try:
+            with pq.ParquetWriter(copy, self.schema) as writer:
+                for batch in batches:
+                    if batch.rejected:
+                        return None
+                    writer.write_table(batch.rows)
+                    count += len(batch.rows)
+        except ValueError:
+            return None
+        return f"SELECT * FROM {read_parquet(copy, self.schema.names)}" if count else None
+
+    def rules_sql(self) -> str:
+        """Return the SQL condition that all rules hold; evaluating it fails where one does not."""
+        return (
+            " AND ".join(
+                f"CASE WHEN ({rule}\n) IS NOT FALSE THEN true ELSE error({literal(name)}) END"
+                for name, rule in self.rules.items()
+            )
+            or "true"
+        )
 
     def column_problems(self, names: Iterable[str]) -> list[str]:
         """Return which columns are missing, undeclared or repeated."""
@@ -130,6 +182,51 @@ class FileFormat(ABC):
         ]
 
 
+def header_names(header: Sequence[Sequence[Any]]) -> list[str]:
+    """Return the names of columns, of one or several header rows; a name above others is for each of them."""
+    names: list[list[str]] = [[] for _ in range(max(map(len, header), default=0))]
+    for level, row in enumerate(header):
+        above = None
+        for column, value in zip_longest(range(len(names)), row):
+            is_last = level == len(header) - 1
+            above = value if value not in (None, "") or is_last else above
+            if above not in (None, ""):
+                names[column].append(str(above))
+    return [" ".join(parts) for parts in names]
+
+
+def rejected_table(table: str) -> str:
+    """Return the name of the table with the rejected rows of a table."""
+    return f"{table}_rejected"
+
+
+def read_parquet(file: Path, names: Iterable[str]) -> str:
+    """Return the table expression of a Parquet file with these columns."""
+    # With aliases, because dlt does not know the file's columns.
+    return (
+        f"read_parquet({glob_literal(file)}, hive_partitioning = false, binary_as_string = false) "
+        f"AS stored({', '.join(map(quote, names))})"
+    )
+
+
 def show(value: object) -> str:
     """Return a value for a message: in quotes, with invisible characters escaped, and not too long."""
     return shorten(repr(value))
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Raise `ValueError` if two columns would be one in the warehouse, or one is not the file's."""
+    taken: dict[str, str] = {}
+    for name in names:
+        if not name.strip():
+            raise ValueError("A column has no name; give it one in the file")
+        plain = column_name(name)
+        if plain == "file_name" or plain.startswith("_dlt"):
+            raise ValueError(
+                f"The column {name!a} has the name of a column that a load adds; give it another one"
+            )
+        if plain in taken:
+            raise ValueError(
+                f"The columns {taken[plain]!a} and {name!a} would be one column of the table"
+            )
+        taken[plain] = name

@@ -130,7 +130,7 @@ def _elements(text: str) -> Iterator[bytes]:
     scan = JSONDecoder(parse_int=str, parse_float=str).raw_decode
     position = _skip_space(text, 0)
     if not text.startswith("[", position):
-        raise ValueError("it is no JSON array; a file with an object in each line is JSON lines")
+        raise ValueError("it is not a JSON array; a file with an object in each line is JSON lines")
     position = _skip_space(text, position + 1)
     is_closed = text.startswith("]", position)
     while not is_closed:
@@ -168,7 +168,7 @@ def _parse_row(file_format: FileFormat, text: bytes) -> dict[str, Any]:
             f"it is not JSON: {error.msg}, in column {error.colno}{incomplete}"
         ) from None
     if not isinstance(row, dict):
-        raise ValueError(f"{show(row)} is no object")  # noqa: TRY004 - a value of the file
+        raise ValueError(f"{show(row)} is not an object")  # noqa: TRY004 - a value of the file
     problems, values = file_format.column_problems(row), {}
     for name in row.keys() & file_format.columns.keys():
         kind = str(file_format.columns[name]["data_type"])

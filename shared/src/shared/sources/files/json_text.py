@@ -24,6 +24,15 @@ DECODER = json.JSONDecoder(
 """Reads fractions as `Decimal`. It raises `ValueError` on NaN, and on a key that an object has twice."""
 
 
+def is_strict_json(text: str) -> bool:
+    """Return whether `DECODER` reads a text."""
+    try:
+        DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def dump_json(value: Any) -> str:
     """Return the JSON text of a value, with all digits of its decimals.
 

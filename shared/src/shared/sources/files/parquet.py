@@ -1,7 +1,7 @@
 """Parquet files: their types are checked once, and their values where a type does not say enough."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +11,14 @@ import pyarrow.parquet as pq
 from dlt.common.schema.typing import TColumnSchema
 from pyarrow import types
 
-from shared.sources.files.format import BATCH_ROWS, Batch, FileFormat, RejectedRow, show
+from shared.sources.files.format import (
+    BATCH_ROWS,
+    Batch,
+    FileFormat,
+    RejectedRow,
+    read_parquet,
+    show,
+)
 from shared.sources.files.values import check_rows, python_value
 from shared.sources.hints import required_column
 from shared.sources.quoting import literal, quote
@@ -77,8 +84,11 @@ class ParquetFormat(FileFormat):
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"it cannot be read as Parquet: {error}") from None
 
-    def pushdown_select(self, file: Path) -> str | None:
-        """Return SQL of all rows, if each value fits because of its type; see `FileFormat`."""
+    def pushdown_select(self, file: Path, folder: Path) -> str | None:
+        """Return SQL of all rows; see `FileFormat`. DuckDB reads the file if each value fits by its type."""
+        return self._exact_select(file) or super().pushdown_select(file, folder)
+
+    def _exact_select(self, file: Path) -> str | None:
         try:
             with pq.ParquetFile(file) as parquet:
                 self._check_columns(parquet)
@@ -96,14 +106,10 @@ class ParquetFormat(FileFormat):
                 values[name] = _required(name, value) if required else value
             else:
                 return None
-        rules = " AND ".join(
-            f"CASE WHEN ({rule}\n) IS NOT FALSE THEN true ELSE error({literal(name)}) END"
-            for name, rule in self.rules.items()
-        )
         selected = ", ".join(f"{value} AS {quote(name)}" for name, value in values.items())
         return (
             f"SELECT * FROM (SELECT {selected} FROM {read_parquet(file, fields.names)}) AS typed "
-            f"WHERE {rules or 'true'}"
+            f"WHERE {self.rules_sql()}"
         )
 
     def _check_columns(self, parquet: pq.ParquetFile) -> None:
@@ -131,16 +137,6 @@ class ParquetFormat(FileFormat):
                 problems.append(f"column {show(field.name)} is {kind}, {problem}")
         if problems:
             raise ValueError("; ".join(problems))
-
-
-def read_parquet(file: Path, names: Iterable[str]) -> str:
-    """Return the table expression of a file with these columns."""
-    # [*] is a literal * in a glob. With aliases, because dlt does not know the file's columns.
-    path = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(file))
-    return (
-        f"read_parquet({literal(path)}, hive_partitioning = false, binary_as_string = false) "
-        f"AS stored({', '.join(map(quote, names))})"
-    )
 
 
 def _stored(kind: pa.DataType) -> pa.DataType:

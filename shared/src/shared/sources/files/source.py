@@ -1,19 +1,17 @@
 """The dlt source, and the check of a file before it loads."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import dlt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from dlt.extract import DltResource
 
 from shared import settings
-from shared.sources.csv import DropFolder, InvalidFileError, OnBadRows, rejected_table
-from shared.sources.drop_folder import hash_content, shorten
-from shared.sources.files.format import Batch, FileFormat
-from shared.sources.files.parquet import read_parquet
+from shared.sources.drop_folder import DropFolder, InvalidFileError, hash_content, shorten
+from shared.sources.files.format import Batch, FileFormat, OnBadRows, rejected_table
 from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema, empty_companion_table
 from shared.sources.protocol import COMPANION_TABLES_HINT, current_load
 from shared.sources.quoting import literal, quote
@@ -21,6 +19,7 @@ from shared.sources.quoting import literal, quote
 _PUSHDOWN_MIN_BYTES = 1_000_000  # of all files of a run
 _PUSHDOWN_MAX_FILES = 100  # in one query
 _MAX_ERRORS = 5
+_MAX_REASON_CHARS = 1_000
 
 
 @dlt.source(name="files")
@@ -45,11 +44,24 @@ def file_source(
         folder: the folder, as for `DropFolder`; default: `DROP_FOLDER`.
         description: what the table is, for its users.
     """
+    return file_rows(paths, table, file_format, on_bad_rows, folder=folder, description=description)
+
+
+def file_rows(
+    paths: Sequence[str],
+    table: str,
+    file_format: FileFormat,
+    on_bad_rows: OnBadRows,
+    *,
+    folder: str | None,
+    description: str,
+) -> DltResource:
+    """Return the resource of `file_source`, whose arguments this has."""
     paths = list(dict.fromkeys(paths))  # a file that is listed twice loads once
     companions = [rejected_table(table)] if on_bad_rows == "quarantine" else []
 
     @dlt.resource(name=table, columns=file_format.table_columns, **REPLACE_PARTITIONS)
-    def file_rows() -> Iterator[Any]:
+    def rows() -> Iterator[Any]:
         """Rows of the dropped files, typed as declared, with the file of each row.
 
         Yields Arrow tables with `file_name` and the declared columns, and adds the metric
@@ -61,8 +73,9 @@ def file_source(
         drop_folder = DropFolder(folder or settings.drop_folder())
         metrics = dlt.current.resource_metrics()
         pushdown = _pushdown_item(drop_folder, paths, file_format, metrics)
-        # Without an empty table, the old rows of a file without rows would stay.
         schema = arrow_schema(file_format.table_columns)
+        # Without an empty table, the old rows of a file without rows would stay. It must be Arrow,
+        # because dlt adds a column to other tables that Arrow rows do not have.
         yield schema.empty_table() if pushdown is None else pushdown
         for rejected in companions:
             yield from empty_companion_table(rejected, file_format.rejected_columns)
@@ -74,13 +87,13 @@ def file_source(
                 names = pa.array([path] * len(batch.rows), pa.string())
                 yield pa.Table.from_arrays([names, *batch.rows.columns], schema=schema)
                 if batch.rejected:
-                    rows = _rejected_rows(path, batch, file_format)
-                    yield dlt.mark.with_table_name(rows, companions[0])
+                    bad_rows = _rejected_rows(path, batch, file_format)
+                    yield dlt.mark.with_table_name(bad_rows, companions[0])
             if problems:  # nothing is committed yet
                 raise InvalidFileError("; ".join(problems))
             drop_folder.require_unchanged({path: before})
 
-    return file_rows.apply_hints(
+    return rows.apply_hints(
         additional_table_hints={COMPANION_TABLES_HINT: companions, "description": description}
     )
 
@@ -142,7 +155,7 @@ def _read(
                 if not problems:
                     yield batch
         except (ValueError, RecursionError) as error:
-            problems.append(f"{path}: {shorten(str(error))}")
+            problems.append(f"{path}: {shorten(str(error), _MAX_REASON_CHARS)}")
     if is_empty and not problems and not file_format.allow_empty:
         problems.append(f"{path} has no rows")
 
@@ -169,13 +182,13 @@ def _pushdown_item(
     size = sum(stat.size for stat in stats.values())
     if size < _PUSHDOWN_MIN_BYTES or len(paths) > _PUSHDOWN_MAX_FILES:
         return None
-    names = ", ".join(map(quote, ("file_name", *file_format.columns)))
+    names = ", ".join(map(quote, file_format.table_columns))
     selects: list[str] = []
     fingerprints: list[str] = []
     for path in paths:
-        with drop_folder.local_copy(path, Path(load.pipelines_dir)) as file:
-            copy = Path(load.pipelines_dir) / f"{len(selects)}.parquet"
-            select = file_format.pushdown_select(file) or _checked_copy(file_format, file, copy)
+        copies = Path(tempfile.mkdtemp(dir=load.pipelines_dir))
+        with drop_folder.local_copy(path, copies) as file:
+            select = file_format.pushdown_select(file, copies)
             if select is None:
                 return None
             selects.append(f"SELECT {literal(path)} AS file_name, file.* FROM ({select}) AS file")
@@ -186,18 +199,3 @@ def _pushdown_item(
     return load.pushdown_query(
         query, "\n".join(fingerprints), lambda: drop_folder.require_unchanged(stats)
     )
-
-
-def _checked_copy(file_format: FileFormat, file: Path, copy: Path) -> str | None:
-    """Write the rows of a file to a Parquet file; return the SQL that reads it, None for a bad file."""
-    count = 0
-    try:
-        with pq.ParquetWriter(copy, file_format.schema) as writer:
-            for batch in file_format.read(file):
-                if batch.rejected:
-                    return None
-                writer.write_table(batch.rows)
-                count += len(batch.rows)
-    except ValueError:
-        return None
-    return f"SELECT * FROM {read_parquet(copy, file_format.columns)}" if count else None
