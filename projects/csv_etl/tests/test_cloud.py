@@ -14,6 +14,7 @@ from csv_etl.automation import dropped_files_sensor
 from csv_etl.definitions import defs
 from shared import warehouse
 from shared.sources.csv import DropFolder, InvalidFileError
+from shared.sources.files import source as files
 
 SAMPLE = Path(__file__).parents[3] / "data" / "drop" / "2018-01-22.csv"
 

@@ -60,8 +60,8 @@ def read_header(text: TextIOBase, csv_format: "CsvFormat") -> Header:
     except (csv.Error, UnicodeError) as error:
         raise ValueError(f"the header cannot be read: {error}") from None
     above = skipped + len(comments)
-    if not any(rows):
-        is_blank = reader.line_num > 0
+    if len(rows) < csv_format.header_rows or not any(rows):
+        is_blank = len(rows) == csv_format.header_rows
         raise ValueError(
             f"line {above + 1} is blank; the header must be in it"
             if is_blank

@@ -217,6 +217,12 @@ def is_lossless(text: str, value: str, hints: TColumnSchema, form: ValueFormat) 
         conditions += [
             f"coalesce({reading} = {value}, true)" for reading in _readings(text, hints, form)
         ]
+    # For DuckDB, day 366 of a year with 365 days is in the next year.
+    conditions += [
+        f"(try_strptime({text}, {literal(each)}) IS NULL OR strftime({value}, {literal(each)}) = {text})"
+        for each in form.formats
+        if "%j" in each
+    ]
     if form.timezone:
         conditions.append(_is_one_instant(text, value, hints, form))
     return f"{text} IS NULL OR coalesce({' AND '.join(conditions)}, false)"
