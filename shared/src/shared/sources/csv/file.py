@@ -61,7 +61,7 @@ def open_csv(
     Raises:
         ValueError: the header differs, or a rule is not SQL.
     """
-    encoding = _detect_encoding(file, csv_format.encoding)
+    encoding = detect_encoding(file, csv_format.encoding)
     with file.open(encoding=encoding, errors="surrogateescape", newline="") as text:
         header = read_header(text, csv_format)
     kept = nullcontext(str(copies)) if copies else tempfile.TemporaryDirectory()
@@ -72,7 +72,7 @@ def open_csv(
         yield CsvFile(csv_format, file, encoding, header, Path(folder), connection)
 
 
-def _detect_encoding(source: Path, declared: str) -> str:
+def detect_encoding(source: Path, declared: str) -> str:
     """Return the declared encoding, or for UTF-8 what the byte order mark says."""
     if codecs.lookup(declared).name != "utf-8":
         return declared

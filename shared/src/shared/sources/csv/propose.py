@@ -1,8 +1,11 @@
 """Propose the declaration of a CSV file from its rows. A person edits it; a load only checks it."""
 
+import codecs
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,46 +14,27 @@ import duckdb
 import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema
 
-from shared.sources.csv import values
+from shared.sources.csv.file import detect_encoding
 from shared.sources.csv.format import CsvFormat
-from shared.sources.csv.values import ValueFormat
+from shared.sources.csv.propose_column import DATE_FORMATS, Column
+from shared.sources.csv.values import ISO_DATE, ValueFormat
 from shared.sources.drop_folder import DropFolder, InvalidFileError
 from shared.sources.files.format import BATCH_ROWS, Batch
+from shared.sources.names import column_name
 from shared.sources.proposal import MAX_ROWS, Proposal, find_key, open_sample
-from shared.sources.quoting import quote
 
-DATE_FORMATS = (
-    *("%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
-)
-"""The formats of dates that a proposal tries, in this order."""
-
-_MAX_SCALE, _MAX_DIGITS = 4, 15  # beyond them, numbers are measurements and not amounts
 _DELIMITERS = (";", "\t", "|", ",")
 _ROWS_TO_COMPARE = 50
-_NO_VALUE = frozenset(
-    [
-        "NA",
-        "N/A",
-        "#N/A",
-        "n/a",
-        "NaN",
-        "nan",
-        "NULL",
-        "Null",
-        "null",
-        "None",
-        "none",
-        "nil",
-        "-",
-        "--",
-        ".",
-        "?",
-    ]
-)
-_CODES = {
-    "^\\s*[+-]?0[0-9]": "codes with leading zeros, which a number would lose",
-    "^\\s*[+]": "codes that begin with +, which a number would lose",
-}
+_COPY_BYTES = 1 << 20
+
+
+@dataclass
+class _Form:
+    """The form of a file: the names of its columns, the options of its format, and what to check."""
+
+    names: list[str]
+    options: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def propose(path: Path) -> Proposal:
@@ -59,20 +43,18 @@ def propose(path: Path) -> Proposal:
     Raises:
         InvalidFileError: the file cannot be read, or has a form that `CsvFormat` cannot declare.
     """
-    drop_folder = DropFolder(str(path.parent))
-    with drop_folder.local_copy(path.name) as copy:
-        header, delimiter = _header(path.name, copy)
-    try:
-        texts = CsvFormat({name: {"data_type": "text"} for name in header}, delimiter=delimiter)
-        with drop_folder.local_copy(path.name) as copy:
+    with DropFolder(str(path.parent)).local_copy(path.name) as copy:
+        form = _read_form(path.name, copy)
+        try:
+            texts = CsvFormat({name: {"data_type": "text"} for name in form.names}, **form.options)
             tables = list(_first_rows(path.name, texts.read(copy)))
-    except ValueError as error:
-        raise InvalidFileError(f"{path.name}: {error}") from None
+        except ValueError as error:
+            raise InvalidFileError(f"{path.name}: {error}") from None
     if not tables:
         raise InvalidFileError(f"{path.name} has no rows")
     with duckdb.connect() as connection:
         connection.register("texts", pa.concat_tables(tables))
-        return _propose(path, connection, header, delimiter)
+        return _propose(path, connection, form)
 
 
 def _first_rows(name: str, batches: Iterator[Batch]) -> Iterator[pa.Table]:
@@ -82,193 +64,119 @@ def _first_rows(name: str, batches: Iterator[Batch]) -> Iterator[pa.Table]:
         yield batch.rows
 
 
-def _header(name: str, file: Path) -> tuple[list[str], str]:
-    """Return the names of the columns and the delimiter; refuse a file without a header."""
-    found: dict[str, list[list[str]]] = {}
-    for delimiter in _DELIMITERS:
-        try:
-            with file.open(encoding="utf-8-sig", newline="") as text:
-                reader = csv.reader(text, strict=True, delimiter=delimiter)
-                found[delimiter] = list(islice(filter(None, reader), _ROWS_TO_COMPARE))
-        except UnicodeError as error:
-            raise InvalidFileError(
-                f"{name} is not UTF-8: {error}. Save it as UTF-8, or create the project from a copy in UTF-8, "
-                "and declare `encoding` in its source.py"
-            ) from None
-        except csv.Error:  # quotes that are wrong for this delimiter
-            continue
+def _read_form(name: str, file: Path) -> _Form:
+    """Return the form of a file, from its first rows."""
+    encoding, note = _encoding(file)
+    delimiter, rows = _split(name, file, encoding)
+    (width, _), *_ = Counter(len(row) for _, row in rows).most_common(1) or [(0, 0)]
+    start = next((n for n, (_, row) in enumerate(rows) if len(row) == width), 0)
+    above = rows[:start]
+    header = rows[start][1] if rows else []
+    form = _Form(header)
+    if delimiter != ",":
+        form.options["delimiter"] = delimiter
+    if note:
+        form.options["encoding"] = encoding
+        form.notes["encoding"] = note
+    if above and all(row[0].startswith("#") for _, row in above):
+        form.options["comment"] = "#"
+    elif above:
+        form.options["skip_lines"] = rows[start][0] - 1
+        form.notes["skip_lines"] = "lines above the header"
+    _name_columns(name, form, header)
+    return form
 
-    def fit(delimiter: str) -> tuple[bool, int]:
-        widths = [*map(len, found[delimiter])]
-        width = max(widths[:1], default=0)
-        return width > 1 and {*widths} == {width}, width
+
+def _encoding(file: Path) -> tuple[str, str]:
+    """Return the encoding of a file, and what to check if it is not one of Unicode."""
+    encoding = detect_encoding(file, "utf-8")
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with file.open("rb") as content:
+        try:
+            while chunk := content.read(_COPY_BYTES):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            before, after = error.object[: error.start][-20:], error.object[error.start :][:20]
+            text = (before + after).decode("cp1252", "replace").split("\n")
+            shown = next((line for line in text if not line.isascii()), "").strip()
+            return "cp1252", f"the file is not UTF-8; look at {shown!r}"
+    return encoding, ""
+
+
+def _split(name: str, file: Path, encoding: str) -> tuple[str, list[tuple[int, list[str]]]]:
+    """Return the delimiter, and the first rows, each with the line in which it starts."""
+    found: dict[str, list[tuple[int, list[str]]]] = {}
+    for delimiter in _DELIMITERS:
+        with file.open(encoding=encoding, newline="") as text:
+            reader = csv.reader(text, strict=True, delimiter=delimiter)
+            rows, line = [], 1
+            try:
+                for row in islice(reader, _ROWS_TO_COMPARE):
+                    rows += [(line, row)] * bool(row)
+                    line = reader.line_num + 1
+            except csv.Error:  # quotes that are wrong for this delimiter
+                continue
+            found[delimiter] = rows
+
+    def fit(delimiter: str) -> tuple[bool, float, int]:
+        widths = Counter(len(row) for _, row in found[delimiter])
+        (width, count), *_ = widths.most_common(1) or [(0, 0)]
+        return width > 1, count / max(widths.total(), 1), width
 
     if not found:
         raise InvalidFileError(f"{name}: its quotes are wrong; see the rules of RFC 4180")
     delimiter = max(found, key=fit)  # the first of equal ones: a comma may be a decimal comma
-    header = next(iter(found[delimiter]), [])
-    if not all(column.strip() for column in header):
-        raise InvalidFileError(
-            f"{name}: the column {[*map(str.strip, header)].index('') + 1} of the header has no name. Give it "
-            "one; a row index that a program has written can be left out"
-        )
-    if len({*header}) < len(header):
-        twice = next(column for column in header if header.count(column) > 1)
-        raise InvalidFileError(f"{name}: {twice} is twice in the header. Rename one of them")
+    return delimiter, found[delimiter]
+
+
+def _name_columns(name: str, form: _Form, header: Sequence[str]) -> None:
+    """Set the names of the columns, and the options of a header that cannot give them."""
     numbers = [column for column in header if re.fullmatch(r"[+-]?[0-9.]+", column)]
     if numbers and (len(numbers) == len(header) or any("." in number for number in numbers)):
-        raise InvalidFileError(
-            f"{name} begins with a row of values, such as {numbers[0]}, and not with a header. Add a first "
-            "row with the names of the columns"
+        form.names = [f"column_{n}" for n in range(1, len(header) + 1)]
+        form.options["header_rows"] = 0
+        form.notes["header_rows"] = (
+            f"the first row has values, such as {numbers[0]}: name the columns"
         )
-    return header, delimiter
+        return
+    twice = [column for column, count in Counter(header).items() if count > 1 and column.strip()]
+    if twice:
+        raise InvalidFileError(f"{name}: {twice[0]} is twice in the header. Rename one of them")
+    if unnamed := [n for n, column in enumerate(header, 1) if not column.strip()]:
+        form.options["extra_columns"] = "ignore"
+        places = ", ".join(map(str, unnamed))
+        form.notes["extra_columns"] = f"without a name, so not loaded: column {places} of the file"
+    form.names, taken, renamed = [], {"file_name"}, {}
+    for column in filter(str.strip, header):
+        plain = column_name(column)
+        is_taken = plain in taken or plain.startswith("_dlt")
+        own = f"source_{column.lstrip('_ ')}" if is_taken else column
+        if own != column:
+            renamed[own] = column
+        taken.add(column_name(own))
+        form.names.append(own)
+    if renamed:
+        form.options["header_names"] = renamed
 
 
-def _propose(
-    file: Path, connection: duckdb.DuckDBPyConnection, header: Sequence[str], delimiter: str
-) -> Proposal:
+def _propose(file: Path, connection: duckdb.DuckDBPyConnection, form: _Form) -> Proposal:
     (rows,) = connection.execute("SELECT count(*) FROM texts").fetchone() or (0,)
-    found = [_Column(connection, name) for name in header]
-    filled = {column.name: column.filled for column in found}
-    null_values = {column.name: each for column in found if (each := column.find_null_values())}
-    found = [_Column(connection, name, null_values.get(name, ())) for name in header]
-    date_formats = {column.name: column.fitting_date_formats() for column in found}
-    date_format = max(
-        DATE_FORMATS, key=lambda form: sum(form in fitting for fitting in date_formats.values())
-    )
-    has_dates = any(date_formats.values())
-    columns: dict[str, TColumnSchema] = {}
-    notes: dict[str, str] = {}
-    for column in found:
-        hints, note = column.propose(date_formats[column.name], date_format)
-        if column.filled == rows:
-            hints["nullable"] = False
-        columns[column.name] = hints
-        if marks := null_values.get(column.name):
-            missing, of = filled[column.name] - column.filled, filled[column.name]
-            note = f"{' and '.join(map(repr, marks))}: no value, in {missing:,} of {of:,}"
-        if note:
-            notes[column.name] = note
-    options: dict[str, Any] = {"date_format": date_format} if has_dates else {}
-    if delimiter != ",":
-        options["delimiter"] = delimiter
-    if null_values:
-        options["values"] = {name: ValueFormat(texts) for name, texts in null_values.items()}
+    found = {name: Column(connection, name) for name in form.names}
+    fitting = [column.date_formats for column in found.values()]
+    date_format = max(DATE_FORMATS, key=lambda each: sum(each in forms for forms in fitting))
+    proposed = {name: column.propose(date_format, rows) for name, column in found.items()}
+    columns: Mapping[str, TColumnSchema] = {name: each.hints for name, each in proposed.items()}
+    options = dict(form.options)
+    if date_format != ISO_DATE and any(fitting):
+        options["date_format"] = date_format
+    if written := {
+        name: each.form for name, each in proposed.items() if each.form != ValueFormat()
+    }:
+        options["values"] = written
+    notes = {name: each.note for name, each in proposed.items() if each.note} | form.notes
     key = find_key(connection, "texts", columns, rows)
     return Proposal(file, "CsvFormat", ".csv", rows, columns, key, notes, options)
-
-
-class _Column:
-    """A column of texts, and the types that all of its values fit."""
-
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, name: str, null_values: Sequence[str] = ()
-    ) -> None:
-        self._connection, self.name, self._quoted = connection, name, quote(name)
-        self._rows = f"(SELECT {values.cleaned(self._quoted, ValueFormat(null_values))} AS {self._quoted} FROM texts)"
-        self.filled = self._count("true")
-
-    def find_null_values(self) -> list[str]:
-        """Return the known texts for a missing value, such as NA, if all other texts are numbers."""
-        number: TColumnSchema = {"data_type": "double"}
-        plain = ValueFormat()
-        misfit = f"NOT ({values.is_lossless(self._quoted, values.typed(self._quoted, number, plain), number, plain)})"
-        others = self._connection.execute(
-            f"SELECT DISTINCT {self._quoted} FROM {self._rows} WHERE {misfit} LIMIT {len(_NO_VALUE) + 1}"
-        ).fetchall()
-        marks = sorted(mark for (mark,) in others)
-        if not marks or not _NO_VALUE.issuperset(marks) or self._count(misfit) == self.filled:
-            return []
-        found = _Column(self._connection, self.name, marks).number()
-        return marks if found and found[0]["data_type"] != "text" else []
-
-    def fitting_date_formats(self) -> list[str]:
-        """Return the formats with which all values are dates."""
-        if not self.filled or self.number() or self._flag():
-            return []
-        return [form for form in DATE_FORMATS if not self._misfits({"data_type": "date"}, form)]
-
-    def propose(self, date_formats: Sequence[str], date_format: str) -> tuple[TColumnSchema, str]:
-        """Return the type, and what a person should check.
-
-        Args:
-            date_formats: the formats with which all values are dates.
-            date_format: the format of the file's dates.
-        """
-        if not self.filled:
-            return {"data_type": "text"}, "has no value in the sample"
-        if date_format in date_formats:
-            return {"data_type": "date"}, self._order_of(date_format)
-        if date_formats:
-            return {
-                "data_type": "text"
-            }, f"dates in another format, {date_formats[0]}; a file has one"
-        return self.number() or self._flag() or self._timestamp() or ({"data_type": "text"}, "")
-
-    def number(self) -> tuple[TColumnSchema, str] | None:
-        """Return the type of numbers, or of texts that are none although they look like them."""
-        if not self.filled or not self._fits("double"):
-            return None
-        for pattern, note in _CODES.items():
-            if self._count(f"regexp_matches({self._quoted}, '{pattern}')"):
-                return {"data_type": "text"}, note
-        if self._fits("bigint") and not self._count(f"contains({self._quoted}, '.')"):
-            return {"data_type": "bigint"}, ""
-        return self._fraction()
-
-    def _flag(self) -> tuple[TColumnSchema, str] | None:
-        others = self._count(f"lower({self._quoted}) NOT IN ('true', 'false')")
-        return None if others else ({"data_type": "bool"}, "")
-
-    def _timestamp(self) -> tuple[TColumnSchema, str] | None:
-        if not self._fits("timestamp"):
-            return None
-        has_zone = not self._count(f"NOT ends_with({self._quoted}, 'Z')")
-        return {"data_type": "timestamp"}, "" if has_zone else "without a time zone: read as UTC"
-
-    def _count(self, condition: str) -> int:
-        query = (
-            f"SELECT count(*) FROM {self._rows} WHERE {self._quoted} IS NOT NULL AND ({condition})"
-        )
-        (count,) = self._connection.execute(query).fetchone() or (0,)
-        return int(count)
-
-    def _misfits(self, hints: TColumnSchema, date_format: str = "") -> int:
-        form = ValueFormat(formats=[date_format] if date_format else [])
-        value = values.typed(self._quoted, hints, form)
-        return self._count(f"NOT ({values.is_lossless(self._quoted, value, hints, form)})")
-
-    def _fits(self, data_type: str) -> bool:
-        return not self._misfits({"data_type": data_type})  # type: ignore[typeddict-item]
-
-    def _fraction(self) -> tuple[TColumnSchema, str]:
-        """Return a decimal for amounts, and for numbers with more digits than a double has."""
-        scale = f"length(split_part({self._quoted}, '.', 2))"
-        digits = f"length(regexp_replace({self._quoted}, '[^0-9]', '', 'g'))"
-        least, most, longest = self._connection.execute(
-            f"SELECT min({scale}), max({scale}), max({digits}) FROM {self._rows}"
-        ).fetchone() or (0, 0, 0)
-        if self._count(f"contains(lower({self._quoted}), 'e')"):
-            return {
-                "data_type": "double"
-            }, "has numbers with an exponent; codes such as 12E5 are text"
-        if longest > _MAX_DIGITS:
-            exact: TColumnSchema = {"data_type": "decimal", "precision": 38, "scale": most}
-            if not self._misfits(exact):
-                return exact, "has more digits than a double"
-            return {"data_type": "text"}, "numbers with more digits than a decimal has"
-        if 0 < least == most <= _MAX_SCALE:
-            return {"data_type": "decimal", "precision": 18, "scale": most}, ""
-        return {"data_type": "double"}, ""
-
-    def _order_of(self, date_format: str) -> str:
-        """Return which values decide whether the day or the month is first."""
-        if date_format.startswith("%Y"):
-            return ""
-        swapped = date_format.translate(str.maketrans("dm", "md"))
-        deciding = self._misfits({"data_type": "date"}, swapped)
-        first = "day" if date_format.startswith("%d") else "month"
-        return f"the {first} is first: {deciding:,} of {self.filled:,} values decide"
 
 
 def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
@@ -279,10 +187,13 @@ def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
         folder: an existing folder.
         rows: how many rows.
     """
-    delimiter = str(proposal.options.get("delimiter", ","))
+    options = proposal.options
+    above = options.get("skip_lines", 0) + options.get("header_rows", 1)
     with (
         DropFolder(str(proposal.file.parent)).local_copy(proposal.file.name) as copy,
-        copy.open(encoding="utf-8-sig", newline="") as text,
+        copy.open(
+            encoding=options.get("encoding", detect_encoding(copy, "utf-8")), newline=""
+        ) as text,
         open_sample(proposal, folder) as sample,
     ):
         lines: list[str] = []
@@ -292,6 +203,9 @@ def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
                 lines.append(line)
                 yield line
 
-        for _ in islice(csv.reader(read(), strict=True, delimiter=delimiter), rows + 1):
+        sample.writelines(islice(text, above))
+        for _ in islice(
+            csv.reader(read(), strict=True, delimiter=options.get("delimiter", ",")), rows
+        ):
             sample.writelines(lines)
             lines.clear()

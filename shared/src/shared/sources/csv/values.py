@@ -155,14 +155,18 @@ def typed(text: str, hints: TColumnSchema, form: ValueFormat) -> str:
     """Return the SQL expression of a text as the column's type; NULL where it does not fit."""
     kind = hints["data_type"]
     if kind in _NUMBERS:
-        if form.thousands:
-            text = f"replace({text}, {literal(form.thousands)}, '')"
-        if form.decimal != ".":
-            text = f"replace({text}, {literal(form.decimal)}, '.')"
+        text = plain_number(text, form)
     if kind == "binary":
         return f"TRY(from_base64({text}))"
     readings = [*_readings(text, hints, form)]
     return f"coalesce({', '.join(readings)})" if len(readings) > 1 else readings[0]
+
+
+def plain_number(text: str, form: ValueFormat) -> str:
+    """Return the SQL of the text of a number without thousands, and with a decimal point."""
+    if form.thousands:
+        text = f"replace({text}, {literal(form.thousands)}, '')"
+    return text if form.decimal == "." else f"replace({text}, {literal(form.decimal)}, '.')"
 
 
 def _readings(text: str, hints: TColumnSchema, form: ValueFormat) -> Iterator[str]:
