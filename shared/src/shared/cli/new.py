@@ -21,7 +21,14 @@ import yaml
 
 from shared import settings
 from shared.cli.locations import WorkspaceError, code_locations
-from shared.cli.proposals import ScaffoldError, key_code, propose, summary, write_source
+from shared.cli.proposals import (
+    ScaffoldError,
+    dependency,
+    key_code,
+    propose,
+    summary,
+    write_source,
+)
 from shared.cli.terminal import console, fail, find_uv, print_next
 
 TEMPLATES = ("copier.yml", "shared/src/shared/cli/templates")
@@ -48,7 +55,7 @@ def new(
             "--from",
             metavar="list|csv|api|FILE",
             help="Where rows come from: a list in the code, a CSV file for each day, a web API, or files "
-            "like this one (CSV, Parquet or JSON), whose columns are proposed from its rows.",
+            "like this one (CSV, Parquet, JSON or Excel), whose columns are proposed from its rows.",
         ),
     ] = "list",
     style: Annotated[
@@ -72,6 +79,7 @@ def new(
             answers: dict[str, str] = {"source": source, "style": style}
             if proposal:
                 answers |= {"source": "file", "key": key_code(proposal)}
+                answers["dependency"] = dependency(proposal)
             project = _render(Path(folder) / package, name, root, **answers)
             if proposal:
                 write_source(project / "src" / package, name, proposal)

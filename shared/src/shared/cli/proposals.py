@@ -15,29 +15,17 @@ class ScaffoldError(Exception):
 
 
 def propose(file: Path) -> "Proposal":
-    """Return the format that a file's rows propose: CSV, or by its name Parquet or JSON.
+    """Return the format that a file's rows propose.
 
     Raises:
         ScaffoldError: nothing can be proposed from the file.
     """
-    from shared.sources.csv.propose import propose as propose_csv
+    from shared.sources import proposals
     from shared.sources.drop_folder import InvalidFileError
-    from shared.sources.files.propose import JSON_SUFFIXES, propose_json, propose_parquet
 
-    name = file.name.lower()
-    if not any(suffix in name for suffix in (".csv", ".parquet", *JSON_SUFFIXES)):
-        raise ScaffoldError(
-            f"{file.name}: its name must end in .csv, .parquet, {' or '.join(JSON_SUFFIXES)}; rename it. "
-            "Nothing was changed."
-        )
-    is_json = any(suffix in name for suffix in JSON_SUFFIXES)
     try:
-        if name.endswith(".parquet"):
-            return propose_parquet(file)
-        if is_json:
-            return propose_json(file)
-        return propose_csv(file)
-    except InvalidFileError as error:
+        return proposals.propose(file)
+    except (InvalidFileError, ImportError) as error:
         raise ScaffoldError(f"{error}. Nothing was changed.") from None
 
 
@@ -49,13 +37,16 @@ def write_source(package: Path, name: str, proposal: "Proposal") -> None:
         name: the name of the pipeline.
         proposal: what its file proposes.
     """
-    from shared.sources.csv import propose as csv_files
-    from shared.sources.files import propose as other_files
+    from shared.sources.proposals import write_sample
 
     (package / "sample").mkdir()
-    kind = csv_files if proposal.format_name == "CsvFormat" else other_files
-    kind.write_sample(proposal, package / "sample", SAMPLE_ROWS)
+    write_sample(proposal, package / "sample", SAMPLE_ROWS)
     (package / "source.py").write_text(_source_code(name, proposal))
+
+
+def dependency(proposal: "Proposal") -> str:
+    """Return the requirement of a project for `shared`, with the extra that its files need."""
+    return "shared[excel]" if proposal.format_name == "ExcelFormat" else "shared"
 
 
 def key_code(proposal: "Proposal") -> str:
@@ -72,6 +63,7 @@ def summary(name: str, proposal: "Proposal") -> str:
     lines = [
         f"Proposed {len(proposal.columns)} columns from {proposal.rows:,} rows of {proposal.file.name}; "
         + (f"{key} identifies a row." if key else "no one or two columns identify a row."),
+        *(f"{remark}." for remark in proposal.remarks),
         *(f"Check {column}: {note}." for column, note in proposal.notes.items()),
         f"Edit them in projects/{name}_etl/src/{name}_etl/source.py.",
     ]

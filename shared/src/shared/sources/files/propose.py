@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dlt.common.libs.pyarrow import py_arrow_to_table_schema_columns
@@ -16,7 +15,7 @@ from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.drop_folder import DropFolder, InvalidFileError
 from shared.sources.files.json_text import DECODER, dump_json
-from shared.sources.proposal import MAX_ROWS, Proposal, find_key, open_sample
+from shared.sources.proposal import MAX_ROWS, Proposal, find_key_of_table, open_sample
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 """How the names of JSON files end: with an object in each line, and with one array of objects."""
@@ -48,7 +47,7 @@ def propose_parquet(path: Path) -> Proposal:
             columns[name]["timezone"] = False
         if not table.column(name).null_count and rows:
             columns[name]["nullable"] = False
-    key = _key_of(table, columns)
+    key = find_key_of_table(table, columns)
     return Proposal(path, "ParquetFormat", ".parquet", table.num_rows, columns, key)
 
 
@@ -82,7 +81,9 @@ def propose_json(path: Path) -> Proposal:
         for name, hints in columns.items()
         if hints["data_type"] in ("text", "bigint", "date", "timestamp")
     }
-    key = _key_of(pa.table(plain), {name: columns[name] for name in plain}) if plain else ()
+    key = (
+        find_key_of_table(pa.table(plain), {name: columns[name] for name in plain}) if plain else ()
+    )
     options: Mapping[str, Any] = {"optional": optional} if optional else {}
     rows = len(objects)
     name = "JsonFormat" if suffix == ".json" else "JsonLinesFormat"
@@ -136,12 +137,6 @@ def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
 def _first_batches(parquet: pq.ParquetFile) -> list[pa.RecordBatch]:
     size = MAX_ROWS // 10
     return list(islice(parquet.iter_batches(size), MAX_ROWS // size))
-
-
-def _key_of(table: pa.Table, columns: Mapping[str, TColumnSchema]) -> Sequence[str]:
-    with duckdb.connect() as connection:
-        connection.register("rows_of_file", table)
-        return find_key(connection, "rows_of_file", columns, table.num_rows)
 
 
 def _type_of(values: Sequence[Any]) -> tuple[TColumnSchema, str]:
