@@ -29,19 +29,29 @@ def propose(file: Path) -> "Proposal":
         raise ScaffoldError(f"{error}. Nothing was changed.") from None
 
 
-def write_source(package: Path, name: str, proposal: "Proposal") -> None:
+def write_source(package: Path, name: str, proposal: "Proposal", *, sample: bool = True) -> None:
     """Write the source and the sample of a project that loads files like the proposal's.
 
     Args:
         package: the folder of the project's package.
         name: the name of the pipeline.
         proposal: what its file proposes.
+        sample: whether the project gets rows of the file.
     """
     from shared.sources.proposals import write_sample
 
-    (package / "sample").mkdir()
-    write_sample(proposal, package / "sample", SAMPLE_ROWS)
-    (package / "source.py").write_text(_source_code(name, proposal))
+    if sample:
+        (package / "sample").mkdir()
+        write_sample(proposal, package / "sample", SAMPLE_ROWS)
+    (package / "source.py").write_text(_source_code(name, proposal, sample=sample))
+
+
+def write_test_file(tests: Path, proposal: "Proposal") -> None:
+    """Write a made-up file for the tests of a project without a sample."""
+    from shared.sources.made_up import write_made_up
+
+    (tests / "made_up").mkdir()
+    write_made_up(proposal, tests / "made_up" / f"made_up{proposal.suffix}")
 
 
 def dependency(proposal: "Proposal") -> str:
@@ -70,7 +80,7 @@ def summary(name: str, proposal: "Proposal") -> str:
     return "\n".join(lines)
 
 
-def _source_code(name: str, proposal: "Proposal") -> str:
+def _source_code(name: str, proposal: "Proposal", *, sample: bool) -> str:
     """Return the module of the source: the format, with a comment for each thing to check."""
     columns = []
     for column, hints in proposal.columns.items():
@@ -84,19 +94,20 @@ def _source_code(name: str, proposal: "Proposal") -> str:
     is_csv = proposal.format_name == "CsvFormat"
     module, source = ("csv", "csv_source") if is_csv else ("files", "file_source")
     suffix = "" if is_csv else repr(proposal.suffix)
+    imports, folder = (
+        ("", "folder()") if sample else (", InvalidFileError", "folder() if paths else None")
+    )
     return f'''"""The source of {title}: all {proposal.suffix} files of a folder."""
 
 from collections.abc import Sequence
-from pathlib import Path
+{"from pathlib import Path" if sample else ""}
 
 import dlt
 from dlt.extract import DltSource
 
-from shared.sources.drop_folder import DropFolder
+from shared.sources.drop_folder import DropFolder{imports}
 from shared.sources.{module} import {proposal.format_name}, {source}
-
-SAMPLE = Path(__file__).parent / "sample"
-
+{_SAMPLE if sample else ""}
 FILES = {proposal.format_name}(
     columns={{
 {lines}
@@ -105,10 +116,7 @@ FILES = {proposal.format_name}(
 """The format of a file, proposed from {proposal.rows:,} rows of {file}. A file with another format fails."""
 
 
-def folder() -> str:
-    """Return the configured folder, or the sample."""
-    return dlt.config.get("sources.{name}.folder", str) or str(SAMPLE)
-
+{(_FOLDER_OR_SAMPLE if sample else _FOLDER).format(name=name, setting=folder_setting(name))}
 
 def list_files() -> list[str]:
     """Return the files of the folder."""
@@ -121,7 +129,36 @@ def {name}_source(paths: Sequence[str]) -> DltSource:
         paths,
         "{name}",
         FILES,
-        folder=folder(),
+        folder={folder},
         description="{title.capitalize()}, the rows of all files of a folder.",
     )
+'''
+
+
+def folder_setting(name: str) -> str:
+    """Return the variable that names the folder of a pipeline's files."""
+    return f"SOURCES__{name.upper()}__FOLDER"
+
+
+_SAMPLE = """
+SAMPLE = Path(__file__).parent / "sample"
+"""
+
+_FOLDER_OR_SAMPLE = '''def folder() -> str:
+    """Return the configured folder, or the sample."""
+    return dlt.config.get("sources.{name}.folder", str) or str(SAMPLE)
+'''
+
+_FOLDER = '''def folder() -> str:
+    """Return the configured folder.
+
+    Raises:
+        InvalidFileError: there is none.
+    """
+    configured = dlt.config.get("sources.{name}.folder", str)
+    if not configured:
+        raise InvalidFileError(
+            "Set {setting} to the folder of the files: a path, s3://…, gs://… or az://…"
+        )
+    return configured
 '''
