@@ -58,9 +58,10 @@ def new(
         str,
         typer.Option(
             "--from",
-            metavar="list|csv|api|FILE",
+            metavar="list|csv|api|FILE|FOLDER",
             help="Where rows come from: a list in the code, a CSV file for each day, a web API, or files "
-            "like this one (CSV, Parquet, JSON or Excel), whose columns are proposed from its rows.",
+            "like this one or those of this folder (CSV, Parquet, JSON or Excel), whose columns are proposed "
+            "from their rows.",
         ),
     ] = "list",
     style: Annotated[
@@ -178,9 +179,12 @@ def _proposal(source: str, style: str, *, sample: bool) -> "Proposal | None":
             )
         return None
     file = Path(source).expanduser()
-    if not file.is_file():
+    if not file.is_file() and not file.is_dir():
         kinds = ", ".join(get_args(Kind))
-        raise ScaffoldError(f"--from is {source!r}: it must be {kinds}, or the path of a file.")
+        raise ScaffoldError(
+            f"--from is {source!r}: it must be {kinds}, or the path of a file or a folder. "
+            "Nothing was changed."
+        )
     if style != "code":
         raise ScaffoldError("A pipeline from a file is written as code: leave out --style.")
     return propose(file.resolve())

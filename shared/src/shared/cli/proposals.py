@@ -14,8 +14,8 @@ class ScaffoldError(Exception):
     """The project cannot be created; the message gives the reason and the next step."""
 
 
-def propose(file: Path) -> "Proposal":
-    """Return the format that a file's rows propose.
+def propose(path: Path) -> "Proposal":
+    """Return the format that the rows of a file propose, or those of a folder's files.
 
     Raises:
         ScaffoldError: nothing can be proposed from the file.
@@ -24,7 +24,7 @@ def propose(file: Path) -> "Proposal":
     from shared.sources.drop_folder import InvalidFileError
 
     try:
-        return proposals.propose(file)
+        return proposals.propose_folder(path) if path.is_dir() else proposals.propose(path)
     except (InvalidFileError, ImportError) as error:
         raise ScaffoldError(f"{error}. Nothing was changed.") from None
 
@@ -71,13 +71,17 @@ def summary(name: str, proposal: "Proposal") -> str:
     """Return what was proposed, and what a person should check."""
     key = " and ".join(proposal.key)
     lines = [
-        f"Proposed {len(proposal.columns)} columns from {proposal.rows:,} rows of {proposal.file.name}; "
+        f"Proposed {len(proposal.columns)} columns from {proposal.rows:,} rows of {_files(proposal)}; "
         + (f"{key} identifies a row." if key else "no one or two columns identify a row."),
         *(f"{remark}." for remark in proposal.remarks),
         *(f"Check {column}: {note}." for column, note in proposal.notes.items()),
         f"Edit them in projects/{name}_etl/src/{name}_etl/source.py.",
     ]
     return "\n".join(lines)
+
+
+def _files(proposal: "Proposal") -> str:
+    return proposal.file.name if proposal.files == 1 else f"{proposal.files} files"
 
 
 def _source_code(name: str, proposal: "Proposal", *, sample: bool) -> str:
@@ -90,7 +94,7 @@ def _source_code(name: str, proposal: "Proposal", *, sample: bool) -> str:
     title = name.replace("_", " ")
     lines = "\n".join(columns)
     options = "".join(f"\n    {option}={value!r}," for option, value in proposal.options.items())
-    file = ascii(proposal.file.name)[1:-1].replace('"', "'")  # for a docstring
+    file = ascii(_files(proposal))[1:-1].replace('"', "'")  # for a docstring
     is_csv = proposal.format_name == "CsvFormat"
     module, source = ("csv", "csv_source") if is_csv else ("files", "file_source")
     suffix = "" if is_csv else repr(proposal.suffix)

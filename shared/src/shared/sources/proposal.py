@@ -37,6 +37,7 @@ class Proposal:
         notes: what a person should check, by column.
         options: other arguments of the format.
         remarks: what a person should know about the choice of the rows.
+        files: how many files were read.
         folder: the path or the URL of the folder with such files; "" for that of the file.
     """
 
@@ -49,6 +50,7 @@ class Proposal:
     notes: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     remarks: Sequence[str] = ()
+    files: int = 1
     folder: str = ""
 
 

@@ -14,6 +14,7 @@ from dlt.common.schema.typing import TColumnSchema
 from shared.sources.drop_folder import InvalidFileError
 from shared.sources.files.excel import ExcelFormat, Row, damaged_as_value_error, next_rows
 from shared.sources.files.format import show
+from shared.sources.files.propose import missing_in_files
 from shared.sources.proposal import MAX_ROWS, Proposal, find_key_of_table
 
 _ROWS_TO_SEARCH = 50  # for the header
@@ -46,12 +47,6 @@ class _Table:
     def corner(self) -> str:
         return f"{_letter(self.first_column)}{self.header_row}"
 
-    def options(self) -> dict[str, str]:
-        """Return the arguments of the format that say where the table is."""
-        last = _letter(self.first_column + len(self.names) - 1)
-        found = {"sheet": self.sheet} if len(self.sheets) > 1 else {}
-        return found | ({"cells": f"{self.corner}:{last}"} if self.corner != "A1" else {})
-
     def remarks(self) -> Iterator[str]:
         if len(self.sheets) > 1:
             names = f"{', '.join(self.sheets[:-1])} and {self.sheets[-1]}"
@@ -59,46 +54,68 @@ class _Table:
         if self.corner != "A1":
             yield f"The table of {self.path.name} begins in {self.corner}"
 
-    def rows(self) -> Iterator[Row]:
-        """Yield the rows below the header that have a value, up to the maximum of a proposal."""
-        width = slice(self.first_column - 1, self.first_column - 1 + len(self.names))
-        for number, row in islice(_rows(self.path, self.sheet), MAX_ROWS):
-            values = row[width]
-            if number > self.header_row and any(value is not None for value in values):
+    def rows(self, limit: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the rows below the header that have a value, with their number in the sheet."""
+        first = self.first_column - 1
+        for number, row in islice(_rows(self.path, self.sheet), limit):
+            values = dict(zip(self.names, row[first : first + len(self.names)], strict=False))
+            if number > self.header_row and any(value is not None for value in values.values()):
                 yield number, values
 
 
-def propose_excel(path: Path) -> Proposal:
-    """Propose a format for a workbook: for the first sheet that has a header and rows.
+def propose_excel(*paths: Path) -> Proposal:
+    """Propose a format for workbooks: for the first sheet that has a header and rows.
 
     Raises:
-        InvalidFileError: it cannot be read, or it has no such sheet.
+        InvalidFileError: one cannot be read, has no such sheet, or has it in another place than the first.
     """
-    try:
-        table = _find_table(path)
-        rows = list(table.rows())
-    except ValueError as error:
-        raise InvalidFileError(f"{path.name}: {error}") from None
+    tables, rows = [], []
+    for path in paths:
+        try:
+            tables.append(_find_table(path))
+            rows += list(tables[-1].rows(MAX_ROWS // len(paths)))
+        except ValueError as error:
+            raise InvalidFileError(f"{path.name}: {error}") from None
+    options = _options(tables)
     columns: dict[str, TColumnSchema] = {}
-    notes = {}
-    for position, name in enumerate(table.names):
-        cells = [(number, row[position]) for number, row in rows if row[position:]]
-        filled = [(number, value) for number, value in cells if value is not None]
+    present = Counter(name for table in tables for name in table.names)
+    notes = missing_in_files(present, len(tables))
+    if notes:
+        options["optional"] = [*notes]
+    for name in present:
+        filled = [(number, row[name]) for number, row in rows if row.get(name) is not None]
         columns[name], note = _type_of(filled)
         if len(filled) == len(rows):
             columns[name]["nullable"] = False
         if note:
             notes[name] = note
-    texts = {
-        name: [str(row[position]) if row[position:] else None for _, row in rows]
-        for position, name in enumerate(table.names)
-    }
+    texts = {name: [str(row.get(name)) for _, row in rows] for name in present}
     key = find_key_of_table(pa.table(texts), columns)
-    suffix, remarks = path.suffix.lower(), list(table.remarks())
-    options = table.options()
+    suffix, remarks = paths[0].suffix.lower(), list(tables[0].remarks())
     return Proposal(
-        path, "ExcelFormat", suffix, len(rows), columns, key, notes, options, remarks=remarks
+        paths[0], "ExcelFormat", suffix, len(rows), columns, key, notes, options, remarks=remarks
     )
+
+
+def _options(tables: Sequence[_Table]) -> dict[str, Any]:
+    """Return the arguments of the format that say where the table is in each workbook.
+
+    Raises:
+        InvalidFileError: it is not in the same place in all workbooks.
+    """
+    first, widest = tables[0], max(len(table.names) for table in tables)
+    has_several = any(len(table.sheets) > 1 for table in tables)
+    for table in tables:
+        here = (table.corner, table.sheet if has_several else first.sheet)
+        if here != (first.corner, first.sheet):
+            raise InvalidFileError(
+                f"the table is in {first.sheet}, {first.corner}, of {first.path.name} and in "
+                f"{table.sheet}, {table.corner}, of {table.path.name}"
+            )
+    options = {"sheet": first.sheet} if has_several else {}
+    if first.corner != "A1":
+        options["cells"] = f"{first.corner}:{_letter(first.first_column + widest - 1)}"
+    return options
 
 
 def _find_table(path: Path) -> _Table:
@@ -189,7 +206,7 @@ def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
     from openpyxl.cell import WriteOnlyCell
 
     table = _find_table(proposal.file)
-    last = [number for number, _ in islice(table.rows(), rows)][-1]
+    last = [number for number, _ in islice(table.rows(MAX_ROWS), rows)][-1]
     sample = Workbook(write_only=True)
     sheet = sample.create_sheet(table.sheet)
     for row in _open(proposal.file)[table.sheet].iter_rows(max_row=last):
