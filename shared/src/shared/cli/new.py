@@ -24,13 +24,14 @@ from shared.cli.locations import WorkspaceError, code_locations
 from shared.cli.proposals import (
     ScaffoldError,
     dependency,
-    folder_setting,
     key_code,
     propose,
+    propose_url,
     summary,
     write_source,
     write_test_file,
 )
+from shared.cli.source_code import file_name, folder_setting, is_url
 from shared.cli.terminal import console, fail, find_uv, print_next
 
 if TYPE_CHECKING:  # what it imports takes long
@@ -58,7 +59,7 @@ def new(
         str,
         typer.Option(
             "--from",
-            metavar="list|csv|api|FILE|FOLDER",
+            metavar="list|csv|api|FILE|FOLDER|URL",
             help="Where rows come from: a list in the code, a CSV file for each day, a web API, or files "
             "like this one or those of this folder (CSV, Parquet, JSON or Excel), whose columns are proposed "
             "from their rows.",
@@ -86,13 +87,14 @@ def new(
     package = f"{name}_etl"
     try:
         validate_name(name, root)
-        proposal = _proposal(source, style, sample=sample)
         lists = _registered(name, root)
         with tempfile.TemporaryDirectory() as folder:
+            proposal = _proposal(source, style, Path(folder), sample=sample)
             answers: dict[str, str | bool] = {"source": source, "style": style}
             if proposal:
                 answers |= {"source": "file", "key": key_code(proposal)}
                 answers |= {"dependency": dependency(proposal), "sample": sample}
+                answers["file_name"] = file_name(proposal)
             project = _render(Path(folder) / package, name, root, **answers)
             if proposal:
                 write_source(project / "src" / package, name, proposal, sample=sample)
@@ -114,7 +116,9 @@ def _next_commands(name: str, proposal: "Proposal | None", *, sample: bool) -> d
     commands = {run: "load its sample"} if sample else {}
     if proposal:
         folder = shlex.quote(proposal.folder or str(proposal.file.parent))
-        commands[f"{folder_setting(name)}={folder} {run}"] = "load all files of its folder"
+        commands[f"{folder_setting(name)}={folder} {run}"] = (
+            "load the file" if file_name(proposal) else "load all files of its folder"
+        )
     return commands | {
         "uv run dagster dev -w workspace.yaml": "show it in the UI: localhost:3000",
         f"cat projects/{package}/README.md": "read how to load your own data",
@@ -166,8 +170,14 @@ def validate_name(name: str, root: Path) -> None:
             raise InvalidNameError(f"{objection}: choose another name.")
 
 
-def _proposal(source: str, style: str, *, sample: bool) -> "Proposal | None":
+def _proposal(source: str, style: str, folder: Path, *, sample: bool) -> "Proposal | None":
     """Return what the files of `--from` propose; None for a kind of project that needs none.
+
+    Args:
+        source: a kind, a path or a URL.
+        style: how the load is written.
+        folder: gets the file of a URL.
+        sample: whether the project gets rows of the files.
 
     Raises:
         ScaffoldError: nothing can be proposed, or an option does not fit.
@@ -179,14 +189,16 @@ def _proposal(source: str, style: str, *, sample: bool) -> "Proposal | None":
             )
         return None
     file = Path(source).expanduser()
+    if style != "code":
+        raise ScaffoldError("A pipeline from a file is written as code: leave out --style.")
+    if is_url(source):
+        return propose_url(source, folder)
     if not file.is_file() and not file.is_dir():
         kinds = ", ".join(get_args(Kind))
         raise ScaffoldError(
-            f"--from is {source!r}: it must be {kinds}, or the path of a file or a folder. "
+            f"--from is {source!r}: it must be {kinds}, the path of a file or a folder, or the URL of a file. "
             "Nothing was changed."
         )
-    if style != "code":
-        raise ScaffoldError("A pipeline from a file is written as code: leave out --style.")
     return propose(file.resolve())
 
 
