@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 from zipfile import ZipFile
 
+import openpyxl
 import pytest
 from typer.testing import CliRunner
 
 from shared.cli import app
 from support.processes import run_script
 
-KINDS = ("list", "csv", "api", "file")
+KINDS = ("list", "csv", "api", "file", "excel", "private")
+"""The rows come from a list, CSV files, an API, a CSV file, a workbook, and a file without a sample."""
 PACKAGES = [f"from_{kind}_etl" for kind in KINDS]
 PROJECTS = [f"projects/{package}" for package in PACKAGES]
 NOWHERE = "http://127.0.0.1:9"
@@ -53,17 +55,28 @@ def test_a_pipeline_of_each_kind_is_complete(
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    export = tmp_path / "orders.csv"
+    exports = tmp_path / "exports"
+    exports.mkdir()
+    export = exports / "orders.csv"
     export.write_text(
         "id,code,ordered\n" + "".join(f"{n},0{n},0{n}/12/2024\n" for n in range(1, 6))
     )
+    workbook = openpyxl.Workbook()
+    for row in (["id", "code"], *([n, f"0{n}"] for n in range(1, 6))):
+        workbook.active.append(row)
+    workbook.save(exports / "orders.xlsx")
+    shell["SOURCES__FROM_PRIVATE__FOLDER"] = str(exports)
+    files = {
+        "file": [str(export)],
+        "excel": [str(exports / "orders.xlsx")],
+        "private": [str(export), "--no-sample"],
+    }
     lists = [clone / name for name in ("workspace.yaml", "dg.toml", ".github/CODEOWNERS")]
     before = [file.read_text() for file in lists]
     for kind in KINDS:
-        source = str(export) if kind == "file" else kind
-        command = ["uv", "run", "etl", "new", f"from_{kind}", "--from", source]
+        command = ["uv", "run", "etl", "new", f"from_{kind}", "--from", *files.get(kind, [kind])]
         output = call(*command, folder=clone / "docs")
-        assert f"  uv run etl run from_{kind}_etl " in output.partition("Next:\n")[2]
+        assert f"uv run etl run from_{kind}_etl " in output.partition("Next:\n")[2]
     for file, text in zip(lists, before, strict=True):
         assert file.read_text().startswith(text), "the existing entries are unchanged"
     assert "/projects/from_csv_etl/  @example/from-csv\n" in lists[2].read_text()
@@ -149,8 +162,12 @@ def test_an_invalid_name_is_one_clear_line_and_changes_nothing(
     [
         (
             ["--from", "gone.csv"],
-            "--from is 'gone.csv': it must be list, csv, api, or the path of a file",
+            "--from is 'gone.csv': it must be list, csv, api, the path of a file or a folder, or the URL",
         ),
+        (["--from", "csv", "--no-sample"], "--no-sample is for a pipeline from your files"),
+        (["--from", "values.txt"], "its name must end in .csv, .parquet, "),
+        (["--from", "values.xlsx"], "values.xlsx: it cannot be read as Excel"),
+        (["--from", "values.parquet.gz"], "values.parquet.gz: decompress it first"),
         (["--from", "workspace.yaml", "--style", "component"], "leave out --style"),
         (["--from", "values.csv"], "values.csv begins with a row of values"),
     ],
@@ -158,7 +175,8 @@ def test_an_invalid_name_is_one_clear_line_and_changes_nothing(
 def test_a_file_that_proposes_nothing_is_one_clear_line_and_changes_nothing(
     clone: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
-    (clone / "values.csv").write_text("1,2\n3,4\n")
+    for suffix in ("csv", "txt", "xlsx", "parquet.gz"):
+        (clone / f"values.{suffix}").write_text("1,2\n3,4\n")
     before = content(clone)
     monkeypatch.chdir(clone)
     monkeypatch.setenv("WAREHOUSE_PATH", "data/warehouse.duckdb")
@@ -166,7 +184,7 @@ def test_a_file_that_proposes_nothing_is_one_clear_line_and_changes_nothing(
     assert done.exit_code == 1
     assert message in done.output
     assert len(done.output.splitlines()) == 1
-    assert content(clone) == before
+    assert content(clone) == before, "the message says so, or gives the next step"
 
 
 def new(clone: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:

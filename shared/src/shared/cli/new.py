@@ -14,15 +14,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 import yaml
 
 from shared import settings
 from shared.cli.locations import WorkspaceError, code_locations
-from shared.cli.proposals import ScaffoldError, key_code, propose, summary, write_source
+from shared.cli.proposals import (
+    ScaffoldError,
+    dependency,
+    key_code,
+    propose,
+    propose_url,
+    summary,
+    write_source,
+    write_test_file,
+)
+from shared.cli.source_code import file_name, folder_setting, is_url
 from shared.cli.terminal import console, fail, find_uv, print_next
+
+if TYPE_CHECKING:  # what it imports takes long
+    from shared.sources.proposal import Proposal
 
 TEMPLATES = ("copier.yml", "shared/src/shared/cli/templates")
 """What a project is rendered from, in the workspace: copier's configuration, and the files."""
@@ -46,15 +59,23 @@ def new(
         str,
         typer.Option(
             "--from",
-            metavar="list|csv|api|FILE",
+            metavar="list|csv|api|FILE|FOLDER|URL",
             help="Where rows come from: a list in the code, a CSV file for each day, a web API, or files "
-            "like this one (CSV, Parquet or JSON), whose columns are proposed from its rows.",
+            "like this one or those of this folder (CSV, Parquet, JSON or Excel), whose columns are proposed "
+            "from their rows.",
         ),
     ] = "list",
     style: Annotated[
         Literal["code", "component"],
         typer.Option(help="How the load is written: assets.py, or a Dagster component in YAML."),
     ] = "code",
+    sample: Annotated[
+        bool,
+        typer.Option(
+            "--sample/--no-sample",
+            help="Whether the project gets the first rows of your files; without them, its tests make up a file.",
+        ),
+    ] = True,
 ) -> None:
     """Create a pipeline: the project projects/NAME_etl, with a sample that it loads at once.
 
@@ -66,33 +87,42 @@ def new(
     package = f"{name}_etl"
     try:
         validate_name(name, root)
-        proposal = None if source in get_args(Kind) else propose(_sample_file(source, style))
         lists = _registered(name, root)
         with tempfile.TemporaryDirectory() as folder:
-            answers: dict[str, str] = {"source": source, "style": style}
+            proposal = _proposal(source, style, Path(folder), sample=sample)
+            answers: dict[str, str | bool] = {"source": source, "style": style}
             if proposal:
                 answers |= {"source": "file", "key": key_code(proposal)}
+                answers |= {"dependency": dependency(proposal), "sample": sample}
+                answers["file_name"] = file_name(proposal)
             project = _render(Path(folder) / package, name, root, **answers)
             if proposal:
-                write_source(project / "src" / package, name, proposal)
+                write_source(project / "src" / package, name, proposal, sample=sample)
+                if not sample:
+                    write_test_file(project / "tests", proposal)
             _install(project, root, lists)
     except (InvalidNameError, ScaffoldError, WorkspaceError) as error:
         fail(str(error), 2 if isinstance(error, InvalidNameError) else 1)
     console.print(f"Created, registered and installed projects/{package}.", highlight=False)
     if proposal:
         console.print(summary(name, proposal), highlight=False, markup=False)
-    own = {}
+    print_next(_next_commands(name, proposal, sample=sample))
+
+
+def _next_commands(name: str, proposal: "Proposal | None", *, sample: bool) -> dict[str, str]:
+    """Return what to do with a new pipeline, each command with its purpose."""
+    package = f"{name}_etl"
+    run = f"uv run etl run {package}"
+    commands = {run: "load its sample"} if sample else {}
     if proposal:
-        folder_setting = f"SOURCES__{name.upper()}__FOLDER={shlex.quote(str(proposal.file.parent))}"
-        own = {f"{folder_setting} uv run etl run {package}": "load all files of its folder"}
-    print_next(
-        {
-            f"uv run etl run {package}": "load its sample",
-            **own,
-            "uv run dagster dev -w workspace.yaml": "show it in the UI: localhost:3000",
-            f"cat projects/{package}/README.md": "read how to load your own data",
-        }
-    )
+        folder = shlex.quote(proposal.folder or str(proposal.file.parent))
+        commands[f"{folder_setting(name)}={folder} {run}"] = (
+            "load the file" if file_name(proposal) else "load all files of its folder"
+        )
+    return commands | {
+        "uv run dagster dev -w workspace.yaml": "show it in the UI: localhost:3000",
+        f"cat projects/{package}/README.md": "read how to load your own data",
+    }
 
 
 def validate_name(name: str, root: Path) -> None:
@@ -140,19 +170,36 @@ def validate_name(name: str, root: Path) -> None:
             raise InvalidNameError(f"{objection}: choose another name.")
 
 
-def _sample_file(source: str, style: str) -> Path:
-    """Return the file that a pipeline is proposed from.
+def _proposal(source: str, style: str, folder: Path, *, sample: bool) -> "Proposal | None":
+    """Return what the files of `--from` propose; None for a kind of project that needs none.
+
+    Args:
+        source: a kind, a path or a URL.
+        style: how the load is written.
+        folder: gets the file of a URL.
+        sample: whether the project gets rows of the files.
 
     Raises:
-        ScaffoldError: it is not a file, or the style is not code.
+        ScaffoldError: nothing can be proposed, or an option does not fit.
     """
+    if source in get_args(Kind):
+        if not sample:
+            raise ScaffoldError(
+                f"--no-sample is for a pipeline from your files, and --from is {source}: leave it out."
+            )
+        return None
     file = Path(source).expanduser()
-    if not file.is_file():
-        kinds = ", ".join(get_args(Kind))
-        raise ScaffoldError(f"--from is {source!r}: it must be {kinds}, or the path of a file.")
     if style != "code":
         raise ScaffoldError("A pipeline from a file is written as code: leave out --style.")
-    return file.resolve()
+    if is_url(source):
+        return propose_url(source, folder)
+    if not file.is_file() and not file.is_dir():
+        kinds = ", ".join(get_args(Kind))
+        raise ScaffoldError(
+            f"--from is {source!r}: it must be {kinds}, the path of a file or a folder, or the URL of a file. "
+            "Nothing was changed."
+        )
+    return propose(file.resolve())
 
 
 def _is_installed(module: str) -> bool:
@@ -160,7 +207,7 @@ def _is_installed(module: str) -> bool:
     return spec is not None and spec.origin is not None  # without an origin, it is only a folder
 
 
-def _render(project: Path, name: str, root: Path, **answers: str) -> Path:
+def _render(project: Path, name: str, root: Path, **answers: str | bool) -> Path:
     """Render the project into a folder, and return the folder."""
     try:
         import copier

@@ -1,7 +1,12 @@
 """What `etl new NAME --from FILE` writes: the declaration of the file's format, and a sample."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from shared.cli.source_code import file_name, files_read, source_code
 
 if TYPE_CHECKING:  # what it imports takes long
     from shared.sources.proposal import Proposal
@@ -14,48 +19,86 @@ class ScaffoldError(Exception):
     """The project cannot be created; the message gives the reason and the next step."""
 
 
-def propose(file: Path) -> "Proposal":
-    """Return the format that a file's rows propose: CSV, or by its name Parquet or JSON.
+def propose(path: Path) -> "Proposal":
+    """Return the format that the rows of a file propose, or those of a folder's files.
 
     Raises:
-        ScaffoldError: nothing can be proposed from the file.
+        ScaffoldError: nothing can be proposed.
     """
-    from shared.sources.csv.propose import propose as propose_csv
-    from shared.sources.drop_folder import InvalidFileError
-    from shared.sources.files.propose import JSON_SUFFIXES, propose_json, propose_parquet
+    from shared.sources import proposals
 
-    name = file.name.lower()
-    if not any(suffix in name for suffix in (".csv", ".parquet", *JSON_SUFFIXES)):
-        raise ScaffoldError(
-            f"{file.name}: its name must end in .csv, .parquet, {' or '.join(JSON_SUFFIXES)}; rename it. "
-            "Nothing was changed."
-        )
-    is_json = any(suffix in name for suffix in JSON_SUFFIXES)
+    with _scaffold_errors():
+        return proposals.propose_folder(path) if path.is_dir() else proposals.propose(path)
+
+
+def propose_url(url: str, folder: Path) -> "Proposal":
+    """Return the format that the rows of a file on a web server propose.
+
+    Args:
+        url: the URL of the file.
+        folder: gets the file.
+
+    Raises:
+        ScaffoldError: nothing can be proposed.
+    """
+    from shared.sources import proposals
+    from shared.sources.download import download
+
+    with _scaffold_errors():
+        return replace(proposals.propose(download(url, folder)), folder=url.rpartition("/")[0])
+
+
+@contextmanager
+def _scaffold_errors() -> Iterator[None]:
+    from shared.sources.drop_folder import InvalidFileError
+
     try:
-        if name.endswith(".parquet"):
-            return propose_parquet(file)
-        if is_json:
-            return propose_json(file)
-        return propose_csv(file)
-    except InvalidFileError as error:
+        yield
+    except (InvalidFileError, ImportError) as error:
         raise ScaffoldError(f"{error}. Nothing was changed.") from None
 
 
-def write_source(package: Path, name: str, proposal: "Proposal") -> None:
+def write_source(package: Path, name: str, proposal: "Proposal", *, sample: bool = True) -> None:
     """Write the source and the sample of a project that loads files like the proposal's.
 
     Args:
         package: the folder of the project's package.
         name: the name of the pipeline.
         proposal: what its file proposes.
+        sample: whether the project gets rows of the file.
     """
-    from shared.sources.csv import propose as csv_files
-    from shared.sources.files import propose as other_files
+    from shared.sources.proposals import write_sample
 
-    (package / "sample").mkdir()
-    kind = csv_files if proposal.format_name == "CsvFormat" else other_files
-    kind.write_sample(proposal, package / "sample", SAMPLE_ROWS)
-    (package / "source.py").write_text(_source_code(name, proposal))
+    if sample:
+        (package / "sample").mkdir()
+        write_sample(proposal, package / "sample", SAMPLE_ROWS)
+    (package / "source.py").write_text(source_code(name, proposal, sample=sample))
+
+
+def write_test_file(tests: Path, proposal: "Proposal") -> None:
+    """Write a made-up file for the tests of a project without a sample.
+
+    Args:
+        tests: the folder of the project's tests.
+        proposal: what its files propose.
+    """
+    from shared.sources.made_up import write_made_up
+    from shared.sources.proposal import open_sample
+
+    made_up = tests / "made_up" / f"made_up{proposal.suffix}"
+    made_up.parent.mkdir()
+    write_made_up(proposal, made_up)
+    if (name := file_name(proposal)).endswith(proposal.suffix):
+        made_up.rename(made_up.with_name(name))
+    elif name:  # the project loads a compressed file of this name
+        with open_sample(proposal, made_up.parent) as compressed:
+            compressed.write(made_up.read_text())
+        made_up.unlink()
+
+
+def dependency(proposal: "Proposal") -> str:
+    """Return the requirement of a project for `shared`, with the extra that its files need."""
+    return "shared[excel]" if proposal.format_name == "ExcelFormat" else "shared"
 
 
 def key_code(proposal: "Proposal") -> str:
@@ -70,66 +113,10 @@ def summary(name: str, proposal: "Proposal") -> str:
     """Return what was proposed, and what a person should check."""
     key = " and ".join(proposal.key)
     lines = [
-        f"Proposed {len(proposal.columns)} columns from {proposal.rows:,} rows of {proposal.file.name}; "
+        f"Proposed {len(proposal.columns)} columns from {proposal.rows:,} rows of {files_read(proposal)}; "
         + (f"{key} identifies a row." if key else "no one or two columns identify a row."),
+        *(f"{remark}." for remark in proposal.remarks),
         *(f"Check {column}: {note}." for column, note in proposal.notes.items()),
         f"Edit them in projects/{name}_etl/src/{name}_etl/source.py.",
     ]
     return "\n".join(lines)
-
-
-def _source_code(name: str, proposal: "Proposal") -> str:
-    """Return the module of the source: the format, with a comment for each thing to check."""
-    columns = []
-    for column, hints in proposal.columns.items():
-        if note := proposal.notes.get(column):
-            columns.append(f"        # {note}")
-        columns.append(f"        {column!r}: {dict(hints)!r},")
-    title = name.replace("_", " ")
-    lines = "\n".join(columns)
-    options = "".join(f"\n    {option}={value!r}," for option, value in proposal.options.items())
-    file = ascii(proposal.file.name)[1:-1].replace('"', "'")  # for a docstring
-    is_csv = proposal.format_name == "CsvFormat"
-    module, source = ("csv", "csv_source") if is_csv else ("files", "file_source")
-    suffix = "" if is_csv else repr(proposal.suffix)
-    return f'''"""The source of {title}: all {proposal.suffix} files of a folder."""
-
-from collections.abc import Sequence
-from pathlib import Path
-
-import dlt
-from dlt.extract import DltSource
-
-from shared.sources.drop_folder import DropFolder
-from shared.sources.{module} import {proposal.format_name}, {source}
-
-SAMPLE = Path(__file__).parent / "sample"
-
-FILES = {proposal.format_name}(
-    columns={{
-{lines}
-    }},{options}
-)
-"""The format of a file, proposed from {proposal.rows:,} rows of {file}. A file with another format fails."""
-
-
-def folder() -> str:
-    """Return the configured folder, or the sample."""
-    return dlt.config.get("sources.{name}.folder", str) or str(SAMPLE)
-
-
-def list_files() -> list[str]:
-    """Return the files of the folder."""
-    return sorted(DropFolder(folder()).list({suffix}))
-
-
-def {name}_source(paths: Sequence[str]) -> DltSource:
-    """Return the source of the table `{name}`: files of the folder."""
-    return {source}(
-        paths,
-        "{name}",
-        FILES,
-        folder=folder(),
-        description="{title.capitalize()}, the rows of all files of a folder.",
-    )
-'''

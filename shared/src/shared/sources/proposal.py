@@ -36,6 +36,9 @@ class Proposal:
         key: the columns whose values identify a row; none if no one or two columns do.
         notes: what a person should check, by column.
         options: other arguments of the format.
+        remarks: what a person should know about the choice of the rows.
+        files: how many files were read.
+        folder: the path or the URL of the folder with such files; "" for that of the file.
     """
 
     file: Path
@@ -46,6 +49,9 @@ class Proposal:
     key: Sequence[str]
     notes: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
+    files: int = 1
+    folder: str = ""
 
 
 def find_key(
@@ -82,6 +88,13 @@ def find_key(
         if connection.execute(distinct).fetchone() == (rows,):
             return key
     return ()
+
+
+def find_key_of_table(table: pa.Table, columns: Mapping[str, TColumnSchema]) -> Sequence[str]:
+    """Return the key of an Arrow table, as `find_key` does."""
+    with duckdb.connect() as connection:
+        connection.register("rows_of_file", table)
+        return find_key(connection, "rows_of_file", columns, table.num_rows)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from functools import partial
@@ -24,7 +25,8 @@ _MAX_ROWS = 1_048_576
 _FORMULA = re.compile(rb"<(\w+:)?f[ />]")  # the prefix of a namespace is possible
 _DAMAGED = (zipfile.BadZipFile, KeyError, SyntaxError, OSError)  # a SyntaxError of XML
 
-_Row = tuple[int, list[Any]]
+Row = tuple[int, list[Any]]
+"""The number of a row in its sheet, and its values."""
 
 _ACCEPTED: Mapping[str, Sequence[type]] = {
     "bigint": (int, float),
@@ -74,19 +76,23 @@ class ExcelFormat(FileFormat):
     def read(self, file: Path) -> Iterator[Batch]:
         """Yield the rows of a file; see `FileFormat.read`."""
         with file.open("rb") as stream:
-            rows = self._rows(stream)
-            names = header_names([row for _, row in _next(rows, self.header_rows)])
+            rows = self.read_cells(stream)
+            names = header_names([row for _, row in next_rows(rows, self.header_rows)])
             if not any(names):
                 raise ValueError("it has no header")
             if problems := self.column_problems(filter(None, names)):
                 raise ValueError("; ".join(problems))
             parse = partial(self._parse_row, names)
-            while batch := _next(rows, BATCH_ROWS):
+            while batch := next_rows(rows, BATCH_ROWS):
                 filled = [each for each in batch if any(value is not None for value in each[1])]
                 yield check_parsed(filled, parse, _raw, self)
 
-    def _rows(self, stream: BinaryIO) -> Iterator[_Row]:
-        """Yield the cells of each row of the range, with the row's number."""
+    def read_cells(self, stream: BinaryIO) -> Iterator[Row]:
+        """Yield the values of each row of the range, with the row's number.
+
+        Raises:
+            ImportError: the extra `excel` is not installed.
+        """
         try:
             from openpyxl import load_workbook
             from openpyxl.utils.cell import range_boundaries
@@ -140,11 +146,23 @@ class CellError(str):
     __slots__ = ()
 
 
-def _next(rows: Iterator[_Row], count: int) -> list[_Row]:
+def next_rows(rows: Iterator[Row], count: int) -> list[Row]:
+    """Return the next rows of a sheet.
+
+    Raises:
+        ValueError: the workbook is damaged.
+    """
+    with damaged_as_value_error():
+        return list(islice(rows, count))
+
+
+@contextmanager
+def damaged_as_value_error() -> Iterator[None]:
+    """Raise `ValueError` for a damaged workbook."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about parts of a workbook that are not read
-            return list(islice(rows, count))
+            yield
     except _DAMAGED as error:
         raise ValueError(f"it cannot be read as Excel: {error}") from None
 

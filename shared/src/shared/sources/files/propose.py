@@ -1,4 +1,4 @@
-"""Propose the declaration of a Parquet or JSON file: its types are in the file."""
+"""Propose the declaration of Parquet or JSON files: their types are in the files."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dlt.common.libs.pyarrow import py_arrow_to_table_schema_columns
@@ -16,28 +15,30 @@ from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.drop_folder import DropFolder, InvalidFileError
 from shared.sources.files.json_text import DECODER, dump_json
-from shared.sources.proposal import MAX_ROWS, Proposal, find_key, open_sample
+from shared.sources.proposal import MAX_ROWS, Proposal, find_key_of_table, open_sample
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 """How the names of JSON files end: with an object in each line, and with one array of objects."""
 
 _INTEGER_LIMIT = 2**63
+_BATCH_ROWS = 20_000
 _DIGITS_OF_DOUBLE, _MAX_DIGITS = 15, 38
 
 
-def propose_parquet(path: Path) -> Proposal:
-    """Propose a format for a Parquet file.
+def propose_parquet(*paths: Path) -> Proposal:
+    """Propose a format for Parquet files: columns that fit all of them.
 
     Raises:
-        InvalidFileError: it is not one, or has a type that dlt does not have.
+        InvalidFileError: one cannot be read, has a type that dlt does not have, or one that no column has
+            together with that of another file.
     """
+    tables = [_read_parquet(path, MAX_ROWS // len(paths)) for path in paths]
     try:
-        parquet = pq.ParquetFile(path)
-        rows = parquet.metadata.num_rows
-        table = pa.Table.from_batches(_first_batches(parquet), parquet.schema_arrow)
-        found = py_arrow_to_table_schema_columns(parquet.schema_arrow)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InvalidFileError(f"{path.name} cannot be read as Parquet: {error}") from None
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException:
+        raise InvalidFileError(_type_difference(paths, tables)) from None
+    found = py_arrow_to_table_schema_columns(table.schema)
+    present = Counter(name for each in tables for name in each.column_names)
     columns: dict[str, TColumnSchema] = {}
     for name, hints in found.items():
         column: Any = {"data_type": hints["data_type"]}
@@ -46,24 +47,75 @@ def propose_parquet(path: Path) -> Proposal:
         columns[name] = column
         if hints.get("timezone") is False:
             columns[name]["timezone"] = False
-        if not table.column(name).null_count and rows:
+        is_filled = not table.column(name).null_count and table.num_rows
+        if is_filled and present[name] == len(tables):
             columns[name]["nullable"] = False
-    key = _key_of(table, columns)
-    return Proposal(path, "ParquetFormat", ".parquet", table.num_rows, columns, key)
+    notes = missing_in_files(present, len(tables))
+    options: Mapping[str, Any] = {"optional": [*notes]} if notes else {}
+    key = find_key_of_table(table, columns)
+    rows = table.num_rows
+    return Proposal(paths[0], "ParquetFormat", ".parquet", rows, columns, key, notes, options)
 
 
-def propose_json(path: Path) -> Proposal:
-    """Propose a format for a file with a JSON object in each line, or with one JSON array of objects.
+def missing_in_files(present: Mapping[str, int], files: int) -> dict[str, str]:
+    """Return a note for each column that not all files have.
+
+    Args:
+        present: how many files have a column.
+        files: how many files there are.
+    """
+    return {
+        name: f"only in {count} of {files} files"
+        for name, count in present.items()
+        if count < files
+    }
+
+
+def _read_parquet(path: Path, rows: int) -> pa.Table:
+    """Return the first rows of a file."""
+    try:
+        parquet = pq.ParquetFile(path)
+        table = pa.Table.from_batches(
+            islice(parquet.iter_batches(min(rows, _BATCH_ROWS)), -(-rows // _BATCH_ROWS)),
+            parquet.schema_arrow,
+        )
+        py_arrow_to_table_schema_columns(parquet.schema_arrow)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InvalidFileError(f"{path.name} cannot be read as Parquet: {error}") from None
+    return table
+
+
+def _type_difference(paths: Sequence[Path], tables: Sequence[pa.Table]) -> str:
+    """Return which column has types in two files that no column has together."""
+    seen: dict[str, tuple[pa.Field, Path]] = {}
+    for path, table in zip(paths, tables, strict=True):
+        for field in table.schema:
+            first, where = seen.setdefault(field.name, (field, path))
+            try:
+                pa.unify_schemas(
+                    [pa.schema([first]), pa.schema([field])], promote_options="permissive"
+                )
+            except pa.ArrowException:
+                return (
+                    f"{field.name} is {first.type} in {where.name} and {field.type} in {path.name}"
+                )
+    return "the types of a column differ"
+
+
+def propose_json(*paths: Path) -> Proposal:
+    """Propose a format for files with a JSON object in each line, or with one JSON array of objects.
 
     Raises:
-        InvalidFileError: it has something else.
+        InvalidFileError: one has something else.
     """
-    suffix = next(each for each in JSON_SUFFIXES if each in path.name.lower())
-    with DropFolder(str(path.parent)).local_copy(path.name) as copy:
-        objects = list(_array(path.name, copy) if suffix == ".json" else _lines(path.name, copy))
-    if not objects:
-        raise InvalidFileError(f"{path.name} has no rows")
+    suffix = next(each for each in JSON_SUFFIXES if each in paths[0].name.lower())
+    files = [_objects(path, suffix)[: MAX_ROWS // len(paths)] for path in paths]
+    objects = [each for file in files for each in file]
     present = Counter(name for row in objects for name in row)
+    not_in_all = missing_in_files(
+        Counter(name for file in files for name in {key: 0 for row in file for key in row}),
+        len(files),
+    )
     columns, notes = {}, {}
     for name, count in present.items():
         values = [row[name] for row in objects if row.get(name) is not None]
@@ -71,9 +123,8 @@ def propose_json(path: Path) -> Proposal:
         if len(values) == len(objects):
             columns[name]["nullable"] = False
         if count < len(objects):
-            note = "; ".join(
-                filter(None, [note, f"only {count:,} of {len(objects):,} objects have it"])
-            )
+            share = not_in_all.get(name) or f"only {count:,} of {len(objects):,} objects have it"
+            note = "; ".join(filter(None, [note, share]))
         if note:
             notes[name] = note
     optional = [name for name, count in present.items() if count < len(objects)]
@@ -82,11 +133,19 @@ def propose_json(path: Path) -> Proposal:
         for name, hints in columns.items()
         if hints["data_type"] in ("text", "bigint", "date", "timestamp")
     }
-    key = _key_of(pa.table(plain), {name: columns[name] for name in plain}) if plain else ()
+    kinds = {name: columns[name] for name in plain}
+    key = find_key_of_table(pa.table(plain), kinds) if plain else ()
     options: Mapping[str, Any] = {"optional": optional} if optional else {}
-    rows = len(objects)
-    name = "JsonFormat" if suffix == ".json" else "JsonLinesFormat"
-    return Proposal(path, name, suffix, rows, columns, key, notes, options)
+    kind = "JsonFormat" if suffix == ".json" else "JsonLinesFormat"
+    return Proposal(paths[0], kind, suffix, len(objects), columns, key, notes, options)
+
+
+def _objects(path: Path, suffix: str) -> list[dict[str, Any]]:
+    with DropFolder(str(path.parent)).local_copy(path.name) as copy:
+        objects = list(_array(path.name, copy) if suffix == ".json" else _lines(path.name, copy))
+    if not objects:
+        raise InvalidFileError(f"{path.name} has no rows")
+    return objects
 
 
 def _lines(name: str, file: Path) -> Iterator[dict[str, Any]]:
@@ -118,9 +177,7 @@ def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
     """
     name = proposal.file.name
     if proposal.format_name == "ParquetFormat":
-        parquet = pq.ParquetFile(proposal.file)
-        table = pa.Table.from_batches(_first_batches(parquet), parquet.schema_arrow)
-        pq.write_table(table.slice(0, rows), folder / name)
+        pq.write_table(_read_parquet(proposal.file, rows).slice(0, rows), folder / name)
         return
     with (
         DropFolder(str(proposal.file.parent)).local_copy(name) as copy,
@@ -131,17 +188,6 @@ def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
             sample.write(dump_json(DECODER.decode(text.read())[:rows]))
         else:
             sample.writelines(islice(text, rows))
-
-
-def _first_batches(parquet: pq.ParquetFile) -> list[pa.RecordBatch]:
-    size = MAX_ROWS // 10
-    return list(islice(parquet.iter_batches(size), MAX_ROWS // size))
-
-
-def _key_of(table: pa.Table, columns: Mapping[str, TColumnSchema]) -> Sequence[str]:
-    with duckdb.connect() as connection:
-        connection.register("rows_of_file", table)
-        return find_key(connection, "rows_of_file", columns, table.num_rows)
 
 
 def _type_of(values: Sequence[Any]) -> tuple[TColumnSchema, str]:
