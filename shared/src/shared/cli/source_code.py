@@ -49,7 +49,12 @@ def source_code(name: str, proposal: "Proposal", *, sample: bool) -> str:
         columns.append(f"        {column!r}: {dict(hints)!r},")
     title = name.replace("_", " ")
     lines = "\n".join(columns)
-    options = "".join(f"\n    {option}={value!r}," for option, value in proposal.options.items())
+    options = "".join(
+        (f"\n    # {proposal.notes[option]}" if option in proposal.notes else "")
+        + f"\n    {option}={value!r},"
+        for option, value in proposal.options.items()
+    )
+    formats = ", ValueFormat" if "values" in proposal.options else ""
     file = ascii(files_read(proposal))[1:-1].replace('"', "'")  # for a docstring
     is_csv = proposal.format_name == "CsvFormat"
     module, source = ("csv", "csv_source") if is_csv else ("files", "file_source")
@@ -68,7 +73,7 @@ import dlt
 from dlt.extract import DltSource
 
 {imports}
-from shared.sources.{module} import {proposal.format_name}, {source}
+from shared.sources.{module} import {proposal.format_name}{formats}, {source}
 {_SAMPLE if sample else ""}
 FILES = {proposal.format_name}(
     columns={{

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from dlt.common.schema.typing import TColumnSchema
 
+from shared.sources.csv import CsvFormat
 from shared.sources.files import ParquetFormat
 from shared.sources.files.json_text import dump_json
 from shared.sources.proposal import Proposal
@@ -30,7 +31,7 @@ def write_made_up(proposal: Proposal, path: Path) -> None:
     rows = [{name: _value(hints, n) for name, hints in proposal.columns.items()} for n in (1, 2)]
     match proposal.format_name:
         case "CsvFormat":
-            _write_csv(rows, proposal.options, path)
+            _write_csv(proposal, rows, path)
         case "ParquetFormat":
             schema = ParquetFormat(proposal.columns).schema
             pq.write_table(pa.Table.from_pylist(rows, schema), path)
@@ -58,17 +59,27 @@ def _value(hints: TColumnSchema, number: int) -> Any:
     }[str(hints["data_type"])]
 
 
-def _write_csv(rows: list[_Row], options: Mapping[str, Any], path: Path) -> None:
-    def text(value: Any) -> str:
+def _write_csv(proposal: Proposal, rows: list[_Row], path: Path) -> None:
+    csv_format = CsvFormat(proposal.columns, **proposal.options)
+
+    def text(name: str, value: Any) -> str:
+        form = csv_format.value_format(name)
+        if form.formats:
+            return str(value.strftime(form.formats[0]))
         if isinstance(value, datetime):
             return value.strftime("%Y-%m-%d %H:%M:%S")
-        if isinstance(value, date):
-            return value.strftime(options["date_format"])
-        return str(value).lower() if isinstance(value, bool) else str(value)
+        if isinstance(value, bytes):
+            return base64.b64encode(value).decode()
+        return (
+            str(value).lower() if isinstance(value, bool) else str(value).replace(".", form.decimal)
+        )
 
-    with path.open("w", encoding=options.get("encoding", "utf-8"), newline="") as file:
-        writer = csv.writer(file, delimiter=options.get("delimiter", ","), lineterminator="\n")
-        writer.writerows([rows[0].keys(), *(map(text, row.values()) for row in rows)])
+    header = [csv_format.header_names.get(name, name) for name in csv_format.columns]
+    with path.open("w", encoding=csv_format.encoding, newline="") as file:
+        file.write("made up\n" * csv_format.skip_lines)
+        writer = csv.writer(file, delimiter=csv_format.delimiter, lineterminator="\n")
+        writer.writerows([header] * csv_format.header_rows)
+        writer.writerows([text(*each) for each in row.items()] for row in rows)
 
 
 def _write_excel(rows: list[_Row], options: Mapping[str, Any], path: Path) -> None:

@@ -34,7 +34,7 @@ class Proposal:
         rows: how many rows were read.
         columns: the columns, with dlt's types.
         key: the columns whose values identify a row; none if no one or two columns do.
-        notes: what a person should check, by column.
+        notes: what a person should check, by column or option.
         options: other arguments of the format.
         remarks: what a person should know about the choice of the rows.
         files: how many files were read.
@@ -104,11 +104,12 @@ def open_sample(proposal: Proposal, folder: Path) -> Iterator[TextIO]:
     With another name, the rows of the sample would stay in the table beside those of the file.
     """
     file = folder / proposal.file.name
+    encoding = proposal.options.get("encoding", "utf-8")
     if file.suffix.lower() == ".zst":  # which fsspec does not write
         stream = pa.CompressedOutputStream(pa.OSFile(str(file), "wb"), "zstd")
-        with stream, TextIOWrapper(stream, encoding="utf-8", newline="") as sample:
+        with stream, TextIOWrapper(stream, encoding=encoding, newline="") as sample:
             yield sample
         return
-    options = {"compression": "infer", "encoding": "utf-8", "newline": ""}
+    options = {"compression": "infer", "encoding": encoding, "newline": ""}
     with fsspec.open(str(file), "wt", **options) as sample:
         yield sample

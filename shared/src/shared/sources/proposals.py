@@ -1,18 +1,15 @@
 """Propose the declaration of files of any kind; the end of a name says the kind."""
 
-import csv
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from shared.sources.csv import propose as csv_files
 from shared.sources.drop_folder import DropFolder, InvalidFileError
 from shared.sources.files import propose as files
 from shared.sources.files import propose_excel as excel
-from shared.sources.proposal import MAX_ROWS, Proposal
+from shared.sources.proposal import Proposal
 
 MAX_FILES = 20
 """How many files of a folder a proposal is made from."""
@@ -27,63 +24,10 @@ class _Kind(NamedTuple):
     may_be_compressed: bool
 
 
-def _propose_csv(*paths: Path) -> Proposal:
-    """Propose a format for CSV files with the same columns, in any order.
-
-    Raises:
-        InvalidFileError: one cannot be read, or has other columns than the first.
-    """
-    found = [csv_files.propose(path) for path in paths]
-    for other in found[1:]:
-        if sorted(other.columns) != sorted(found[0].columns):
-            names = [", ".join(each.columns) for each in (found[0], other)]
-            raise InvalidFileError(
-                f"{paths[0].name} has the columns {names[0]}, and {other.file.name} {names[1]}"
-            )
-    if len(found) == 1:
-        return found[0]
-    # The rows of all files decide the types: the order of day and month may be clear in one of them only.
-    with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "whole.csv"
-        with whole.open("w", encoding="utf-8", newline="") as target:
-            for number, each in enumerate(found):
-                part = Path(folder) / str(number)
-                part.mkdir()
-                csv_files.write_sample(each, part, MAX_ROWS // len(found))
-                _append(each, part, found[0], target)
-        return replace(csv_files.propose(whole), file=paths[0])
-
-
-def _append(proposal: Proposal, folder: Path, first: Proposal, target: TextIO) -> None:
-    """Append the rows of a file to those of the first one, in the order of its columns."""
-    names = [*proposal.columns]
-    order = [names.index(name) for name in first.columns]
-    delimiter = str(proposal.options.get("delimiter", ","))
-    wanted = str(first.options.get("delimiter", ","))
-    with (
-        DropFolder(str(folder)).local_copy(proposal.file.name) as copy,
-        copy.open(encoding="utf-8-sig", newline="") as text,
-    ):
-        reader = csv.reader(text, strict=True, delimiter=delimiter)
-        if proposal is not first:
-            next(reader)
-        if (order, delimiter) != (sorted(order), wanted):  # an empty text becomes NULL
-            rows = ([row[position] for position in order] for row in reader)
-            csv.writer(target, delimiter=wanted).writerows(rows)
-            return
-        header_lines = reader.line_num
-        text.seek(0)
-        line = "\n"
-        for line in islice(text, header_lines, None):
-            target.write(line)
-        if not line.endswith(("\n", "\r")):
-            target.write("\n")
-
-
 _JSON = _Kind(files.propose_json, files.write_sample, True)
 _EXCEL = _Kind(excel.propose_excel, excel.write_sample, False)
 KINDS: Mapping[str, _Kind] = {
-    ".csv": _Kind(_propose_csv, csv_files.write_sample, True),
+    ".csv": _Kind(csv_files.propose, csv_files.write_sample, True),
     ".parquet": _Kind(files.propose_parquet, files.write_sample, False),
     **dict.fromkeys(files.JSON_SUFFIXES, _JSON),
     **dict.fromkeys((".xlsx", ".xlsm"), _EXCEL),

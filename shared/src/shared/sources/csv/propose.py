@@ -5,7 +5,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,17 @@ from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.csv.file import detect_encoding
 from shared.sources.csv.format import CsvFormat
+from shared.sources.csv.header import read_header
 from shared.sources.csv.propose_column import DATE_FORMATS, Column
 from shared.sources.csv.values import ISO_DATE, ValueFormat
 from shared.sources.drop_folder import DropFolder, InvalidFileError
-from shared.sources.files.format import BATCH_ROWS, Batch
+from shared.sources.files.format import Batch
 from shared.sources.names import column_name
 from shared.sources.proposal import MAX_ROWS, Proposal, find_key, open_sample
 
 _DELIMITERS = (";", "\t", "|", ",")
 _ROWS_TO_COMPARE = 50
+_MIN_SHARE = 0.5  # of these rows, with the same number of values
 _COPY_BYTES = 1 << 20
 
 
@@ -37,38 +39,64 @@ class _Form:
     notes: dict[str, str] = field(default_factory=dict)
 
 
-def propose(path: Path) -> Proposal:
-    """Propose a format for a CSV file.
+def propose(*paths: Path) -> Proposal:
+    """Propose a format for CSV files: the form of the first one, and types that the rows of all fit.
 
     Raises:
-        InvalidFileError: the file cannot be read, or has a form that `CsvFormat` cannot declare.
+        InvalidFileError: a file cannot be read, has another form than the first, or one that `CsvFormat`
+            cannot declare.
     """
-    with DropFolder(str(path.parent)).local_copy(path.name) as copy:
-        form = _read_form(path.name, copy)
+    form = _common_form(paths)
+    texts = CsvFormat({name: {"data_type": "text"} for name in form.names}, **form.options)
+    tables: list[pa.Table] = []
+    for path in paths:
         try:
-            texts = CsvFormat({name: {"data_type": "text"} for name in form.names}, **form.options)
-            tables = list(_first_rows(path.name, texts.read(copy)))
+            with DropFolder(str(path.parent)).local_copy(path.name) as copy:
+                found = [*_first_rows(path.name, texts.read(copy), MAX_ROWS // len(paths))]
         except ValueError as error:
             raise InvalidFileError(f"{path.name}: {error}") from None
-    if not tables:
-        raise InvalidFileError(f"{path.name} has no rows")
+        if not found:
+            raise InvalidFileError(f"{path.name} has no rows")
+        tables += found
     with duckdb.connect() as connection:
         connection.register("texts", pa.concat_tables(tables))
-        return _propose(path, connection, form)
+        return _propose(paths[0], connection, form)
 
 
-def _first_rows(name: str, batches: Iterator[Batch]) -> Iterator[pa.Table]:
-    for batch in islice(batches, MAX_ROWS // BATCH_ROWS):
+def _common_form(paths: Sequence[Path]) -> _Form:
+    """Return the form of all files; a column that some do not have is optional."""
+    forms = []
+    for path in paths:
+        with DropFolder(str(path.parent)).local_copy(path.name) as copy:
+            forms.append(_read_form(path.name, copy))
+        if forms[-1].options != forms[0].options:
+            raise InvalidFileError(
+                f"{path.name} has another form than {paths[0].name}: {forms[-1].options} and {forms[0].options}"
+            )
+    count = Counter(name for form in forms for name in form.names)
+    common = replace(forms[0], names=[*count])
+    for name in count:
+        if count[name] < len(forms):
+            common.options.setdefault("optional", []).append(name)
+            common.notes[name] = f"only in {count[name]} of {len(forms)} files"
+    return common
+
+
+def _first_rows(name: str, batches: Iterator[Batch], count: int) -> Iterator[pa.Table]:
+    for batch in batches:
         for row in batch.rejected:
             raise InvalidFileError(f"{name}, line {row.location[0]}: {row.reason}")
-        yield batch.rows
+        yield batch.rows.slice(0, count)
+        count -= len(batch.rows)
+        if count <= 0:
+            return
 
 
 def _read_form(name: str, file: Path) -> _Form:
     """Return the form of a file, from its first rows."""
     encoding, note = _encoding(file)
     delimiter, rows = _split(name, file, encoding)
-    (width, _), *_ = Counter(len(row) for _, row in rows).most_common(1) or [(0, 0)]
+    width, _ = _most_common_width(rows)
     start = next((n for n, (_, row) in enumerate(rows) if len(row) == width), 0)
     above = rows[:start]
     header = rows[start][1] if rows else []
@@ -120,14 +148,22 @@ def _split(name: str, file: Path, encoding: str) -> tuple[str, list[tuple[int, l
             found[delimiter] = rows
 
     def fit(delimiter: str) -> tuple[bool, float, int]:
-        widths = Counter(len(row) for _, row in found[delimiter])
-        (width, count), *_ = widths.most_common(1) or [(0, 0)]
-        return width > 1, count / max(widths.total(), 1), width
+        width, count = _most_common_width(found[delimiter])
+        share = count / max(len(found[delimiter]), 1)
+        return width > 1 and share >= _MIN_SHARE, share, width
 
     if not found:
         raise InvalidFileError(f"{name}: its quotes are wrong; see the rules of RFC 4180")
     delimiter = max(found, key=fit)  # the first of equal ones: a comma may be a decimal comma
+    if not fit(delimiter)[0]:  # one column
+        delimiter = "," if "," in found else delimiter
     return delimiter, found[delimiter]
+
+
+def _most_common_width(rows: Sequence[tuple[int, list[str]]]) -> tuple[int, int]:
+    """Return how many values most rows have, and how many rows these are; of equal counts, most values."""
+    widths = Counter(len(row) for _, row in rows)
+    return max(widths.items(), key=lambda each: (each[1], each[0]), default=(0, 0))
 
 
 def _name_columns(name: str, form: _Form, header: Sequence[str]) -> None:
@@ -174,7 +210,11 @@ def _propose(file: Path, connection: duckdb.DuckDBPyConnection, form: _Form) -> 
         name: each.form for name, each in proposed.items() if each.form != ValueFormat()
     }:
         options["values"] = written
-    notes = {name: each.note for name, each in proposed.items() if each.note} | form.notes
+    notes = form.notes | {
+        name: "; ".join(filter(None, [form.notes.get(name), each.note]))
+        for name, each in proposed.items()
+        if each.note
+    }
     key = find_key(connection, "texts", columns, rows)
     return Proposal(file, "CsvFormat", ".csv", rows, columns, key, notes, options)
 
@@ -187,25 +227,23 @@ def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
         folder: an existing folder.
         rows: how many rows.
     """
-    options = proposal.options
-    above = options.get("skip_lines", 0) + options.get("header_rows", 1)
-    with (
-        DropFolder(str(proposal.file.parent)).local_copy(proposal.file.name) as copy,
-        copy.open(
-            encoding=options.get("encoding", detect_encoding(copy, "utf-8")), newline=""
-        ) as text,
-        open_sample(proposal, folder) as sample,
-    ):
-        lines: list[str] = []
-
-        def read() -> Iterator[str]:
-            for line in text:
-                lines.append(line)
-                yield line
-
-        sample.writelines(islice(text, above))
-        for _ in islice(
-            csv.reader(read(), strict=True, delimiter=options.get("delimiter", ",")), rows
+    csv_format = CsvFormat(proposal.columns, **proposal.options)
+    with DropFolder(str(proposal.file.parent)).local_copy(proposal.file.name) as copy:
+        encoding = detect_encoding(copy, csv_format.encoding)
+        with copy.open(encoding=encoding, newline="") as text:
+            above = read_header(text, csv_format).lines
+        with (
+            copy.open(encoding=encoding, newline="") as text,
+            open_sample(proposal, folder) as sample,
         ):
-            sample.writelines(lines)
-            lines.clear()
+            sample.writelines(islice(text, above))
+            lines: list[str] = []
+
+            def read() -> Iterator[str]:
+                for line in text:
+                    lines.append(line)
+                    yield line
+
+            for _ in islice(csv.reader(read(), strict=True, delimiter=csv_format.delimiter), rows):
+                sample.writelines(lines)
+                lines.clear()
