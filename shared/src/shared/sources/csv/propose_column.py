@@ -1,6 +1,6 @@
 """Propose the type of a column of texts, and how its values are written."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import compress, product
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from shared.sources.quoting import literal, quote
 
 DATE_FORMATS = (
     *(ISO_DATE, "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
-    *("%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d.%m.%y", "%m/%d/%y", "%d/%m/%y"),
+    *("%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y", "%d %B %Y", "%B %d, %Y", "%d.%m.%y", "%m/%d/%y", "%d/%m/%y"),
 )  # fmt: skip
 """The formats of dates that a proposal tries, in this order."""
 
@@ -135,23 +135,28 @@ class Column:
     def _number(self) -> ColumnProposal | None:
         """The type of numbers, or of texts that are none although they look like them."""
         double: TColumnSchema = {"data_type": "double"}
-        found = self._all_fitted(double, _NUMBER_FORMATS)
-        if not found:
+        fitting = self._all_fitted(double, _NUMBER_FORMATS)
+        form = next(fitting, None)
+        if not form:
             return None
-        form = found[0]
         for pattern, note in _CODES.items():
             if self._count(form, f"regexp_matches({self._text}, '{pattern}')"):
                 return ColumnProposal({"data_type": "text"}, ValueFormat(), note)
-        other = next((each for each in found if each.decimal != form.decimal), None)
-        if other and self._differ(form, other):
-            note = "a comma may be before a fraction, or between thousands: no value decides"
-            return ColumnProposal({"data_type": "text"}, ValueFormat(), note)
+        note = ""
+        if "," in form.decimal + form.thousands:
+            other = next((each for each in fitting if each.decimal != form.decimal), None)
+            if other and self._differ(form, other):
+                form, note = (
+                    other,
+                    "commas are between thousands, or before fractions: no value decides",
+                )
         whole = values.plain_number(self._text, form)
         if self._fits({"data_type": "bigint"}, form) and not self._count(
             form, f"contains({whole}, '.')"
         ):
-            return ColumnProposal({"data_type": "bigint"}, form)
-        hints, note = self._fraction(form)
+            return ColumnProposal({"data_type": "bigint"}, form, note)
+        hints, more = self._fraction(form)
+        note = "; ".join(filter(None, [note, more]))
         return ColumnProposal(hints, form if hints["data_type"] != "text" else ValueFormat(), note)
 
     @cached_property
@@ -167,27 +172,28 @@ class Column:
             local = self._misfits({"data_type": "timestamp", "timezone": False}, form)
             has_zone = local == self._count(form, "true")
             return ColumnProposal(hints, form, "" if has_zone else _read_as_utc())
-        found = self._all_fitted(
-            hints, [ValueFormat(formats=[form]) for form in _TIMESTAMP_FORMATS]
-        )
-        if not found:
+        forms = [ValueFormat(formats=[form]) for form in _TIMESTAMP_FORMATS]
+        form = next(self._all_fitted(hints, forms), None)
+        if not form:
             return None
-        notes = [self._order_of(found[0].formats[0], hints)]
-        notes += [_read_as_utc()] * ("%z" not in found[0].formats[0])
-        return ColumnProposal(hints, found[0], "; ".join(filter(None, notes)))
+        notes = [self._order_of(form.formats[0], hints)]
+        notes += [_read_as_utc()] * ("%z" not in form.formats[0])
+        return ColumnProposal(hints, form, "; ".join(filter(None, notes)))
 
     def _time(self) -> ColumnProposal | None:
         form = self._fitted({"data_type": "time"}, ValueFormat())
         return ColumnProposal({"data_type": "time"}, form) if form else None
 
-    def _all_fitted(self, hints: TColumnSchema, forms: Sequence[ValueFormat]) -> list[ValueFormat]:
-        """Return the formats that all values fit, each with the texts for no value."""
+    def _all_fitted(
+        self, hints: TColumnSchema, forms: Sequence[ValueFormat]
+    ) -> Iterator[ValueFormat]:
+        """Yield the formats that all values fit, each with the texts for no value."""
         # One value decides about most formats, in one query.
         marks = ", ".join(map(literal, _NO_VALUE))
         query = f"SELECT {self._text} FROM texts WHERE {self._text} NOT IN ('', {marks}) LIMIT 1"
         example = self._connection.execute(query).fetchone()
         if not example:
-            return []
+            return
         text = literal(example[0])
         conditions = ", ".join(
             values.is_lossless(cleaned, values.typed(cleaned, hints, form), hints, form)
@@ -196,7 +202,7 @@ class Column:
         )
         fits = self._connection.execute(f"SELECT {conditions}").fetchone() or ()
         fitting = (self._fitted(hints, form) for form in compress(forms, fits))
-        return [form for form in fitting if form]
+        yield from filter(None, fitting)
 
     def _fitted(self, hints: TColumnSchema, form: ValueFormat) -> ValueFormat | None:
         """Return a format with the texts for no value; None if other values do not fit."""
