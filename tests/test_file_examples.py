@@ -1,17 +1,23 @@
-"""The example of docs/load-files.md loads."""
+"""What docs/load-files.md and docs/csv-files.md show loads as they say."""
 
 import re
+from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
+from dlt.common.schema.typing import TColumnSchema
 
 from shared import warehouse
 from shared.orchestration.resource import WarehouseDltResource
+from shared.sources.csv import CsvFormat, ValueFormat
+from shared.sources.csv.file import open_csv
+from shared.sources.csv.pushdown import can_push_down
 
 
 def test_the_file_of_a_partition_loads_twice(
@@ -40,3 +46,66 @@ def test_the_file_of_a_partition_loads_twice(
     assert rows == [
         {"file_name": "a.parquet", "id": 1, "price": Decimal("1.50"), "tags": '["new"]'}
     ]
+
+
+COLUMNS: dict[str, TColumnSchema] = {"id": {"data_type": "bigint"}, "name": {"data_type": "text"}}
+HINTS: dict[str, Any] = {"decimal": {"precision": 18, "scale": 2}}
+BY_DUCKDB = {"DuckDB", "DuckDB, from a copy"}
+
+
+def table_rows(root: Path, heading: str) -> list[list[str]]:
+    """Return the cells of the first table below a heading of docs/csv-files.md."""
+    page = (root / "docs" / "csv-files.md").read_text().split(f"\n## {heading}\n")[1]
+    lines = [line for line in page.split("\n## ")[0].splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines[1:]]
+
+
+def code_of(cell: str) -> list[str]:
+    return re.findall("`([^`]*)`", cell)
+
+
+def test_each_form_of_a_file_in_the_documentation_loads_as_it_says(
+    root: Path, tmp_path: Path
+) -> None:
+    rows = table_rows(root, "The form of a file")
+    for content, options, reader, _ in rows:
+        csv_format = eval(f"CsvFormat(COLUMNS, {(code_of(options) or [''])[0]})")
+        text = code_of(content)[0].replace("⏎", "\n") + "\n"
+        (tmp_path / "x.csv").write_text(text, csv_format.encoding)
+        with open_csv(tmp_path / "x.csv", csv_format) as file:
+            assert [(len(batch.rows), batch.rejected) for batch in file.batches()] == [(1, [])]
+            assert can_push_down(file) is (reader in BY_DUCKDB), text
+            assert (file.body == file.source) is (reader != "DuckDB, from a copy"), text
+    declared = " ".join(options for _, options, *_ in rows)
+    assert {option.name for option in fields(CsvFormat)} - {*re.findall(r"(\w+)=", declared)} == {
+        *("columns", "rules", "allow_empty", "date_format", "values")
+    }
+
+
+def test_each_way_to_write_values_in_the_documentation_loads_as_it_says(
+    root: Path, tmp_path: Path
+) -> None:
+    rows = table_rows(root, "How values are written")
+    for texts, data_type, options, reader, _ in rows:
+        (kind,) = code_of(data_type)
+        form = eval(f"ValueFormat({(code_of(options) or [''])[0]})")
+        columns: Any = {"v": {"data_type": kind, **HINTS.get(kind, {})}, "name": COLUMNS["name"]}
+        csv_format = CsvFormat(columns, delimiter=";", values={"v": form})
+        values = code_of(texts)
+        (tmp_path / "x.csv").write_text("v;name\n" + "".join(f"{value};x\n" for value in values))
+        with open_csv(tmp_path / "x.csv", csv_format) as file:
+            found = [(len(batch.rows), batch.rejected) for batch in file.batches()]
+            assert found == [(len(values), [])], texts
+            assert can_push_down(file) is (reader in BY_DUCKDB), texts
+    declared = " ".join(options for _, _, options, *_ in rows)
+    assert {option.name for option in fields(ValueFormat)} == {*re.findall(r"(\w+)=", declared)}
+
+
+def test_the_declared_format_of_the_documentation_reads_a_file(root: Path, tmp_path: Path) -> None:
+    page = (root / "docs" / "csv-files.md").read_text()
+    example = ModuleType("sales")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, example.__dict__)
+    (tmp_path / "x.csv").write_text("id;Betrag (EUR);day\n1;1.234,50;31.12.2024\n2;-;2024-12-31\n")
+    (batch,) = example.SALES.read(tmp_path / "x.csv")
+    assert batch.rows.column("amount").to_pylist() == [Decimal("1234.50"), None]

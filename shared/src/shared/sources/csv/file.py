@@ -134,7 +134,7 @@ class CsvFile:
     def is_exact(self) -> bool:
         """Whether DuckDB reads exactly the rows of the file from `texts`, or fails."""
         try:
-            body = self._body
+            body = self.body
         except UnicodeError:
             return False
         if not body.stat().st_size:  # all of it is header and footer
@@ -200,7 +200,7 @@ class CsvFile:
         return f"(SELECT *, {', '.join([*selected, *self.extra_values()])} FROM {relation})"
 
     @cached_property
-    def _body(self) -> Path:
+    def body(self) -> Path:
         """The file that DuckDB reads: the source, or what remains of it, in UTF-8."""
         form = self.csv_format
         if self.encoding == "utf-8-sig" and not self._is_cut:
@@ -230,7 +230,7 @@ class CsvFile:
 
     def _read_csv(self, null: str) -> str:
         return sql.read_csv(
-            self._body,
+            self.body,
             sql.text_columns(self.header.width),
             null=null,
             delimiter=self.csv_format.delimiter,
@@ -268,7 +268,7 @@ class CsvFile:
 
     @cached_property
     def _structure(self) -> Structure:
-        return read_structure(self._body, self._dialect)
+        return read_structure(self.body, self._dialect)
 
     @property
     def _has_equal_rows(self) -> bool:

@@ -267,7 +267,12 @@ def _is_one_instant(text: str, value: str, hints: TColumnSchema, form: ValueForm
         return f"timezone({zone}, timezone('UTC', {instant}))"
 
     others = [f"{clock(f'{value} {sign} INTERVAL {shift}')}" for sign in "+-" for shift in _SHIFTS]
-    return f"{clock(value)} = {local} AND {local} NOT IN ({', '.join(others)})"
+    # Most clocks are not near a change, and two of its times show that.
+    before, after = (clock(f"{value} {sign} INTERVAL 3 HOURS") for sign in "-+")
+    return (
+        f"CASE WHEN {after} - {before} = INTERVAL 6 HOURS THEN true "
+        f"ELSE {clock(value)} = {local} AND {local} NOT IN ({', '.join(others)}) END"
+    )
 
 
 def is_canonical(text: str, value: str, hints: TColumnSchema) -> str:
