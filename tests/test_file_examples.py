@@ -20,7 +20,7 @@ from shared.sources.csv.file import open_csv
 from shared.sources.csv.pushdown import can_push_down
 
 
-def test_the_file_of_a_partition_loads_twice(
+def test_a_new_parquet_file_is_requested_and_loads_twice(
     root: Path, tmp_warehouse: Path, instance: dg.DagsterInstance
 ) -> None:
     page = (root / "docs" / "load-files.md").read_text()
@@ -34,7 +34,14 @@ def test_the_file_of_a_partition_loads_twice(
         "tags": ["new"],
     }
     pq.write_table(pa.Table.from_pylist([order]), tmp_warehouse / "drop" / "a.parquet")
-    instance.add_dynamic_partitions("order_files", ["a.parquet"])
+    cursor, requests = None, []
+    for _ in range(3):
+        result = example.orders_sensor(dg.build_sensor_context(instance=instance, cursor=cursor))
+        cursor = result.cursor
+        requests += [request.partition_key for request in result.run_requests]
+        for wanted in result.dynamic_partitions_requests:
+            instance.add_dynamic_partitions("order_files", list(wanted.partition_keys))
+    assert requests == ["a.parquet"]
     for _ in range(2):
         assert dg.materialize(
             [example.orders],

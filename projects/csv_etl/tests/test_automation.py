@@ -7,8 +7,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from csv_etl.automation import MAX_FILES_PER_TICK, dropped_files_sensor
+from csv_etl.automation import dropped_files_sensor
 from csv_etl.definitions import defs
+from shared.orchestration.dropped_files import MAX_FILES_PER_TICK
 from shared.sources.csv import DropFolder
 
 ROW = "2018/09/28,1,1,1,1,1\n"

@@ -6,10 +6,11 @@ import dagster as dg
 from dagster_dlt import dlt_assets
 from dlt.extract import DltSource
 
-from csv_etl.checks import SHARE_PRICES, check_files, content_hashes, file_check
+from csv_etl.format import SHARE_PRICES
 from csv_etl.partitions import SAMPLE_DAYS, SAMPLE_FILES, by_file, daily, file_of_day
 from shared import warehouse
 from shared.orchestration.checks import build_rejected_rows_check, build_unique_rows_check
+from shared.orchestration.dropped_files import check_files, content_hashes, file_check
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import (
     DAILY_BY_7AM_FRESHNESS,
@@ -67,12 +68,12 @@ class FilePath(dg.Config):
 
 @dg.multi_asset(
     specs=[dropped_file(IMPORT_FILE, "The file named in the run's config, checked.")],
-    check_specs=[file_check(IMPORT_FILE)],
+    check_specs=[file_check(IMPORT_FILE, SHARE_PRICES)],
     name="import_file",
 )
 def import_file(config: FilePath) -> Iterator[dg.MaterializeResult[None]]:
     """Check the file named in the run's config."""
-    yield check_files({None: config.path})
+    yield check_files({None: config.path}, SHARE_PRICES)
 
 
 @dlt_assets(
@@ -98,14 +99,15 @@ IMPORT_DAILY_FILE = asset_key(DATASET, "import_daily_file")
 
 @dg.multi_asset(
     specs=[dropped_file(IMPORT_DAILY_FILE, "The files of the days, checked.", SAMPLE_DAYS)],
-    check_specs=[file_check(IMPORT_DAILY_FILE)],
+    check_specs=[file_check(IMPORT_DAILY_FILE, SHARE_PRICES)],
     partitions_def=daily,
     backfill_policy=dg.BackfillPolicy.single_run(),
     name="import_daily_file",
 )
 def import_daily_file(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     """Check the files of the run's days."""
-    yield check_files({day: file_of_day(day) for day in context.partition_keys}, context)
+    files: dict[str | None, str] = {day: file_of_day(day) for day in context.partition_keys}
+    yield check_files(files, SHARE_PRICES, context=context)
 
 
 @dlt_assets(
@@ -138,14 +140,15 @@ IMPORT_DROPPED_FILE = asset_key(DATASET, "import_dropped_file")
 
 @dg.multi_asset(
     specs=[dropped_file(IMPORT_DROPPED_FILE, "A dropped file, checked.", SAMPLE_FILES)],
-    check_specs=[file_check(IMPORT_DROPPED_FILE, "quarantine")],
+    check_specs=[file_check(IMPORT_DROPPED_FILE, SHARE_PRICES, "quarantine")],
     partitions_def=by_file,
     backfill_policy=dg.BackfillPolicy.single_run(),
     name="import_dropped_file",
 )
 def import_dropped_file(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     """Check the run's files."""
-    yield check_files({path: path for path in context.partition_keys}, context, "quarantine")
+    files: dict[str | None, str] = {path: path for path in context.partition_keys}
+    yield check_files(files, SHARE_PRICES, "quarantine", context=context)
 
 
 @dlt_assets(
