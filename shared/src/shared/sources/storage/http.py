@@ -120,7 +120,7 @@ class HttpStorage:
         url = f"{self._folder.address}/{quote(path)}"
         try:
             response = self._session.request(method, url, stream=True, allow_redirects=True)
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             raise ConnectionError(f"{self.url}: {_reason(error)}") from None
         if method == "HEAD" and not response.ok:
             response.close()
@@ -183,7 +183,7 @@ def _bearer(token: str) -> Callable[[PreparedRequest], PreparedRequest]:
     return authorize
 
 
-def _reason(error: requests.RequestException) -> str:
+def _reason(error: Exception) -> str:
     """Return why a request failed, without the URL, which may be that of a redirect with a key."""
     cause = error.args[0] if error.args else None
     cause = getattr(cause, "reason", None) or cause

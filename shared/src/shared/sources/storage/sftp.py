@@ -204,7 +204,7 @@ class SftpStorage:
             while content := cast("bytes", await file.read(_READ_BYTES)):
                 size += len(content)
                 write(content)
-            if size != (await file.stat()).size:
+            if (await file.stat()).size not in (size, None):
                 raise InvalidFileError(f"{path} was written to while it was read; load it again")
 
 
