@@ -73,7 +73,7 @@ def test_equal_stats_mean_that_nobody_wrote_whatever_headers_are_missing(
     folder = DropFolder(server.url)
     before = folder.stat("a.csv")
     assert before.size == 2
-    assert [request.command for request in server.requests] == ["HEAD", *["GET"] * downloads]
+    assert [request.command for request in server.requests].count("GET") == downloads
     assert folder.stat("a.csv") == before
     file.write_bytes(b"123")
     assert folder.stat("a.csv") != before
@@ -153,8 +153,12 @@ def test_the_label_of_a_compressed_file_does_not_decompress_it_twice(
 CUT: dict[str, Answer] = {
     "short body": lambda request: request.reply(200, CONTENT, Content_Length="12", ETag="1"),
     "chunks": lambda request: chunks(request, CONTENT),
-    "inside a chunk": lambda request: request.reply(200, b"f
-abc", Transfer_Encoding="chunked"),
+    "inside a chunk": lambda request: request.reply(200, b"f\r\nabc", Transfer_Encoding="chunked"),
+    "no length, but in HEAD": lambda request: (
+        request.reply(200, CONTENT)
+        if request.command == "GET"
+        else request.reply(200, Content_Length="12", ETag="1")
+    ),
     "gzip": encoded(PACKED[:-3], "gzip"),
     "gzip without its end": encoded(PACKED[:-8], "gzip"),
     "gzip that is none": encoded(CONTENT, "gzip"),

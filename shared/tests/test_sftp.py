@@ -1,5 +1,6 @@
 """An SFTP server is known before anything is sent to it, and its links do not leave the folder."""
 
+import gc
 import logging
 import os
 import sys
@@ -11,6 +12,7 @@ import asyncssh
 import pytest
 
 from shared.sources.drop_folder import DropFolder, InvalidFileError
+from shared.sources.storage import sftp
 from shared.testing.sftp_server import SftpServer
 
 WRONG = "a wrong/password#1"
@@ -44,6 +46,17 @@ def open_folder(server: SftpServer, folder: Path) -> DropFolder:
 
 
 OTHER_KEY = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+
+
+@pytest.mark.parametrize("scheme", ["sftp", "ssh", "SFTP", "simplecache::sftp"])
+def test_no_way_to_write_the_url_skips_the_check_of_the_key(
+    server: SftpServer, folder: Path, scheme: str
+) -> None:
+    (folder.parent / ".ssh" / "known_hosts").write_text("")
+    url = server.url(folder).replace("sftp", scheme)
+    with pytest.raises((PermissionError, InvalidFileError), match=r"key of the host|chained"):
+        DropFolder(url).list()
+    assert server.logins == 0
 
 
 @pytest.mark.parametrize("config", ["", "UserKnownHostsFile none", "StrictHostKeyChecking no"])
@@ -206,6 +219,25 @@ def test_a_lost_connection_is_opened_again(server: SftpServer, folder: Path) -> 
     server.on_read = None
     assert files.content_hash("a.csv")
     assert server.logins == 2
+
+
+def test_a_connection_ends_with_its_folder(server: SftpServer, folder: Path) -> None:
+    files = open_folder(server, folder)
+    files.list()
+    del files
+    gc.collect()
+    server.wait_until_clients_are_gone()
+
+
+def test_an_idle_connection_is_closed_and_opened_again(
+    server: SftpServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = open_folder(server, folder)
+    monkeypatch.setattr(sftp, "_IDLE_SECONDS", 0)
+    for logins in (1, 2):
+        assert files.list() == {}
+        assert server.logins == logins
+        server.wait_until_clients_are_gone()
 
 
 def test_a_server_that_cannot_be_reached_is_named(folder: Path) -> None:

@@ -53,6 +53,11 @@ class SftpServer:
         self._thread.join()
         self._loop.close()
 
+    def wait_until_clients_are_gone(self) -> None:
+        """Return when all connections are closed; raise `TimeoutError` if they stay open."""
+        for connection in self._connections:
+            self._run(connection.wait_closed())
+
     def _run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 

@@ -1,7 +1,5 @@
 """Where the files of a folder are: a local disk, a bucket, an SFTP server or an HTTP server."""
 
-from urllib.parse import urlsplit
-
 from shared.sources.storage.base import FileStat, InvalidFileError, Storage
 from shared.sources.storage.folder_url import FolderUrl, shown_url
 
@@ -18,8 +16,10 @@ def open_storage(url: str) -> Storage:
         InvalidFileError: the URL has a password, a query or a fragment, or it is not valid.
         ImportError: the library for this kind of URL is not installed; the message names it.
     """
-    scheme = urlsplit(url).scheme if "://" in url else ""
-    if scheme == "sftp":
+    scheme = url.partition("://")[0].lower() if "://" in url else ""
+    if "::" in scheme:  # fsspec's own SFTP, for one, would accept any host key
+        raise InvalidFileError(f"{shown_url(url)}: chained URLs are not supported; remove the ::")
+    if scheme in ("sftp", "ssh"):
         from shared.sources.storage.sftp import SftpStorage
 
         return SftpStorage(FolderUrl.parse(url))

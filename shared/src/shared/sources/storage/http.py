@@ -8,6 +8,7 @@ from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import urllib3
@@ -21,6 +22,14 @@ from shared.sources.storage.folder_url import FolderUrl
 
 _READ_BYTES = 1 << 20
 _SETTLED = timedelta(seconds=60)  # times are in whole seconds, and servers may have several clocks
+_HEAD_REFUSED = (
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    HTTPStatus.NOT_IMPLEMENTED,
+)
+"""What servers reply that know GET only."""
+
 _WITHOUT_URL = (
     urllib3.exceptions.NewConnectionError,
     urllib3.exceptions.ProtocolError,
@@ -75,27 +84,30 @@ class HttpStorage:
 
     def download(self, path: str, write: Callable[[bytes], object]) -> None:
         """Pass the bytes of a file to a function; see `Storage`."""
+        size = 0
         with closing(self._request("GET", path)) as response:
-            encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-            source = response.raw
-            # Some servers label what is in a .gz file so, although they send the file itself.
-            if encoding in ("gzip", "x-gzip") and not path.lower().endswith(".gz"):
-                source = gzip.GzipFile(fileobj=response.raw, mode="rb")
-            elif encoding not in ("identity", "gzip", "x-gzip"):
-                raise InvalidFileError(
-                    f"{path}: the server sends it encoded as {encoding}, which was not requested; "
-                    "switch that off for these files"
-                )
-            while True:
-                try:
-                    content = source.read(_READ_BYTES)
-                except (urllib3.exceptions.HTTPError, EOFError, OSError, zlib.error) as error:
-                    raise ConnectionError(
-                        f"{self.url}: the download of {path} was cut off ({type(error).__name__})"
-                    ) from None
-                if not content:
-                    return
+            source = _decoded(response, path)
+            while content := self._read(source, path):
+                size += len(content)
                 write(content)
+            has_end = "Content-Length" in response.headers or response.raw.chunked
+        if not has_end and source is response.raw and size != self._length(path, size):
+            raise self._cut_off(path, "it is too short")
+
+    def _read(self, source: Any, path: str) -> bytes:
+        try:
+            content: bytes = source.read(_READ_BYTES)
+        except (urllib3.exceptions.HTTPError, EOFError, OSError, zlib.error) as error:
+            raise self._cut_off(path, type(error).__name__) from None
+        return content
+
+    def _length(self, path: str, default: int) -> int:
+        with closing(self._request("HEAD", path)) as response:
+            length = response.headers.get("Content-Length", "")
+            return int(length) if length.isdecimal() else default
+
+    def _cut_off(self, path: str, why: str) -> ConnectionError:
+        return ConnectionError(f"{self.url}: the download of {path} was cut off ({why})")
 
     @cached_property
     def _session(self) -> requests.Session:
@@ -122,9 +134,9 @@ class HttpStorage:
             response = self._session.request(method, url, stream=True, allow_redirects=True)
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             raise ConnectionError(f"{self.url}: {_reason(error)}") from None
-        if method == "HEAD" and not response.ok:
+        if method == "HEAD" and response.status_code in _HEAD_REFUSED:
             response.close()
-            return self._request("GET", path)  # some servers answer GET only
+            return self._request("GET", path)
         try:
             self._require_file(response, path)
         except Exception:
@@ -165,6 +177,20 @@ class HttpStorage:
         self.download(path, count)
         # Without a length, another download may be cut off unnoticed.
         return FileStat(size, digest.hexdigest(), is_settled=False)
+
+
+def _decoded(response: requests.Response, path: str) -> Any:
+    """Return the body of a response as a file, decompressed if only the response is compressed."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    # Some servers label what is in a .gz file so, although they send the file itself.
+    if encoding == "identity" or ("gzip" in encoding and path.lower().endswith(".gz")):
+        return response.raw
+    if encoding in ("gzip", "x-gzip"):
+        return gzip.GzipFile(fileobj=response.raw, mode="rb")
+    raise InvalidFileError(
+        f"{path}: the server sends it encoded as {encoding}, which was not requested; switch that off "
+        "for these files"
+    )
 
 
 def _is_old(modified: str, date: str) -> bool:

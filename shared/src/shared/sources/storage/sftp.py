@@ -1,5 +1,6 @@
 """Folders on SFTP servers. A server's host key must be known; nothing is trusted at first sight."""
 
+import asyncio
 import stat
 import time
 import weakref
@@ -23,6 +24,7 @@ except ImportError as error:
     raise ImportError("Add shared[sftp] to the project, to read files over SFTP") from error
 
 _READ_BYTES = 4 << 20  # requested in parallel
+_IDLE_SECONDS = 30.0  # then the connection is closed; something else may keep the folder alive
 _KEEPALIVE_SECONDS = 15  # a server that does not answer three times is gone
 _SETTLED_SECONDS = 60  # times are in whole seconds, and the clocks may differ
 
@@ -56,6 +58,8 @@ class SftpStorage:
         self._root = unquote(url.path) or "/"
         self._connection: asyncssh.SSHClientConnection | None = None
         self._sftp: asyncssh.SFTPClient | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._users = 0
 
     def full_path(self, path: str) -> str:
         """Return the path of a file on the server."""
@@ -80,7 +84,7 @@ class SftpStorage:
         if self._connection is None or self._connection.is_closed():
             self._connect()
         try:
-            return sync(get_loop(), function, self._sftp, *args)
+            return sync(get_loop(), self._use, self._connection, function, *args)
         except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
             raise FileNotFoundError(args[0] if args else self.url) from None
         except asyncssh.SFTPPermissionDenied:
@@ -89,6 +93,21 @@ class SftpStorage:
             ) from None
         except asyncssh.Error as error:
             raise ConnectionError(f"{self.url}: {type(error).__name__}: {error.reason}") from None
+
+    async def _use(
+        self, connection: asyncssh.SSHClientConnection, function: Callable[..., Any], *args: Any
+    ) -> Any:
+        """Call a method with the connection, which is closed if nothing uses it for a while."""
+        if self._idle:
+            self._idle.cancel()
+        self._users += 1
+        try:
+            return await function(self._sftp, *args)
+        finally:
+            self._users -= 1
+            if not self._users:
+                loop = asyncio.get_running_loop()
+                self._idle = loop.call_later(_IDLE_SECONDS, connection.abort)
 
     def _connect(self) -> None:
         config = resolve_configuration(RuntimeConfiguration())
