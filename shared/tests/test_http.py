@@ -98,8 +98,20 @@ def test_a_file_that_was_just_rewritten_does_not_load_whatever_headers_are_missi
         folder.require_unchanged({"a.csv": before})
 
 
+def test_a_download_without_a_length_that_ends_early_does_not_load(server: FileServer) -> None:
+    bodies = [CONTENT, CONTENT[:5], CONTENT]  # of the stat, of the load, and of the comparison
+    server.answers["/a.csv"] = lambda request: request.reply(
+        200, bodies.pop(0) if request.command == "GET" else b""
+    )
+    folder = DropFolder(server.url)
+    before = folder.stat("a.csv")
+    assert content(folder) == CONTENT[:5]
+    with pytest.raises(InvalidFileError, match="was written to while it was read"):
+        folder.require_unchanged({"a.csv": before})
+
+
 def test_a_weak_etag_does_not_say_that_the_bytes_are_equal(server: FileServer) -> None:
-    server.answers["/a.csv"] = lambda request: request.reply_file(ETag='W/"1"')
+    server.answers["/a.csv"] = lambda request: request.reply_file("Last-Modified", ETag='W/"1"')
     (server.folder / "a.csv").write_bytes(b"12")
     assert not DropFolder(server.url).stat("a.csv").is_settled
 

@@ -118,10 +118,15 @@ def test_another_server_does_not_get_the_password_of_the_drop_folder(
     assert open_folder(server, folder).list() == {}
 
 
-def test_a_password_in_netrc_is_for_its_user(server: SftpServer, folder: Path) -> None:
+def test_a_password_in_netrc_is_for_its_user(
+    server: SftpServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DROP_FOLDER_PASSWORD")
     netrc = folder.parent / ".netrc"
-    netrc.write_text(f'machine 127.0.0.1 login other password "{WRONG}"\n')
-    assert open_folder(server, folder).list() == {}
+    netrc.write_text(f'machine 127.0.0.1 login other password "{server.password}"\n')
+    with pytest.raises(PermissionError, match="refuses the login"):
+        open_folder(server, folder).list()
+    assert server.logins == 0
 
 
 def test_the_settings_of_ssh_apply(
@@ -221,7 +226,10 @@ def test_a_lost_connection_is_opened_again(server: SftpServer, folder: Path) -> 
     assert server.logins == 2
 
 
-def test_a_connection_ends_with_its_folder(server: SftpServer, folder: Path) -> None:
+def test_a_connection_ends_with_its_folder(
+    server: SftpServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sftp, "_IDLE_SECONDS", 10**6)
     files = open_folder(server, folder)
     files.list()
     del files
