@@ -1,6 +1,7 @@
-"""What docs/load-files.md and docs/csv-files.md show loads as they say."""
+"""What docs/load-files.md and docs/csv-files.md show loads as they say, wherever the files are."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from dlt.common.schema.typing import TColumnSchema
 
 from shared import warehouse
@@ -18,30 +20,55 @@ from shared.orchestration.resource import WarehouseDltResource
 from shared.sources.csv import CsvFormat, ValueFormat
 from shared.sources.csv.file import open_csv
 from shared.sources.csv.pushdown import can_push_down
+from shared.testing.file_server import FileServer
+from shared.testing.sftp_server import SftpServer
 
 
-def test_a_new_parquet_file_is_requested_and_loads_twice(
-    root: Path, tmp_warehouse: Path, instance: dg.DagsterInstance
-) -> None:
+ORDER = {
+    "id": 1,
+    "ordered_at": datetime(2025, 3, 10, tzinfo=UTC),
+    "price": Decimal("1.50"),
+    "tags": ["new"],
+}
+
+
+def parquet_example(root: Path) -> ModuleType:
+    """Return the code of docs/load-files.md as a module."""
     page = (root / "docs" / "load-files.md").read_text()
     example = ModuleType("assets")
     (code,) = re.findall(r"```python.*?\n(.*?)```", page, re.DOTALL)
     exec(code, example.__dict__)
-    order = {
-        "id": 1,
-        "ordered_at": datetime(2025, 3, 10, tzinfo=UTC),
-        "price": Decimal("1.50"),
-        "tags": ["new"],
-    }
-    pq.write_table(pa.Table.from_pylist([order]), tmp_warehouse / "drop" / "a.parquet")
-    cursor, requests = None, []
-    for _ in range(3):
-        result = example.orders_sensor(dg.build_sensor_context(instance=instance, cursor=cursor))
-        cursor = result.cursor
-        requests += [request.partition_key for request in result.run_requests]
-        for wanted in result.dynamic_partitions_requests:
-            instance.add_dynamic_partitions("order_files", list(wanted.partition_keys))
-    assert requests == ["a.parquet"]
+    return example
+
+
+@pytest.fixture(params=["local", "sftp", "http"])
+def _place(
+    request: pytest.FixtureRequest, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Make the drop folder one of another place, as in the section "Where files can be"."""
+    folder = tmp_warehouse / "drop"
+    if request.param == "http":
+        with FileServer(folder) as files:
+            monkeypatch.setenv("DROP_FOLDER", files.url)
+            yield
+    elif request.param == "sftp":
+        with SftpServer() as server:
+            monkeypatch.setenv("DROP_FOLDER", server.url(folder))
+            monkeypatch.setenv("DROP_FOLDER_PASSWORD", server.password)
+            monkeypatch.setenv("SFTP_KNOWN_HOSTS", str(tmp_warehouse / "known_hosts"))
+            (tmp_warehouse / "known_hosts").write_text(server.known_hosts)
+            yield
+    else:
+        yield
+
+
+@pytest.mark.usefixtures("_place")
+def test_the_file_of_a_partition_loads_twice(
+    root: Path, tmp_warehouse: Path, instance: dg.DagsterInstance
+) -> None:
+    example = parquet_example(root)
+    pq.write_table(pa.Table.from_pylist([ORDER]), tmp_warehouse / "drop" / "a.parquet")
+    instance.add_dynamic_partitions("order_files", ["a.parquet"])
     for _ in range(2):
         assert dg.materialize(
             [example.orders],
@@ -53,6 +80,19 @@ def test_a_new_parquet_file_is_requested_and_loads_twice(
     assert rows == [
         {"file_name": "a.parquet", "id": 1, "price": Decimal("1.50"), "tags": '["new"]'}
     ]
+
+
+def test_a_new_parquet_file_is_requested_once(
+    root: Path, tmp_warehouse: Path, instance: dg.DagsterInstance
+) -> None:
+    sensor = parquet_example(root).orders_sensor
+    pq.write_table(pa.Table.from_pylist([ORDER]), tmp_warehouse / "drop" / "a.parquet")
+    cursor, requests = None, []
+    for _ in range(3):
+        result = sensor(dg.build_sensor_context(instance=instance, cursor=cursor))
+        cursor = result.cursor
+        requests += [request.partition_key for request in result.run_requests]
+    assert requests == ["a.parquet"]
 
 
 COLUMNS: dict[str, TColumnSchema] = {"id": {"data_type": "bigint"}, "name": {"data_type": "text"}}

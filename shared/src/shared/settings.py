@@ -40,7 +40,17 @@ SETTINGS = {
         "5", "How many rows of a load Dagster shows and stores; 0 to store none."
     ),
     "DROP_FOLDER": Setting(
-        "data/drop", "Folder of the CSV files: a local folder, s3://, gs:// or az://."
+        "data/drop",
+        "Folder of the files: local, or the URL of a bucket, an SFTP or an HTTP server.",
+    ),
+    "DROP_FOLDER_PASSWORD": Setting(
+        "", "Password of the user in DROP_FOLDER, for sftp:// and https://; secret."
+    ),
+    "DROP_FOLDER_TOKEN": Setting(
+        "", "Bearer token for a DROP_FOLDER that is https:// without a user; secret."
+    ),
+    "SFTP_KNOWN_HOSTS": Setting(
+        "~/.ssh/known_hosts", "File with the host keys of SFTP servers. Others are refused."
     ),
     "MAX_UNCOMPRESSED_BYTES": Setting(
         "0", "How large a compressed CSV file may become; 0 for half of the disk's free bytes."

@@ -237,16 +237,16 @@ def check_dagster_home() -> Check:
 
 
 def check_drop_folder() -> Check:
-    """Check that the drop folder exists, also in a bucket."""
+    """Check that the drop folder exists, also in a bucket or on an SFTP server."""
     from shared.sources.csv import DropFolder
 
-    folder = settings.drop_folder()
     try:
-        files = DropFolder(folder).list()
+        folder = DropFolder(settings.drop_folder())
+        found = f"CSV files: {len(folder.list())}" if folder.can_list else "which has no listing"
     except Exception as error:  # noqa: BLE001 - each storage has its own errors
         fix = "create the folder, or set DROP_FOLDER"
-        return Check("drop folder", "error", f"{folder}: {error}", fix)
-    return Check("drop folder", "ok", f"{folder}, CSV files: {len(files)}")
+        return Check("drop folder", "error", str(error), fix)
+    return Check("drop folder", "ok", f"{folder.url}, {found}")
 
 
 def check_ui_port(port: int = UI_PORT) -> Check:

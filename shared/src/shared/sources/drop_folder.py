@@ -1,4 +1,4 @@
-"""The drop folder: list, check, hash and decompress its files, local or in a bucket."""
+"""The drop folder: list, check, hash and decompress its files, wherever they are."""
 
 import gzip
 import hashlib
@@ -9,22 +9,19 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-import fsspec
 import pyarrow as pa
 import xxhash
 
 from shared import settings
+from shared.sources.storage import FileStat, InvalidFileError, open_storage
+
+__all__ = ["DropFolder", "FileStat", "InvalidFileError", "hash_content", "shorten"]
 
 _MAX_MESSAGE_CHARS = 400
-
-
-class InvalidFileError(Exception):
-    """A path or a file that must not be loaded; the message names it and the reason."""
 
 
 def shorten(text: str, length: int = _MAX_MESSAGE_CHARS) -> str:
@@ -65,40 +62,25 @@ _OF_MACOS = re.compile(r"(^|/)(__MACOSX/|\.DS_Store$|\._)")  # what Finder adds 
 _COPY_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class FileStat:
-    """A file's size in bytes and what changes with its content; equal values mean that nobody wrote to it.
-
-    `modified` has the time of change, and what a writer cannot set: the time of the last change of
-    a local file's inode, or the ETag of an object in a bucket.
-    """
-
-    size: int
-    modified: str
-
-    @classmethod
-    def from_listing(cls, info: Mapping[str, Any]) -> "FileStat":
-        """Return the stat in a file's entry of an fsspec listing."""
-        times = ("mtime", "LastModified", "updated", "last_modified")
-        modified = next((info[time] for time in times if info.get(time)), None)
-        # fsspec calls the time of the inode "created".
-        marks = (info[mark] for mark in ("created", "ETag", "etag") if info.get(mark))
-        return cls(size=info["size"], modified=" ".join(map(str, (modified, *marks))))
-
-
 class DropFolder:
-    """A folder of files, local or in a bucket.
+    """A folder of files: local, in a bucket, or on an SFTP or HTTP server.
 
     Args:
-        url: a local path, s3://bucket/folder, gs://... or az://... Credentials come from the
-            variables of the storage's own library (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...).
+        url: a local path, s3://bucket/folder, gs://..., az://..., sftp://user@host/folder or
+            https://host/folder. A path of sftp starts at the server's root. Passwords come from
+            elsewhere (docs/load-files.md).
+
+    Raises:
+        InvalidFileError: the URL has a password, a query or a fragment, or it is not valid.
+        ImportError: the library for this kind of URL is not installed; the message names it.
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        # Without the cache, a listing has files that were just written.
-        self.files, self._root = fsspec.url_to_fs(url, use_listings_cache=False)
-        self.is_local = "file" in self.files.protocol
+        self._storage = open_storage(url)
+        self.url = self._storage.url
+        self.can_list = self._storage.can_list
+        self._is_local = getattr(self._storage, "is_local", False)
+        self._contents: dict[str, str] = {}  # hashes of what was downloaded
 
     def resolve(self, path: str) -> str:
         """Return a file's full path or URL.
@@ -106,35 +88,8 @@ class DropFolder:
         Raises:
             InvalidFileError: the path leaves the folder, or it is missing or not a file.
         """
-        full = self._resolve_inside(path)
-        if any("\ud800" <= character <= "\udfff" for character in path):
-            raise InvalidFileError(f"{path!r} has a name that is not UTF-8; rename it")
-        if self.files.isdir(full):
-            raise InvalidFileError(
-                f"{path!r} in the drop folder {self.url} is a folder, not a file"
-            )
-        if not self.files.exists(full):
-            raise InvalidFileError(f"{path!r} is not in the drop folder {self.url}")
-        if self.is_local and not Path(full).is_file():
-            raise InvalidFileError(f"{path!r} in the drop folder {self.url} is not a regular file")
-        return full
-
-    def _resolve_inside(self, path: str) -> str:
-        # With ./ or // in a path, one file would load under two names.
-        plain = str(PurePosixPath(path))
-        if path != plain or "://" in path or plain.startswith("/") or ".." in plain.split("/"):
-            raise InvalidFileError(f"{path!r} is not a path below the drop folder {self.url}")
-        full = f"{self._root}/{path}"
-        if self.is_local:
-            try:
-                inside = Path(full).resolve().is_relative_to(Path(self._root).resolve())
-            except (OSError, RuntimeError):  # links that form a circle
-                inside = False
-            if not inside:
-                raise InvalidFileError(
-                    f"{path!r} links to a file outside the drop folder {self.url}"
-                )
-        return full
+        self.stat(path)
+        return self._storage.full_path(path)
 
     def list(self, suffix: str = ".csv") -> dict[str, FileStat]:
         """Return the files below the folder whose names have a suffix, compressed ones too, by path.
@@ -147,31 +102,51 @@ class DropFolder:
         Raises:
             InvalidFileError: the folder itself does not exist.
         """
-        if not self.files.exists(self._root):
+        try:
+            found = self._storage.find()
+        except FileNotFoundError:
             raise InvalidFileError(
                 f"The drop folder {self.url} does not exist; set DROP_FOLDER or create the folder"
-            )
-        stats, suffixes = {}, (suffix, *(f"{suffix}{packed}" for packed in _DECOMPRESSORS))
-        for full, info in self.files.find(self._root, detail=True).items():
-            path = str(PurePosixPath(full).relative_to(self._root))
-            if not path.lower().endswith(suffixes) or any(
-                p.startswith(".") for p in path.split("/")
-            ):
-                continue
-            with suppress(InvalidFileError):
-                if self.is_local and not Path(self._resolve_inside(path)).is_file():
-                    continue
-                stats[path] = FileStat.from_listing(info)
-        return stats
+            ) from None
+        suffixes = (suffix, *(f"{suffix}{packed}" for packed in _DECOMPRESSORS))
+        return {
+            path: stat
+            for path, stat in found.items()
+            if path.lower().endswith(suffixes)
+            and not any(part.startswith(".") for part in path.split("/"))
+        }
 
     def stat(self, path: str) -> FileStat:
         """Return a file's size and time of change; raise `InvalidFileError` as `resolve` does."""
-        return FileStat.from_listing(self.files.info(self.resolve(path)))
+        with self._checked(path):
+            return self._storage.stat(path)
+
+    @contextmanager
+    def _checked(self, path: str) -> Iterator[None]:
+        """Check a path; inside, a file that is missing is an `InvalidFileError`."""
+        # With ./ or // in a path, one file would load under two names.
+        plain = str(PurePosixPath(path))
+        if path != plain or "://" in path or plain.startswith("/") or ".." in plain.split("/"):
+            raise InvalidFileError(f"{path!r} is not a path below the drop folder {self.url}")
+        if any("\ud800" <= character <= "\udfff" for character in path):
+            raise InvalidFileError(f"{path!r} has a name that is not UTF-8; rename it")
+        try:
+            yield
+        except FileNotFoundError:
+            raise InvalidFileError(f"{path!r} is not in the drop folder {self.url}") from None
 
     def require_unchanged(self, stats: Mapping[str, FileStat]) -> None:
-        """Raise `InvalidFileError` if a file was written to since its stat."""
+        """Raise `InvalidFileError` if a file was written to since its stat.
+
+        If a write might not show in the stat, the file is downloaded again and its content compared
+        with that of `local_copy`.
+        """
         for path, before in stats.items():
-            if self.stat(path) != before:
+            if not before.is_settled and path in self._contents:
+                is_equal = self.content_hash(path) == self._contents[path]
+            else:
+                is_equal = self.stat(path) == before
+            if not is_equal:
                 raise InvalidFileError(f"{path} was written to while it was read; load it again")
 
     @contextmanager
@@ -187,37 +162,67 @@ class DropFolder:
         Raises:
             InvalidFileError: the path must not be read, or the compressed file is damaged or too large.
         """
-        full = self.resolve(path)
         compression = Path(path).suffix.lower()
-        if self.is_local and compression not in _DECOMPRESSORS:
-            yield Path(full)
-            return
+        is_packed = compression in _DECOMPRESSORS
+        if self._is_local:
+            file = Path(self.resolve(path))
+            if not is_packed:
+                yield file
+                return
         kept = nullcontext(tempfile.mkdtemp(dir=folder)) if folder else None
         with kept or tempfile.TemporaryDirectory() as parent:
             copy = Path(parent) / "copy"
-            with self.files.open(full, "rb") as file, copy.open("wb") as target:
-                try:
-                    with _DECOMPRESSORS.get(compression, nullcontext)(file) as source:
-                        _copy(path, source, target, Path(parent))
-                except _DECOMPRESSION_ERRORS as error:
-                    if getattr(error, "errno", None):  # the storage failed, the file may be valid
-                        raise
-                    raise InvalidFileError(
-                        f"{path} cannot be decompressed: {shorten(str(error))}"
-                    ) from None
+            if not self._is_local:
+                file = Path(parent) / "packed" if is_packed else copy
+                self._download(path, file)
+            if is_packed:
+                _decompress(path, file, copy)
+            if is_packed and not self._is_local:
+                file.unlink()
             yield copy
 
     def content_hash(self, path: str) -> str:
         """Return the 128-bit XXH3 hash of a file's bytes, in hexadecimal."""
-        with self.files.open(self.resolve(path), "rb") as file:
-            return hash_content(file)
+        digest = xxhash.xxh3_128()
+        with self._checked(path):
+            self._storage.download(path, digest.update)
+        return digest.hexdigest()
+
+    def _download(self, path: str, target: Path) -> None:
+        digest = xxhash.xxh3_128()
+        with self._checked(path), target.open("wb") as file:
+            write_limited = _limited(path, file, target.parent)
+
+            def write(content: bytes) -> None:
+                digest.update(content)
+                write_limited(content)
+
+            self._storage.download(path, write)
+        self._contents[path] = digest.hexdigest()
 
 
-def _copy(path: str, source: BinaryIO, target: BinaryIO, folder: Path) -> None:
-    """Copy an open file; raise `InvalidFileError` if it is larger than `MAX_UNCOMPRESSED_BYTES`."""
+def _decompress(path: str, packed: Path, target: Path) -> None:
+    with packed.open("rb") as file, target.open("wb") as copy:
+        write = _limited(path, copy, target.parent)
+        try:
+            with _DECOMPRESSORS[Path(path).suffix.lower()](file) as source:
+                while content := source.read(_COPY_BYTES):
+                    write(content)
+        except _DECOMPRESSION_ERRORS as error:
+            if getattr(error, "errno", None):  # the disk failed, the file may be valid
+                raise
+            raise InvalidFileError(
+                f"{path} cannot be decompressed: {shorten(str(error))}"
+            ) from None
+
+
+def _limited(path: str, target: BinaryIO, folder: Path) -> Callable[[bytes], None]:
+    """Return a function that writes, and raises an error above `MAX_UNCOMPRESSED_BYTES`."""
     limit = settings.get_int("MAX_UNCOMPRESSED_BYTES") or shutil.disk_usage(folder).free // 2
     size = 0
-    while content := source.read(_COPY_BYTES):
+
+    def write(content: bytes) -> None:
+        nonlocal size
         size += len(content)
         if size > limit:
             raise InvalidFileError(
@@ -225,6 +230,8 @@ def _copy(path: str, source: BinaryIO, target: BinaryIO, folder: Path) -> None:
                 "set MAX_UNCOMPRESSED_BYTES if that is right"
             )
         target.write(content)
+
+    return write
 
 
 def hash_content(file: BinaryIO) -> str:
