@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import duckdb
 import fsspec
 import pyarrow as pa
 import pytest
@@ -23,6 +25,7 @@ from shared.sources.files import (
     file_source,
     validate_file,
 )
+from shared.sources.files import json_sql
 from shared.sources.files import source as source_module
 from shared.sources.files.json_lines import parse_rows
 from shared.sources.files.values import check_rows
@@ -280,6 +283,101 @@ def test_the_fast_reader_agrees_with_the_exact_one_on_each_row(
 def test_plain_lines_are_read_by_arrow() -> None:
     lines = [f"{GOOD}\n".encode(), b'{"id":2,"price":null,"note":"x"}\n']
     assert FORMAT._read_exact(b"".join(lines), len(lines)) is not None
+
+
+def push_down(file: Path, file_format: FileFormat, sample_bytes: int) -> list[Any] | None:
+    """Return the rows of the pushed down query; None where the file is read in another way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_sql, "_SAMPLE_BYTES", sample_bytes)
+        select = file_format.pushdown_select(file)
+    if select is None:
+        return None
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'Asia/Tokyo'")
+        try:
+            query = connection.sql(select).to_arrow_table()
+        except duckdb.Error:
+            return None
+    columns = zip(query.columns, file_format.schema.types, strict=True)
+    arrays = [column.cast(kind) for column, kind in columns]
+    table = pa.Table.from_arrays(arrays, schema=file_format.schema)
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+WITHOUT_PUSHDOWN = {"1e2", '{"a": [1.10, 12345678901234567890123, "ü"]}', '"text"'}
+
+
+@pytest.mark.parametrize(("hints", "text", "expected"), VALUES)
+def test_duckdb_reads_the_same_value_or_the_query_fails(
+    tmp_path: Path, hints: TColumnSchema, text: str, expected: Any
+) -> None:
+    file_format = JsonLinesFormat({"a": hints})
+    name = drop(tmp_path, f'{{"a":null}}\n{{"a":{text}}}\n{{ "a" : null }}\n')
+    is_read = expected is not None and text not in WITHOUT_PUSHDOWN
+    for sample_bytes in (len('{"a":null}\n') + 1, 1_000_000):
+        rows = push_down(tmp_path / name, file_format, sample_bytes)
+        assert rows == ([(None,), (expected,), (None,)] if is_read else None)
+
+
+@pytest.mark.parametrize("case", BAD_LINES)
+def test_a_pushed_down_query_fails_on_a_bad_line(tmp_path: Path, case: str) -> None:
+    bad = BAD_LINES[case][0]
+    bad = bad if isinstance(bad, bytes) else bad.encode()
+    first = GOOD.encode() + b"\n"
+    name = drop(tmp_path, first * 2)
+    assert push_down(tmp_path / name, FORMAT, len(first) + 1) == [LOADED, LOADED]
+    for rest in (bad, bad + b"\n", bad + b"\n" + first):
+        drop(tmp_path, first + rest)
+        assert push_down(tmp_path / name, FORMAT, len(first) + 1) is None
+
+
+NUMBERS = ["0", "-0", "12", "-0.0", "1.50", "1.505", "01", "1.", ".5", "+1", "NaN", "-Infinity", "1e2",
+           "1.0000000000000000000000000000000000000000001", "9007199254740993", "9223372036854775808",
+           "99999999999999999999", "1e400", "1e-400", "0.1234567890123456789"]  # fmt: skip
+DAYS = [f'"{day}{rest}"' for day in ("2025-03-10", "2025-02-30", "0000-01-01", "9999-12-31", "0999-03-10")
+        for rest in ("", "T12:30:00", "T24:00:00Z", "T23:59:59.999999-05:00", " 12:30:60Z",
+                     "T12:30:00.1234567Z", "T12:30Z", "T12:30:00+15:00")]  # fmt: skip
+TEXTS = ['""', '"ü"', '"\\u00fc"', '"\\u0000"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\x"', '"a\tb"', '"1.50"',
+         '" 1"', '"1_0"', '"12:30:00"', '"12:30"', '"24:00:00"', '"/w=="', '"/x=="', '"/w"', '"A=AA"',
+         '"\\"', '"\\""', '"\\",\\"b\\":1"', '"},{"', '","']  # fmt: skip
+OTHERS = ["null", "true", "false", "nul", "{}", "[]", "[1,]", '{"a":1}', "1,", '1,"b":2', ""]
+SPACES = st.sampled_from(["", "", "", " ", "\t", "\r", "\n", "\x0b", "\u00a0"])
+KEYS = st.sampled_from(['"a"', '"a"', '"b"', '"A"', '"\\u0061"', "a", '"c"'])
+
+
+@st.composite
+def any_line(draw: st.DrawFn) -> str:
+    """Return a text that is nearly an object with the keys a and b."""
+    value = st.sampled_from([*NUMBERS, *DAYS, *TEXTS, *OTHERS])
+    plain = ['"a"', '"b"'] if draw(st.booleans()) else draw(st.lists(KEYS, max_size=3))
+    pairs = [
+        f"{draw(SPACES)}{key}{draw(SPACES)}:{draw(SPACES)}{draw(value)}{draw(SPACES)}"
+        for key in plain
+    ]
+    end = draw(st.sampled_from(["}", "}", "}", ",}", "", "}}", "} x"]))
+    return f"{draw(SPACES)}{{{','.join(pairs)}{end}{draw(SPACES)}"
+
+
+@settings(max_examples=400, deadline=None)
+@given(data_type=ANY_TYPE, timezone=st.booleans(), lines=st.lists(any_line(), max_size=2))
+def test_a_pushed_down_query_reads_what_the_exact_reader_reads_or_fails(
+    data_type: str, timezone: bool, lines: list[str]
+) -> None:
+    columns: Any = {"a": {"data_type": data_type}, "b": {"data_type": "text"}}
+    if data_type == "timestamp":
+        columns["a"]["timezone"] = timezone
+    if data_type == "decimal":
+        columns["a"] |= {"precision": 20, "scale": 2}
+    file_format = JsonLinesFormat(columns, optional=["b"])
+    first = '{"a":null,"b":"x"}\n'
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "file.jsonl"
+        file.write_text(first + "\n".join(lines), newline="")
+        rows = push_down(file, file_format, len(first) + 1)
+        batches = [*file_format.read(file)]
+    if rows is not None:
+        assert not [row for batch in batches for row in batch.rejected]
+        assert rows == [tuple(row.values()) for each in batches for row in each.rows.to_pylist()]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from dlt.common.schema.typing import TColumnSchema
 from pyarrow.json import ParseOptions, read_json
 
 from shared.sources.files.format import Batch, FileFormat, RejectedRow, show
+from shared.sources.files.json_sql import lines_select
 from shared.sources.files.json_text import DECODER, dump_json
 from shared.sources.files.values import (
     check_parsed,
@@ -75,6 +76,10 @@ class JsonLinesFormat(FileFormat):
                     ]
                     yield Batch(rows, rejected)
                 first += count
+
+    def pushdown_select(self, file: Path) -> str | None:
+        """Return SQL of all rows that fails on a line that DuckDB may not read exactly; see `FileFormat`."""
+        return lines_select(file, self)
 
     def _read_exact(self, block: bytes, lines: int) -> pa.Table | None:
         """Return the rows of a block, if all of its lines are valid and Arrow reads them without loss."""

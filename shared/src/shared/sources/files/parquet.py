@@ -12,6 +12,7 @@ from dlt.common.schema.typing import TColumnSchema
 from pyarrow import types
 
 from shared.sources.files.format import BATCH_ROWS, Batch, FileFormat, RejectedRow, show
+from shared.sources.files.sql import LAST_INSTANT, error_if, escape_glob, strict_select
 from shared.sources.files.values import check_rows, python_value
 from shared.sources.hints import required_column
 from shared.sources.quoting import literal, quote
@@ -93,18 +94,10 @@ class ParquetFormat(FileFormat):
                 return None
             elif value := _exact_sql(name, _stored(fields.field(name).type), target.type):
                 required = not target.nullable and fields.field(name).nullable
-                values[name] = _required(name, value) if required else value
+                values[name] = error_if(f"{quote(name)} IS NULL", value, name) if required else value
             else:
                 return None
-        rules = " AND ".join(
-            f"CASE WHEN ({rule}\n) IS NOT FALSE THEN true ELSE error({literal(name)}) END"
-            for name, rule in self.rules.items()
-        )
-        selected = ", ".join(f"{value} AS {quote(name)}" for name, value in values.items())
-        return (
-            f"SELECT * FROM (SELECT {selected} FROM {read_parquet(file, fields.names)}) AS typed "
-            f"WHERE {rules or 'true'}"
-        )
+        return strict_select(values, read_parquet(file, fields.names), self.rules)
 
     def _check_columns(self, parquet: pq.ParquetFile) -> None:
         fields = parquet.schema_arrow
@@ -135,10 +128,9 @@ class ParquetFormat(FileFormat):
 
 def read_parquet(file: Path, names: Iterable[str]) -> str:
     """Return the table expression of a file with these columns."""
-    # [*] is a literal * in a glob. With aliases, because dlt does not know the file's columns.
-    path = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(file))
+    # With aliases, because dlt does not know the file's columns.
     return (
-        f"read_parquet({literal(path)}, hive_partitioning = false, binary_as_string = false) "
+        f"read_parquet({literal(escape_glob(str(file)))}, hive_partitioning = false, binary_as_string = false) "
         f"AS stored({', '.join(map(quote, names))})"
     )
 
@@ -152,24 +144,20 @@ def _raw(table: pa.Table, row: int) -> str:
     return json.dumps(values, default=str, ensure_ascii=False)
 
 
-def _required(name: str, value: str) -> str:
-    return f"CASE WHEN {quote(name)} IS NOT NULL THEN {value} ELSE error({literal(name)}) END"
-
-
 def _exact_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
     """Return DuckDB's SQL of a column in the declared type; None if its values need another check."""
     column = quote(name)
     if types.is_timestamp(kind) and types.is_timestamp(target):
         zone, plain = ("+00", "TIMESTAMPTZ") if kind.tz else ("", "TIMESTAMP")
-        first, last = f"0001-01-01 00:00:00{zone}", f"9999-12-31 23:59:59.999999{zone}"
+        first, last = f"0001-01-01 00:00:00{zone}", f"{LAST_INSTANT}{zone}"
         value = f"CAST({column} AS {plain})"
         bad = f"{value} NOT BETWEEN {plain} '{first}' AND {plain} '{last}'"
         if kind.unit == "ns":
             bad += f" OR epoch_ns({column}) % 1000 <> 0"
-        return f"CASE WHEN {bad} THEN error({literal(name)}) ELSE {value} END"
+        return error_if(bad, value, name)
     if types.is_date(kind) and types.is_date(target):
         bad = f"{column} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"
-        return f"CASE WHEN {bad} THEN error({literal(name)}) ELSE {column} END"
+        return error_if(bad, column, name)
     if types.is_decimal(kind) and types.is_decimal(target):
         whole = target.precision - target.scale >= kind.precision - kind.scale
         return column if whole and target.scale >= kind.scale else None
