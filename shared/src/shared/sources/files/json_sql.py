@@ -67,7 +67,9 @@ def lines_select(file: Path, file_format: FileFormat) -> str | None:
         if file_format.column_problems(names) or not _can_check(names, file_format):
             return None
         with duckdb.connect() as connection:
-            connection.register("texts", pa.table({"line": [line.rstrip("\r\n") for line in lines]}))
+            connection.register(
+                "texts", pa.table({"line": [line.rstrip("\r\n") for line in lines]})
+            )
             connection.sql(_select("texts", names, file_format)).to_arrow_table()
         return _select(_read_lines(file, lines[0]), names, file_format)
     return None

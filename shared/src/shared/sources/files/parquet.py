@@ -94,7 +94,9 @@ class ParquetFormat(FileFormat):
                 return None
             elif value := _exact_sql(name, _stored(fields.field(name).type), target.type):
                 required = not target.nullable and fields.field(name).nullable
-                values[name] = error_if(f"{quote(name)} IS NULL", value, name) if required else value
+                values[name] = (
+                    error_if(f"{quote(name)} IS NULL", value, name) if required else value
+                )
             else:
                 return None
         return strict_select(values, read_parquet(file, fields.names), self.rules)
