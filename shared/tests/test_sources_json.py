@@ -214,6 +214,13 @@ VALUES: list[tuple[dict[str, Any], str, Any]] = [
     ({"data_type": "decimal"}, "1e2", Decimal(100)),
     ({"data_type": "decimal"}, '" 1"', None),
     ({"data_type": "decimal"}, '"1_0"', None),
+    *(
+        ({"data_type": "decimal", "precision": 38, "scale": scale}, number, None)
+        for scale, number in [(37, "999997.791"), (37, '"999997.791"'), (37, "1e37"), (0, '"123456789e33"'), (38, "5"), (9, "9" * 37)]
+    ),
+    ({"data_type": "decimal", "precision": 38, "scale": 9}, "9" * 29, Decimal("9" * 29)),
+    ({"data_type": "decimal", "precision": 20, "scale": 20}, "0.5", Decimal("0.5")),
+    ({"data_type": "decimal", "precision": 38, "scale": 38}, "0", Decimal(0)),
     ({"data_type": "date"}, '"2025-03-10"', dt.date(2025, 3, 10)),
     ({"data_type": "date"}, '"20250310"', None),
     ({"data_type": "date"}, '"2025-02-30"', None),

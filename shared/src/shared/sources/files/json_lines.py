@@ -34,6 +34,7 @@ _MAX_RAW_CHARS = 1_000_000
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _BETWEEN_OBJECTS = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
+_DECIMAL_DIGITS = 38  # of Arrow's decimals of 128 bits
 _EXACT_INTEGERS = 2**53  # doubles have no gaps up to here
 
 _ACCEPTED: Mapping[str, Sequence[type]] = {
@@ -112,7 +113,16 @@ def _blocks(stream: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
 
 
 def _can_read_exactly(file_format: FileFormat) -> bool:
-    return all(hints["data_type"] != "json" for hints in file_format.columns.values())
+    return all(
+        hints["data_type"] != "json"
+        and (not pa.types.is_decimal(field.type) or field.type.scale < _DECIMAL_DIGITS)
+        for field, hints in zip(file_format.schema, file_format.columns.values(), strict=True)
+    )
+
+
+def _safe_decimal(kind: pa.DataType) -> pa.DataType:
+    """Return a decimal without the numbers that Arrow multiplies by the scale until they overflow."""
+    return pa.decimal128(min(kind.precision, _DECIMAL_DIGITS - kind.scale), kind.scale)
 
 
 def read_exact(file_format: FileFormat, block: bytes, first: int, lines: int) -> Batch | None:
@@ -147,7 +157,9 @@ def _arrow_table(file_format: FileFormat, block: bytes, lines: int) -> pa.Table 
     if not _can_read_exactly(file_format) or not block.startswith(b"{") or ends != lines:
         return None
     fields = [
-        declared if kinds[declared.name] == "decimal" else parsed
+        pa.field(declared.name, _safe_decimal(declared.type))
+        if kinds[declared.name] == "decimal"
+        else parsed
         for declared, parsed in zip(file_format.schema, parsed_schema(file_format), strict=True)
     ]
     options = ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="error")

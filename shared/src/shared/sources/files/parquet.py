@@ -160,12 +160,22 @@ def _exact_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
     if types.is_date(kind) and types.is_date(target):
         bad = f"{column} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"
         return error_if(bad, column, name)
-    if types.is_decimal(kind) and types.is_decimal(target):
-        whole = target.precision - target.scale >= kind.precision - kind.scale
-        return column if whole and target.scale >= kind.scale else None
+    if types.is_decimal(target) and (types.is_decimal(kind) or types.is_integer(kind)):
+        scale = kind.scale if types.is_decimal(kind) else 0
+        # DuckDB's decimals have 38 digits, also where it compares two of them.
+        if kind.bit_width > 128 or target.precision + max(0, scale - target.scale) > 38:
+            return None
+        # The cast raises an error where the value is too large, and it rounds.
+        value = f"CAST({column} AS DECIMAL({target.precision}, {target.scale}))"
+        return error_if(f"{value} <> {column}", value, name) if scale > target.scale else value
+    if types.is_float64(target) and types.is_integer(kind):
+        return error_if(
+            f"abs(CAST({column} AS HUGEINT)) > {2**53}", f"CAST({column} AS DOUBLE)", name
+        )
+    if types.is_int64(target) and types.is_integer(kind):
+        return f"CAST({column} AS BIGINT)"
     is_exact = (
         (types.is_string(target) and _is_text(kind))
-        or (types.is_int64(target) and types.is_integer(kind) and not types.is_uint64(kind))
         or (types.is_float64(target) and types.is_floating(kind))
         or (types.is_boolean(target) and types.is_boolean(kind))
         or (types.is_time(target) and types.is_time(kind) and kind.unit != "ns")

@@ -180,6 +180,9 @@ def fit(values: pa.Array, target: pa.DataType, hints: TColumnSchema) -> pa.Array
         return pa.array([value and str(value) for value in values.to_pylist()], target)
     if types.is_integer(source) and types.is_decimal(target):
         values = values.cast(pa.decimal256(76, target.scale))  # casts by value, not by type
+    if types.is_decimal(source) and types.is_decimal128(target) and source.scale < target.scale:
+        # Arrow's cast to a larger scale overflows without an error.
+        values = values.cast(pa.decimal128(38, source.scale)).cast(pa.decimal256(76, target.scale))
     if types.is_timestamp(source) and types.is_date(target):
         # Arrow drops the time of the day.
         utc = values.cast(pa.timestamp(source.unit, source.tz and "UTC"))
@@ -187,6 +190,11 @@ def fit(values: pa.Array, target: pa.DataType, hints: TColumnSchema) -> pa.Array
         if values.cast(utc.type).fill_null(0) != utc.fill_null(0):
             raise ValueError("a time other than midnight")
     result = values.cast(target)
+    if types.is_string(source) and types.is_decimal(target):
+        # Arrow's cast of a text overflows without an error.
+        numbers = [Decimal(text) for text in values.to_pylist() if text is not None]
+        if any(n and n.adjusted() >= target.precision - target.scale for n in numbers):
+            raise ValueError("more digits than the type has")
     if types.is_date(target) or types.is_timestamp(target):
         zone = UTC if types.is_timestamp(target) and target.tz else None
         first, last = (
