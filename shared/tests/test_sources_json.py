@@ -23,9 +23,10 @@ from shared.sources.files import (
     JsonFormat,
     JsonLinesFormat,
     file_source,
+    json_lines,
+    json_sql,
     validate_file,
 )
-from shared.sources.files import json_lines, json_sql
 from shared.sources.files import source as source_module
 from shared.sources.files.format import Batch
 from shared.sources.files.json_lines import parse_rows, read_exact

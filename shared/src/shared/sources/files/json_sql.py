@@ -63,7 +63,8 @@ def lines_select(file: Path, file_format: FileFormat) -> str | None:
         rows = [DECODER.decode(line) for line in lines]
         if not rows or not all(isinstance(row, dict) for row in rows):
             return None
-        names = list(max(rows, key=len))
+        longest: dict[str, Any] = max(rows, key=len)
+        names = list(longest)
         if file_format.column_problems(names) or not _can_check(names, file_format):
             return None
         with duckdb.connect() as connection:

@@ -17,6 +17,7 @@ from shared.sources.files.values import check_rows, python_value
 from shared.sources.hints import required_column
 from shared.sources.quoting import literal, quote
 
+_DECIMAL_DIGITS = 38  # of DuckDB's decimals
 _TEXT = types.is_string, types.is_large_string, types.is_string_view
 _BYTES = types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary
 
@@ -149,6 +150,8 @@ def _raw(table: pa.Table, row: int) -> str:
 def _exact_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
     """Return DuckDB's SQL of a column in the declared type; None if its values need another check."""
     column = quote(name)
+    if types.is_decimal(target) and not types.is_null(kind):
+        return _decimal_sql(name, kind, target)
     if types.is_timestamp(kind) and types.is_timestamp(target):
         zone, plain = ("+00", "TIMESTAMPTZ") if kind.tz else ("", "TIMESTAMP")
         first, last = f"0001-01-01 00:00:00{zone}", f"{LAST_INSTANT}{zone}"
@@ -160,14 +163,6 @@ def _exact_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
     if types.is_date(kind) and types.is_date(target):
         bad = f"{column} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"
         return error_if(bad, column, name)
-    if types.is_decimal(target) and (types.is_decimal(kind) or types.is_integer(kind)):
-        scale = kind.scale if types.is_decimal(kind) else 0
-        # DuckDB's decimals have 38 digits, also where it compares two of them.
-        if kind.bit_width > 128 or target.precision + max(0, scale - target.scale) > 38:
-            return None
-        # The cast raises an error where the value is too large, and it rounds.
-        value = f"CAST({column} AS DECIMAL({target.precision}, {target.scale}))"
-        return error_if(f"{value} <> {column}", value, name) if scale > target.scale else value
     if types.is_float64(target) and types.is_integer(kind):
         return error_if(
             f"abs(CAST({column} AS HUGEINT)) > {2**53}", f"CAST({column} AS DOUBLE)", name
@@ -182,3 +177,15 @@ def _exact_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
         or (types.is_binary(target) and _is_bytes(kind))
     )
     return column if is_exact else None
+
+
+def _decimal_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
+    """Return DuckDB's SQL of a column of numbers as a decimal; None if it has no such decimals."""
+    scale = kind.scale if types.is_decimal(kind) else 0
+    # To compare two decimals, DuckDB needs a type with the digits of both.
+    digits = target.precision + max(0, scale - target.scale)
+    if types.is_decimal256(kind) or digits > _DECIMAL_DIGITS:
+        return None
+    # The cast raises an error where the value is too large, and it rounds.
+    value = f"CAST({quote(name)} AS DECIMAL({target.precision}, {target.scale}))"
+    return error_if(f"{value} <> {quote(name)}", value, name) if scale > target.scale else value
