@@ -31,8 +31,9 @@ ITEMS_SQL = """
             hash(i * 5) % 1000 AS pieces,
             'item number ' || (hash(i * 11) % 1000000) || ' of the list' AS note
         FROM range({rows}) AS numbers(i)
-    ) TO '{file}' (HEADER)
+    ) TO '{file}' ({options})
 """
+ITEMS_OPTIONS = {"csv": "HEADER", "jsonl": "FORMAT JSON", "parquet": "FORMAT PARQUET"}
 RECORDED = (
     HERE.parent / "projects/api_etl/src/api_etl/recorded/days/feed_2025-03-10_2025-03-17.json"
 )
@@ -68,8 +69,8 @@ class Workload:
 
     def data(self) -> str:
         """Return the input of the systems: a file, a folder or a number; create it if it is missing."""
-        if self.kind == "csv":
-            return str(items(self.size))
+        if self.kind in ITEMS_OPTIONS:
+            return str(items(self.size, self.kind))
         if self.kind == "neows":
             return str(feeds(self.size))
         return str(self.size)
@@ -110,6 +111,12 @@ WORKLOADS = {
             "dlt_postgres": System("dlt_postgres.py", max_runs=1),
         },
     ),
+    **{
+        f"{kind}_replace_{millions}m": Workload(
+            kind, millions * 1_000_000, {"limit": LIMIT, "ours": OURS}
+        )
+        for kind, millions in (("jsonl", 1), ("jsonl", 5), ("parquet", 1), ("parquet", 10))
+    },
     "writers_8": Workload(
         "number",
         8,
@@ -160,11 +167,11 @@ BY_REQUEST = {
 }
 
 
-def items(rows: int) -> Path:
-    """Return a CSV file with this number of rows."""
-    file = DATA / f"items_{rows}.csv"
+def items(rows: int, kind: str) -> Path:
+    """Return a file of this kind with this number of rows."""
+    file = DATA / f"items_{rows}.{kind}"
     if not file.exists():
-        duckdb.sql(ITEMS_SQL.format(rows=rows, file=file))
+        duckdb.sql(ITEMS_SQL.format(rows=rows, file=file, options=ITEMS_OPTIONS[kind]))
     return file
 
 

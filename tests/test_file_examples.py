@@ -23,7 +23,6 @@ from shared.sources.csv.pushdown import can_push_down
 from shared.testing.file_server import FileServer
 from shared.testing.sftp_server import SftpServer
 
-
 ORDER = {
     "id": 1,
     "ordered_at": datetime(2025, 3, 10, tzinfo=UTC),

@@ -1,4 +1,4 @@
-"""This workspace: `csv_source` through its own pipeline.
+"""This workspace: `csv_source` or `file_source` through its own pipeline.
 
 With `dagster` as an asset's run; with `bucket` from S3; with `postgres` into a server; with `changed` or `unchanged` what is timed is
 a second load of the file.
@@ -54,28 +54,31 @@ if "changed" in how:
 
 import dagster as dg
 from dagster_dlt import dlt_assets
+from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltSource
 
 from shared import warehouse
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
 from shared.sources.csv import CsvFormat, csv_source
+from shared.sources.files import JsonLinesFormat, ParquetFormat, file_source
 
-ITEMS = CsvFormat(
-    columns={
-        "id": {"data_type": "bigint", "nullable": False},
-        "day": {"data_type": "date"},
-        "code": {"data_type": "text"},
-        "price": {"data_type": "decimal", "precision": 18, "scale": 2},
-        "pieces": {"data_type": "bigint"},
-        "note": {"data_type": "text"},
-    }
-)
+COLUMNS: dict[str, TColumnSchema] = {
+    "id": {"data_type": "bigint", "nullable": False},
+    "day": {"data_type": "date"},
+    "code": {"data_type": "text"},
+    "price": {"data_type": "decimal", "precision": 18, "scale": 2},
+    "pieces": {"data_type": "bigint"},
+    "note": {"data_type": "text"},
+}
+FORMATS = {".jsonl": JsonLinesFormat, ".parquet": ParquetFormat}
 declared = warehouse.pipeline("bench", dataset_name="bench")
 
 
 def source() -> DltSource:
-    return csv_source([name], "items", ITEMS)
+    if file_format := FORMATS.get(Path(file).suffix):
+        return file_source([name], "items", file_format(COLUMNS))
+    return csv_source([name], "items", CsvFormat(columns=COLUMNS))
 
 
 @dlt_assets(

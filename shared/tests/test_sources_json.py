@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import duckdb
 import fsspec
 import pyarrow as pa
 import pytest
@@ -21,11 +23,13 @@ from shared.sources.files import (
     JsonFormat,
     JsonLinesFormat,
     file_source,
+    json_lines,
+    json_sql,
     validate_file,
 )
 from shared.sources.files import source as source_module
-from shared.sources.files.json_lines import parse_rows
-from shared.sources.files.values import check_rows
+from shared.sources.files.format import Batch
+from shared.sources.files.json_lines import parse_rows, read_exact
 
 COLUMNS: dict[str, TColumnSchema] = {
     "id": {"data_type": "bigint", "nullable": False},
@@ -119,6 +123,10 @@ BAD_LINES: dict[str, tuple[str | bytes, str]] = {
         "it is nested too deeply",
     ),
     "a long integer": ('{"id":' + "9" * 5000 + ',"price":1,"note":""}', "4300"),
+    "a huge exponent": (
+        '{"id":1,"price":1e99999999999999999999,"note":""}',
+        "1e99999999999999999999 has an exponent that is too large",
+    ),
     "Latin-1": (GOOD.encode("latin-1"), "'utf-8' codec can't decode byte 0xfc"),
     "UTF-16": (GOOD.replace("ü", "u").encode("utf-16-be"), "it is not JSON"),
     "NUL bytes": ("\0\0\0", "it is not JSON"),
@@ -207,6 +215,13 @@ VALUES: list[tuple[dict[str, Any], str, Any]] = [
     ({"data_type": "decimal"}, "1e2", Decimal(100)),
     ({"data_type": "decimal"}, '" 1"', None),
     ({"data_type": "decimal"}, '"1_0"', None),
+    *(
+        ({"data_type": "decimal", "precision": 38, "scale": scale}, number, None)
+        for scale, number in [(37, "999997.791"), (37, '"999997.791"'), (37, "1e37"), (0, '"123456789e33"'), (38, "5"), (9, "9" * 37)]
+    ),
+    ({"data_type": "decimal", "precision": 38, "scale": 9}, "9" * 29, Decimal("9" * 29)),
+    ({"data_type": "decimal", "precision": 20, "scale": 20}, "0.5", Decimal("0.5")),
+    ({"data_type": "decimal", "precision": 38, "scale": 38}, "0", Decimal(0)),
     ({"data_type": "date"}, '"2025-03-10"', dt.date(2025, 3, 10)),
     ({"data_type": "date"}, '"20250310"', None),
     ({"data_type": "date"}, '"2025-02-30"', None),
@@ -269,17 +284,185 @@ def test_the_fast_reader_agrees_with_the_exact_one_on_each_row(
     file_format = JsonLinesFormat(columns, optional=["b"])
     lines = [json.dumps(each).encode() + b"\n" for each in objects]
     for block in (lines, *([line] for line in lines)):
-        table = file_format._read_exact(b"".join(block), len(block))
-        if table is not None:
-            rows, reasons = check_rows(table, file_format)
+        found = read_exact(file_format, b"".join(block), 0, len(block))
+        if found is not None:
             expected = parse_rows(enumerate(block), file_format)
-            assert rows.equals(expected.rows)
-            assert [*reasons] == [row.location[0] for row in expected.rejected]
+            assert found.rows.equals(expected.rows)
+            assert [row.location for row in found.rejected] == [
+                row.location for row in expected.rejected
+            ]
 
 
 def test_plain_lines_are_read_by_arrow() -> None:
     lines = [f"{GOOD}\n".encode(), b'{"id":2,"price":null,"note":"x"}\n']
-    assert FORMAT._read_exact(b"".join(lines), len(lines)) is not None
+    assert read_exact(FORMAT, b"".join(lines), 1, len(lines)) is not None
+
+
+def _parse_no_row(*_: Any) -> None:
+    raise AssertionError("Python parses rows")
+
+
+@pytest.mark.parametrize("separator", [",", ", ", ",\n", "\n , \r\n\t"])
+def test_arrays_of_objects_without_line_breaks_are_read_by_arrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separator: str
+) -> None:
+    monkeypatch.setattr(json_lines, "parse_rows", _parse_no_row)
+    bad = GOOD.replace("1,", "null,", 1)
+    name = drop(tmp_path, f" [\n{separator.join([GOOD, bad, GOOD])} ]\n")
+    problem = "column id: the value is missing"
+    assert quarantine(tmp_path, name, JsonFormat(COLUMNS)) == ([LOADED] * 2, [(1, problem)])
+
+
+@pytest.mark.parametrize("note", ["},{", "}, {", "[{},{}]", "\\u007d,{", "]"])
+def test_texts_in_arrays_may_look_like_json(tmp_path: Path, note: str) -> None:
+    line = GOOD.replace("ü", note)
+    expected = (*LOADED[:2], json.loads(f'"{note}"'))
+    name = drop(tmp_path, f"[{line},{line}]")
+    assert quarantine(tmp_path, name, JsonFormat(COLUMNS)) == ([expected] * 2, [])
+
+
+def test_a_bad_line_costs_the_parsing_of_a_few_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[int] = []
+
+    def count(texts: Any, file_format: FileFormat) -> Batch:
+        rows = [*texts]
+        parsed.append(len(rows))
+        return parse_rows(iter(rows), file_format)
+
+    monkeypatch.setattr(json_lines, "parse_rows", count)
+    lines = [f'{{"id":{n},"price":1,"note":"{"x" * 100}"}}' for n in range(20_000)]
+    lines[7_654] = "no JSON"
+    rows, rejected = quarantine(tmp_path, drop(tmp_path, "\n".join(lines)), FORMAT)
+    assert [row[0] for row in rows] == [n for n in range(20_000) if n != 7_654]
+    assert [number for number, _ in rejected] == [7_655]
+    assert 0 < sum(parsed) < 2_000 * 2  # it is read twice
+
+
+def push_down(file: Path, file_format: FileFormat, sample_bytes: int) -> list[Any] | None:
+    """Return the rows of the pushed down query; None where the file is read in another way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_sql, "_SAMPLE_BYTES", sample_bytes)
+        select = json_sql.lines_select(file, file_format)
+    if select is None:
+        return None
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'Asia/Tokyo'")
+        try:
+            query = connection.sql(select).to_arrow_table()
+        except duckdb.Error:
+            return None
+    columns = zip(query.columns, file_format.schema.types, strict=True)
+    arrays = [column.cast(kind) for column, kind in columns]
+    table = pa.Table.from_arrays(arrays, schema=file_format.schema)
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+WITHOUT_PUSHDOWN = {"1e2", '{"a": [1.10, 12345678901234567890123, "ü"]}', '"text"'}
+
+
+@pytest.mark.parametrize(("hints", "text", "expected"), VALUES)
+def test_duckdb_reads_the_same_value_or_the_query_fails(
+    tmp_path: Path, hints: TColumnSchema, text: str, expected: Any
+) -> None:
+    file_format = JsonLinesFormat({"a": hints})
+    name = drop(tmp_path, f'{{"a":null}}\n{{"a":{text}}}\n{{ "a" : null }}\n')
+    is_read = expected is not None and text not in WITHOUT_PUSHDOWN
+    for sample_bytes in (len('{"a":null}\n') + 1, 1_000_000):
+        rows = push_down(tmp_path / name, file_format, sample_bytes)
+        assert rows == ([(None,), (expected,), (None,)] if is_read else None)
+
+
+@pytest.mark.parametrize("case", BAD_LINES)
+def test_a_pushed_down_query_fails_on_a_bad_line(tmp_path: Path, case: str) -> None:
+    bad = BAD_LINES[case][0]
+    bad = bad if isinstance(bad, bytes) else bad.encode()
+    first = GOOD.encode() + b"\n"
+    name = drop(tmp_path, first * 2)
+    assert push_down(tmp_path / name, FORMAT, len(first) + 1) == [LOADED, LOADED]
+    for rest in (bad, bad + b"\n", bad + b"\n" + first):
+        drop(tmp_path, first + rest)
+        assert push_down(tmp_path / name, FORMAT, len(first) + 1) is None
+
+
+NUMBERS = ["0", "-0", "12", "-0.0", "1.50", "1.505", "01", "1.", ".5", "+1", "NaN", "-Infinity", "1e2",
+           "1.0000000000000000000000000000000000000000001", "9007199254740993", "9223372036854775808",
+           "99999999999999999999", "1e400", "1e-400", "0.1234567890123456789"]  # fmt: skip
+DAYS = [f'"{day}{rest}"' for day in ("2025-03-10", "2025-02-30", "0000-01-01", "9999-12-31", "0999-03-10")
+        for rest in ("", "T12:30:00", "T24:00:00Z", "T23:59:59.999999-05:00", " 12:30:60Z",
+                     "T12:30:00.1234567Z", "T12:30Z", "T12:30:00+15:00")]  # fmt: skip
+TEXTS = ['""', '"ü"', '"\\u00fc"', '"\\u0000"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\x"', '"a\tb"', '"1.50"',
+         '" 1"', '"1_0"', '"12:30:00"', '"12:30"', '"24:00:00"', '"/w=="', '"/x=="', '"/w"', '"A=AA"',
+         '"\\"', '"\\""', '"\\",\\"b\\":1"', '"},{"', '","']  # fmt: skip
+OTHERS = ["null", "true", "false", "nul", "{}", "[]", "[1,]", '{"a":1}', '1,"b":2', '1,"a":2', ""]
+LIKELY = {
+    **dict.fromkeys(("bigint", "double", "decimal"), NUMBERS),
+    **dict.fromkeys(("date", "timestamp"), DAYS),
+    **dict.fromkeys(("text", "time", "binary"), TEXTS),
+    "bool": OTHERS,
+}
+NOISE = [
+    " ",
+    "\t",
+    "\r",
+    "\n",
+    "\x0b",
+    "\u00a0",
+    ",",
+    ":",
+    "{",
+    "}",
+    '"',
+    "\\",
+    "0",
+    "-",
+    ".",
+    "e5",
+    "x",
+    "null",
+]
+
+
+@st.composite
+def any_line(draw: st.DrawFn, data_type: str) -> str:
+    """Return a text that is an object with the keys a and b, or nearly so."""
+    value = draw(st.sampled_from([*LIKELY[data_type] * 6, *OTHERS, *NUMBERS, *TEXTS]))
+    keys = draw(st.sampled_from(["ab"] * 15 + ["ba", "a", "b", "aa", "Ab", "ac"]))
+    pairs = [
+        f'"{keys[0]}":{value}',
+        *(f'"{key}":{draw(st.sampled_from(TEXTS))}' for key in keys[1:]),
+    ]
+    line = (
+        "{"
+        + draw(st.sampled_from([",", ", ", "\t,"])).join(pairs)
+        + draw(st.sampled_from(["}"] * 5 + ["} ", ",}"]))
+    )
+    noise = draw(st.sampled_from(["", "", " ", *NOISE]) if draw(st.booleans()) else st.just(""))
+    at = draw(st.integers(0, len(line)))
+    return line[:at] + noise + line[at:]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), data_type=ANY_TYPE, timezone=st.booleans())
+def test_a_pushed_down_query_reads_what_the_exact_reader_reads_or_fails(
+    data: st.DataObject, data_type: str, timezone: bool
+) -> None:
+    columns: Any = {"a": {"data_type": data_type}, "b": {"data_type": "text"}}
+    if data_type == "timestamp":
+        columns["a"]["timezone"] = timezone
+    if data_type == "decimal":
+        columns["a"] |= {"precision": 20, "scale": 2}
+    file_format = JsonLinesFormat(columns, optional=["b"])
+    first = '{"a":null,"b":"x"}\n'
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "file.jsonl"
+        file.write_text(first + data.draw(any_line(data_type)), newline="")
+        rows = push_down(file, file_format, len(first) + 1)
+        batches = [*file_format.read(file)]
+    if rows is not None:
+        assert not [row for batch in batches for row in batch.rejected]
+        assert rows == [tuple(row.values()) for each in batches for row in each.rows.to_pylist()]
 
 
 @pytest.mark.parametrize(

@@ -171,15 +171,15 @@ class CsvFile:
         position = self.header.columns.get(name)
         return None if position is None else sql.text_name(position)
 
-    def extra_values(self) -> list[str]:
-        """Return the SQL of the values of columns that are not declared, if the format keeps them."""
+    def extra_values(self) -> dict[str, str]:
+        """Return the SQL of the column with the values that are not declared, if the format keeps them."""
         if self.csv_format.extra_columns != "json":
-            return []
+            return {}
         pairs = ", ".join(
             f"{literal(name)}, {sql.text_name(position)}"
             for name, position in self.header.extra.items()
         )
-        return [f"{f'json_object({pairs})' if pairs else 'NULL'}::VARCHAR AS extra_columns"]
+        return {"extra_columns": f"{f'json_object({pairs})' if pairs else 'NULL'}::VARCHAR"}
 
     def has_first_row(self) -> bool:
         """Return whether DuckDB can read a first row, without reading the rest of the file."""
@@ -190,14 +190,16 @@ class CsvFile:
 
     def typed_texts(self, relation: str) -> str:
         """Return the table expression with each column typed, beside its text."""
-        selected = []
+        typed = {}
         for name, hints in self.csv_format.columns.items():
             text, form = self.text_of(name), self.csv_format.value_format(name)
-            value = (
+            typed[name] = (
                 values.typed(text, hints, form) if text else f"NULL::{values.duckdb_type(hints)}"
             )
-            selected.append(f"{value} AS {quote(name)}")
-        return f"(SELECT *, {', '.join([*selected, *self.extra_values()])} FROM {relation})"
+        selected = [
+            f"{value} AS {quote(name)}" for name, value in (typed | self.extra_values()).items()
+        ]
+        return f"(SELECT *, {', '.join(selected)} FROM {relation})"
 
     @cached_property
     def body(self) -> Path:

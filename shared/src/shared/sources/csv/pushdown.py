@@ -2,7 +2,8 @@
 
 from shared.sources.csv import values
 from shared.sources.csv.file import CsvFile
-from shared.sources.quoting import literal, quote
+from shared.sources.files.sql import strict_select
+from shared.sources.quoting import literal
 
 
 def can_push_down(file: CsvFile) -> bool:
@@ -14,13 +15,8 @@ def can_push_down(file: CsvFile) -> bool:
 def strict_select_sql(file: CsvFile) -> str:
     """Return SQL of all rows, typed; it fails on a bad row."""
     csv_format = file.csv_format
-    selected = [f"{_strict_value(file, name)} AS {quote(name)}" for name in csv_format.columns]
-    selected += file.extra_values()
-    # The types are applied to texts with names of their own, because a rule is about the values.
-    return (
-        f"SELECT * FROM (SELECT {', '.join(selected)} FROM {file.texts}) AS typed "
-        f"WHERE {csv_format.rules_sql()}"
-    )
+    selected = {name: _strict_value(file, name) for name in csv_format.columns}
+    return strict_select(selected | file.extra_values(), file.texts, csv_format.rules)
 
 
 def _strict_value(file: CsvFile, name: str) -> str:

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.drop_folder import shorten
+from shared.sources.files.sql import read_parquet
 from shared.sources.hints import arrow_schema, required_column
 from shared.sources.names import column_name
-from shared.sources.quoting import glob_literal, literal, quote
 
 BATCH_ROWS = 100_000
 """Rows that dlt gets at a time; limits memory."""
@@ -156,16 +156,6 @@ class FileFormat(ABC):
             return None
         return f"SELECT * FROM {read_parquet(copy, self.schema.names)}" if count else None
 
-    def rules_sql(self) -> str:
-        """Return the SQL condition that all rules hold; evaluating it fails where one does not."""
-        return (
-            " AND ".join(
-                f"CASE WHEN ({rule}\n) IS NOT FALSE THEN true ELSE error({literal(name)}) END"
-                for name, rule in self.rules.items()
-            )
-            or "true"
-        )
-
     def column_problems(self, names: Iterable[str]) -> list[str]:
         """Return which columns are missing, undeclared or repeated."""
         seen: set[str] = set()
@@ -198,15 +188,6 @@ def header_names(header: Sequence[Sequence[Any]]) -> list[str]:
 def rejected_table(table: str) -> str:
     """Return the name of the table with the rejected rows of a table."""
     return f"{table}_rejected"
-
-
-def read_parquet(file: Path, names: Iterable[str]) -> str:
-    """Return the table expression of a Parquet file with these columns."""
-    # With aliases, because dlt does not know the file's columns.
-    return (
-        f"read_parquet({glob_literal(file)}, hive_partitioning = false, binary_as_string = false) "
-        f"AS stored({', '.join(map(quote, names))})"
-    )
 
 
 def show(value: object) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from io import BytesIO
 from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +16,7 @@ from dlt.common.schema.typing import TColumnSchema
 from pyarrow.json import ParseOptions, read_json
 
 from shared.sources.files.format import Batch, FileFormat, RejectedRow, show
+from shared.sources.files.json_sql import lines_select
 from shared.sources.files.json_text import DECODER, dump_json
 from shared.sources.files.values import (
     check_parsed,
@@ -27,9 +28,13 @@ from shared.sources.files.values import (
 from shared.sources.hints import required_column
 
 _BLOCK_BYTES = 16_000_000  # of a file; a longer line is read as a whole
+_SMALL_BLOCK_BYTES = 100_000
+_PARTS = 16  # of a block with a line that Arrow does not read
 _MAX_RAW_CHARS = 1_000_000
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"[ \t\r\n]*")
+_BETWEEN_OBJECTS = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
+_DECIMAL_DIGITS = 38  # of Arrow's decimals of 128 bits
 _EXACT_INTEGERS = 2**53  # doubles have no gaps up to here
 
 _ACCEPTED: Mapping[str, Sequence[type]] = {
@@ -60,52 +65,24 @@ class JsonLinesFormat(FileFormat):
         with file.open("rb") as stream:
             if stream.read(len(_BYTE_ORDER_MARK)) != _BYTE_ORDER_MARK:
                 stream.seek(0)
-            while block := stream.read(_BLOCK_BYTES):
-                block += stream.readline()
-                count = block.count(b"\n") + (not block.endswith(b"\n"))
-                table = self._read_exact(block, count)
-                if table is None:
-                    yield parse_rows(enumerate(BytesIO(block), first), self)
-                else:
-                    rows, reasons = check_rows(table, self)
-                    lines = BytesIO(block).readlines() if reasons else []
-                    rejected = [
-                        RejectedRow((first + index,), reason, _raw(lines[index]))
-                        for index, reason in reasons.items()
-                    ]
-                    yield Batch(rows, rejected)
+            for block, count in _blocks(stream, _BLOCK_BYTES):
+                yield from self._read_block(block, first, count, _BLOCK_BYTES)
                 first += count
 
-    def _read_exact(self, block: bytes, lines: int) -> pa.Table | None:
-        """Return the rows of a block, if all of its lines are valid and Arrow reads them without loss."""
-        kinds = {name: str(hints["data_type"]) for name, hints in self.columns.items()}
-        # So that each line has one object: Arrow reads more, and objects over several lines.
-        ends = block.count(b"}\n{") + block[-3:].rstrip().endswith(b"}")
-        if ends != lines:
-            ends += block.count(b"}\r\n{")
-        if "json" in kinds.values() or not block.startswith(b"{") or ends != lines:
-            return None
-        fields = [
-            declared if kinds[declared.name] == "decimal" else parsed
-            for declared, parsed in zip(self.schema, parsed_schema(self), strict=True)
-        ]
-        options = ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="error")
-        try:
-            block.decode()  # Arrow reads text that is not UTF-8
-            table = read_json(pa.BufferReader(block), parse_options=options)
-        except (ValueError, pa.ArrowException):
-            return None
-        for name, values in zip(table.column_names, table.columns, strict=True):
-            # Arrow reads NaN, and rounds large integers.
-            are_exact = (
-                kinds[name] != "double"
-                or pc.all(pc.less(pc.abs(values), _EXACT_INTEGERS), min_count=0).as_py()
-            )
-            # A key that is not there is NULL for Arrow. This text can only be a key.
-            keys = len(values) if not values.null_count else block.count(b'"%b":' % name.encode())
-            if not are_exact or (keys != lines and name not in self.optional):
-                return None
-        return table if len(table) == lines else None
+    def _read_block(self, block: bytes, first: int, count: int, size: int) -> Iterator[Batch]:
+        """Yield the rows of a block; if Arrow cannot read all of it, Python reads only the small parts."""
+        if batch := read_exact(self, block, first, count):
+            yield batch
+        elif size < _SMALL_BLOCK_BYTES or not _can_read_exactly(self):
+            yield parse_rows(enumerate(BytesIO(block), first), self)
+        else:
+            for part, lines in _blocks(BytesIO(block), size // _PARTS):
+                yield from self._read_block(part, first, lines, size // _PARTS)
+                first += lines
+
+    def pushdown_select(self, file: Path, folder: Path) -> str | None:
+        """Return SQL of all rows that fails on a line that DuckDB may not read exactly; see `FileFormat`."""
+        return lines_select(file, self) or super().pushdown_select(file, folder)
 
 
 @dataclass(frozen=True)
@@ -121,8 +98,99 @@ class JsonFormat(FileFormat):
 
     def read(self, file: Path) -> Iterator[Batch]:
         """Yield the rows of a file; see `FileFormat.read`."""
-        text = file.read_bytes().removeprefix(_BYTE_ORDER_MARK).decode()
-        yield parse_rows(enumerate(_elements(text)), self)
+        content = file.read_bytes().removeprefix(_BYTE_ORDER_MARK)
+        lines = _one_line_each(content)
+        yield read_exact(self, lines, 0, lines.count(b"\n") + 1) or parse_rows(
+            enumerate(_elements(content.decode())), self
+        )
+
+
+def _blocks(stream: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the content of a stream in blocks of whole lines, with the number of lines of each."""
+    while block := stream.read(size):
+        block += stream.readline()
+        yield block, block.count(b"\n") + (not block.endswith(b"\n"))
+
+
+def _can_read_exactly(file_format: FileFormat) -> bool:
+    return all(
+        hints["data_type"] != "json"
+        and (not pa.types.is_decimal(field.type) or field.type.scale < _DECIMAL_DIGITS)
+        for field, hints in zip(file_format.schema, file_format.columns.values(), strict=True)
+    )
+
+
+def _safe_decimal(kind: pa.DataType) -> pa.DataType:
+    """Return a decimal without the numbers that Arrow multiplies by the scale until they overflow."""
+    return pa.decimal128(min(kind.precision, _DECIMAL_DIGITS - kind.scale), kind.scale)
+
+
+def read_exact(file_format: FileFormat, block: bytes, first: int, lines: int) -> Batch | None:
+    """Return the rows of a block; None if a line is invalid, or if Arrow may not read it exactly.
+
+    Args:
+        file_format: what the rows must be.
+        block: lines of JSON.
+        first: the number of the first line.
+        lines: the number of lines.
+    """
+    table = _arrow_table(file_format, block, lines)
+    if table is None:
+        return None
+    rows, reasons = check_rows(table, file_format)
+    texts = BytesIO(block).readlines() if reasons else []
+    return Batch(
+        rows,
+        [
+            RejectedRow((first + index,), reason, _raw(texts[index]))
+            for index, reason in reasons.items()
+        ],
+    )
+
+
+def _arrow_table(file_format: FileFormat, block: bytes, lines: int) -> pa.Table | None:
+    kinds = {name: str(hints["data_type"]) for name, hints in file_format.columns.items()}
+    # So that each line has one object: Arrow reads more, and objects over several lines.
+    ends = block.count(b"}\n{") + block[-3:].rstrip().endswith(b"}")
+    if ends != lines:
+        ends += block.count(b"}\r\n{")
+    if not _can_read_exactly(file_format) or not block.startswith(b"{") or ends != lines:
+        return None
+    fields = [
+        pa.field(declared.name, _safe_decimal(declared.type))
+        if kinds[declared.name] == "decimal"
+        else parsed
+        for declared, parsed in zip(file_format.schema, parsed_schema(file_format), strict=True)
+    ]
+    options = ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="error")
+    try:
+        block.decode()  # Arrow reads text that is not UTF-8
+        table = read_json(pa.BufferReader(block), parse_options=options)
+    except (ValueError, pa.ArrowException):
+        return None
+    for name, values in zip(table.column_names, table.columns, strict=True):
+        # Arrow reads NaN, and rounds large integers.
+        are_exact = (
+            kinds[name] != "double"
+            or pc.all(pc.less(pc.abs(values), _EXACT_INTEGERS), min_count=0).as_py()
+        )
+        # A key that is not there is NULL for Arrow. This text can only be a key.
+        keys = len(values) if not values.null_count else block.count(b'"%b":' % name.encode())
+        if not are_exact or (keys != lines and name not in file_format.optional):
+            return None
+    return table if len(table) == lines else None
+
+
+def _one_line_each(array: bytes) -> bytes:
+    """Return an array with each of its elements in a line of its own, if it is written without more lines.
+
+    The lines are JSON only if each of them is an element: a break inside of an element replaces a comma
+    between two values, or it is in a text, which JSON does not allow.
+    """
+    content = array.strip(b" \t\r\n")
+    if not content.startswith(b"[") or not content.endswith(b"]"):
+        return b""
+    return _BETWEEN_OBJECTS.sub(b"}\n{", content[1:-1].strip(b" \t\r\n"))
 
 
 def _elements(text: str) -> Iterator[bytes]:

@@ -1,12 +1,21 @@
 """JSON without the liberties that parsers take: numbers keep their digits, keys are there once."""
 
 import json
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
+
+from shared.sources.drop_folder import shorten
 
 
 def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _fraction(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # no ValueError
+        raise ValueError(f"the number {shorten(text)} has an exponent that is too large") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -19,7 +28,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique_keys, parse_float=Decimal, parse_constant=_reject_constant
+    object_pairs_hook=_unique_keys, parse_float=_fraction, parse_constant=_reject_constant
 )
 """Reads fractions as `Decimal`. It raises `ValueError` on NaN, and on a key that an object has twice."""
 

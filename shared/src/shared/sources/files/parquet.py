@@ -11,18 +11,13 @@ import pyarrow.parquet as pq
 from dlt.common.schema.typing import TColumnSchema
 from pyarrow import types
 
-from shared.sources.files.format import (
-    BATCH_ROWS,
-    Batch,
-    FileFormat,
-    RejectedRow,
-    read_parquet,
-    show,
-)
+from shared.sources.files.format import BATCH_ROWS, Batch, FileFormat, RejectedRow, show
+from shared.sources.files.sql import LAST_INSTANT, error_if, read_parquet, strict_select
 from shared.sources.files.values import check_rows, python_value
 from shared.sources.hints import required_column
-from shared.sources.quoting import literal, quote
+from shared.sources.quoting import quote
 
+_DECIMAL_DIGITS = 38  # of DuckDB's decimals
 _TEXT = types.is_string, types.is_large_string, types.is_string_view
 _BYTES = types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary
 
@@ -103,14 +98,12 @@ class ParquetFormat(FileFormat):
                 return None
             elif value := _exact_sql(name, _stored(fields.field(name).type), target.type):
                 required = not target.nullable and fields.field(name).nullable
-                values[name] = _required(name, value) if required else value
+                values[name] = (
+                    error_if(f"{quote(name)} IS NULL", value, name) if required else value
+                )
             else:
                 return None
-        selected = ", ".join(f"{value} AS {quote(name)}" for name, value in values.items())
-        return (
-            f"SELECT * FROM (SELECT {selected} FROM {read_parquet(file, fields.names)}) AS typed "
-            f"WHERE {self.rules_sql()}"
-        )
+        return strict_select(values, read_parquet(file, fields.names), self.rules)
 
     def _check_columns(self, parquet: pq.ParquetFile) -> None:
         fields = parquet.schema_arrow
@@ -148,33 +141,45 @@ def _raw(table: pa.Table, row: int) -> str:
     return json.dumps(values, default=str, ensure_ascii=False)
 
 
-def _required(name: str, value: str) -> str:
-    return f"CASE WHEN {quote(name)} IS NOT NULL THEN {value} ELSE error({literal(name)}) END"
-
-
 def _exact_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
     """Return DuckDB's SQL of a column in the declared type; None if its values need another check."""
     column = quote(name)
+    if types.is_decimal(target) and not types.is_null(kind):
+        return _decimal_sql(name, kind, target)
     if types.is_timestamp(kind) and types.is_timestamp(target):
         zone, plain = ("+00", "TIMESTAMPTZ") if kind.tz else ("", "TIMESTAMP")
-        first, last = f"0001-01-01 00:00:00{zone}", f"9999-12-31 23:59:59.999999{zone}"
+        first, last = f"0001-01-01 00:00:00{zone}", f"{LAST_INSTANT}{zone}"
         value = f"CAST({column} AS {plain})"
         bad = f"{value} NOT BETWEEN {plain} '{first}' AND {plain} '{last}'"
         if kind.unit == "ns":
             bad += f" OR epoch_ns({column}) % 1000 <> 0"
-        return f"CASE WHEN {bad} THEN error({literal(name)}) ELSE {value} END"
+        return error_if(bad, value, name)
     if types.is_date(kind) and types.is_date(target):
         bad = f"{column} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"
-        return f"CASE WHEN {bad} THEN error({literal(name)}) ELSE {column} END"
-    if types.is_decimal(kind) and types.is_decimal(target):
-        whole = target.precision - target.scale >= kind.precision - kind.scale
-        return column if whole and target.scale >= kind.scale else None
+        return error_if(bad, column, name)
+    if types.is_float64(target) and types.is_integer(kind):
+        return error_if(
+            f"abs(CAST({column} AS HUGEINT)) > {2**53}", f"CAST({column} AS DOUBLE)", name
+        )
+    if types.is_int64(target) and types.is_integer(kind):
+        return f"CAST({column} AS BIGINT)"
     is_exact = (
         (types.is_string(target) and _is_text(kind))
-        or (types.is_int64(target) and types.is_integer(kind) and not types.is_uint64(kind))
         or (types.is_float64(target) and types.is_floating(kind))
         or (types.is_boolean(target) and types.is_boolean(kind))
         or (types.is_time(target) and types.is_time(kind) and kind.unit != "ns")
         or (types.is_binary(target) and _is_bytes(kind))
     )
     return column if is_exact else None
+
+
+def _decimal_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
+    """Return DuckDB's SQL of a column of numbers as a decimal; None if it has no such decimals."""
+    scale = kind.scale if types.is_decimal(kind) else 0
+    # To compare two decimals, DuckDB needs a type with the digits of both.
+    digits = target.precision + max(0, scale - target.scale)
+    if types.is_decimal256(kind) or digits > _DECIMAL_DIGITS:
+        return None
+    # The cast raises an error where the value is too large, and it rounds.
+    value = f"CAST({quote(name)} AS DECIMAL({target.precision}, {target.scale}))"
+    return error_if(f"{value} <> {quote(name)}", value, name) if scale > target.scale else value

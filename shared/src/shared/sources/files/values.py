@@ -178,8 +178,8 @@ def fit(values: pa.Array, target: pa.DataType, hints: TColumnSchema) -> pa.Array
         )
     if isinstance(source, pa.UuidType):
         return pa.array([value and str(value) for value in values.to_pylist()], target)
-    if types.is_integer(source) and types.is_decimal(target):
-        values = values.cast(pa.decimal256(76, target.scale))  # casts by value, not by type
+    if types.is_decimal(target):
+        return _decimals(values, target)
     if types.is_timestamp(source) and types.is_date(target):
         # Arrow drops the time of the day.
         utc = values.cast(pa.timestamp(source.unit, source.tz and "UTC"))
@@ -197,6 +197,21 @@ def fit(values: pa.Array, target: pa.DataType, hints: TColumnSchema) -> pa.Array
             raise ValueError("a day that Python does not have")
     if types.is_string(target):
         result.validate(full=True)  # Arrow reads text that is not UTF-8
+    return result
+
+
+def _decimals(values: pa.Array, target: pa.DataType) -> pa.Array:
+    """Return numbers, or texts of numbers, as decimals; Arrow's own casts overflow without an error."""
+    source, types = values.type, pa.types
+    if types.is_integer(source):
+        values = values.cast(pa.decimal256(76, target.scale))  # casts by value, not by type
+    elif types.is_decimal(source) and types.is_decimal128(target) and source.scale < target.scale:
+        values = values.cast(pa.decimal128(38, source.scale)).cast(pa.decimal256(76, target.scale))
+    result = values.cast(target)
+    if types.is_string(source):
+        numbers = [Decimal(text) for text in values.to_pylist() if text is not None]
+        if any(n and n.adjusted() >= target.precision - target.scale for n in numbers):
+            raise ValueError("more digits than the type has")
     return result
 
 
