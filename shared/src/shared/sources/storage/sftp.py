@@ -47,7 +47,7 @@ class SftpStorage:
     """A folder on an SFTP server.
 
     The settings of the connection, such as keys and jump hosts, are those of `~/.ssh/config`, and its
-    keys those of `~/.ssh` and of the SSH agent. The first connection retries as dlt's requests do.
+    keys those of `~/.ssh` and of the SSH agent. A connection is retried as dlt's requests are.
     """
 
     can_list = True
