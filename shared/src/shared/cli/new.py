@@ -32,7 +32,7 @@ from shared.cli.proposals import (
     write_test_file,
 )
 from shared.cli.source_code import file_name, folder_setting, is_url
-from shared.cli.terminal import console, fail, find_uv, print_next
+from shared.cli.terminal import console, fail, find_uv, print_next, user_path
 
 if TYPE_CHECKING:  # what it imports takes long
     from shared.sources.proposal import Proposal
@@ -52,6 +52,7 @@ class InvalidNameError(Exception):
 
 
 def new(
+    context: typer.Context,
     name: Annotated[
         str, typer.Argument(help="What it loads, such as orders: the dataset and the table.")
     ],
@@ -89,7 +90,10 @@ def new(
         validate_name(name, root)
         lists = _registered(name, root)
         with tempfile.TemporaryDirectory() as folder:
-            proposal = _proposal(source, style, Path(folder), sample=sample)
+            own = (
+                source if source in get_args(Kind) or is_url(source) else user_path(context, source)
+            )
+            proposal = _proposal(own, style, Path(folder), sample=sample)
             answers: dict[str, str | bool] = {"source": source, "style": style}
             if proposal:
                 answers |= {"source": "file", "key": key_code(proposal)}
@@ -170,11 +174,11 @@ def validate_name(name: str, root: Path) -> None:
             raise InvalidNameError(f"{objection}: choose another name.")
 
 
-def _proposal(source: str, style: str, folder: Path, *, sample: bool) -> "Proposal | None":
+def _proposal(source: str | Path, style: str, folder: Path, *, sample: bool) -> "Proposal | None":
     """Return what the files of `--from` propose; None for a kind of project that needs none.
 
     Args:
-        source: a kind, a path or a URL.
+        source: a kind, a URL or a path.
         style: how the load is written.
         folder: gets the file of a URL.
         sample: whether the project gets rows of the files.
@@ -188,18 +192,17 @@ def _proposal(source: str, style: str, folder: Path, *, sample: bool) -> "Propos
                 f"--no-sample is for a pipeline from your files, and --from is {source}: leave it out."
             )
         return None
-    file = Path(source).expanduser()
     if style != "code":
         raise ScaffoldError("A pipeline from a file is written as code: leave out --style.")
-    if is_url(source):
+    if isinstance(source, str):
         return propose_url(source, folder)
-    if not file.is_file() and not file.is_dir():
+    if not source.is_file() and not source.is_dir():
         kinds = ", ".join(get_args(Kind))
         raise ScaffoldError(
-            f"--from is {source!r}: it must be {kinds}, the path of a file or a folder, or the URL of a file. "
-            "Nothing was changed."
+            f"--from is {str(source)!r}: it must be {kinds}, the path of a file or a folder, or the URL of a "
+            "file. Nothing was changed."
         )
-    return propose(file.resolve())
+    return propose(source)
 
 
 def _is_installed(module: str) -> bool:

@@ -1,0 +1,66 @@
+"""What of a file would load with a format, before anything loads."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shared.sources.csv import CsvFormat
+from shared.sources.csv.file import open_csv
+from shared.sources.drop_folder import DropFolder, InvalidFileError
+from shared.sources.files import FileFormat, validate_file
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What of a file would load.
+
+    Attributes:
+        rows: how many rows fit the format; 0 if the file as a whole does not.
+        bad_rows: how many rows do not fit.
+        problems: the bad rows, with their place, column and reason, or what is wrong with the file as a
+            whole, such as its header.
+    """
+
+    rows: int = 0
+    bad_rows: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def check_file(file: Path, file_format: FileFormat | CsvFormat, max_errors: int) -> FileCheck:
+    """Read a whole file as a load does, and return what would load.
+
+    Args:
+        file: a local file, which may be compressed.
+        file_format: what it must look like.
+        max_errors: how many bad rows to name.
+
+    Raises:
+        InvalidFileError: there is no such file.
+    """
+    if not file.is_file():
+        raise InvalidFileError(f"{file} is not a file")
+    if isinstance(file_format, CsvFormat):
+        return _check_csv(file, file_format, max_errors)
+    problems = validate_file(file.name, file_format, "fail", max_errors, str(file.parent))
+    rows = bad_rows = 0
+    with DropFolder(str(file.parent)).local_copy(file.name) as copy:
+        try:
+            for batch in file_format.read(copy):
+                rows += len(batch.rows)
+                bad_rows += len(batch.rejected)
+        except (ValueError, RecursionError):  # it is among the problems
+            return FileCheck(problems=problems)
+    return FileCheck(rows, bad_rows, problems)
+
+
+def _check_csv(file: Path, csv_format: CsvFormat, max_errors: int) -> FileCheck:
+    try:
+        with open_csv(DropFolder(str(file.parent)), file.name, csv_format) as opened:
+            problems = opened.problems("fail", max_errors)
+            if opened.problems("quarantine"):  # the file as a whole
+                return FileCheck(problems=problems)
+            rows, bad_rows = (
+                sum(map(len, batches)) for batches in (opened.rows(), opened.rejected())
+            )
+            return FileCheck(rows, bad_rows, problems)
+    except InvalidFileError as error:
+        return FileCheck(problems=[str(error)])
