@@ -119,7 +119,7 @@ def propose_json(*paths: Path) -> Proposal:
     columns, notes = {}, {}
     for name, count in present.items():
         values = [row[name] for row in objects if row.get(name) is not None]
-        columns[name], note = _type_of(values)
+        columns[name], note = json_type(values)
         if len(values) == len(objects):
             columns[name]["nullable"] = False
         if count < len(objects):
@@ -190,8 +190,8 @@ def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
             sample.writelines(islice(text, rows))
 
 
-def _type_of(values: Sequence[Any]) -> tuple[TColumnSchema, str]:
-    """Return the type that all values of a key have, and what a person should check."""
+def json_type(values: Sequence[Any]) -> tuple[TColumnSchema, str]:
+    """Return the type that all values of a JSON key have, and what a person should check."""
     kinds = {type(value) for value in values}
     if not kinds:
         return {"data_type": "text"}, "has no value in the sample"
