@@ -89,13 +89,10 @@ def new(
     console.print(f"Created, registered and installed projects/{package}.", highlight=False)
     if proposed:
         console.print(proposed.summary(name), highlight=False, markup=False, soft_wrap=True)
+    run = {f"uv run etl run {package}": "load its sample"}
     print_next(
         {
-            **(
-                proposed.commands(name)
-                if proposed
-                else {f"uv run etl run {package}": "load its sample"}
-            ),
+            **(proposed.commands(name) if proposed else run),
             "uv run dagster dev -w workspace.yaml": "show it in the UI: localhost:3000",
             f"cat projects/{package}/README.md": "read how to load your own data",
         }

@@ -106,11 +106,8 @@ def propose_rest(url: str) -> ApiProposal:
         )
     pages = guess_pages(response, _rows(response.json())[1], parameters, fetch)
     columns, notes = _columns(rows)
-    params = {
-        name: value
-        for name, value in parameters.items()
-        if name not in (*secrets, *pages.parameters)
-    }
+    others = parameters.keys() - {*secrets, *pages.parameters}
+    params = {name: value for name, value in parameters.items() if name in others}
     secret = parameters[secrets[0]] if secrets else ""
     return ApiProposal(
         base_url=f"{parts.scheme}://{parts.netloc}{base}",
