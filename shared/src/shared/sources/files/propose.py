@@ -163,7 +163,10 @@ def _array(name: str, text: Path | str) -> list[dict[str, Any]]:
     except ValueError as error:
         raise InvalidFileError(f"{name}: {error}") from None
     if not isinstance(objects, list) or not all(isinstance(row, dict) for row in objects):
-        raise InvalidFileError(f"{name}: it is not an object, or an array of objects")
+        raise InvalidFileError(
+            f"{name}: it is not an object, or an array of objects. Write the rows as one array of objects, "
+            "or as an object in each line of a file that ends in .jsonl"
+        )
     return objects[:MAX_ROWS]
 
 
