@@ -198,6 +198,28 @@ def test_a_file_that_proposes_nothing_is_one_clear_line_and_changes_nothing(
     assert content(clone) == before, "the message says so, or gives the next step"
 
 
+def test_a_path_starts_at_the_folder_of_the_command(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clone / "docs" / "values.csv").write_text("1,2\n3,4\n")
+    monkeypatch.chdir(clone / "docs")
+    monkeypatch.setenv("WAREHOUSE_PATH", "data/warehouse.duckdb")
+    done = CliRunner().invoke(app, ["new", "web_orders", "--from", "values.csv"])
+    assert "values.csv begins with a row of values" in done.output
+
+
+def test_a_key_of_an_api_is_not_shown(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clone)
+    monkeypatch.setenv("WAREHOUSE_PATH", "data/warehouse.duckdb")
+    url = f"{NOWHERE}/orders?api_key=hunter22-hunter22"
+    done = CliRunner().invoke(app, ["new", "web_orders", "--from", url])
+    assert done.exit_code == 1
+    assert "/orders?api_key=*** cannot be read: " in done.output
+    assert "hunter22" not in done.output
+    assert "Nothing was changed" in done.output
+    assert len(done.output.splitlines()) == 1
+
+
 def new(clone: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "shared.cli", "new", *arguments],

@@ -18,7 +18,7 @@ from shared.sources.propose_rest import ApiProposal, propose_rest
 
 Writer = Callable[[ApiProposal], Any]
 
-SECRET = "hunter22-secret"
+ACCEPTED = "hunter22-hunter22"
 ROWS: list[dict[str, Any]] = [
     {
         "id": number,
@@ -42,7 +42,7 @@ class Api(BaseHTTPRequestHandler):
         asked = dict(parse_qsl(parts.query))
         style = parts.path.strip("/").rpartition("/")[2]
         base = f"http://{self.headers['Host']}/v1/{style}"
-        if style == "secured" and asked.get("api_key") != SECRET:
+        if style == "secured" and asked.get("api_key") != ACCEPTED:
             self.send(401, {"error": "no key"})
         elif style == "html":
             self.send(200, "<html>", kind="text/html")
@@ -60,7 +60,7 @@ class Api(BaseHTTPRequestHandler):
         number = int(asked.get("page", 0)) * SIZE
         position = int(asked.get("cursor") or 0)
         rest = position + SIZE
-        key = f"&api_key={SECRET}"
+        key = f"&api_key={ACCEPTED}"
         answers: dict[str, tuple[Any, ...]] = {
             "list": (ROWS,),
             "many": ([{"id": each} for each in range(150)],),
@@ -215,15 +215,15 @@ def test_a_single_object_is_one_row(api: str) -> None:
 def test_a_key_is_in_no_file_and_goes_to_the_settings(
     api: str, tmp_path: Path, written: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = propose_rest(f"{api}/secured?api_key={SECRET}&active=yes")
+    found = propose_rest(f"{api}/secured?api_key={ACCEPTED}&active=yes")
     assert (found.key_param, found.params) == ("api_key", {"active": "yes"})
     module = written(found)
     texts = [file.read_text() for file in (tmp_path / "package").rglob("*") if file.is_file()]
-    assert not any(SECRET in text for text in (*texts, rest_summary("orders", found)))
+    assert not any(ACCEPTED in text for text in (*texts, rest_summary("orders", found)))
     assert "SOURCES__ORDERS__API_KEY" in rest_summary("orders", found)
     assert ids(module) == [1, 2, 3], "the recorded answer needs no key"
     monkeypatch.setenv("SOURCES__ORDERS__BASE_URL", api)
-    monkeypatch.setenv("SOURCES__ORDERS__API_KEY", SECRET)
+    monkeypatch.setenv("SOURCES__ORDERS__API_KEY", ACCEPTED)
     assert ids(module) == [row["id"] for row in ROWS]
 
 

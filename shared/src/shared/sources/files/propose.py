@@ -52,6 +52,13 @@ def propose_parquet(*paths: Path) -> Proposal:
             columns[name]["nullable"] = False
     notes = missing_in_files(present, len(tables))
     options: Mapping[str, Any] = {"optional": [*notes]} if notes else {}
+    for name in columns:
+        types = {
+            str(each.schema.field(name).type): None for each in tables if name in each.schema.names
+        }
+        if len(types) > 1:
+            note = f"the files have the types {' and '.join(types)}"
+            notes[name] = "; ".join(filter(None, [note, notes.get(name)]))
     key = find_key_of_table(table, columns)
     rows = table.num_rows
     return Proposal(paths[0], "ParquetFormat", ".parquet", rows, columns, key, notes, options)
