@@ -1,8 +1,10 @@
 """`etl new` creates a complete pipeline, or changes nothing; `copier update` updates it later."""
 
+import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +16,12 @@ import pytest
 from typer.testing import CliRunner
 
 from shared.cli import app
+from shared.sources.recorded import replay_api
 from support.processes import run_script
 
-KINDS = ("list", "csv", "api", "file", "excel", "private")
-"""The rows come from a list, CSV files, an API, a CSV file, a workbook, and a file without a sample."""
+KINDS = ("list", "csv", "api", "file", "excel", "private", "url", "rest")
+"""The rows come from a list, CSV files, a template of an API, a CSV file, a workbook, a file without a sample, a
+file on a web server, and a JSON API."""
 PACKAGES = [f"from_{kind}_etl" for kind in KINDS]
 PROJECTS = [f"projects/{package}" for package in PACKAGES]
 NOWHERE = "http://127.0.0.1:9"
@@ -73,9 +77,16 @@ def test_a_pipeline_of_each_kind_is_complete(
     }
     lists = [clone / name for name in ("workspace.yaml", "dg.toml", ".github/CODEOWNERS")]
     before = [file.read_text() for file in lists]
+    site = tmp_path / "site"
+    site.mkdir()
+    shutil.copy(export, site / "orders.csv.json")  # the server adds the suffix
+    answer = {"data": [{"id": n, "tags": ["a"], "customer": {"id": n}} for n in range(1, 6)]}
+    (site / "orders.json").write_text(json.dumps({**answer, "next": None}))
     for kind in KINDS:
-        command = ["uv", "run", "etl", "new", f"from_{kind}", "--from", *files.get(kind, [kind])]
-        output = call(*command, folder=clone / "docs")
+        with replay_api(site) as server:
+            files |= {"url": [f"{server}/orders.csv"], "rest": [f"{server}/orders"]}
+            command = ["uv", "run", "etl", "new", f"from_{kind}", "--from"]
+            output = call(*command, *files.get(kind, [kind]), folder=clone / "docs")
         assert f"uv run etl run from_{kind}_etl " in output.partition("Next:\n")[2]
     for file, text in zip(lists, before, strict=True):
         assert file.read_text().startswith(text), "the existing entries are unchanged"
@@ -162,9 +173,9 @@ def test_an_invalid_name_is_one_clear_line_and_changes_nothing(
     [
         (
             ["--from", "gone.csv"],
-            "--from is 'gone.csv': it must be list, csv, api, the path of a file or a folder, or the URL",
+            "gone.csv': it must be list, csv, api, the path of a file or a folder, or a URL",
         ),
-        (["--from", "csv", "--no-sample"], "--no-sample is for a pipeline from your files"),
+        (["--from", "csv", "--no-sample"], "--no-sample is for a pipeline from files"),
         (["--from", "values.txt"], "its name must end in .csv, .parquet, "),
         (["--from", "values.xlsx"], "values.xlsx: it cannot be read as Excel"),
         (["--from", "values.parquet.gz"], "values.parquet.gz: decompress it first"),
@@ -185,6 +196,28 @@ def test_a_file_that_proposes_nothing_is_one_clear_line_and_changes_nothing(
     assert message in done.output
     assert len(done.output.splitlines()) == 1
     assert content(clone) == before, "the message says so, or gives the next step"
+
+
+def test_a_path_starts_at_the_folder_of_the_command(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clone / "docs" / "values.csv").write_text("1,2\n3,4\n")
+    monkeypatch.chdir(clone / "docs")
+    monkeypatch.setenv("WAREHOUSE_PATH", "data/warehouse.duckdb")
+    done = CliRunner().invoke(app, ["new", "web_orders", "--from", "values.csv"])
+    assert "values.csv begins with a row of values" in done.output
+
+
+def test_a_key_of_an_api_is_not_shown(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clone)
+    monkeypatch.setenv("WAREHOUSE_PATH", "data/warehouse.duckdb")
+    url = f"{NOWHERE}/orders?api_key=hunter22-hunter22"
+    done = CliRunner().invoke(app, ["new", "web_orders", "--from", url])
+    assert done.exit_code == 1
+    assert "/orders?api_key=*** cannot be read: " in done.output
+    assert "hunter22" not in done.output
+    assert "Nothing was changed" in done.output
+    assert len(done.output.splitlines()) == 1
 
 
 def new(clone: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:

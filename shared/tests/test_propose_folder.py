@@ -93,6 +93,14 @@ def test_a_key_is_one_within_each_file(tmp_path: Path, suffix: str) -> None:
     assert propose_folder(tmp_path).key == ("id",)
 
 
+def test_the_types_of_parquet_files_that_differ_are_a_note(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", [{"id": 1, "v": 1}])
+    write(tmp_path / "b.parquet", [{"id": 2, "v": 1.5}])
+    write(tmp_path / "c.parquet", [{"id": 3}])
+    note = "the files have the types int64 and double; only in 2 of 3 files"
+    assert propose_folder(tmp_path).notes == {"v": note}
+
+
 def test_csv_files_of_another_form_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id;v\n1;1\n")
     (tmp_path / "b.csv").write_text("id,v\n1,1\n")

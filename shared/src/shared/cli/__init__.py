@@ -5,11 +5,13 @@ Commands import what they need when they run, so `--help` is fast.
 
 import os
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from shared import settings
+from shared.cli.check import check
 from shared.cli.doctor import PACKAGES, doctor
 from shared.cli.migrate import migrate
 from shared.cli.new import new
@@ -27,6 +29,7 @@ app.command(epilog="Example: etl run orders/orders --partition 2025-03-10")(run)
 app.command(epilog="Example: etl show orders.orders")(show)
 app.command(epilog='Example: etl query "FROM orders.orders LIMIT 3" --json')(query)
 app.command(epilog="Example: etl new orders --from csv")(new)
+app.command(epilog="Example: etl check csv_etl data/drop/2018-01-22.csv")(check)
 app.command(epilog="Example: etl migrate orders.orders --column price --type double --dry-run")(
     migrate
 )
@@ -41,6 +44,7 @@ def _print_versions(requested: bool) -> None:
 
 @app.callback(epilog="Example: etl run, then etl show, then etl show orders.orders")
 def main_options(
+    context: typer.Context,
     _version: Annotated[
         bool,
         typer.Option(
@@ -50,6 +54,7 @@ def main_options(
 ) -> None:
     """Run and inspect the pipelines of this workspace."""
     root = settings.workspace_root()
+    context.obj = Path.cwd()  # for paths that the user typed
     os.chdir(root)
     os.environ["PWD"] = str(root)  # .env.example uses it
     settings.load_env_file()

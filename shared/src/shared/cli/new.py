@@ -2,7 +2,6 @@
 
 import keyword
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -14,28 +13,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import typer
 import yaml
 
 from shared import settings
 from shared.cli.locations import WorkspaceError, code_locations
-from shared.cli.proposals import (
-    ScaffoldError,
-    dependency,
-    key_code,
-    propose,
-    propose_url,
-    summary,
-    write_source,
-    write_test_file,
-)
-from shared.cli.source_code import file_name, folder_setting, is_url
-from shared.cli.terminal import console, fail, find_uv, print_next
-
-if TYPE_CHECKING:  # what it imports takes long
-    from shared.sources.proposal import Proposal
+from shared.cli.proposals import FromFiles, ScaffoldError, is_url_of_file, propose, propose_url
+from shared.cli.rest_code import FromApi, propose_api
+from shared.cli.source_code import is_url
+from shared.cli.terminal import console, fail, find_uv, print_next, user_path
 
 TEMPLATES = ("copier.yml", "shared/src/shared/cli/templates")
 """What a project is rendered from, in the workspace: copier's configuration, and the files."""
@@ -52,6 +40,7 @@ class InvalidNameError(Exception):
 
 
 def new(
+    context: typer.Context,
     name: Annotated[
         str, typer.Argument(help="What it loads, such as orders: the dataset and the table.")
     ],
@@ -60,9 +49,9 @@ def new(
         typer.Option(
             "--from",
             metavar="list|csv|api|FILE|FOLDER|URL",
-            help="Where rows come from: a list in the code, a CSV file for each day, a web API, or files "
-            "like this one or those of this folder (CSV, Parquet, JSON or Excel), whose columns are proposed "
-            "from their rows.",
+            help="Where rows come from: a list in the code, a CSV file for each day, a web API, or what the "
+            "columns are proposed from: a file, the files of a folder (CSV, Parquet, JSON or Excel), or the "
+            "URL of a file or a JSON API.",
         ),
     ] = "list",
     style: Annotated[
@@ -89,40 +78,25 @@ def new(
         validate_name(name, root)
         lists = _registered(name, root)
         with tempfile.TemporaryDirectory() as folder:
-            proposal = _proposal(source, style, Path(folder), sample=sample)
-            answers: dict[str, str | bool] = {"source": source, "style": style}
-            if proposal:
-                answers |= {"source": "file", "key": key_code(proposal)}
-                answers |= {"dependency": dependency(proposal), "sample": sample}
-                answers["file_name"] = file_name(proposal)
-            project = _render(Path(folder) / package, name, root, **answers)
-            if proposal:
-                write_source(project / "src" / package, name, proposal, sample=sample)
-                if not sample:
-                    write_test_file(project / "tests", proposal)
+            proposed = _proposed(context, source, style, Path(folder), sample=sample)
+            answers = proposed.answers() if proposed else {"source": source}
+            project = _render(Path(folder) / package, name, root, **answers, style=style)
+            if proposed:
+                proposed.write(project, name)
             _install(project, root, lists)
     except (InvalidNameError, ScaffoldError, WorkspaceError) as error:
         fail(str(error), 2 if isinstance(error, InvalidNameError) else 1)
     console.print(f"Created, registered and installed projects/{package}.", highlight=False)
-    if proposal:
-        console.print(summary(name, proposal), highlight=False, markup=False)
-    print_next(_next_commands(name, proposal, sample=sample))
-
-
-def _next_commands(name: str, proposal: "Proposal | None", *, sample: bool) -> dict[str, str]:
-    """Return what to do with a new pipeline, each command with its purpose."""
-    package = f"{name}_etl"
-    run = f"uv run etl run {package}"
-    commands = {run: "load its sample"} if sample else {}
-    if proposal:
-        folder = shlex.quote(proposal.folder or str(proposal.file.parent))
-        commands[f"{folder_setting(name)}={folder} {run}"] = (
-            "load the file" if file_name(proposal) else "load all files of its folder"
-        )
-    return commands | {
-        "uv run dagster dev -w workspace.yaml": "show it in the UI: localhost:3000",
-        f"cat projects/{package}/README.md": "read how to load your own data",
-    }
+    if proposed:
+        console.print(proposed.summary(name), highlight=False, markup=False, soft_wrap=True)
+    run = {f"uv run etl run {package}": "load its sample"}
+    print_next(
+        {
+            **(proposed.commands(name) if proposed else run),
+            "uv run dagster dev -w workspace.yaml": "show it in the UI: localhost:3000",
+            f"cat projects/{package}/README.md": "read how to load your own data",
+        }
+    )
 
 
 def validate_name(name: str, root: Path) -> None:
@@ -170,11 +144,14 @@ def validate_name(name: str, root: Path) -> None:
             raise InvalidNameError(f"{objection}: choose another name.")
 
 
-def _proposal(source: str, style: str, folder: Path, *, sample: bool) -> "Proposal | None":
-    """Return what the files of `--from` propose; None for a kind of project that needs none.
+def _proposed(
+    context: typer.Context, source: str, style: str, folder: Path, *, sample: bool
+) -> FromFiles | FromApi | None:
+    """Return the project that `--from` proposes; None for a kind of project that is a template only.
 
     Args:
-        source: a kind, a path or a URL.
+        context: knows the folder of the command.
+        source: a kind, a URL or a path.
         style: how the load is written.
         folder: gets the file of a URL.
         sample: whether the project gets rows of the files.
@@ -182,24 +159,25 @@ def _proposal(source: str, style: str, folder: Path, *, sample: bool) -> "Propos
     Raises:
         ScaffoldError: nothing can be proposed, or an option does not fit.
     """
+    is_api = is_url(source) and not is_url_of_file(source)
+    if not sample and (source in get_args(Kind) or is_api):
+        raise ScaffoldError(
+            f"--no-sample is for a pipeline from files, and --from is {source}: leave it out."
+        )
     if source in get_args(Kind):
-        if not sample:
-            raise ScaffoldError(
-                f"--no-sample is for a pipeline from your files, and --from is {source}: leave it out."
-            )
         return None
-    file = Path(source).expanduser()
     if style != "code":
-        raise ScaffoldError("A pipeline from a file is written as code: leave out --style.")
+        raise ScaffoldError("A pipeline that is proposed is written as code: leave out --style.")
     if is_url(source):
-        return propose_url(source, folder)
-    if not file.is_file() and not file.is_dir():
+        return propose_api(source) if is_api else FromFiles(propose_url(source, folder), sample)
+    path = user_path(context, source)
+    if not path.is_file() and not path.is_dir():
         kinds = ", ".join(get_args(Kind))
         raise ScaffoldError(
-            f"--from is {source!r}: it must be {kinds}, the path of a file or a folder, or the URL of a file. "
+            f"--from is {source!r}: it must be {kinds}, the path of a file or a folder, or a URL. "
             "Nothing was changed."
         )
-    return propose(file.resolve())
+    return FromFiles(propose(path), sample)
 
 
 def _is_installed(module: str) -> bool:

@@ -1,12 +1,14 @@
 """What `etl new NAME --from FILE` writes: the declaration of the file's format, and a sample."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from shared.cli.source_code import file_name, files_read, source_code
+from shared.cli.source_code import file_name, files_read, folder_setting, source_code
 
 if TYPE_CHECKING:  # what it imports takes long
     from shared.sources.proposal import Proposal
@@ -19,6 +21,49 @@ class ScaffoldError(Exception):
     """The project cannot be created; the message gives the reason and the next step."""
 
 
+@dataclass(frozen=True)
+class FromFiles:
+    """A project for files, written from their proposal.
+
+    Attributes:
+        proposal: what the files propose.
+        sample: whether the project gets rows of them.
+    """
+
+    proposal: "Proposal"
+    sample: bool
+
+    def answers(self) -> dict[str, str | bool]:
+        """Return the answers to copier's questions."""
+        return {
+            "source": "file",
+            "key": key_code(self.proposal),
+            "dependency": dependency(self.proposal),
+            "sample": self.sample,
+            "file_name": file_name(self.proposal),
+        }
+
+    def write(self, project: Path, name: str) -> None:
+        """Write into a rendered project what depends on the files."""
+        write_source(project / "src" / f"{name}_etl", name, self.proposal, sample=self.sample)
+        if not self.sample:
+            write_test_file(project / "tests", self.proposal)
+
+    def summary(self, name: str) -> str:
+        """Return what was proposed, and what a person should check."""
+        return summary(name, self.proposal)
+
+    def commands(self, name: str) -> dict[str, str]:
+        """Return what to run, with its purpose."""
+        run = f"uv run etl run {name}_etl"
+        folder = shlex.quote(self.proposal.folder or str(self.proposal.file.parent))
+        what = "the file" if file_name(self.proposal) else "all files of its folder"
+        return {
+            **({run: "load its sample"} if self.sample else {}),
+            f"{folder_setting(name)}={folder} {run}": f"load {what}",
+        }
+
+
 def propose(path: Path) -> "Proposal":
     """Return the format that the rows of a file propose, or those of a folder's files.
 
@@ -27,7 +72,7 @@ def propose(path: Path) -> "Proposal":
     """
     from shared.sources import proposals
 
-    with _scaffold_errors():
+    with scaffold_errors():
         return proposals.propose_folder(path) if path.is_dir() else proposals.propose(path)
 
 
@@ -44,12 +89,21 @@ def propose_url(url: str, folder: Path) -> "Proposal":
     from shared.sources import proposals
     from shared.sources.download import download
 
-    with _scaffold_errors():
+    with scaffold_errors():
         return replace(proposals.propose(download(url, folder)), folder=url.rpartition("/")[0])
 
 
+def is_url_of_file(url: str) -> bool:
+    """Return whether a URL names a file of a known kind: by the end of its path, without parameters."""
+    from shared.sources.proposals import suffix_of
+
+    parts = urlsplit(url)
+    return not parts.query and bool(suffix_of(parts.path))
+
+
 @contextmanager
-def _scaffold_errors() -> Iterator[None]:
+def scaffold_errors() -> Iterator[None]:
+    """Raise `ScaffoldError` for what cannot be read, and for a library that is not installed."""
     from shared.sources.drop_folder import InvalidFileError
 
     try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, time
 from math import isfinite
+from pathlib import Path
 from shutil import which
 from typing import Annotated, Any, NoReturn
 
@@ -39,6 +40,12 @@ def fail(message: str, code: int = 1) -> NoReturn:
     line = " ".join(redact(message).split())
     notes.print(line, markup=False, highlight=False, style="red", soft_wrap=True)
     raise typer.Exit(code)
+
+
+def user_path(context: typer.Context, path: str) -> Path:
+    """Return the absolute path of what a user typed; the command itself runs in the workspace's folder."""
+    folder: Path = context.obj
+    return (folder / Path(path).expanduser()).resolve()
 
 
 def find_uv() -> str | None:

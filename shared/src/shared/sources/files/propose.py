@@ -52,6 +52,13 @@ def propose_parquet(*paths: Path) -> Proposal:
             columns[name]["nullable"] = False
     notes = missing_in_files(present, len(tables))
     options: Mapping[str, Any] = {"optional": [*notes]} if notes else {}
+    for name in columns:
+        types = {
+            str(each.schema.field(name).type): None for each in tables if name in each.schema.names
+        }
+        if len(types) > 1:
+            note = f"the files have the types {' and '.join(types)}"
+            notes[name] = "; ".join(filter(None, [note, notes.get(name)]))
     key = find_key_of_table(table, columns)
     rows = table.num_rows
     return Proposal(paths[0], "ParquetFormat", ".parquet", rows, columns, key, notes, options)
@@ -119,7 +126,7 @@ def propose_json(*paths: Path) -> Proposal:
     columns, notes = {}, {}
     for name, count in present.items():
         values = [row[name] for row in objects if row.get(name) is not None]
-        columns[name], note = _type_of(values)
+        columns[name], note = json_type(values)
         if len(values) == len(objects):
             columns[name]["nullable"] = False
         if count < len(objects):
@@ -163,7 +170,10 @@ def _array(name: str, text: Path | str) -> list[dict[str, Any]]:
     except ValueError as error:
         raise InvalidFileError(f"{name}: {error}") from None
     if not isinstance(objects, list) or not all(isinstance(row, dict) for row in objects):
-        raise InvalidFileError(f"{name}: it is not an object, or an array of objects")
+        raise InvalidFileError(
+            f"{name}: it is not an object, or an array of objects. Write the rows as one array of objects, "
+            "or as an object in each line of a file that ends in .jsonl"
+        )
     return objects[:MAX_ROWS]
 
 
@@ -190,8 +200,8 @@ def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
             sample.writelines(islice(text, rows))
 
 
-def _type_of(values: Sequence[Any]) -> tuple[TColumnSchema, str]:
-    """Return the type that all values of a key have, and what a person should check."""
+def json_type(values: Sequence[Any]) -> tuple[TColumnSchema, str]:
+    """Return the type that all values of a JSON key have, and what a person should check."""
     kinds = {type(value) for value in values}
     if not kinds:
         return {"data_type": "text"}, "has no value in the sample"
