@@ -38,11 +38,11 @@ def check_file(file: Path, file_format: FileFormat, max_errors: int) -> FileChec
         raise InvalidFileError(f"{file} is not a file")
     problems = validate_file(file.name, file_format, "fail", max_errors, str(file.parent))
     rows = bad_rows = 0
-    with DropFolder(str(file.parent)).local_copy(file.name) as copy:
-        try:
+    try:
+        with DropFolder(str(file.parent)).local_copy(file.name) as copy:
             for batch in file_format.read(copy):
                 rows += len(batch.rows)
                 bad_rows += len(batch.rejected)
-        except (ValueError, RecursionError):  # it is among the problems
-            return FileCheck(problems=problems)
+    except (ValueError, RecursionError, InvalidFileError):  # it is among the problems
+        return FileCheck(problems=problems)
     return FileCheck(rows, bad_rows, problems)
