@@ -243,6 +243,21 @@ def test_a_backfill_of_days_is_one_run(drop: Path, instance: dg.DagsterInstance)
     assert keys == set(DAYS)
 
 
+@pytest.mark.parametrize(("min_bytes", "count"), [(0, 3), (10**9, None)])
+def test_a_run_says_how_many_files_duckdb_read_itself(
+    drop: Path,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    min_bytes: int,
+    count: int | None,
+) -> None:
+    monkeypatch.setattr(files, "_PUSHDOWN_MIN_BYTES", min_bytes)
+    result = load_days(instance, DAYS[0], DAYS[2])
+    *_, loaded = result.get_asset_materialization_events()
+    shown = loaded.materialization.metadata.get("files_pushed_down")
+    assert (shown and shown.value) == count
+
+
 def test_one_bad_day_stops_the_backfill_before_any_day_is_loaded(
     drop: Path, instance: dg.DagsterInstance
 ) -> None:

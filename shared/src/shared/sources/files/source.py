@@ -64,8 +64,8 @@ def file_rows(
     def rows() -> Iterator[Any]:
         """Rows of the dropped files, typed as declared, with the file of each row.
 
-        Yields Arrow tables with `file_name` and the declared columns, and adds the metric
-        `bytes_read`; under `quarantine` also tables for the rejected rows.
+        Yields Arrow tables with `file_name` and the declared columns; under `quarantine` also tables
+        for the rejected rows. Adds the metrics `bytes_read` and, if DuckDB reads them, `files_pushed_down`.
 
         Raises:
             InvalidFileError: a path that must not be read, or a file that `validate_file` rejects.
@@ -194,7 +194,7 @@ def _pushdown_item(
             selects.append(f"SELECT {literal(path)} AS file_name, file.* FROM ({select}) AS file")
             with file.open("rb") as content:
                 fingerprints += [path, str(file_format), hash_content(content)]
-    metrics["bytes_read"] = size
+    metrics |= {"bytes_read": size, "files_pushed_down": len(paths)}
     query = f"SELECT {names} FROM ({' UNION ALL '.join(selects)}) AS files"
     return load.pushdown_query(
         query, "\n".join(fingerprints), lambda: drop_folder.require_unchanged(stats)
