@@ -71,6 +71,8 @@ class Api(BaseHTTPRequestHandler):
             "last_next": ({"results": ROWS, "next": None},),
             "pages": ({"items": after, "page": page, "total_pages": 3},),
             "page_param": (after,),
+            "endless": (after or ROWS[-1:],),
+            "endless_offset": (some or ROWS[-1:],),
             "page_zero": (ROWS[number : number + SIZE],),
             "offset_total": ({"items": some, "offset": start, "limit": SIZE, "total": len(ROWS)},),
             "offset_param": (some,),
@@ -205,6 +207,12 @@ def test_at_most_100_rows_are_recorded(api: str, written: Writer) -> None:
     found = propose_rest(f"{api}/many")
     assert found.rows == 150
     assert ids(written(found)) == list(range(100))
+
+
+@pytest.mark.parametrize("request_path", ["endless?page=1", "endless_offset?offset=0&limit=3"])
+def test_pages_beyond_the_end_that_have_rows_are_named(api: str, request_path: str) -> None:
+    (remark,) = propose_rest(f"{api}/{request_path}").remarks
+    assert remark.startswith("Check the pages: a page far beyond the end has rows: set maximum_")
 
 
 def test_a_single_object_is_one_row(api: str) -> None:

@@ -18,6 +18,7 @@ _PAGE = ("page", "page_number", "pageNumber", "current_page", "p")
 _OFFSET = ("offset", "skip", "start")
 _LIMIT = ("limit", "per_page", "page_size", "pageSize", "size", "take")
 _CURSOR = ("cursor", "after", "page_token", "pageToken", "next_token", "starting_after", "page")
+_FAR = 1_000_000  # a page
 _NEXT = ("next", "next_url", "next_page_url")
 _TOTAL = ("total", "total_count", "totalCount", "total_results", "count")
 
@@ -75,7 +76,8 @@ def _by_offset(
     if not is_last and not _is_next(fetch({limit: size, name: size}), rows):
         return None
     paginator = {"type": "offset", "limit": size, "offset": 0, "offset_param": name}
-    return Pages(paginator | {"limit_param": limit, "total_path": total}, (name, limit))
+    note = "" if total else _endless(fetch({limit: size, name: _FAR * size}), "maximum_offset")
+    return Pages(paginator | {"limit_param": limit, "total_path": total}, (name, limit), note)
 
 
 def _by_page(
@@ -91,7 +93,8 @@ def _by_page(
     if not total and not _is_next(fetch({name: first + 1}), rows):
         return None
     paginator = {"type": "page_number", "base_page": first, "page_param": name}
-    return Pages(paginator | {"total_path": ".".join(total) if total else None}, (name,))
+    note = "" if total else _endless(fetch({name: _FAR}), "maximum_page")
+    return Pages(paginator | {"total_path": ".".join(total) if total else None}, (name,), note)
 
 
 def _by_cursor(
@@ -154,6 +157,12 @@ def _last_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_total(path: str, value: Any, rows: list[Any]) -> bool:
     return path.rsplit(".", maxsplit=1)[-1] in _TOTAL and type(value) is int and value >= len(rows)
+
+
+def _endless(far_page: list[Any], limit: str) -> str:
+    """Return a note if a page that cannot be there has rows: dlt stops at an empty page."""
+    note = f"a page far beyond the end has rows: set {limit}, or a load does not end"
+    return note if far_page else ""
 
 
 def _number(value: Any) -> int:
