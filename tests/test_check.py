@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from shared.cli import app
 from shared.cli.check import MAX_BAD_ROWS
-from shared.sources.check import check_file
 from shared.sources.csv import CsvFormat, InvalidFileError
 from shared.sources.files import ExcelFormat, JsonFormat, JsonLinesFormat, ParquetFormat
+from shared.sources.files.check import check_file
 
 COLUMNS: dict[str, Any] = {
     "id": {"data_type": "bigint", "nullable": False},

@@ -13,7 +13,7 @@ import pytest
 from shared.cli.proposals import propose, write_source
 from shared.sources.csv import CsvFormat, InvalidFileError, csv_source
 from shared.sources.files import file_source
-from shared.sources.made_up import write_made_up
+from shared.sources.proposals.made_up import write_made_up
 
 ROWS = {
     "name": ["Alice", "Zoë"],

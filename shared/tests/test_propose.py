@@ -22,10 +22,10 @@ from shared.sources.csv import (
     csv_source,
     validate_file,
 )
-from shared.sources.csv.propose import propose, write_sample
 from shared.sources.files import FileFormat, JsonFormat, JsonLinesFormat, ParquetFormat, file_source
-from shared.sources.files.propose import propose_json, propose_parquet
-from shared.sources.proposal import Proposal, open_sample
+from shared.sources.proposals.csv_files import propose, write_sample
+from shared.sources.proposals.proposal import Proposal, open_sample
+from shared.sources.proposals.typed_files import propose_json, propose_parquet
 
 BIGINT, TEXT, DOUBLE, DATE = ({"data_type": t} for t in ("bigint", "text", "double", "date"))
 MONEY = {"data_type": "decimal", "precision": 18, "scale": 2}

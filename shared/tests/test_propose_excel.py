@@ -12,8 +12,8 @@ import pytest
 from shared.cli.proposals import dependency, propose, write_source
 from shared.sources.drop_folder import InvalidFileError
 from shared.sources.files import ExcelFormat, file_source
-from shared.sources.files.propose_excel import propose_excel, write_sample
-from shared.sources.proposal import Proposal
+from shared.sources.proposals.proposal import Proposal
+from shared.sources.proposals.workbooks import propose_excel, write_sample
 
 NOON = dt.datetime(2025, 3, 10, 12)  # noqa: DTZ001 - a local time
 DAY = dt.datetime(2025, 3, 10)  # noqa: DTZ001 - a local time

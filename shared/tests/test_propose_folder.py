@@ -13,7 +13,7 @@ import pytest
 
 from shared.cli.proposals import propose, summary, write_source
 from shared.sources.drop_folder import InvalidFileError
-from shared.sources.proposals import MAX_FILES, propose_folder
+from shared.sources.proposals.kinds import MAX_FILES, propose_folder
 
 Rows = Sequence[Mapping[str, Any]]
 KINDS = (".csv", ".parquet", ".jsonl", ".json", ".xlsx")

@@ -14,7 +14,7 @@ import pytest
 
 from shared.cli.rest_code import rest_summary, write_rest_source
 from shared.sources.drop_folder import InvalidFileError
-from shared.sources.propose_rest import ApiProposal, propose_rest
+from shared.sources.proposals.rest import ApiProposal, propose_rest
 
 Writer = Callable[[ApiProposal], Any]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from shared.cli.proposals import propose, propose_url, write_source, write_test_file
-from shared.sources.download import download
 from shared.sources.drop_folder import InvalidFileError
+from shared.sources.proposals.download import download
 
 
 class Quiet(SimpleHTTPRequestHandler):

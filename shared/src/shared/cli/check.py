@@ -15,7 +15,7 @@ from shared.cli.locations import WorkspaceError, code_locations, interpreters
 from shared.cli.terminal import AsJson, console, fail, print_json, user_path
 
 if TYPE_CHECKING:  # importing dlt takes a second
-    from shared.sources.check import FileCheck
+    from shared.sources.files.check import FileCheck
 
 MAX_BAD_ROWS = 20
 """How many bad rows of a file are listed."""
@@ -115,7 +115,7 @@ def _check(
     file: Path, formats: dict[str, Any], wanted: str | None, max_errors: int
 ) -> tuple[str, "FileCheck"]:
     """Return the name of a file's format, and what of the file would load."""
-    from shared.sources.check import check_file
+    from shared.sources.files.check import check_file
 
     names = [name for name in formats if wanted in (None, name)]
     if len(names) != 1:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from shared.cli.source_code import file_name, files_read, folder_setting, source_code
 
 if TYPE_CHECKING:  # what it imports takes long
-    from shared.sources.proposal import Proposal
+    from shared.sources.proposals.proposal import Proposal
 
 SAMPLE_ROWS = 100
 """How many rows of the file the project has as its sample."""
@@ -70,10 +70,10 @@ def propose(path: Path) -> "Proposal":
     Raises:
         ScaffoldError: nothing can be proposed.
     """
-    from shared.sources import proposals
+    from shared.sources.proposals import kinds
 
     with scaffold_errors():
-        return proposals.propose_folder(path) if path.is_dir() else proposals.propose(path)
+        return kinds.propose_folder(path) if path.is_dir() else kinds.propose(path)
 
 
 def propose_url(url: str, folder: Path) -> "Proposal":
@@ -86,16 +86,16 @@ def propose_url(url: str, folder: Path) -> "Proposal":
     Raises:
         ScaffoldError: nothing can be proposed.
     """
-    from shared.sources import proposals
-    from shared.sources.download import download
+    from shared.sources.proposals import kinds
+    from shared.sources.proposals.download import download
 
     with scaffold_errors():
-        return replace(proposals.propose(download(url, folder)), folder=url.rpartition("/")[0])
+        return replace(kinds.propose(download(url, folder)), folder=url.rpartition("/")[0])
 
 
 def is_url_of_file(url: str) -> bool:
     """Return whether a URL names a file of a known kind: by the end of its path, without parameters."""
-    from shared.sources.proposals import suffix_of
+    from shared.sources.proposals.kinds import suffix_of
 
     parts = urlsplit(url)
     return not parts.query and bool(suffix_of(parts.path))
@@ -121,7 +121,7 @@ def write_source(package: Path, name: str, proposal: "Proposal", *, sample: bool
         proposal: what its file proposes.
         sample: whether the project gets rows of the file.
     """
-    from shared.sources.proposals import write_sample
+    from shared.sources.proposals.kinds import write_sample
 
     if sample:
         (package / "sample").mkdir()
@@ -136,8 +136,8 @@ def write_test_file(tests: Path, proposal: "Proposal") -> None:
         tests: the folder of the project's tests.
         proposal: what its files propose.
     """
-    from shared.sources.made_up import write_made_up
-    from shared.sources.proposal import open_sample
+    from shared.sources.proposals.made_up import write_made_up
+    from shared.sources.proposals.proposal import open_sample
 
     made_up = tests / "made_up" / f"made_up{proposal.suffix}"
     made_up.parent.mkdir()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from shared.cli.proposals import scaffold_errors
 
 if TYPE_CHECKING:  # what it imports takes long
-    from shared.sources.propose_rest import ApiProposal
+    from shared.sources.proposals.rest import ApiProposal
 
 _SOURCE = '''"""The source of {title}: a JSON API, with all of its pages."""
 
@@ -121,7 +121,7 @@ def propose_api(url: str) -> FromApi:
     Raises:
         ScaffoldError: nothing can be proposed.
     """
-    from shared.sources.propose_rest import propose_rest
+    from shared.sources.proposals.rest import propose_rest
 
     with scaffold_errors():
         return FromApi(propose_rest(url))

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what it imports takes long
-    from shared.sources.proposal import Proposal
+    from shared.sources.proposals.proposal import Proposal
 
 
 _SAMPLE = """

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from shared.sources.csv import propose as csv_files
 from shared.sources.drop_folder import DropFolder, InvalidFileError
-from shared.sources.files import propose as files
-from shared.sources.files import propose_excel as excel
-from shared.sources.proposal import Proposal
+from shared.sources.proposals import csv_files
+from shared.sources.proposals import typed_files as files
+from shared.sources.proposals import workbooks as excel
+from shared.sources.proposals.proposal import Proposal
 
 MAX_FILES = 20
 """How many files of a folder a proposal is made from."""

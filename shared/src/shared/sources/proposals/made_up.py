@@ -16,7 +16,7 @@ from dlt.common.schema.typing import TColumnSchema
 from shared.sources.csv import CsvFormat
 from shared.sources.files import ParquetFormat
 from shared.sources.files.json_text import dump_json
-from shared.sources.proposal import Proposal
+from shared.sources.proposals.proposal import Proposal
 
 _Row = dict[str, Any]
 

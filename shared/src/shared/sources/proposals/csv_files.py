@@ -17,12 +17,12 @@ from dlt.common.schema.typing import TColumnSchema
 from shared.sources.csv.file import detect_encoding
 from shared.sources.csv.format import CsvFormat
 from shared.sources.csv.header import read_header
-from shared.sources.csv.propose_column import DATE_FORMATS, Column
 from shared.sources.csv.values import ISO_DATE, ValueFormat
 from shared.sources.drop_folder import DropFolder, InvalidFileError
 from shared.sources.files.format import Batch
 from shared.sources.names import column_name
-from shared.sources.proposal import MAX_ROWS, Proposal, find_key, open_sample
+from shared.sources.proposals.csv_column import DATE_FORMATS, Column
+from shared.sources.proposals.proposal import MAX_ROWS, Proposal, find_key, open_sample
 
 _DELIMITERS = (";", "\t", "|", ",")
 _ROWS_TO_COMPARE = 50

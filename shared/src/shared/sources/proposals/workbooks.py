@@ -14,8 +14,8 @@ from dlt.common.schema.typing import TColumnSchema
 from shared.sources.drop_folder import InvalidFileError
 from shared.sources.files.excel import ExcelFormat, Row, damaged_as_value_error, next_rows
 from shared.sources.files.format import show
-from shared.sources.files.propose import missing_in_files
-from shared.sources.proposal import MAX_ROWS, Proposal, find_key_of_table
+from shared.sources.proposals.proposal import MAX_ROWS, Proposal, find_key_of_table
+from shared.sources.proposals.typed_files import missing_in_files
 
 _ROWS_TO_SEARCH = 50  # for the header
 _INTEGER_LIMIT = 2**63

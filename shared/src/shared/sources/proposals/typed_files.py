@@ -15,7 +15,7 @@ from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.drop_folder import DropFolder, InvalidFileError
 from shared.sources.files.json_text import DECODER, dump_json
-from shared.sources.proposal import MAX_ROWS, Proposal, find_key_of_table, open_sample
+from shared.sources.proposals.proposal import MAX_ROWS, Proposal, find_key_of_table, open_sample
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 """How the names of JSON files end: with an object in each line, and with one array of objects."""

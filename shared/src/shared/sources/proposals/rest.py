@@ -13,13 +13,13 @@ from dlt.sources.helpers.requests import Response
 from dlt.sources.helpers.rest_client.detector import find_response_page_data
 
 from shared.redaction import is_secret_name, redact
-from shared.sources.download import open_url
 from shared.sources.drop_folder import InvalidFileError
 from shared.sources.files.json_text import DECODER
-from shared.sources.files.propose import json_type
 from shared.sources.names import column_name
-from shared.sources.proposal import find_key_of_table
-from shared.sources.rest_pages import guess_pages
+from shared.sources.proposals.download import open_url
+from shared.sources.proposals.proposal import find_key_of_table
+from shared.sources.proposals.rest_pages import guess_pages
+from shared.sources.proposals.typed_files import json_type
 
 MAX_ANSWER_BYTES = 50_000_000
 """How large the answer of an API may be."""
