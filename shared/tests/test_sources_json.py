@@ -30,6 +30,7 @@ from shared.sources.files import (
 from shared.sources.files import source as source_module
 from shared.sources.files.format import Batch
 from shared.sources.files.json_lines import parse_rows, read_exact
+from shared.warehouse.destinations.duckdb import PushdownLoadJob
 
 COLUMNS: dict[str, TColumnSchema] = {
     "id": {"data_type": "bigint", "nullable": False},
@@ -519,3 +520,47 @@ def test_a_rerun_replaces_the_rows_of_a_file_and_its_rejected_rows(
         reason = "column price: 'x' does not fit decimal(20, 2)"
         assert rejected == [{"reason": reason, "raw": bad}]
     assert load(GOOD) == ([1], [])
+
+
+EVERY_TYPE: dict[str, TColumnSchema] = {
+    "it's x.y": {"data_type": "text"},
+    "größe €": {"data_type": "bigint", "nullable": False},
+    "userId": {"data_type": "double"},
+    "select": {"data_type": "decimal", "precision": 18, "scale": 2},
+    "is_open": {"data_type": "bool"},
+    "day": {"data_type": "date"},
+    "at": {"data_type": "time"},
+    "instant": {"data_type": "timestamp"},
+    "local": {"data_type": "timestamp", "timezone": False},
+    "raw [bytes]": {"data_type": "binary"},
+    "never": {"data_type": "text"},
+}
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+def test_duckdb_reads_lines_with_every_type_itself(
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch, line_break: str
+) -> None:
+    jobs: list[PushdownLoadJob] = []
+    monkeypatch.setattr(source_module, "_PUSHDOWN_MIN_BYTES", 0)
+    run = PushdownLoadJob.run
+    monkeypatch.setattr(PushdownLoadJob, "run", lambda job: (jobs.append(job), run(job))[1])  # type: ignore[func-returns-value]
+    values = ["it's", 7, 0.1, 1.5, True, "2025-03-10", "12:30:00", "2025-03-10T12:00:00+02:00",
+              "2025-03-10 12:00:00.5", "/w=="]  # fmt: skip
+    row = dict(zip(EVERY_TYPE, values, strict=False))
+    lines = [row, dict.fromkeys(row) | {"größe €": 8}, {"größe €": 9}]
+    content = "\ufeff" + line_break.join(json.dumps(each, ensure_ascii=False) for each in lines)
+    name = drop(tmp_warehouse / "drop", content, "file[1]*.jsonl")
+    optional = [each for each in EVERY_TYPE if each != "größe €"]
+    file_format = JsonLinesFormat(EVERY_TYPE, {"größe €": '"größe €" > 6'}, optional)
+    spec = warehouse.pipeline("files_pipeline", dataset_name="files")
+    for _ in range(2):
+        warehouse.load(warehouse.plan_load(spec, file_source([name], "rows", file_format), [name]))
+    assert len(jobs) == 2
+    (batch,) = file_format.read(tmp_warehouse / "drop" / name)
+    stored = warehouse.query(
+        "SELECT * EXCLUDE (file_name, _dlt_load_id) FROM files.rows ORDER BY 2"
+    )
+    assert [[*row.values()] for row in stored] == [
+        [*row.values()] for row in batch.rows.to_pylist()
+    ]

@@ -133,7 +133,7 @@ def _key(name: str, file_format: FileFormat) -> str:
         value = f'"{_DATE}[T ]{_TIME}{_ZONE if hints.get("timezone", True) else ""}"'
     else:
         value = _PATTERNS[str(kind)]
-    if hints.get("nullable", True):
+    if hints.get("nullable") is not False:
         value = f"(?:null|{value})"
     pair = rf'[{{,]{_BLANKS}"{re.escape(name)}"{_BLANKS}:{_BLANKS}{value}{_BLANKS}'
     return f"(?:{pair})?" if name in file_format.optional else pair
