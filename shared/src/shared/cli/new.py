@@ -65,11 +65,19 @@ def new(
             help="Whether the project gets the first rows of your files; without them, its tests make up a file.",
         ),
     ] = True,
+    run: Annotated[
+        bool,
+        typer.Option(
+            "--run/--no-run",
+            help="Whether a proposed pipeline loads its sample and runs its tests at the end.",
+        ),
+    ] = True,
 ) -> None:
     """Create a pipeline: the project projects/NAME_etl, with a sample that it loads at once.
 
     The project is added to workspace.yaml, dg.toml, CODEOWNERS and uv.lock, and is installed. CI
-    tests it automatically. If a step fails, nothing is changed.
+    tests it automatically. If a step fails, nothing is changed. A pipeline that is proposed from files or
+    from an API then loads its sample and runs its tests; if these fail, the project stays.
     """
     root = settings.workspace_root()
     name = name.removesuffix("_etl")
@@ -89,14 +97,27 @@ def new(
     console.print(f"Created, registered and installed projects/{package}.", highlight=False)
     if proposed:
         console.print(proposed.summary(name), highlight=False, markup=False, soft_wrap=True)
-    run = {f"uv run etl run {package}": "load its sample"}
+    if proposed and run:
+        _try_out(package, root, sample=sample)
+    load = {f"uv run etl run {package}": "load its sample"}
     print_next(
         {
-            **(proposed.commands(name) if proposed else run),
+            **(proposed.commands(name) if proposed else load),
             "uv run dagster dev -w workspace.yaml": "show it in the UI: localhost:3000",
             f"cat projects/{package}/README.md": "read how to load your own data",
         }
     )
+
+
+def _try_out(package: str, root: Path, *, sample: bool) -> None:
+    """Load the sample of a new project and run its tests, and show what they print."""
+    steps = [["shared.cli", "run", package]] if sample else []
+    for step in [*steps, ["pytest", "-n", "0", f"projects/{package}"]]:
+        if subprocess.run([sys.executable, "-m", *step], cwd=root, check=False).returncode:  # noqa: S603
+            fail(
+                f"{' '.join(step[:2])} failed: the project is created. Correct its source.py, and try "
+                f"uv run etl run {package} and uv run pytest projects/{package}."
+            )
 
 
 def validate_name(name: str, root: Path) -> None:
