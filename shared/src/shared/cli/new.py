@@ -54,6 +54,7 @@ def new(
             "URL of a file or a JSON API.",
         ),
     ] = "list",
+    *,
     style: Annotated[
         Literal["code", "component"],
         typer.Option(help="How the load is written: assets.py, or a Dagster component in YAML."),
