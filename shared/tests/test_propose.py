@@ -1,6 +1,7 @@
 """A proposed format loads the file that it was made from, with the types that a person would choose."""
 
 import gzip
+import json
 import runpy
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,6 +27,7 @@ from shared.sources.files import FileFormat, JsonFormat, JsonLinesFormat, Parque
 from shared.sources.proposals.csv_files import propose, write_sample
 from shared.sources.proposals.proposal import Proposal, open_sample
 from shared.sources.proposals.typed_files import propose_json, propose_parquet
+from shared.sources.proposals.typed_files import write_sample as write_json_sample
 
 BIGINT, TEXT, DOUBLE, DATE = ({"data_type": t} for t in ("bigint", "text", "double", "date"))
 MONEY = {"data_type": "decimal", "precision": 18, "scale": 2}
@@ -384,3 +386,21 @@ def test_the_written_source_loads_its_sample(tmp_path: Path, name: str) -> None:
     assert paths == [name]  # so that the rows of the file replace those of its sample
     source = module["orders_source"](paths)
     assert [row["id"] for table in source for row in table.to_pylist()] == [1, 2]
+
+
+@pytest.mark.parametrize("rows_in", ["data", "result.items"])
+def test_rows_below_the_keys_of_an_object_are_proposed_with_a_sample(
+    tmp_path: Path, rows_in: str
+) -> None:
+    document: Any = [{"id": 1}, {"id": 2}]
+    for key in reversed(rows_in.split(".")):
+        document = {"other": [{"id": 9}], key: document}
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    found = propose_json(tmp_path / "x.json")
+    assert (found.options, found.rows) == ({"rows_in": rows_in}, 2)
+    assert found.notes["rows_in"].startswith("the longest array of objects; there are others in ")
+    (tmp_path / "sample").mkdir()
+    write_json_sample(found, tmp_path / "sample", 1)
+    json_format = JsonFormat(found.columns, **found.options)
+    (batch,) = json_format.read(tmp_path / "sample" / "x.json")
+    assert batch.rows.to_pylist() == [{"id": 1}]

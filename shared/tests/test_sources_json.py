@@ -564,3 +564,20 @@ def test_duckdb_reads_lines_with_every_type_itself(
     assert [[*row.values()] for row in stored] == [
         [*row.values()] for row in batch.rows.to_pylist()
     ]
+
+
+@pytest.mark.parametrize("rows_in", ["data", "result.items"])
+def test_the_rows_of_a_json_file_may_be_below_keys_of_an_object(
+    tmp_path: Path, rows_in: str
+) -> None:
+    document: Any = [json.loads(GOOD), {"id": "x", "price": 1, "note": "y"}]
+    for key in reversed(rows_in.split(".")):
+        document = {"count": 2, key: document}
+    name = drop(tmp_path, json.dumps(document, indent=1))
+    file_format = JsonFormat(COLUMNS, rows_in=rows_in)
+    rows, rejected = quarantine(tmp_path, name, file_format)
+    assert (len(rows), [number for number, _ in rejected]) == (1, [1])
+    (error,) = validate_file(name, JsonFormat(COLUMNS, rows_in=f"{rows_in}.x"))
+    assert f"it has no rows in '{rows_in}.x': 'x' is missing; it is not an object" in error
+    (error,) = validate_file(name, JsonFormat(COLUMNS, rows_in="x"))
+    assert "'x' is missing; its keys are ['count', " in error

@@ -90,7 +90,13 @@ class JsonFormat(FileFormat):
     """What a file with one JSON array of objects must look like; it is read into memory as a whole.
 
     Values are as in `JsonLinesFormat`.
+
+    Attributes:
+        rows_in: where the array is in an object, such as `data` or `result.items`; "" if the file is the
+            array. What else the object has is not read.
     """
+
+    rows_in: str = ""
 
     location: ClassVar[Mapping[str, TColumnSchema]] = {
         "element": required_column("bigint", "The element of the array; the first is 0."),
@@ -99,10 +105,30 @@ class JsonFormat(FileFormat):
     def read(self, file: Path) -> Iterator[Batch]:
         """Yield the rows of a file; see `FileFormat.read`."""
         content = file.read_bytes().removeprefix(_BYTE_ORDER_MARK)
+        if self.rows_in:
+            content = dump_json(value_at(DECODER.decode(content.decode()), self.rows_in)).encode()
         lines = _one_line_each(content)
         yield read_exact(self, lines, 0, lines.count(b"\n") + 1) or parse_rows(
             enumerate(_elements(content.decode())), self
         )
+
+
+def value_at(document: Any, path: str) -> Any:
+    """Return the value below keys of an object, which are separated by points.
+
+    Raises:
+        ValueError: there is no such key.
+    """
+    for key in path.split("."):
+        if not isinstance(document, dict) or key not in document:
+            keys = (
+                f"its keys are {show([*document])}"
+                if isinstance(document, dict)
+                else "it is not an object"
+            )
+            raise ValueError(f"it has no rows in {path!r}: {key!r} is missing; {keys}")
+        document = document[key]
+    return document
 
 
 def _blocks(stream: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:

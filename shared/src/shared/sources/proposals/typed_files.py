@@ -14,6 +14,7 @@ from dlt.common.libs.pyarrow import py_arrow_to_table_schema_columns
 from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.drop_folder import DropFolder, InvalidFileError
+from shared.sources.files.json_lines import value_at
 from shared.sources.files.json_text import DECODER, dump_json
 from shared.sources.proposals.proposal import MAX_ROWS, Proposal, find_key_of_table, open_sample
 
@@ -22,6 +23,7 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 _INTEGER_LIMIT = 2**63
 _BATCH_ROWS = 20_000
+_MAX_DEPTH = 3  # of the array with the rows in a JSON object
 _DIGITS_OF_DOUBLE, _MAX_DIGITS = 15, 38
 
 
@@ -116,7 +118,8 @@ def propose_json(*paths: Path) -> Proposal:
         InvalidFileError: one has something else.
     """
     suffix = next(each for each in JSON_SUFFIXES if each in paths[0].name.lower())
-    files = [_objects(path, suffix)[: MAX_ROWS // len(paths)] for path in paths]
+    rows_in, others = _place_of_rows(paths[0]) if suffix == ".json" else ("", [])
+    files = [_objects(path, suffix, rows_in)[: MAX_ROWS // len(paths)] for path in paths]
     objects = [each for file in files for each in file]
     present = Counter(name for row in objects for name in row)
     not_in_all = missing_in_files(
@@ -142,31 +145,70 @@ def propose_json(*paths: Path) -> Proposal:
     }
     kinds = {name: columns[name] for name in plain}
     key = find_key_of_table(pa.table(plain), kinds) if plain else ()
-    options: Mapping[str, Any] = {"optional": optional} if optional else {}
+    options: dict[str, Any] = {"optional": optional} if optional else {}
+    if rows_in:
+        options["rows_in"] = rows_in
+    if others:
+        notes["rows_in"] = f"the longest array of objects; there are others in {', '.join(others)}"
     kind = "JsonFormat" if suffix == ".json" else "JsonLinesFormat"
     return Proposal(paths[0], kind, suffix, len(objects), columns, key, notes, options)
 
 
-def _objects(path: Path, suffix: str) -> list[dict[str, Any]]:
+def _objects(path: Path, suffix: str, rows_in: str) -> list[dict[str, Any]]:
     with DropFolder(str(path.parent)).local_copy(path.name) as copy:
-        objects = list(_array(path.name, copy) if suffix == ".json" else _lines(path.name, copy))
+        if suffix == ".json":
+            objects = _rows(path.name, _decode(path.name, copy.read_text("utf-8-sig")), rows_in)
+        else:
+            objects = list(_lines(path.name, copy))
     if not objects:
         raise InvalidFileError(f"{path.name} has no rows")
     return objects
+
+
+def _place_of_rows(path: Path) -> tuple[str, list[str]]:
+    """Return the keys of an object below which its longest array of objects is, and those of others."""
+    with DropFolder(str(path.parent)).local_copy(path.name) as copy:
+        document = _decode(path.name, copy.read_text("utf-8-sig"))
+    arrays = {
+        ".".join(keys): len(value)
+        for keys, value in _values(document)
+        if _is_rows(value) and not any("." in key for key in keys)
+    }
+    longest = max(arrays, key=lambda keys: arrays[keys], default="")
+    return longest, [keys for keys in arrays if keys != longest]
+
+
+def _values(document: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the values of nested objects, each with its keys."""
+    yield keys, document
+    if isinstance(document, dict) and len(keys) < _MAX_DEPTH:
+        for key, value in document.items():
+            yield from _values(value, (*keys, key))
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
 def _lines(name: str, file: Path) -> Iterator[dict[str, Any]]:
     with file.open(encoding="utf-8-sig") as text:
         for number, line in enumerate(islice(text, MAX_ROWS), 1):
             if line.strip():
-                yield from _array(f"{name}, line {number}", f"[{line}]")
+                place = f"{name}, line {number}"
+                yield from _rows(place, _decode(place, f"[{line}]"))
 
 
-def _array(name: str, text: Path | str) -> list[dict[str, Any]]:
-    """Return the objects of a JSON array, in a file or a text."""
+def _decode(name: str, text: str) -> Any:
     try:
-        content = text if isinstance(text, str) else text.read_text(encoding="utf-8-sig")
-        objects: list[dict[str, Any]] = DECODER.decode(content)
+        return DECODER.decode(text)
+    except ValueError as error:
+        raise InvalidFileError(f"{name}: {error}") from None
+
+
+def _rows(name: str, document: Any, rows_in: str = "") -> list[dict[str, Any]]:
+    """Return the objects of an array, which may be below keys of an object."""
+    try:
+        objects: list[dict[str, Any]] = value_at(document, rows_in) if rows_in else document
     except ValueError as error:
         raise InvalidFileError(f"{name}: {error}") from None
     if not isinstance(objects, list) or not all(isinstance(row, dict) for row in objects):
@@ -195,7 +237,11 @@ def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
         open_sample(proposal, folder) as sample,
     ):
         if proposal.suffix == ".json":
-            sample.write(dump_json(DECODER.decode(text.read())[:rows]))
+            rows_in = str(proposal.options.get("rows_in", ""))
+            first: Any = _rows(name, DECODER.decode(text.read()), rows_in)[:rows]
+            for key in reversed(list(filter(None, rows_in.split(".")))):
+                first = {key: first}
+            sample.write(dump_json(first))
         else:
             sample.writelines(islice(text, rows))
 
