@@ -147,11 +147,14 @@ def test_each_way_to_write_values_in_the_documentation_loads_as_it_says(
     assert {option.name for option in fields(ValueFormat)} == {*re.findall(r"(\w+)=", declared)}
 
 
-def test_the_declared_format_of_the_documentation_reads_a_file(root: Path, tmp_path: Path) -> None:
+def test_the_declared_formats_of_the_documentation_read_a_file(root: Path, tmp_path: Path) -> None:
     page = (root / "docs" / "csv-files.md").read_text()
-    example = ModuleType("sales")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    exec(code, example.__dict__)
+    example = ModuleType("formats")
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, example.__dict__)
     (tmp_path / "x.csv").write_text("id;Betrag (EUR);day\n1;1.234,50;31.12.2024\n2;-;2024-12-31\n")
     (batch,) = example.SALES.read(tmp_path / "x.csv")
     assert batch.rows.column("amount").to_pylist() == [Decimal("1234.50"), None]
+    (tmp_path / "x.txt").write_text(f"{1:>5}{'apple':15}20241231\n")
+    (batch,) = example.STOCK.read(tmp_path / "x.txt")
+    assert batch.rows.column("name").to_pylist() == ["apple"]

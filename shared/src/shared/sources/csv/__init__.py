@@ -1,5 +1,6 @@
 """CSV files of a folder or a bucket as a dlt source; DuckDB reads them and guesses nothing."""
 
+from shared.sources.csv.fixed_width import FixedWidthFormat
 from shared.sources.csv.format import CsvFormat
 from shared.sources.csv.source import csv_source
 from shared.sources.csv.values import ValueFormat
@@ -11,6 +12,7 @@ __all__ = [
     "CsvFormat",
     "DropFolder",
     "FileStat",
+    "FixedWidthFormat",
     "InvalidFileError",
     "OnBadRows",
     "ValueFormat",

@@ -21,7 +21,6 @@ from shared.sources.csv.header import Header, read_header
 from shared.sources.csv.rows import (
     Dialect,
     copy_rows,
-    iter_rows,
     printable,
     read_lines,
     without_footer,
@@ -133,6 +132,8 @@ class CsvFile:
     @cached_property
     def is_exact(self) -> bool:
         """Whether DuckDB reads exactly the rows of the file from `texts`, or fails."""
+        if not self.csv_format.is_delimited:
+            return False
         try:
             body = self.body
         except UnicodeError:
@@ -295,7 +296,7 @@ class CsvFile:
         ):
             lines: Iterator[str] = islice(read_lines(text), self.header.lines, None)
             lines = without_footer(lines, form.footer) if form.footer else lines
-            for row in iter_rows(lines, self.header.lines + 1, self.header.width, self._dialect):
+            for row in form.split_rows(lines, self.header.lines + 1, self.header.width):
                 reason = quote(row.reason) if row.reason else ""
                 fields = (str(row.line), reason, quote(printable(row.raw)), f"{row.fields}\n")
                 target.write(delimiter.join(fields))

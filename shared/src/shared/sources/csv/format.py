@@ -11,6 +11,7 @@ from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.csv.file import open_csv
 from shared.sources.csv.pushdown import can_push_down, strict_select_sql
+from shared.sources.csv.rows import Dialect, Row, iter_rows
 from shared.sources.csv.values import ISO_DATE, ValueFormat, check_date_format
 from shared.sources.files.format import Batch, FileFormat
 from shared.sources.hints import column, required_column
@@ -121,6 +122,19 @@ class CsvFormat(FileFormat):
         if EXTRA_COLUMNS in self.columns:
             raise ValueError(f"The column {EXTRA_COLUMNS} is the one of the columns not declared")
         return {**self.columns, EXTRA_COLUMNS: rest}
+
+    is_delimited: ClassVar[bool] = True
+    """Whether DuckDB's reader of CSV may read the rows."""
+
+    def split_rows(self, lines: Iterator[str], number: int, width: int) -> Iterator[Row]:
+        """Yield the rows of a file, also those that must not load.
+
+        Args:
+            lines: the lines below the header, from `read_lines`.
+            number: the number of the first of them.
+            width: the number of values in a row.
+        """
+        return iter_rows(lines, number, width, Dialect.of(self))
 
     def value_format(self, name: str) -> ValueFormat:
         """Return how the values of a column are written."""

@@ -42,7 +42,9 @@ def read_header(text: TextIOBase, csv_format: "CsvFormat") -> Header:
     """
     lines = read_lines(text)
     skipped = sum(1 for _ in islice(lines, csv_format.skip_lines))
-    if not csv_format.header_rows:
+    if not csv_format.is_delimited:
+        skipped += sum(1 for _ in islice(lines, csv_format.header_rows))
+    if not (csv_format.header_rows and csv_format.is_delimited):
         columns = {name: position for position, name in enumerate(csv_format.columns)}
         return Header(len(columns), columns, {}, skipped)
     comments: list[str] = []

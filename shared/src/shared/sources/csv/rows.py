@@ -186,17 +186,26 @@ def iter_rows(lines: Iterator[str], number: int, width: int, dialect: Dialect) -
         is_allowed = dialect.trailing_delimiters and extra and raw.endswith(extra)
         if not reason and count != width and not is_allowed:
             reason = f"it has {count} values, and the header has {width}"
-        if _UNDECODED.search(raw):
-            reason = "it has bytes that are invalid in the file's encoding"
-        if "\0" in raw:
-            reason = "it has NUL bytes; a file that is not completely written may have them"
-        if _size(raw) > MAX_ROW_BYTES:
-            raw = f"{raw[:_SHOWN_OF_LONG_ROW]}…"
+        raw, reason = row_problem(raw, reason)
         number += reader.comments
         if count:
             fields = dialect.delimiter * (width - 1) if reason else dialect.standard(raw)
             yield Row(number, raw, reason, fields)
         number += len(reader.row_lines)
+
+
+def row_problem(raw: str, reason: str) -> tuple[str, str]:
+    """Return the text of a row to show, and what is wrong with it: its characters, or the reason so far."""
+    if _UNDECODED.search(raw):
+        reason = "it has bytes that are invalid in the file's encoding"
+    if "\0" in raw:
+        reason = "it has NUL bytes; a file that is not completely written may have them"
+    if _size(raw) > MAX_ROW_BYTES:
+        return (
+            f"{raw[:_SHOWN_OF_LONG_ROW]}…",
+            reason or f"it is longer than {MAX_ROW_BYTES:,} bytes",
+        )
+    return raw, reason
 
 
 class _Reader:
