@@ -337,7 +337,12 @@ class CsvFile:
             shown = f"{column} || chr(39) || left({text}, {_MAX_VALUE_CHARS}) || chr(39) || "
             misfit = literal(f" does not fit {values.duckdb_type(hints)}")
             form = self.csv_format.value_format(name)
-            yield f"NOT ({values.is_lossless(text, value, hints, form)})", shown + misfit
+            bad = f"NOT ({values.is_lossless(text, value, hints, form)})"
+            if values.may_be_canonical(hints, form):
+                # Most values are canonical; the full check of a value takes far longer.
+                is_canonical = values.is_canonical(text, value, hints)
+                bad = f"CASE WHEN {is_canonical} THEN false ELSE {bad} END"
+            yield bad, shown + misfit
             if not hints.get("nullable", True):
                 yield f"{text} IS NULL", f"{column} || 'the value is missing'"
             if rule:
