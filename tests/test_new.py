@@ -210,7 +210,7 @@ def test_a_path_starts_at_the_folder_of_the_command(
     monkeypatch.chdir(clone / "docs")
     monkeypatch.setenv("WAREHOUSE_PATH", "data/warehouse.duckdb")
     done = CliRunner().invoke(app, ["new", "web_orders", "--from", "values.csv"])
-    assert "values.csv begins with a row of values" in done.output
+    assert "values.csv: x is twice in the header" in done.output
 
 
 def test_a_key_of_an_api_is_not_shown(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ from dlt.destinations.impl.postgres.postgres import PostgresClient
 from dlt.destinations.job_client_impl import SqlLoadJob
 
 from shared import warehouse
-from shared.sources.csv import pushdown
+from shared.sources.files import source as files
 from shared.warehouse.destinations.duckdb import PushdownLoadJob
 from shared.warehouse.destinations.postgres import CopyJob, ReplaceCopyJob
 
@@ -109,7 +109,7 @@ def run(command: dict[str, Any]) -> bool:
     if "die" in command:
         arm(command["die"])
     if "pushed_down_from" in command:
-        vars(pushdown)["_PUSHDOWN_MIN_BYTES"] = command["pushed_down_from"]
+        vars(files)["_PUSHDOWN_MIN_BYTES"] = command["pushed_down_from"]
     if "clock" in command:
         shift_clock(command["clock"])
     if command.get("days_per_load"):

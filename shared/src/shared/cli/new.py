@@ -39,21 +39,24 @@ class InvalidNameError(Exception):
     """A name that a new pipeline cannot have; the message gives the reason."""
 
 
+From = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="list|csv|api|FILE|FOLDER|URL",
+        help="Where rows come from: a list in the code, a CSV file for each day, a web API, or what the "
+        "columns are proposed from: a file, the files of a folder (CSV, Parquet, JSON or Excel), or the "
+        "URL of a file or a JSON API.",
+    ),
+]
+
+
 def new(
     context: typer.Context,
     name: Annotated[
         str, typer.Argument(help="What it loads, such as orders: the dataset and the table.")
     ],
-    source: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            metavar="list|csv|api|FILE|FOLDER|URL",
-            help="Where rows come from: a list in the code, a CSV file for each day, a web API, or what the "
-            "columns are proposed from: a file, the files of a folder (CSV, Parquet, JSON or Excel), or the "
-            "URL of a file or a JSON API.",
-        ),
-    ] = "list",
+    source: From = "list",
     *,
     style: Annotated[
         Literal["code", "component"],

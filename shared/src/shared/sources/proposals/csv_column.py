@@ -105,7 +105,8 @@ class Column:
             return found
         missing = f"{self.filled - filled:,} of {self.filled:,}"
         note = f"{' and '.join(map(repr, nulls))}: no value, in {missing}"
-        return found._replace(note="; ".join(filter(None, [found.note, note])))
+        notes = "; ".join(filter(None, [found.note, note]))
+        return ColumnProposal(found.hints, found.form, notes)
 
     def _propose(self, date_format: str) -> ColumnProposal:
         if not self.filled:
