@@ -358,7 +358,7 @@ pieces = st.sampled_from(
     ),
     has_backslashes=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
 def test_every_way_to_read_a_file_of_any_form_gives_the_same_rows(
     body: str, options: dict[str, Any], *, has_backslashes: bool
 ) -> None:
