@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from dlt.common.schema.typing import TColumnSchema
 
-from shared.sources.csv import CsvFormat
+from shared.sources.csv import CsvFormat, ValueFormat
 from shared.sources.files.format import RejectedRow
 
 TEXT: TColumnSchema = {"data_type": "text"}
@@ -55,3 +55,25 @@ def test_a_blank_first_row_of_one_column_is_a_missing_value(
     assert read(tmp_path, content, CsvFormat({"a": NUMBER}, **options))[0] == [(None,), (1,)]
     required = CsvFormat({"a": {**NUMBER, "nullable": False}}, **options)
     assert len(read(tmp_path, content, required)[1]) == 1
+
+
+@pytest.mark.parametrize(("thousands", "decimal"), [(".", ","), (",", "."), (" ", ",")])
+@pytest.mark.parametrize("kind", ["bigint", "double", "decimal"])
+@pytest.mark.parametrize("number", ["0.123", "-0.500", "00.000", "012.345"])
+def test_a_number_that_begins_with_zero_has_no_thousands(
+    tmp_path: Path, thousands: str, decimal: str, kind: Any, number: str
+) -> None:
+    hints: TColumnSchema = {"data_type": kind}
+    if kind == "decimal":
+        hints |= {"precision": 18, "scale": 2}
+    form = ValueFormat(thousands=thousands, decimal=decimal)
+    csv_format = CsvFormat({"a": hints, "b": TEXT}, delimiter=";", values={"a": form})
+    content = f"a;b\n{number.replace('.', thousands)};x\n".encode()
+    rows, rejected = read(tmp_path, content, csv_format)
+    assert (rows, len(rejected)) == ([], 1)
+
+
+@pytest.mark.parametrize("footer", [[""], ["Total", " "]])
+def test_a_footer_that_fits_each_line_cannot_be_declared(footer: list[str]) -> None:
+    with pytest.raises(ValueError, match="footer"):
+        CsvFormat({"a": TEXT}, footer=footer)
