@@ -236,19 +236,18 @@ def proposed(folder: Path, content: bytes) -> Proposal:
 
 @finding
 @pytest.mark.parametrize(
-    "content",
+    ("content", "columns"),
     [
-        pytest.param(b"alice,berlin,0\nbob,rome,1\ncarol,oslo,2\n", id="no header"),
-        pytest.param(b"id,name\n1,'Smith, J'\n2,'Jones, A'\n3,'Lee, B'\n", id="single quotes"),
-        pytest.param(b"sep=;\r\nname;n\r\na;1\r\nb;2\r\nc;3\r\n", id="sep= of Excel"),
+        pytest.param(b"alice,berlin,0\nbob,rome,1\ncarol,oslo,2\n", 3, id="no header"),
+        pytest.param(b"id,name\n1,'Smith, J'\n2,'Jones, A'\n3,'Lee, B'\n", 2, id="single quotes"),
+        pytest.param(b"sep=;\r\nname;n\r\na;1\r\nb;2\r\nc;3\r\n", 2, id="sep= of Excel"),
     ],
 )
-def test_a_proposal_loads_each_row_or_says_which_lines_may_be_rows(
-    tmp_path: Path, content: bytes
+def test_a_proposal_loads_each_row_or_says_that_the_header_may_be_a_row(
+    tmp_path: Path, content: bytes, columns: int
 ) -> None:
     found = proposed(tmp_path, content)
-    is_noted = "header_rows" in found.notes
-    assert is_noted or (found.rows, len(found.columns)) == (3, content.count(b"name") or 3)
+    assert "header_rows" in found.notes or (found.rows, len(found.columns)) == (3, columns)
 
 
 @finding
