@@ -308,6 +308,7 @@ class CsvFile:
             max_row_bytes=5 * sql.MAX_ROW_BYTES,
             delimiter=delimiter,
             has_header=False,
+            line_break=r"'\n'",
         )
         texts = f"(SELECT {_LINE}, {_REASON}, {_RAW}, {self._cleaned(False)} FROM {relation})"
         errors = ", ".join(f"CASE WHEN {bad} THEN {message} END" for bad, message in self._checks())

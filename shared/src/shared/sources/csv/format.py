@@ -97,6 +97,8 @@ class CsvFormat(FileFormat):
             )
         if isinstance(self.footer, str):
             raise ValueError("footer is one text; write a list")  # noqa: TRY004 - a declaration
+        if not all(map(str.strip, self.footer)):
+            raise ValueError("A footer line begins with a text; a blank one would fit each line")
         if self.comment and self.comment[0] in (self.delimiter, self.quote):
             raise ValueError("A comment cannot begin with the delimiter or the quote")
 

@@ -29,6 +29,7 @@ def read_csv(
     delimiter: str = ",",
     quote: str = '"',
     has_header: bool = True,
+    line_break: str = "",
 ) -> str:
     """Return the table expression of a file.
 
@@ -44,11 +45,13 @@ def read_csv(
         delimiter: the character between values.
         quote: the character around values; "" if there is none.
         has_header: whether the first row is a header.
+        line_break: the SQL of the line break; "" lets DuckDB take the first one, also inside of quotes.
     """
     columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in types.items())
     return (
         f"read_csv({glob_literal(file)}, columns = {{{columns}}}, max_line_size = {max_row_bytes}, "
         f"auto_detect = false, delim = {literal(delimiter)}, quote = {literal(quote)}, "
         f"escape = {literal(quote)}, header = {str(has_header).lower()}, skip = 0, comment = '', "
-        f"nullstr = {null}, allow_quoted_nulls = false, hive_partitioning = false)"
+        f"nullstr = {null}, allow_quoted_nulls = false, hive_partitioning = false"
+        f"{f', new_line = {line_break}' if line_break else ''})"
     )

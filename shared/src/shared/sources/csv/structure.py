@@ -16,7 +16,7 @@ from shared.sources.csv.sql import MAX_ROW_BYTES
 
 _CHUNK_BYTES = 1 << 20  # stays in the processor's cache
 _EVERY_OTHER = b"\x55" * (_CHUNK_BYTES // 8 + 1)  # the bits 1, 0, 1, 0, ...
-_BLANK_LINE = re.compile(rb"\n[\r\n]|\r\r")
+_BLANK_LINE = re.compile(rb"\A(?:\xef\xbb\xbf)?[\r\n]|\n[\r\n]|\r\r")
 
 
 class Structure(NamedTuple):

@@ -236,7 +236,8 @@ def _pattern(hints: TColumnSchema, form: ValueFormat) -> str | None:
     """Return the regular expression of the texts of a type, where DuckDB's casts accept more."""
     kind = hints["data_type"]
     point, group = re.escape(form.decimal), re.escape(form.thousands)
-    digits = f"([0-9]{{1,3}}({group}[0-9]{{3}})+|[0-9]+)" if group else "[0-9]+"
+    # 0.123 has no thousands: its point is a decimal point of another format.
+    digits = f"([1-9][0-9]{{0,2}}({group}[0-9]{{3}})+|[0-9]+)" if group else "[0-9]+"
     if kind == "double":
         # DuckDB reads 1_0 as 10, and accepts infinity.
         return f"[+-]?({digits}({point}[0-9]*)?|{point}[0-9]+)([eE][+-]?[0-9]+)?"
