@@ -161,6 +161,10 @@ FORMS: Mapping[str, tuple[bytes, Mapping[str, Any], list[str]]] = {
     ),
     "comments": (b"# made by hand\n# in 2024\na,b\n1,x\n", {"comment": "#"}, ["a", "b"]),
     "a preamble": (b"Report\n\na,b\n1,x\n2,y\n3,z\n", {"skip_lines": 2}, ["a", "b"]),
+    "single quotes": (b"a,b\n1,'x, y'\n2,'z, '''\n", {"quote": "'"}, ["a", "b"]),
+    "the line of Excel": (b"sep=;\r\na;b\r\n1;x\r\n", {"delimiter": ";", "skip_lines": 1}, ["a", "b"]),
+    "blank lines above": (b"\n\na,b\n1,x\n", {"skip_lines": 2}, ["a", "b"]),
+    "a footer": (b"a,b\n1,x\n2,y\nTotal,2\n\n", {"footer": ["Total"]}, ["a", "b"]),
     "another encoding": ("a,b\n1,caf\u00e9\n".encode("cp1252"), {"encoding": "cp1252"}, ["a", "b"]),
     "UTF-16": ("a,b\n1,caf\u00e9\n".encode("utf-16"), {}, ["a", "b"]),
 }  # fmt: skip
@@ -175,7 +179,9 @@ def test_the_form_of_a_file_is_proposed_with_a_sample_that_has_it(
     found = propose(tmp_path / "export.csv")
     assert (found.options, [*found.columns]) == (options, names)
     assert all(
-        found.notes[option] for option in options if option not in ("comment", "header_names")
+        found.notes[option]
+        for option in options
+        if option not in ("comment", "header_names", "quote", "delimiter")
     )
     (tmp_path / "sample").mkdir()
     write_sample(found, tmp_path / "sample", 1)

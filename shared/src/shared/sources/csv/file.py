@@ -138,9 +138,14 @@ class CsvFile:
             body = self.body
         except UnicodeError:
             return False
-        if not body.stat().st_size:  # all of it is header and footer
-            return False
-        if not self._structure.is_strict or (self.header.width == 1 and has_blank_line(body)):
+        is_one_column = self.header.width == 1
+        if (
+            not body.stat().st_size  # all of it is header and footer
+            # DuckDB skips a mark, which is text below other lines.
+            or (body != self.source and _starts_with_mark(body))
+            or (is_one_column and (self.csv_format.trailing_delimiters or has_blank_line(body)))
+            or not self._structure.is_strict
+        ):
             return False
         if self._null == sql.EMPTY_IS_NULL and not self.csv_format.trailing_delimiters:
             return not has_delimiter_at_end(body, self.csv_format.delimiter) or self._has_equal_rows
@@ -154,7 +159,9 @@ class CsvFile:
                 return False
             bad = " OR ".join(condition for condition, _ in self._checks())
             # DuckDB validates only the values that a query uses, so this query uses all.
-            used = " OR ".join(f"strlen({text}) < 0" for text in self._used_texts)
+            used = " OR ".join(
+                f"strlen({text}) < 0" for text in sql.text_columns(self.header.width)
+            )
             return not self._has_rows(f"{self.typed_texts(self.texts)} WHERE {bad} OR {used}")
         except duckdb.Error:
             return False
@@ -164,8 +171,14 @@ class CsvFile:
         """The table expression of the file's values as text, with NULL for each that is missing."""
         table = self._read_csv(self._null)
         names = ", ".join(sql.text_columns(self.header.width))
+        # DuckDB validates only the values that a query uses.
+        ignored = [sql.text_name(position) for position in self.header.extra.values()]
+        used = " OR ".join(f"strlen({text}) < 0" for text in ignored) or "false"
         # With aliases, because dlt does not know the columns of read_csv.
-        return f"(SELECT {self._cleaned(self._null == sql.NEVER_NULL)} FROM {table} AS texts({names})) AS texts"
+        return (
+            f"(SELECT {self._cleaned(self._null == sql.NEVER_NULL)} FROM {table} AS texts({names}) "
+            f"WHERE ({used}) IS NOT TRUE) AS texts"
+        )
 
     def text_of(self, name: str) -> str | None:
         """Return the column of `texts` with the values of a declared column; None if it is optional and missing."""
@@ -240,13 +253,6 @@ class CsvFile:
             quote=self.csv_format.quote,
             has_header=not self._is_cut and self.csv_format.header_rows == 1,
         )
-
-    @property
-    def _used_texts(self) -> list[str]:
-        used = [*self.header.columns.values()]
-        if self.csv_format.extra_columns == "json":
-            used += self.header.extra.values()
-        return [*map(sql.text_name, used)]
 
     def _cleaned(self, empty_is_null: bool) -> str:
         """Return the columns of texts, with NULL for each value that is missing."""
@@ -348,6 +354,11 @@ class CsvFile:
                 yield f"{text} IS NULL", f"{column} || 'the value is missing'"
             if rule:
                 yield f"NOT ({rule}\n)", shown + literal(f" breaks the rule {rule}")
+
+
+def _starts_with_mark(file: Path) -> bool:
+    with file.open("rb") as content:
+        return content.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
 
 
 def _check_rules(connection: duckdb.DuckDBPyConnection, csv_format: "CsvFormat") -> None:

@@ -103,6 +103,10 @@ class CsvFormat(FileFormat):
             raise ValueError("A comment cannot begin with the delimiter or the quote")
 
     def _check_header(self) -> None:
+        if self.extra_columns not in ("fail", "ignore", "json"):
+            raise ValueError(
+                f"extra_columns is {self.extra_columns!r}; it can be fail, ignore or json"
+            )
         self._require_declared("header names", self.header_names)
         in_header = Counter(self.header_names.get(name, name) for name in self.columns)
         if twice := [name for name, count in in_header.items() if count > 1]:

@@ -67,7 +67,7 @@ def read_header(text: TextIOBase, csv_format: "CsvFormat") -> Header:
         raise ValueError(
             f"line {above + 1} is blank; the header must be in it"
             if is_blank
-            else "it is empty: it has no header"
+            else f"it is empty: it has no header in line {above + max(csv_format.header_rows, 1)}"
         )
     if csv_format.trailing_delimiters:
         rows = [_without_end(row) for row in rows]
@@ -100,6 +100,8 @@ def _match(names: list[str], csv_format: "CsvFormat", lines: int) -> Header:
         parts = [f"the header is {_shown(names)}", f"expected {_shown(declared)}"]
         parts += [f"missing: {_shown(missing.elements())}"] * bool(missing)
         parts += [f"not expected: {_shown(unexpected.elements())}"] * bool(unexpected)
+        other = [each for each in ";\t|," if each in names[0] and len(names) == 1]
+        parts += [f"if {each!r} is the delimiter, declare it" for each in other[:1]]
         raise ValueError("; ".join(parts))
     positions = {name: position for position, name in enumerate(names)}
     columns = {name: positions.pop(each) for each, name in declared.items() if each in positions}

@@ -124,7 +124,7 @@ def read_lines(text: TextIOBase) -> Iterator[str]:
 
 
 def without_footer(lines: Iterator[str], footer: Sequence[str]) -> Iterator[str]:
-    """Yield lines without the last ones, which are the footer; blank lines around it are left out too.
+    """Yield lines without the last ones, which are the footer; blank lines in and after it are left out too.
 
     Raises:
         ValueError: the last lines do not begin with the texts of the footer.
@@ -137,6 +137,8 @@ def without_footer(lines: Iterator[str], footer: Sequence[str]) -> Iterator[str]
         while filled > len(footer):
             filled -= bool(held[0].strip())
             yield held.popleft()
+    while held and not held[0].strip():
+        yield held.popleft()
     last = [line for line in held if line.strip()]
     if len(last) < len(footer) or not all(map(str.startswith, last, footer)):
         raise ValueError(

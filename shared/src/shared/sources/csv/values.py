@@ -37,8 +37,16 @@ _NUMBERS = {"bigint", "double", "decimal"}
 _TIMES = {"date", "time", "timestamp"}
 _THOUSANDS = ("", ",", ".", "'", "_", " ", "\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}")
 _SPACES = "\t \N{NO-BREAK SPACE}"
-_OFFSET = "[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?"
-_SHIFTS = ("30 MINUTES", "1 HOUR", "2 HOURS")  # of clocks, when summer time ends
+_OFFSET = "[+-]((0[0-9]|1[0-3])(:?[0-5][0-9])?|14(:?00)?)"
+_HAS_OFFSET = f":[0-9.]+(Z|{_OFFSET})$"
+_SHIFTS = (
+    "30 MINUTES",
+    "1 HOUR",
+    "2 HOURS",
+    "3 HOURS",
+    "24 HOURS",
+)  # of clocks, for summer time and otherwise
+_IN_RANGE = "BETWEEN 1000 AND 9999"  # years: 18 is not 2018, and Python has no later ones
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,15 +123,6 @@ def check_date_format(form: str, hints: TColumnSchema) -> None:
     if form == ISO_DATE:
         return
     kind, directives = hints["data_type"], form.replace("%%", "")
-    if kind != "time" and not re.search("%-?[yYGcx]", directives):
-        raise ValueError(f"The date format {form} has no year; DuckDB would add 1900")
-    try:
-        with duckdb.connect() as connection:
-            connection.execute(f"SELECT try_strptime('', {literal(form)})")
-    except duckdb.Error as error:
-        raise ValueError(f"The format {form} is not one of strptime: {error}") from None
-    if "%n" in directives:
-        raise ValueError(f"The format {form} has nanoseconds; a load keeps microseconds")
     if re.search("%-?[zZ]", directives) and (
         kind != "timestamp" or not hints.get("timezone", True)
     ):
@@ -131,6 +130,24 @@ def check_date_format(form: str, hints: TColumnSchema) -> None:
             f"The date format {form} has a time zone, which would move a date; "
             "declare the column as text, or as a timestamp"
         )
+    if kind != "time" and not re.search("%-?[yYGcx]", directives):
+        raise ValueError(f"The date format {form} has no year; DuckDB would add 1900")
+    try:
+        with duckdb.connect() as connection:
+            connection.execute(f"SELECT try_strptime('', {literal(form)})")
+    except duckdb.Error as error:
+        raise ValueError(f"The format {form} is not one of strptime: {error}") from None
+    if kind == "date" and re.search("%-?[HIMSfgpcX]", directives):
+        raise ValueError(
+            f"The date format {form} has a time of the day, which a date would lose; declare a timestamp"
+        )
+    if re.search("%-?Z", directives):
+        raise ValueError(
+            f"The format {form} has the name of a time zone, and several zones have the same; use %z for "
+            "offsets, or state the zone in ValueFormat"
+        )
+    if "%n" in directives:
+        raise ValueError(f"The format {form} has nanoseconds; a load keeps microseconds")
 
 
 def duckdb_type(hints: TColumnSchema) -> str:
@@ -174,13 +191,12 @@ def _readings(text: str, hints: TColumnSchema, form: ValueFormat) -> Iterator[st
     kind = hints["data_type"]
     if kind not in _TIMES or not form.formats:
         value = f"TRY_CAST({text} AS {duckdb_type(hints)})"
-        if kind == "timestamp" and form.timezone:
-            value = _as_utc(value, form.timezone)
-        elif kind == "timestamp" and hints.get("timezone", True):
+        if kind == "timestamp" and hints.get("timezone", True):
             # As a TIMESTAMP, DuckDB drops an offset.
             value = (
-                f"CASE WHEN regexp_matches({text}, ':[0-9.]+{_OFFSET}$') "
-                f"THEN timezone('UTC', TRY_CAST({text} AS TIMESTAMPTZ)) ELSE {value} END"
+                f"CASE WHEN regexp_matches({text}, '{_HAS_OFFSET}') "
+                f"THEN timezone('UTC', TRY_CAST({text} AS TIMESTAMPTZ)) "
+                f"ELSE {_as_utc(value, form.timezone) if form.timezone else value} END"
             )
         yield value
         return
@@ -190,11 +206,16 @@ def _readings(text: str, hints: TColumnSchema, form: ValueFormat) -> Iterator[st
             yield f"TRY(make_timestamp(({microseconds})::BIGINT))"
             continue
         value = f"try_strptime({text}, {literal(each)})"
-        if re.search("%-?[zZ]", each.replace("%%", "")):
+        if has_offset(each):
             value = f"timezone('UTC', {value})"
         elif form.timezone:
             value = _as_utc(value, form.timezone)
         yield value if kind == "timestamp" else f"{value}::{duckdb_type(hints)}"
+
+
+def has_offset(form: str) -> bool:
+    """Return whether texts in a format have an offset from UTC."""
+    return re.search("%-?z", form.replace("%%", "")) is not None
 
 
 def _as_utc(local: str, timezone: str) -> str:
@@ -206,12 +227,12 @@ def is_lossless(text: str, value: str, hints: TColumnSchema, form: ValueFormat) 
     kind = hints["data_type"]
     conditions = [f"{value} IS NOT NULL"]
     if kind in ("date", "timestamp"):
-        # Rejects 18 for 2018, and infinity and epoch, which are dates for DuckDB.
-        conditions.append(f"year({value}) > 999 AND regexp_matches({text}, '[0-9]')")
+        # Rejects infinity and epoch too, which are dates for DuckDB.
+        conditions.append(f"year({value}) {_IN_RANGE} AND regexp_matches({text}, '[0-9]')")
     if pattern := _pattern(hints, form):
         conditions.append(f"regexp_full_match({text}, {literal(pattern)})")
     if kind == "double":
-        conditions.append(f"isfinite({value})")
+        conditions += [f"isfinite({value})", _keeps_digits(text, value, form)]
     if kind == "binary":
         conditions.append(f"to_base64({value}) = {text}")
     if kind == "json":
@@ -221,15 +242,37 @@ def is_lossless(text: str, value: str, hints: TColumnSchema, form: ValueFormat) 
         conditions += [
             f"coalesce({reading} = {value}, true)" for reading in _readings(text, hints, form)
         ]
-    # For DuckDB, day 366 of a year with 365 days is in the next year.
     conditions += [
-        f"(try_strptime({text}, {literal(each)}) IS NULL OR strftime({value}, {literal(each)}) = {text})"
+        f"(try_strptime({text}, {literal(each)}) IS NULL OR ({condition}))"
         for each in form.formats
-        if "%j" in each
+        if each not in EPOCHS
+        for condition in _format_checks(text, each)
     ]
     if form.timezone:
         conditions.append(_is_one_instant(text, value, hints, form))
     return f"{text} IS NULL OR coalesce({' AND '.join(conditions)}, false)"
+
+
+def _keeps_digits(text: str, value: str, form: ValueFormat) -> str:
+    """Return the SQL condition that a double has the integer of a text, and is not 0 for another number."""
+    number = plain_number(text, form)
+    return (
+        f"(strlen({text}) < 16 OR regexp_matches({number}, '[.eE]') "
+        f"OR TRY_CAST({value} AS HUGEINT) = TRY_CAST({number} AS HUGEINT)) "
+        f"AND ({value} <> 0 OR NOT regexp_matches({text}, '^[^eE]*[1-9]'))"
+    )
+
+
+def _format_checks(text: str, form: str) -> Iterator[str]:
+    """Yield SQL conditions about texts that DuckDB reads with a format, but not as a person does."""
+    directives, moment = form.replace("%%", ""), f"try_strptime({text}, {literal(form)})"
+    # Digits that can be split in two ways, and day 366 of a year with 365 days.
+    if "%j" in directives or re.search("%-?[A-Ya-y]%-?[A-Ya-y]", directives):
+        yield f"strftime({moment}, {literal(form)}) = {text}"
+    if re.search("%-?[aA]", directives):
+        yield f"contains(lower({text}), lower(strftime({moment}, '%a')))"
+    if directives.endswith("%z"):
+        yield f"regexp_matches({text}, '(Z|{_OFFSET})$')"
 
 
 def _pattern(hints: TColumnSchema, form: ValueFormat) -> str | None:
@@ -253,7 +296,7 @@ def _pattern(hints: TColumnSchema, form: ValueFormat) -> str | None:
         return "([01][0-9]|2[0-3])(:[0-5][0-9]){1,2}([.][0-9]{1,6})?"
     if kind == "timestamp":
         # DuckDB drops digits after the microseconds.
-        zone = f"(Z|{_OFFSET})?" if hints.get("timezone", True) and not form.timezone else ""
+        zone = f"(Z|{_OFFSET})?" if hints.get("timezone", True) else ""
         return f"[0-9-]{{10}}([ T][0-9:]{{5,8}}([.][0-9]{{1,6}})?{zone})?" + "Z?" * bool(zone)
     return None
 
@@ -261,17 +304,23 @@ def _pattern(hints: TColumnSchema, form: ValueFormat) -> str | None:
 def _is_one_instant(text: str, value: str, hints: TColumnSchema, form: ValueFormat) -> str:
     """Return the SQL condition that a local time exists in its zone, once."""
     zone = literal(form.timezone)
-    plain = [*_readings(text, hints, ValueFormat(formats=form.formats))]
+    formats = [each for each in form.formats if not has_offset(each)]
+    if form.formats and not formats:
+        return "true"
+    # As local times, texts with offsets are not read.
+    plain = [*_readings(text, {**hints, "timezone": False}, ValueFormat(formats=formats))]
     local = f"coalesce({', '.join(plain)})" if len(plain) > 1 else plain[0]
+    has_zone = f"regexp_matches({text}, '{_HAS_OFFSET}')"
+    is_zoned = f"{local} IS NULL" if form.formats else has_zone
 
     def clock(instant: str) -> str:
         return f"timezone({zone}, timezone('UTC', {instant}))"
 
     others = [f"{clock(f'{value} {sign} INTERVAL {shift}')}" for sign in "+-" for shift in _SHIFTS]
     # Most clocks are not near a change, and two of its times show that.
-    before, after = (clock(f"{value} {sign} INTERVAL 3 HOURS") for sign in "-+")
+    before, after = (clock(f"{value} {sign} INTERVAL 26 HOURS") for sign in "-+")
     return (
-        f"CASE WHEN {after} - {before} = INTERVAL 6 HOURS THEN true "
+        f"CASE WHEN {is_zoned} OR epoch({after} - {before}) = 52 * 3600 THEN true "
         f"ELSE {clock(value)} = {local} AND {local} NOT IN ({', '.join(others)}) END"
     )
 
@@ -280,7 +329,7 @@ def is_canonical(text: str, value: str, hints: TColumnSchema) -> str:
     """Return the SQL condition that DuckDB writes a value exactly like the text; then it fits."""
     condition = f"{text} = {value}::VARCHAR"
     if hints["data_type"] in ("date", "timestamp"):
-        condition += f" AND {value} BETWEEN '1000-01-01' AND '9999-12-31'"
+        condition += f" AND year({value}) {_IN_RANGE}"
     if hints["data_type"] == "double":
         condition += f" AND isfinite({value})"
     return condition

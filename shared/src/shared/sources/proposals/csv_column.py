@@ -1,5 +1,6 @@
 """Propose the type of a column of texts, and how its values are written."""
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import compress, product
@@ -151,6 +152,10 @@ class Column:
                     other,
                     "commas are between thousands, or before fractions: no value decides",
                 )
+        elif not note and form.decimal == ".":
+            other = next((each for each in fitting if each.decimal != form.decimal), None)
+            if other and self._differ(form, other):
+                note = "points are before fractions, or between thousands: no value decides"
         whole = values.plain_number(self._text, form)
         if self._fits({"data_type": "bigint"}, form) and not self._count(
             form, f"contains({whole}, '.')"
@@ -162,9 +167,8 @@ class Column:
 
     @cached_property
     def _flag(self) -> ColumnProposal | None:
-        if self._count(ValueFormat(), f"lower({self._text}) NOT IN ('true', 'false')"):
-            return None
-        return ColumnProposal({"data_type": "bool"}, ValueFormat())
+        form = self._without_marks(f"lower({self._text}) NOT IN ('true', 'false')", ValueFormat())
+        return ColumnProposal({"data_type": "bool"}, form) if form else None
 
     def _timestamp(self) -> ColumnProposal | None:
         hints: TColumnSchema = {"data_type": "timestamp"}
@@ -173,6 +177,8 @@ class Column:
             local = self._misfits({"data_type": "timestamp", "timezone": False}, form)
             has_zone = local == self._count(form, "true")
             return ColumnProposal(hints, form, "" if has_zone else _read_as_utc())
+        if ":" not in self._example:
+            return None
         forms = [ValueFormat(formats=[form]) for form in _TIMESTAMP_FORMATS]
         form = next(self._all_fitted(hints, forms), None)
         if not form:
@@ -185,17 +191,22 @@ class Column:
         form = self._fitted({"data_type": "time"}, ValueFormat())
         return ColumnProposal({"data_type": "time"}, form) if form else None
 
+    @cached_property
+    def _example(self) -> str:
+        """A value of the column; "" if it has none."""
+        marks = ", ".join(map(literal, _NO_VALUE))
+        query = f"SELECT {self._text} FROM texts WHERE {self._text} NOT IN ('', {marks}) LIMIT 1"
+        found = self._connection.execute(query).fetchone()
+        return str(found[0]) if found else ""
+
     def _all_fitted(
         self, hints: TColumnSchema, forms: Sequence[ValueFormat]
     ) -> Iterator[ValueFormat]:
         """Yield the formats that all values fit, each with the texts for no value."""
         # One value decides about most formats, in one query.
-        marks = ", ".join(map(literal, _NO_VALUE))
-        query = f"SELECT {self._text} FROM texts WHERE {self._text} NOT IN ('', {marks}) LIMIT 1"
-        example = self._connection.execute(query).fetchone()
-        if not example:
+        if not re.search("[0-9]", self._example):
             return
-        text = literal(example[0])
+        text = literal(self._example)
         conditions = ", ".join(
             values.is_lossless(cleaned, values.typed(cleaned, hints, form), hints, form)
             for form in forms
@@ -207,7 +218,10 @@ class Column:
 
     def _fitted(self, hints: TColumnSchema, form: ValueFormat) -> ValueFormat | None:
         """Return a format with the texts for no value; None if other values do not fit."""
-        misfit = self._misfit(hints, form)
+        return self._without_marks(self._misfit(hints, form), form)
+
+    def _without_marks(self, misfit: str, form: ValueFormat) -> ValueFormat | None:
+        """Return a format with the texts for no value, if only they meet a condition."""
         others = self._connection.execute(
             f"SELECT DISTINCT {self._text} FROM {self._rows(form)} WHERE {misfit} LIMIT {len(_NO_VALUE) + 1}"
         ).fetchall()
@@ -264,7 +278,11 @@ class Column:
         return {"data_type": "double"}, ""
 
     def _order_of(self, form: str, hints: TColumnSchema | None = None) -> str:
-        """Return which values decide whether the day or the month is first."""
+        """Return which values decide whether the day or the month is first, and what a year of two digits is."""
+        century = "the century is missing: 68 is 2068, 69 is 1969" if "%y" in form else ""
+        return "; ".join(filter(None, [self._first_of(form, hints), century]))
+
+    def _first_of(self, form: str, hints: TColumnSchema | None) -> str:
         day, month = form.find("%d"), form.find("%m")
         if form.startswith("%Y") or month < 0:
             return ""

@@ -17,6 +17,7 @@ from dlt.common.schema.typing import TColumnSchema
 from shared.sources.csv.file import detect_encoding
 from shared.sources.csv.format import CsvFormat
 from shared.sources.csv.header import read_header
+from shared.sources.csv.rows import Dialect, without_footer
 from shared.sources.csv.values import ISO_DATE, ValueFormat
 from shared.sources.drop_folder import DropFolder, InvalidFileError
 from shared.sources.files.format import Batch
@@ -28,6 +29,10 @@ _DELIMITERS = (";", "\t", "|", ",")
 _ROWS_TO_COMPARE = 50
 _MIN_SHARE = 0.5  # of these rows, with the same number of values
 _COPY_BYTES = 1 << 20
+_SAMPLE_CHARS = 100_000
+_SINGLE_QUOTES = re.compile(r"(^|[;,\t|])'[^'\n]*[;,\t|][^'\n]*'(?=[;,\t|\r\n]|$)", re.MULTILINE)
+_SEPARATOR_LINE = re.compile(r"sep=([;,\t|])\r?\n")  # of Excel
+_FOOTER = re.compile(r"(grand total|subtotal|total|summe|gesamt|sum)\b", re.IGNORECASE)
 
 
 @dataclass
@@ -85,7 +90,11 @@ def _common_form(paths: Sequence[Path]) -> _Form:
 def _first_rows(name: str, batches: Iterator[Batch], count: int) -> Iterator[pa.Table]:
     for batch in batches:
         for row in batch.rejected:
-            raise InvalidFileError(f"{name}, line {row.location[0]}: {row.reason}")
+            hint = (
+                ". If its quotes are plain characters, or escaped by backslashes, write the format by hand, with "
+                'quote="" or escape="\\\\"'
+            ) * row.reason.startswith("its quotes")
+            raise InvalidFileError(f"{name}, line {row.location[0]}: {row.reason}{hint}")
         yield batch.rows.slice(0, count)
         count -= len(batch.rows)
         if count <= 0:
@@ -93,26 +102,44 @@ def _first_rows(name: str, batches: Iterator[Batch], count: int) -> Iterator[pa.
 
 
 def _read_form(name: str, file: Path) -> _Form:
-    """Return the form of a file, from its first rows."""
+    """Return the form of a file, from its first rows and its last line."""
     encoding, note = _encoding(file)
-    delimiter, rows = _split(name, file, encoding)
+    with file.open(encoding=encoding, newline="") as text:
+        start_of_file = text.read(_SAMPLE_CHARS)
+    is_single = '"' not in start_of_file and _SINGLE_QUOTES.search(start_of_file) is not None
+    quote = "'" if is_single else '"'
+    delimiter, rows = _split(name, file, encoding, quote, _SEPARATOR_LINE.match(start_of_file))
     width, _ = _most_common_width(rows)
     start = next((n for n, (_, row) in enumerate(rows) if len(row) == width), 0)
     above = rows[:start]
-    header = rows[start][1] if rows else []
+    line, header = rows[start] if rows else (1, [])
     form = _Form(header)
     if delimiter != ",":
         form.options["delimiter"] = delimiter
+    if is_single:
+        form.options["quote"] = quote
     if note:
         form.options["encoding"] = encoding
         form.notes["encoding"] = note
     if above and all(row[0].startswith("#") for _, row in above):
         form.options["comment"] = "#"
-    elif above:
-        form.options["skip_lines"] = rows[start][0] - 1
-        form.notes["skip_lines"] = "lines above the header"
+    elif line > 1:
+        form.options["skip_lines"] = line - 1
+        form.notes["skip_lines"] = (
+            f"lines above the header, which begin with {start_of_file[:40]!r}"
+        )
+    if footer := _FOOTER.match(_last_line(file, encoding)):
+        form.options["footer"] = [footer[0]]
+        form.notes["footer"] = "the last line, which is not a row; a file without it does not load"
     _name_columns(name, form, header)
     return form
+
+
+def _last_line(file: Path, encoding: str) -> str:
+    with file.open("rb") as content:
+        content.seek(max(file.stat().st_size - _SAMPLE_CHARS, 0))
+        lines = content.read().decode(encoding, "replace").splitlines()
+    return next((line for line in reversed(lines) if line.strip()), "")
 
 
 def _encoding(file: Path) -> tuple[str, str]:
@@ -132,17 +159,31 @@ def _encoding(file: Path) -> tuple[str, str]:
     return encoding, ""
 
 
-def _split(name: str, file: Path, encoding: str) -> tuple[str, list[tuple[int, list[str]]]]:
-    """Return the delimiter, and the first rows, each with the line in which it starts."""
+def _split(
+    name: str, file: Path, encoding: str, quote: str, separator: re.Match[str] | None
+) -> tuple[str, list[tuple[int, list[str]]]]:
+    """Return the delimiter, and the first rows, each with the line in which it starts.
+
+    Args:
+        name: the name of the file, for messages.
+        file: a local file.
+        encoding: its encoding.
+        quote: the character around values.
+        separator: the first line that Excel writes to name the delimiter, if there is one.
+    """
     found: dict[str, list[tuple[int, list[str]]]] = {}
-    for delimiter in _DELIMITERS:
+    for delimiter in separator[1] if separator else _DELIMITERS:
         with file.open(encoding=encoding, newline="") as text:
-            reader = csv.reader(text, strict=True, delimiter=delimiter)
             rows, line = [], 1
+            if separator:
+                text.readline()
+                line = 2
+            above = line - 1
+            reader = csv.reader(text, strict=True, delimiter=delimiter, quotechar=quote)
             try:
                 for row in islice(reader, _ROWS_TO_COMPARE):
                     rows += [(line, row)] * bool(row)
-                    line = reader.line_num + 1
+                    line = above + reader.line_num + 1
             except csv.Error:  # quotes that are wrong for this delimiter
                 continue
             found[delimiter] = rows
@@ -176,6 +217,10 @@ def _name_columns(name: str, form: _Form, header: Sequence[str]) -> None:
             f"the first row has values, such as {numbers[0]}: name the columns"
         )
         return
+    if numbers:
+        form.notes["header_rows"] = (
+            f"the header has numbers, such as {numbers[0]}; if it is a row, declare header_rows=0"
+        )
     twice = [column for column, count in Counter(header).items() if count > 1 and column.strip()]
     if twice:
         raise InvalidFileError(f"{name}: {twice[0]} is twice in the header. Rename one of them")
@@ -237,13 +282,17 @@ def write_sample(proposal: Proposal, folder: Path, rows: int) -> None:
             open_sample(proposal, folder) as sample,
         ):
             sample.writelines(islice(text, above))
+            below = without_footer(text, csv_format.footer) if csv_format.footer else text
             lines: list[str] = []
 
             def read() -> Iterator[str]:
-                for line in text:
+                for line in below:
                     lines.append(line)
                     yield line
 
-            for _ in islice(csv.reader(read(), strict=True, delimiter=csv_format.delimiter), rows):
+            dialect = Dialect.of(csv_format)
+            for _ in islice(csv.reader(read(), strict=True, **dialect.arguments()), rows):
                 sample.writelines(lines)
                 lines.clear()
+            if csv_format.footer:
+                sample.write(_last_line(copy, encoding))

@@ -77,9 +77,16 @@ def _write_csv(proposal: Proposal, rows: list[_Row], path: Path) -> None:
     header = [csv_format.header_names.get(name, name) for name in csv_format.columns]
     with path.open("w", encoding=csv_format.encoding, newline="") as file:
         file.write("made up\n" * csv_format.skip_lines)
-        writer = csv.writer(file, delimiter=csv_format.delimiter, lineterminator="\n")
+        writer = csv.writer(
+            file,
+            delimiter=csv_format.delimiter,
+            lineterminator="\n",
+            quotechar=csv_format.quote or None,
+            quoting=csv.QUOTE_MINIMAL if csv_format.quote else csv.QUOTE_NONE,
+        )
         writer.writerows([header] * csv_format.header_rows)
         writer.writerows([text(*each) for each in row.items()] for row in rows)
+        file.writelines(f"{line}\n" for line in csv_format.footer)
 
 
 def _write_excel(rows: list[_Row], options: Mapping[str, Any], path: Path) -> None:
