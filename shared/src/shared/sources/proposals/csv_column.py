@@ -179,7 +179,12 @@ class Column:
             return ColumnProposal(hints, form, "" if has_zone else _read_as_utc())
         if ":" not in self._example:
             return None
-        forms = [ValueFormat(formats=[form]) for form in _TIMESTAMP_FORMATS]
+        parsed = ", ".join(
+            f"try_strptime({literal(self._example)}, {literal(form)}) IS NOT NULL"
+            for form in _TIMESTAMP_FORMATS
+        )
+        parsing = self._connection.execute(f"SELECT {parsed}").fetchone() or ()
+        forms = [ValueFormat(formats=[form]) for form in compress(_TIMESTAMP_FORMATS, parsing)]
         form = next(self._all_fitted(hints, forms), None)
         if not form:
             return None
@@ -204,7 +209,7 @@ class Column:
     ) -> Iterator[ValueFormat]:
         """Yield the formats that all values fit, each with the texts for no value."""
         # One value decides about most formats, in one query.
-        if not re.search("[0-9]", self._example):
+        if not forms or not re.search("[0-9]", self._example):
             return
         text = literal(self._example)
         conditions = ", ".join(
