@@ -261,6 +261,8 @@ VALUES: dict[str, tuple[TColumnSchema, ValueFormat, dict[str, Any], list[str]]] 
     "milliseconds since 1970": (INSTANT, ValueFormat(formats=["epoch_ms"]), {"1700000000123": utc("2023-11-14T22:13:20.123"), "-1.5": utc("1969-12-31T23:59:59.998500")}, ["1.2345"]),
     "microseconds since 1970": (LOCAL, ValueFormat(formats=["epoch_us"]), {"1700000000123456": local("2023-11-14T22:13:20.123456")}, ["1.5"]),
     "times": (CLOCK, ValueFormat(), {"23:59": time(23, 59), "01:02:03.5": time(1, 2, 3, 500000)}, ["24:00:00", "1:02", "10", "10:60", "10:00:00+02", "10:00:00.1234567"]),
+    "a month between digits": (DAY, ValueFormat(formats=["%d%b%Y"]), {"01JAN2024": date(2024, 1, 1), "1Jan2024": date(2024, 1, 1)}, ["01XXX2024"]),
+    "times without a space": (CLOCK, ValueFormat(formats=["%I:%M%p"]), {"9:05AM": time(9, 5), "11:30pm": time(23, 30)}, ["9:05"]),
     "times in a format": (CLOCK, ValueFormat(formats=["%I:%M %p"]), {"11:30 PM": time(23, 30)}, ["23:30"]),
     "bytes": (BYTES, ValueFormat(), {"YWI=": b"ab", '""': b""}, ["YWI", "?"]),
     "JSON": (

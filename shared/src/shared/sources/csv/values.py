@@ -46,6 +46,7 @@ _SHIFTS = (
     "3 HOURS",
     "24 HOURS",
 )  # of clocks, for summer time and otherwise
+_ADJACENT_DIGITS = re.compile("%-?[dfgGHIjmMSuUVwWyY]%-?[dfgGHIjmMSuUVwWyY]")
 _IN_RANGE = "BETWEEN 1000 AND 9999"  # years: 18 is not 2018, and Python has no later ones
 
 
@@ -267,7 +268,7 @@ def _format_checks(text: str, form: str) -> Iterator[str]:
     """Yield SQL conditions about texts that DuckDB reads with a format, but not as a person does."""
     directives, moment = form.replace("%%", ""), f"try_strptime({text}, {literal(form)})"
     # Digits that can be split in two ways, and day 366 of a year with 365 days.
-    if "%j" in directives or re.search("%-?[A-Ya-y]%-?[A-Ya-y]", directives):
+    if "%j" in directives or _ADJACENT_DIGITS.search(directives):
         yield f"strftime({moment}, {literal(form)}) = {text}"
     if re.search("%-?[aA]", directives):
         yield f"contains(lower({text}), lower(strftime({moment}, '%a')))"
