@@ -32,6 +32,7 @@ _COPY_BYTES = 1 << 20
 _SAMPLE_CHARS = 100_000
 _SINGLE_QUOTES = re.compile(r"(^|[;,\t|])'[^'\n]*[;,\t|][^'\n]*'(?=[;,\t|\r\n]|$)", re.MULTILINE)
 _SEPARATOR_LINE = re.compile(r"sep=([;,\t|])\r?\n")  # of Excel
+_SYMBOLS_AT_END = re.compile(r"[\W_]+$")
 _FOOTER = re.compile(r"(grand total|subtotal|total|summe|gesamt|sum)\b", re.IGNORECASE)
 
 
@@ -230,9 +231,12 @@ def _name_columns(name: str, form: _Form, header: Sequence[str]) -> None:
         form.notes["extra_columns"] = f"without a name, so not loaded: column {places} of the file"
     form.names, taken, renamed = [], {"file_name"}, {}
     for column in filter(str.strip, header):
-        plain = column_name(column)
-        is_taken = plain in taken or plain.startswith("_dlt")
-        own = f"source_{column.lstrip('_ ')}" if is_taken else column
+        # Symbols at the end of a name become x in the table: Price ($) is price_x.
+        stripped = _SYMBOLS_AT_END.sub("", column)
+        own = column if stripped in ("", column) else column_name(stripped)
+        plain = column_name(own)
+        if plain in taken or plain.startswith("_dlt"):
+            own = f"source_{column.lstrip('_ ')}"
         if own != column:
             renamed[own] = column
         taken.add(column_name(own))
