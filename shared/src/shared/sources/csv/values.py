@@ -67,7 +67,7 @@ class ValueFormat:
 
     Raises:
         ValueError: an option cannot have its value; the message says what to change.
-        ZoneInfoNotFoundError: there is no such time zone.
+        ZoneInfoNotFoundError: the time zone is unknown.
     """
 
     null_values: Sequence[str] = ()
@@ -266,12 +266,12 @@ def _keeps_digits(text: str, value: str, form: ValueFormat) -> str:
 
 def _format_checks(text: str, form: str) -> Iterator[str]:
     """Yield SQL conditions about texts that DuckDB reads with a format, but not as a person does."""
-    directives, moment = form.replace("%%", ""), f"try_strptime({text}, {literal(form)})"
+    directives, reading = form.replace("%%", ""), f"try_strptime({text}, {literal(form)})"
     # Digits that can be split in two ways, and day 366 of a year with 365 days.
     if "%j" in directives or _ADJACENT_DIGITS.search(directives):
-        yield f"strftime({moment}, {literal(form)}) = {text}"
+        yield f"strftime({reading}, {literal(form)}) = {text}"
     if re.search("%-?[aA]", directives):
-        yield f"contains(lower({text}), lower(strftime({moment}, '%a')))"
+        yield f"contains(lower({text}), lower(strftime({reading}, '%a')))"
     if directives.endswith("%z"):
         yield f"regexp_matches({text}, '(Z|{_OFFSET})$')"
 

@@ -24,7 +24,7 @@ class FileCheck:
 
 
 def check_file(file: Path, file_format: FileFormat, max_errors: int) -> FileCheck:
-    """Read a whole file as a load does, and return what would load.
+    """Read all rows of a file as a load does, and return what would load.
 
     Args:
         file: a local file, which may be compressed.
@@ -32,7 +32,7 @@ def check_file(file: Path, file_format: FileFormat, max_errors: int) -> FileChec
         max_errors: how many bad rows to name.
 
     Raises:
-        InvalidFileError: there is no such file.
+        InvalidFileError: the file does not exist.
     """
     if not file.is_file():
         raise InvalidFileError(f"{file} is not a file")

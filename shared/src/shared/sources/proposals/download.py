@@ -23,7 +23,7 @@ def open_url(url: str) -> Iterator[Response]:
     """Request a URL and yield the response, whose body is not read yet.
 
     Raises:
-        InvalidFileError: there is no response, or it is an error.
+        InvalidFileError: the server does not answer, or answers with an error.
     """
     shown = redact(url)
     client = Client(_TIMEOUT_SECONDS, request_max_attempts=1, raise_for_status=False)
@@ -48,13 +48,13 @@ def download(url: str, folder: Path, max_bytes: int = MAX_BYTES) -> Path:
         max_bytes: how large the file may be.
 
     Raises:
-        InvalidFileError: there is no such file, it is too large, or it is a web page.
+        InvalidFileError: the file does not exist, is too large, or it is a web page.
     """
     parts = urlsplit(url)
     name = Path(parts.path).name
     if parts.query or parts.username or "%" in name:
         raise InvalidFileError(
-            f"{redact(url)} is not the plain URL of a file: it has parameters, a user or escaped letters. "
+            f"{redact(url)} is not the plain URL of a file: it has parameters, a user or escaped characters. "
             f"{_NEXT_STEP}"
         )
     size = 0

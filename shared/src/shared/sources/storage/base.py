@@ -17,7 +17,7 @@ class FileStat:
     a local file's inode, or the ETag of an object in a bucket or on a web server.
 
     `is_settled` is False if one more write might leave an equal stat: the storage has times in whole
-    seconds only, and the file was written to a moment ago, or nothing but its content tells.
+    seconds only, and the file was just written to, or only its content shows a write.
     """
 
     size: int
