@@ -1,0 +1,1 @@
+"""Postgres: binary COPY into Arrow, in one snapshot."""
