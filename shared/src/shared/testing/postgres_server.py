@@ -13,6 +13,8 @@ _SETTINGS = {
     "unix_socket_directories": "",  # a test's folder may be too long for a socket's path
     "fsync": "off",
     "max_connections": "200",
+    "max_replication_slots": "100",
+    "wal_level": "logical",
 }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import dlt
@@ -30,6 +31,7 @@ _DISPOSITIONS: dict[Mode, Any] = {
         "row_version_column_name": ROW_HASH,
     },
     "window": {"disposition": "merge", "strategy": "delete-insert"},
+    "changes": {"disposition": "merge", "strategy": "delete-insert"},
 }
 """How the engine loads each mode."""
 
@@ -89,6 +91,9 @@ def table_resource(table: Table, name: str) -> DltResource:
         Raises:
             DatabaseError: the database refuses, or has not what is declared.
         """
+        if table.mode == "changes":
+            yield from _changes(table, name)
+            return
         with open_database(name) as database, database.snapshot() as snapshot:
             info = snapshot.describe(table)
             _require_unique_key(snapshot, table, info)
@@ -104,6 +109,17 @@ def table_resource(table: Table, name: str) -> DltResource:
     if table.mode == "append":
         hints |= APPEND_EACH_RUN
     return rows.apply_hints(additional_table_hints=hints) if hints else rows
+
+
+def _changes(table: Table, name: str) -> Iterator[Any]:
+    """Yield what Postgres' log says has changed, and change the position in the resource's state."""
+    from shared.sources.database.postgres.changes import read_changes, slot_name
+
+    pipeline = dlt.current.pipeline()
+    slot = slot_name(pipeline.pipeline_name, str(pipeline.dataset_name), table.full_name)
+    connect: Any = partial(open_database, name)
+    for item in read_changes(connect, table, slot, dlt.current.resource_state(), current_load()):
+        yield pa.Table.from_batches([item]) if isinstance(item, pa.RecordBatch) else item
 
 
 def _batches(snapshot: Snapshot, table: Table, info: TableInfo) -> Iterator[pa.RecordBatch]:

@@ -1,7 +1,7 @@
 """The keys of the rows that transactions changed, and the query that reads these rows as they are now."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
@@ -164,11 +164,14 @@ def deleted_column(columns: Mapping[str, Column]) -> str:
     return name
 
 
-def with_deleted(info: TableInfo, expression: str = "NULL::boolean") -> TableInfo:
-    """Return a table with the column that says whether a row is gone, and nullable columns.
+def with_deleted(
+    info: TableInfo, key: Sequence[str], expression: str = "NULL::boolean"
+) -> TableInfo:
+    """Return a table with the column that says whether a row is gone; such a row has its key only.
 
     Args:
         info: the table.
+        key: the columns of its key.
         expression: the SQL that reads the column.
     """
     name = deleted_column(info.all_columns)
@@ -179,12 +182,10 @@ def with_deleted(info: TableInfo, expression: str = "NULL::boolean") -> TableInf
         "boolean",
     )
     columns = {
-        each.name: Column(
-            each.name, {**each.hints, "nullable": True}, each.expression, each.database_type
-        )
+        each.name: replace(each, hints={**each.hints, "nullable": each.name not in key})
         for each in info.columns.values()
     }
-    return TableInfo(**{**info.__dict__, "columns": {**columns, name: flag}})
+    return replace(info, columns={**columns, name: flag})
 
 
 def changed_rows_sql(

@@ -22,7 +22,7 @@ Each table has its own slot and publication. The server needs `wal_level = logic
 """
 
 import logging
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -40,10 +40,10 @@ from shared.sources.database.postgres.changes.keys import (
     with_deleted,
 )
 from shared.sources.database.postgres.changes.replicated import Reader, ReplicatedTable
+from shared.sources.database.postgres.changes.session import PostgresSession
 from shared.sources.database.postgres.changes.slot import (
     FULL_REFRESH,
     HasSessions,
-    Session,
     Slot,
     lsn_text,
 )
@@ -123,7 +123,7 @@ class _Reading:
     """One load of the changes of a table."""
 
     def __init__(
-        self, session: Session, table: Table, slot: str, state: State, load: CurrentLoad | None
+        self, session: PostgresSession, table: Table, slot: str, state: State, load: CurrentLoad | None
     ) -> None:
         self._session, self._table, self._state, self._load = session, table, state, load
         self._slot = Slot(session, slot, table.full_name)
@@ -133,14 +133,14 @@ class _Reading:
 
     def start(self) -> None:
         """Prepare the slot to read all rows, because there is no earlier load."""
-        replicated = self._replicated(self._slot)
+        replicated = self._replicated(self._session)
         position = self._slot.prepare(replicated.oid, self._quoted)
         publication = self._slot.publication(replicated.oid)
         self._state |= {"position": lsn_text(position), "publication": publication}
 
     def resume(self) -> None:
         """Check that the slot has all changes since the last load."""
-        replicated = self._replicated(self._slot)
+        replicated = self._replicated(self._session)
         self._slot.resume(replicated.oid, self._state["publication"], self._position)
         self._end = self._slot.flushed()
 
@@ -154,7 +154,7 @@ class _Reading:
         if before is not None:
             self._reject_renamed(before, now)
         replaces = before is None or before.needs_all_rows(now)
-        read = with_deleted(info)
+        read = with_deleted(info, self._table.key_columns)
         yield _declaration(read, replaces=replaces)
         if replaces:
             self._state["table"] = asdict(now.loading(info.columns))
@@ -202,7 +202,7 @@ class _Reading:
         key, limit, start = self._table.key_columns, self._table.rows_per_load, self._position
         ((visible,),) = snapshot.query("SELECT pg_current_snapshot()::text")
         changed = ChangedKeys(self._place, now.oid, key, Visibility.of(visible), start)
-        read = with_deleted(info, quote(deleted_column(info.all_columns)))
+        read = with_deleted(info, key, quote(deleted_column(info.all_columns)))
         rows = 0
         for keys in changed.collect(self._slot.peek(limit)):
             relation = changed_rows_sql(snapshot, self._quoted, info, key, keys)

@@ -5,28 +5,20 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Protocol
-
-from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
+from typing import Protocol
 
 from shared.sources.database.base import DatabaseError
-from shared.sources.database.postgres.errors import database_error
+from shared.sources.database.postgres.changes.session import (
+    NO_RIGHT,
+    PostgresSession,
+    ReplicationError,
+)
 from shared.sources.quoting import literal, quote
 
 FULL_REFRESH = "Run the table once with the tag etl/full_refresh, which reads all of its rows."
 """What to do if changes are lost."""
 
 _MAX_NAME_BYTES = 63
-
-_ADVICE = {
-    "42501": "Grant the user of the source the right to replicate: ALTER ROLE name REPLICATION.",
-    "53100": "The disk of the server is full.",
-    "53400": "All replication slots of the server are in use: raise max_replication_slots, one for each "
-    "table with the mode changes, or drop slots that nobody reads; see pg_replication_slots.",
-    "55006": "Another process reads the slot. If it is a load that was killed, its connection ends soon, "
-    "and the next run goes on.",
-}
-"""The next step for errors of slots, by SQLSTATE."""
 
 _STATUS_SQL = """
     SELECT s.wal_status::text, (s.confirmed_flush_lsn - '0/0')::bigint, s.active_pid::bigint,
@@ -45,25 +37,10 @@ _PUBLICATION_SQL = """
 """A publication with a condition or a list of columns leaves out changes."""
 
 
-class Session(Protocol):
-    """A connection without a transaction, on which slots are created, read and advanced."""
-
-    server: str
-
-    def execute(self, sql: str) -> None:
-        """Run a statement that returns nothing."""
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Return all rows of a query that has few."""
-
-    def stream(self, sql: str) -> Iterator[Any]:
-        """Yield the rows of a query in batches of Arrow."""
-
-
 class HasSessions(Protocol):
     """A database of Postgres that opens sessions."""
 
-    def session(self) -> AbstractContextManager[Session]:
+    def session(self) -> AbstractContextManager[PostgresSession]:
         """Connect, and yield a session."""
 
 
@@ -130,7 +107,7 @@ def slot_lag(database: HasSessions, name: str) -> SlotLag | None:
 class Slot:
     """A slot with its publication, which have the same name, over a session."""
 
-    def __init__(self, session: Session, name: str, table: str) -> None:
+    def __init__(self, session: PostgresSession, name: str, table: str) -> None:
         """Remember the names. Nothing is sent yet.
 
         Args:
@@ -139,7 +116,6 @@ class Slot:
             table: the table, for messages.
         """
         self._session, self.name, self._table = session, name, table
-        self.server = session.server
 
     def status(self) -> _Status | None:
         """Return what the server says of the slot; None if there is none.
@@ -147,7 +123,7 @@ class Slot:
         Raises:
             DatabaseError: a slot with this name has another plugin or database.
         """
-        rows = self._query(_STATUS_SQL.format(name=literal(self.name)))
+        rows = self._session.query(_STATUS_SQL.format(name=literal(self.name)))
         if not rows:
             return None
         ((wal, confirmed, pid, behind, left, plugin, is_here, reason),) = rows
@@ -160,7 +136,7 @@ class Slot:
 
     def publication(self, oid: int) -> str:
         """Return the id of the publication of a table; empty if it leaves out changes, or is not there."""
-        rows = self._query(_PUBLICATION_SQL.format(oid=oid, name=literal(self.name)))
+        rows = self._session.query(_PUBLICATION_SQL.format(oid=oid, name=literal(self.name)))
         if not rows or rows[0][1] is None or not rows[0][2]:
             return ""
         return f"{rows[0][0]}/{rows[0][1]}"
@@ -179,12 +155,12 @@ class Slot:
         status = self.status()
         has_publication = bool(self.publication(oid))
         if status is not None and (status.wal_status == "lost" or not has_publication):
-            self._query(f"SELECT pg_drop_replication_slot({literal(self.name)})::text")
+            self._session.query(f"SELECT pg_drop_replication_slot({literal(self.name)})::text")
             status = None
         if not has_publication:
             self._create_publication(table)
         if status is None:
-            self._query(
+            self._session.query(
                 "SELECT slot_name::text FROM pg_create_logical_replication_slot("
                 f"{literal(self.name)}, 'pgoutput')"
             )
@@ -239,7 +215,7 @@ class Slot:
 
     def flushed(self) -> int:
         """Return the end of the server's log."""
-        ((lsn,),) = self._query("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint")
+        ((lsn,),) = self._session.query("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint")
         return int(lsn)
 
     def peek(self, limit: int) -> Iterator[bytes]:
@@ -252,23 +228,16 @@ class Slot:
             f"SELECT data FROM pg_logical_slot_peek_binary_changes({literal(self.name)}, NULL, {limit}, "
             f"'proto_version', '1', 'publication_names', {literal(quote(self.name))})"
         )
-        try:
-            for batch in self._session.stream(sql):
-                yield from batch.column(0).to_pylist()
-        except dbapi.Error as error:
-            raise self._explained(error) from None
+        for batch in self._session.stream(sql):
+            yield from batch.column(0).to_pylist()
 
     def advance(self, position: str) -> None:
         """Let the server forget the changes up to a position, if it has not yet."""
-        self._query(
+        self._session.query(
             f"SELECT (pg_replication_slot_advance(slot_name, '{position}')).end_lsn::text "
             f"FROM pg_replication_slots WHERE slot_name = {literal(self.name)} "
             f"AND confirmed_flush_lsn < '{position}'"
         )
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Return all rows of a query that has few."""
-        return self._query(sql)
 
     def _create_publication(self, table: str) -> None:
         drop = f"DROP PUBLICATION IF EXISTS {quote(self.name)}"
@@ -279,9 +248,9 @@ class Slot:
         try:
             self._session.execute(drop)
             self._session.execute(create)
-        except dbapi.Error as error:
-            if getattr(error, "sqlstate", None) != "42501":
-                raise self._explained(error) from None
+        except ReplicationError as error:
+            if error.sqlstate != NO_RIGHT:
+                raise
             raise self._error(
                 f"the user of the source may not create its publication. Let the owner of the table run: "
                 f"{drop}; {create};"
@@ -293,24 +262,14 @@ class Slot:
         One whose commit is in the log already may not be visible to snapshots yet, such as one that waits
         for a synchronous replica.
         """
-        ((running,),) = self._query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+        ((running,),) = self._session.query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
         while True:
-            ((oldest,),) = self._query(
+            ((oldest,),) = self._session.query(
                 "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
             )
             if oldest >= running:
                 return
             time.sleep(0.05)
-
-    def _query(self, sql: str) -> list[tuple[Any, ...]]:
-        try:
-            return self._session.query(sql)
-        except dbapi.Error as error:
-            raise self._explained(error) from None
-
-    def _explained(self, error: Exception) -> DatabaseError:
-        advice = _ADVICE.get(str(getattr(error, "sqlstate", "")), "")
-        return database_error(error, self._session.server, self._table, advice)
 
     def _error(self, text: str) -> DatabaseError:
         place = f"{self._table} of {self._session.server}" if self._table else self._session.server
