@@ -219,7 +219,7 @@ def changed_rows_sql(
     deleted = quote(deleted_column(info.all_columns))
     return (
         f"(SELECT {', '.join(selected)}, NULLIF(t.tableoid IS NULL, FALSE) AS {deleted} "
-        f"FROM (SELECT DISTINCT {', '.join(typed)} FROM unnest({arrays}) AS texts ({names})) AS k "
+        f"FROM (SELECT {', '.join(typed)} FROM unnest({arrays}) AS texts ({names})) AS k "
         f"LEFT JOIN {table} AS t ON {' AND '.join(conditions)}) AS changed"
     )
 

@@ -157,7 +157,7 @@ class _Reading:
         read = with_deleted(info, self._table.key_columns)
         yield _declaration(read, replaces=replaces)
         if replaces:
-            self._state["table"] = asdict(now.loading(info.columns))
+            self._remember(now.loading(info.columns), info)
         if before is None and ranges.splits(self._table, info, self._load):
             self._state["ranges"] = {}
         elif replaces:
@@ -168,9 +168,12 @@ class _Reading:
             yield from self._next_range(snapshot, read)
             return
         assert before is not None
-        self._state["table"] = asdict(now.loading(info.columns))
         yield from self._unlogged_changes(snapshot, read, before, now)
+        self._remember(now.loading(info.columns, before), info)
         yield from self._logged_changes(snapshot, info, now)
+
+    def _remember(self, table: ReplicatedTable, info: TableInfo) -> None:
+        self._state |= {"table": asdict(table), "loaded": sorted(info.columns)}
 
     def _next_range(self, snapshot: PostgresSnapshot, read: TableInfo) -> Iterator[pa.RecordBatch]:
         progress = self._state["ranges"]
@@ -188,7 +191,7 @@ class _Reading:
         now: ReplicatedTable,
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows of new partitions, and those with a value in a new column."""
-        columns = [name for name in read.columns if name in now.columns.keys() - before.columns]
+        columns = [name for name in read.columns if name in now.columns.keys() - self._state["loaded"]]
         conditions = [f"{quote(name)} IS NOT NULL" for name in columns]
         if parts := before.new_parts(now):
             conditions.append(f"tableoid IN ({', '.join(parts)})")

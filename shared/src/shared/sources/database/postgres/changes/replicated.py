@@ -98,9 +98,12 @@ class ReplicatedTable:
             _require_identity(reader.server, table, key, *part)
         return cls(int(oid), json.loads(files or "{}"), json.loads(columns))
 
-    def loading(self, columns: Iterable[str]) -> "ReplicatedTable":
-        """Return it with those columns only that a load reads."""
-        return replace(self, columns={name: self.columns[name] for name in columns})
+    def loading(
+        self, columns: Iterable[str], before: "ReplicatedTable | None" = None
+    ) -> "ReplicatedTable":
+        """Return it with those columns only that a load reads, or that an earlier one has read."""
+        earlier = before.columns if before else {}
+        return replace(self, columns={**earlier, **{name: self.columns[name] for name in columns}})
 
     def renamed_columns(self, now: "ReplicatedTable") -> list[tuple[str, str]]:
         """Return the columns that have other names now, with these."""
