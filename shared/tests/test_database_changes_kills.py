@@ -29,6 +29,8 @@ def shop(
         monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", source.url)
         yield source
 
+SLOW_ON_SERVERS = True
+
 
 def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -191,8 +193,17 @@ class Generator:
             writer.close()
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("identity", ["DEFAULT", "FULL"])
+@pytest.mark.parametrize(
+    ("identity", "seed"),
+    [
+        ("DEFAULT", 0),
+        *(
+            pytest.param(identity, seed, marks=pytest.mark.slow)
+            for identity in ("DEFAULT", "FULL")
+            for seed in range(1, 4)
+        ),
+    ],
+)
 def test_after_each_run_the_warehouse_has_the_table(shop: Source, identity: str, seed: int) -> None:
     shop.run(ORDERS)
     shop.run(f"ALTER TABLE orders REPLICA IDENTITY {identity}")

@@ -24,14 +24,15 @@ class PostgresServer:
     It starts Postgres' programs directly, because the wheel's API creates a system user for root.
     """
 
-    def __init__(self, folder: Path, host: str = "") -> None:
+    def __init__(self, folder: Path, host: str = "", **settings: str) -> None:
         """Choose a free port. Nothing starts yet.
 
         Args:
             folder: where the server stores its data and its log.
             host: another address to listen on, besides loopback, for clients of that network.
+            settings: of postgresql.conf.
         """
-        self.folder, self.data = folder, folder / "postgres"
+        self.folder, self.data, self.settings = folder, folder / "postgres", settings
         self.addresses = ["127.0.0.1", *filter(None, [host])]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -60,7 +61,11 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server, and return when it accepts connections."""
-        values = {"listen_addresses": ",".join(self.addresses), **_SETTINGS}
+        values = {
+            "listen_addresses": ",".join(self.addresses),
+            **_SETTINGS,
+            **self.settings,
+        }
         settings = " ".join(f"-c {name}='{value}'" for name, value in values.items())
         log = str(self.folder / "postgres.log")
         self._run("pg_ctl", "start", "--wait", "-l", log, "-o", f"-p {self.port} {settings}")

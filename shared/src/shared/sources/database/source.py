@@ -113,12 +113,12 @@ def table_resource(table: Table, name: str) -> DltResource:
 
 def _changes(table: Table, name: str) -> Iterator[Any]:
     """Yield what Postgres' log says has changed, and change the position in the resource's state."""
-    from shared.sources.database.postgres.changes import read_changes, slot_name
+    from shared.sources.database.postgres.changes import read_changes
 
-    pipeline = dlt.current.pipeline()
-    slot = slot_name(pipeline.pipeline_name, str(pipeline.dataset_name), table.full_name)
+    pipeline, state = dlt.current.pipeline(), dlt.current.resource_state()
+    owner = (pipeline.pipeline_name, str(pipeline.dataset_name))
     connect: Any = partial(open_database, name)
-    for item in read_changes(connect, table, slot, dlt.current.resource_state(), current_load()):
+    for item in read_changes(connect, table, owner, state, current_load()):
         yield pa.Table.from_batches([item]) if isinstance(item, pa.RecordBatch) else item
 
 

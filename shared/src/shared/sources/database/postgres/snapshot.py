@@ -46,6 +46,7 @@ class PostgresDatabase:
         """
         self._url = url
         credentials = ConnectionStringCredentials(url)
+        self.name = str(credentials.database)
         self.server = (
             f"{credentials.host or 'localhost'}:{credentials.port or 5432}/{credentials.database}"
         )

@@ -22,7 +22,7 @@ Each table has its own slot and publication. The server needs `wal_level = logic
 """
 
 import logging
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -46,6 +46,7 @@ from shared.sources.database.postgres.changes.slot import (
     HasSessions,
     Slot,
     lsn_text,
+    slot_name,
 )
 from shared.sources.database.table import Table
 from shared.sources.hints import arrow_schema
@@ -75,6 +76,9 @@ class PostgresSnapshot(Snapshot, Protocol):
 class PostgresDatabase(HasSessions, Protocol):
     """A database of Postgres."""
 
+    name: str
+    """Its name on its server."""
+
     def snapshot(self) -> AbstractContextManager[PostgresSnapshot]:
         """Connect, and yield a snapshot."""
 
@@ -83,14 +87,14 @@ Connect = Callable[[], AbstractContextManager[PostgresDatabase]]
 
 
 def read_changes(
-    connect: Connect, table: Table, slot: str, state: State, load: CurrentLoad | None
+    connect: Connect, table: Table, owner: Sequence[str], state: State, load: CurrentLoad | None
 ) -> Iterator[Any]:
     """Yield the items of one load: Arrow batches, with hints where they are needed.
 
     Args:
         connect: opens the database; also after the load, to advance the slot.
         table: the table, with its key.
-        slot: the name of its slot and publication, from `slot_name`.
+        owner: what names its slot and publication: the pipeline and the dataset.
         state: the position of the last load; empty before the first one and for a full refresh.
         load: the load that runs.
 
@@ -98,6 +102,7 @@ def read_changes(
         DatabaseError: changes are missing or cannot be read; the message says what to do.
     """
     with connect() as database, database.session() as session:
+        slot = slot_name(*owner, database.name, table.full_name)
         reading = _Reading(session, table, slot, state, load)
         start = state.get("position")
         if start is None:

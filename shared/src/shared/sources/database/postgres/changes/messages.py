@@ -122,7 +122,9 @@ def parse(data: bytes) -> Message | None:
             count = reader.integer()
             reader.skip(1)
             return Truncate([reader.integer() for _ in range(count)])
-    except (struct.error, IndexError, UnicodeDecodeError) as error:
+    except MessageError:
+        raise
+    except (struct.error, IndexError, ValueError) as error:
         raise MessageError(f"Message {kind!r} of {len(data)} bytes is incomplete: {error}") from None
     if kind in "YOM":
         return None

@@ -19,6 +19,9 @@ _ADVICE = {
 }
 """The next step for errors of slots, by SQLSTATE."""
 
+_IN_USE = "is active for PID"
+"""Of an error that the driver raises while rows arrive; it has no SQLSTATE."""
+
 NO_RIGHT = "42501"
 """The SQLSTATE of a statement that the user has no right to run."""
 
@@ -80,6 +83,8 @@ class PostgresSession:
 
     def _explained(self, error: Exception) -> ReplicationError:
         state = str(getattr(error, "sqlstate", None) or "")
+        if _IN_USE in str(error):
+            state = "55006"
         text = database_error(error, self.server, statement=_ADVICE.get(state, ""))
         explained = ReplicationError(str(text))
         explained.sqlstate = state

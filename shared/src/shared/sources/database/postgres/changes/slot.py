@@ -78,7 +78,8 @@ def slot_name(*parts: str) -> str:
     A slot's name may have lower case letters, digits and underscores, and 63 bytes.
 
     Args:
-        parts: what the slot belongs to, such as a pipeline, a dataset and a table.
+        parts: what the slot belongs to: the pipeline, the dataset, the database and the table with its
+            declared schema. Databases of one server share the names of slots.
     """
     digest = blake2b("\0".join(parts).encode(), digest_size=6).hexdigest()
     readable = "_".join(parts).lower()
