@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.changes import CHANGES, ORDERS, Source, changing_source, load, loaded
 
 from shared.sources.database import Table
 from shared.sources.database.connection import open_database
 from shared.sources.database.postgres.changes import slot_lag, slot_name
 from shared.testing.postgres_server import PostgresServer
+from support.changes import CHANGES, ORDERS, Source, changing_source, load, loaded
 
 
 def slot_of(shop: Source) -> str:
@@ -90,11 +90,12 @@ def test_a_publication_that_was_changed_is_refused_until_a_full_refresh(shop: So
         f'ALTER PUBLICATION "{slot_of(shop)}" DROP TABLE orders',
         f'ALTER PUBLICATION "{slot_of(shop)}" SET TABLE orders WHERE (id > 5)',
         f"ALTER PUBLICATION \"{slot_of(shop)}\" SET (publish = 'insert')",
-        f'DROP PUBLICATION "{slot_of(shop)}"; CREATE PUBLICATION "{slot_of(shop)}" FOR TABLE orders '
-        "WITH (publish_via_partition_root)",
+        f'DROP PUBLICATION "{slot_of(shop)}"; CREATE PUBLICATION "{slot_of(shop)}" FOR TABLE orders',
     ):
         shop.run(statement)
-        shop.run("INSERT INTO orders VALUES (1, 'lost') ON CONFLICT DO NOTHING; DELETE FROM orders WHERE id = 50")
+        shop.run(
+            "INSERT INTO orders VALUES (1, 'lost') ON CONFLICT DO NOTHING; DELETE FROM orders WHERE id = 50"
+        )
         refused("its publication")
         goes_on_after_a_full_refresh(shop)
 
@@ -110,7 +111,9 @@ def test_a_table_that_was_created_anew_is_refused_until_a_full_refresh(shop: Sou
 def test_a_replica_identity_without_the_key_is_refused_before_it_stops_the_application(
     shop: Source, identity: str
 ) -> None:
-    shop.run("ALTER TABLE orders ALTER name SET NOT NULL; CREATE UNIQUE INDEX by_name ON orders (name)")
+    shop.run(
+        "ALTER TABLE orders ALTER name SET NOT NULL; CREATE UNIQUE INDEX by_name ON orders (name)"
+    )
     shop.run(f"ALTER TABLE orders REPLICA IDENTITY {identity}")
     refused("REPLICA IDENTITY USING INDEX")
     shop.run("UPDATE orders SET name = 'still works'")
@@ -118,7 +121,9 @@ def test_a_replica_identity_without_the_key_is_refused_before_it_stops_the_appli
 
 
 def test_a_replica_identity_that_changed_is_refused_until_a_full_refresh(shop: Source) -> None:
-    shop.run("ALTER TABLE orders ALTER name SET NOT NULL; CREATE UNIQUE INDEX by_name ON orders (name)")
+    shop.run(
+        "ALTER TABLE orders ALTER name SET NOT NULL; CREATE UNIQUE INDEX by_name ON orders (name)"
+    )
     load()
     shop.run("ALTER TABLE orders REPLICA IDENTITY USING INDEX by_name; DELETE FROM orders")
     shop.run("ALTER TABLE orders REPLICA IDENTITY DEFAULT")
@@ -178,7 +183,9 @@ def test_a_slot_in_use_is_refused_and_the_next_run_goes_on(shop: Source) -> None
     refused("Another process reads the slot")
     cursor.close()
     reader.close()
-    while shop.run("SELECT active FROM pg_replication_slots WHERE active AND database = current_database()"):
+    while shop.run(
+        "SELECT active FROM pg_replication_slots WHERE active AND database = current_database()"
+    ):
         pass
     load()
     assert loaded() == shop.rows()
@@ -203,7 +210,9 @@ def test_the_lag_of_a_slot_grows_with_the_log_and_a_load_ends_it(shop: Source) -
         assert slot_lag(database, slot_of(shop)) is None
         load()
         before: Any = slot_lag(database, slot_of(shop))
-        shop.run("INSERT INTO orders SELECT i, repeat('x', 1000) FROM generate_series(2, 2000) AS i")
+        shop.run(
+            "INSERT INTO orders SELECT i, repeat('x', 1000) FROM generate_series(2, 2000) AS i"
+        )
         behind: Any = slot_lag(database, slot_of(shop))
         assert behind.bytes_behind > before.bytes_behind + 1_000_000
         assert (behind.wal_status, behind.bytes_left) == ("reserved", None)
@@ -216,7 +225,12 @@ def test_names_of_slots_are_valid_and_differ() -> None:
     long = slot_name("p" * 80, "data", "orders")
     assert re.fullmatch("[a-z0-9_]{10,63}", long)
     assert re.fullmatch("[a-z0-9_]{10,63}", slot_name("Großes", 'da"ta', "Über.x"))
-    names = {long, slot_name("p" * 80, "data", "order"), slot_name("a_b", "c"), slot_name("a", "b_c")}
+    names = {
+        long,
+        slot_name("p" * 80, "data", "order"),
+        slot_name("a_b", "c"),
+        slot_name("a", "b_c"),
+    }
     assert len(names) == 4
 
 
@@ -237,11 +251,17 @@ def test_a_partitioned_table_is_loaded_through_all_that_happens_to_partitions(sh
 
     shop.run(f"DROP TABLE orders; {PARTITIONED}")
     check()
-    shop.run("UPDATE orders SET day = '2024-02-01' WHERE id = 1; INSERT INTO orders_2 VALUES (3, '2024-02-09')")
+    shop.run(
+        "UPDATE orders SET day = '2024-02-01' WHERE id = 1; INSERT INTO orders_2 VALUES (3, '2024-02-09')"
+    )
     check()
-    shop.run("CREATE TABLE more (id int NOT NULL, day date NOT NULL, name text, PRIMARY KEY (id, day))")
+    shop.run(
+        "CREATE TABLE more (id int NOT NULL, day date NOT NULL, name text, PRIMARY KEY (id, day))"
+    )
     shop.run("INSERT INTO more VALUES (4, '2024-03-01', 'd')")
-    shop.run("ALTER TABLE orders ATTACH PARTITION more FOR VALUES FROM ('2024-03-01') TO ('2024-04-01')")
+    shop.run(
+        "ALTER TABLE orders ATTACH PARTITION more FOR VALUES FROM ('2024-03-01') TO ('2024-04-01')"
+    )
     shop.run("UPDATE orders SET name = 'x' WHERE id = 2")
     check()
     shop.run("TRUNCATE orders_2; INSERT INTO orders VALUES (5, '2024-02-02')")

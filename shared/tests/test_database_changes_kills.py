@@ -11,13 +11,13 @@ from typing import Any
 import psycopg2
 import pytest
 from dlt.destinations.job_client_impl import SqlJobClientBase
-from support.changes import CHANGES, ORDERS, Source, changing_source, load, loaded
 
 from shared.sources.database import Table
 from shared.sources.database.postgres.changes.load import _Reading
 from shared.sources.database.postgres.changes.slot import Slot
 from shared.testing.postgres_server import PostgresServer
 from shared.warehouse import LoadRun
+from support.changes import CHANGES, ORDERS, Source, changing_source, load, loaded
 
 
 @pytest.fixture
@@ -28,6 +28,7 @@ def shop(
     with changing_source(warehouse_server) as source:
         monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", source.url)
         yield source
+
 
 SLOW_ON_SERVERS = True
 
@@ -102,7 +103,9 @@ def test_a_killed_load_of_changes_is_exact(any_warehouse: str, shop: Source, poi
     shop.run("DELETE FROM orders WHERE id = 1; INSERT INTO orders VALUES (3, 'c')")
     assert killed_load(point) == -signal.SIGKILL
     if point != "slot created":
-        shop.run("UPDATE orders SET id = 4, name = 'x' WHERE id = 3; INSERT INTO orders VALUES (1, 'y')")
+        shop.run(
+            "UPDATE orders SET id = 4, name = 'x' WHERE id = 3; INSERT INTO orders VALUES (1, 'y')"
+        )
     load()
     assert loaded() == shop.rows()
     load()
@@ -217,9 +220,12 @@ def test_after_each_run_the_warehouse_has_the_table(shop: Source, identity: str,
         assert loaded() == shop.rows()
     generator.close()
     load()
-    columns = [name for (name,) in shop.run(
-        "SELECT attname FROM pg_attribute WHERE attrelid = 'orders'::regclass AND attnum > 0 "
-        "AND NOT attisdropped ORDER BY attnum"
-    )]
+    columns = [
+        name
+        for (name,) in shop.run(
+            "SELECT attname FROM pg_attribute WHERE attrelid = 'orders'::regclass AND attnum > 0 "
+            "AND NOT attisdropped ORDER BY attnum"
+        )
+    ]
     selected = ", ".join(columns)
     assert loaded(selected) == shop.run(f"SELECT {selected} FROM orders ORDER BY id")

@@ -26,7 +26,7 @@ def relation(*columns: tuple[bytes, str], identity: bytes = b"d") -> bytes:
     return head + struct.pack(">H", len(parts)) + b"".join(parts)
 
 
-def values(*texts: str | None | Unchanged) -> bytes:
+def values(*texts: str | Unchanged | None) -> bytes:
     parts = [struct.pack(">H", len(texts))]
     for text in texts:
         if isinstance(text, str):
@@ -60,12 +60,8 @@ def test_messages_are_decoded() -> None:
 
 def test_changes_have_their_tuples() -> None:
     row, old = values("1", "ü", None, Unchanged.TOAST), values("2", None)
-    assert parse(change(b"I", b"N", row)) == Change(
-        "I", 7, None, ["1", "ü", None, Unchanged.TOAST]
-    )
-    assert parse(change(b"U", b"N", row)) == Change(
-        "U", 7, None, ["1", "ü", None, Unchanged.TOAST]
-    )
+    assert parse(change(b"I", b"N", row)) == Change("I", 7, None, ["1", "ü", None, Unchanged.TOAST])
+    assert parse(change(b"U", b"N", row)) == Change("U", 7, None, ["1", "ü", None, Unchanged.TOAST])
     for part in (b"K", b"O"):
         assert parse(change(b"U", part, old, b"N", row)) == Change(
             "U", 7, ["2", None], ["1", "ü", None, Unchanged.TOAST]
@@ -152,4 +148,4 @@ def test_a_change_without_the_key_is_refused() -> None:
     ):
         with pytest.raises(Exception, match=what):
             collected([begin(1, 1), *messages])
-    assert collected([without, insert("1")]) [0] == []  # of no transaction that counts
+    assert collected([without, insert("1")])[0] == []  # of no transaction that counts

@@ -42,7 +42,9 @@ class Visibility:
     def of(cls, text: str) -> "Visibility":
         """Return what `pg_current_snapshot()` says as a text."""
         oldest, following, running = text.split(":")
-        return cls(int(oldest), int(following), frozenset(map(int, filter(None, running.split(",")))))
+        return cls(
+            int(oldest), int(following), frozenset(map(int, filter(None, running.split(","))))
+        )
 
     def sees(self, xid: int) -> bool:
         """Return whether the rows of a committed transaction are visible.

@@ -128,7 +128,12 @@ class _Reading:
     """One load of the changes of a table."""
 
     def __init__(
-        self, session: PostgresSession, table: Table, slot: str, state: State, load: CurrentLoad | None
+        self,
+        session: PostgresSession,
+        table: Table,
+        slot: str,
+        state: State,
+        load: CurrentLoad | None,
     ) -> None:
         self._session, self._table, self._state, self._load = session, table, state, load
         self._slot = Slot(session, slot, table.full_name)
@@ -141,7 +146,7 @@ class _Reading:
         replicated = self._replicated(self._session)
         position = self._slot.prepare(replicated.oid, self._quoted)
         publication = self._slot.publication(replicated.oid)
-        self._state |= {"position": lsn_text(position), "publication": publication}
+        self._state.update(position=lsn_text(position), publication=publication)
 
     def resume(self) -> None:
         """Check that the slot has all changes since the last load."""
@@ -178,7 +183,7 @@ class _Reading:
         yield from self._logged_changes(snapshot, info, now)
 
     def _remember(self, table: ReplicatedTable, info: TableInfo) -> None:
-        self._state |= {"table": asdict(table), "loaded": sorted(info.columns)}
+        self._state.update(table=asdict(table), loaded=sorted(info.columns))
 
     def _next_range(self, snapshot: PostgresSnapshot, read: TableInfo) -> Iterator[pa.RecordBatch]:
         progress = self._state["ranges"]
@@ -196,7 +201,9 @@ class _Reading:
         now: ReplicatedTable,
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows of new partitions, and those with a value in a new column."""
-        columns = [name for name in read.columns if name in now.columns.keys() - self._state["loaded"]]
+        columns = [
+            name for name in read.columns if name in now.columns.keys() - self._state["loaded"]
+        ]
         conditions = [f"{quote(name)} IS NOT NULL" for name in columns]
         if parts := before.new_parts(now):
             conditions.append(f"tableoid IN ({', '.join(parts)})")

@@ -125,7 +125,9 @@ def parse(data: bytes) -> Message | None:
     except MessageError:
         raise
     except (struct.error, IndexError, ValueError) as error:
-        raise MessageError(f"Message {kind!r} of {len(data)} bytes is incomplete: {error}") from None
+        raise MessageError(
+            f"Message {kind!r} of {len(data)} bytes is incomplete: {error}"
+        ) from None
     if kind in "YOM":
         return None
     raise MessageError(f"{kind!r} is not a message of pgoutput's version 1.")

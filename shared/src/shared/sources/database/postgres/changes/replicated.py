@@ -95,7 +95,7 @@ class ReplicatedTable:
             if applies:
                 raise DatabaseError(f"{table} of {reader.server}: {objection}")
         for part in json.loads(parts or "[]"):
-            _require_identity(reader.server, table, key, *part)
+            _require_identity(f"{table} of {reader.server}", key, part)
         return cls(int(oid), json.loads(files or "{}"), json.loads(columns))
 
     def loading(
@@ -131,29 +131,24 @@ class ReplicatedTable:
 
 
 def _require_identity(
-    server: str,
-    table: str,
-    key: Sequence[str],
-    part: str,
-    kind: str,
-    identity: str,
-    columns: Sequence[str] | None,
+    place: str, key: Sequence[str], of_part: tuple[str, str, str, Sequence[str] | None]
 ) -> None:
     """Check that the log identifies rows by the key; otherwise a publication makes updates fail.
 
     Raises:
         DatabaseError: it does not.
     """
+    part, kind, identity, columns = of_part
     if kind == "f":
         raise DatabaseError(
-            f"{table} of {server}: its partition {part} is a foreign table, whose changes are not in the "
+            f"{place}: its partition {part} is a foreign table, whose changes are not in the "
             'log. Declare another mode, such as mode="mirror".'
         )
     if identity == "f" or {*key} <= {*(columns or ())}:
         return
     has = f"has {', '.join(columns)}" if columns else "has no columns"
     raise DatabaseError(
-        f"{table} of {server}: the replica identity of {part} {has}, and the key is {', '.join(key)}, so "
+        f"{place}: the replica identity of {part} {has}, and the key is {', '.join(key)}, so "
         f"its log does not say which rows are updated or deleted. Declare the primary key as key, or ALTER "
         f"TABLE {part} REPLICA IDENTITY USING INDEX with a unique index of {', '.join(map(quote, key))}, or "
         f"REPLICA IDENTITY FULL. {FULL_REFRESH}"

@@ -133,7 +133,9 @@ class Slot:
                 f"the replication slot {self.name} is one of another plugin or database. Drop it: "
                 f"SELECT pg_drop_replication_slot('{self.name}')."
             )
-        return _Status(str(wal), int(confirmed or 0), pid, int(behind or 0), left, str(reason or ""))
+        return _Status(
+            str(wal), int(confirmed or 0), pid, int(behind or 0), left, str(reason or "")
+        )
 
     def publication(self, oid: int) -> str:
         """Return the id of the publication of a table; empty if it leaves out changes, or is not there."""
@@ -263,7 +265,9 @@ class Slot:
         One whose commit is in the log already may not be visible to snapshots yet, such as one that waits
         for a synchronous replica.
         """
-        ((running,),) = self._session.query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+        ((running,),) = self._session.query(
+            "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+        )
         while True:
             ((oldest,),) = self._session.query(
                 "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
