@@ -247,8 +247,8 @@ def test_a_declaration_that_cannot_be_exact_is_refused() -> None:
         {"key": "id", "exclude": ["id"]},
         {"rows_per_load": 0},
     ):
-        with pytest.raises(TableDeclarationError, match="^Table orders: "):
-            Table("orders", **wrong)  # type: ignore[arg-type]
+        with pytest.raises(TableDeclarationError, match=r"^Table orders: "):
+            Table("orders", **wrong)
     with pytest.raises(TableDeclarationError, match="declare key="):
         database_source([Table("orders", mode="incremental")], name="shop")
     with pytest.raises(TableDeclarationError, match="is the name of two tables"):
