@@ -71,4 +71,8 @@ def database_of(configuration: DatabaseConfiguration) -> Database:
         return PostgresDatabase(
             url.set(drivername="postgresql").render_as_string(hide_password=False), *timeouts
         )
+    if backend in ("sqlite", "mysql", "mariadb", "mssql"):
+        from shared.sources.database.sqlalchemy.database import SqlAlchemyDatabase
+
+        return SqlAlchemyDatabase(url.render_as_string(hide_password=False), *timeouts)
     raise DatabaseError(f"{backend}:// is not the URL of a database that can be loaded.")

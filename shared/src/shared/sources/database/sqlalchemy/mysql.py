@@ -20,14 +20,14 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy
 from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.database.base import Column, DatabaseError, TableInfo
 from shared.sources.database.sqlalchemy import dialect
-from shared.sources.database.sqlalchemy.dialect import Query
+from shared.sources.database.sqlalchemy.dialect import Query, Timeouts
 from shared.sources.database.table import Table
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -90,7 +90,7 @@ class MySql:
 
     name = "mysql"
 
-    def __init__(self, url: sqlalchemy.URL, timeout: float) -> None:
+    def __init__(self, url: sqlalchemy.URL, timeouts: Timeouts) -> None:
         """Keep the URL and how long a statement may run.
 
         Raises:
@@ -98,7 +98,7 @@ class MySql:
         """
         if not find_spec("pymysql"):
             raise DatabaseError("Add shared[mysql] to the project, to read MySQL and MariaDB.")
-        self._database, self._timeout = url.database or "", timeout
+        self._database, self._timeouts = url.database or "", timeouts
         host = url.query.get("unix_socket") or f"{url.host or 'localhost'}:{url.port or 3306}"
         self.server = f"mysql {host}/{self._database}"
         unknown = {*url.query} - {*_OPTIONS}
@@ -115,8 +115,8 @@ class MySql:
         arguments: dict[str, Any] = {
             "charset": "utf8mb4",
             "connect_timeout": _CONNECT_SECONDS,
-            "read_timeout": math.ceil(self._timeout) + _CONNECT_SECONDS,
-            "write_timeout": math.ceil(self._timeout) + _CONNECT_SECONDS,
+            "read_timeout": math.ceil(self._timeouts.statement) + _CONNECT_SECONDS,
+            "write_timeout": math.ceil(self._timeouts.statement) + _CONNECT_SECONDS,
             **self._tls(),
         }
         if "unix_socket" in self._options:
@@ -127,17 +127,17 @@ class MySql:
 
     def begin(self, connection: sqlalchemy.Connection) -> None:
         """Begin a consistent read-only transaction, in UTC and with a limit for each statement."""
-        seconds = max(math.ceil(self._timeout), 1)
         limit = (
-            f"max_statement_time = {self._timeout:f}"
+            f"max_statement_time = {self._timeouts.statement:f}"
             if getattr(connection.dialect, "is_mariadb", False)
-            else f"max_execution_time = {max(round(self._timeout * 1000), 1)}"
+            else f"max_execution_time = {max(round(self._timeouts.statement * 1000), 1)}"
         )
         for setting in (
             "time_zone = '+00:00'",
             "sql_mode = 'NO_BACKSLASH_ESCAPES'",
-            f"lock_wait_timeout = {seconds}",
-            f"net_write_timeout = {seconds + _CONNECT_SECONDS}",  # while a batch is written
+            f"lock_wait_timeout = {max(math.ceil(self._timeouts.lock), 1)}",
+            f"innodb_lock_wait_timeout = {max(math.ceil(self._timeouts.lock), 1)}",
+            f"net_write_timeout = {math.ceil(self._timeouts.statement) + _CONNECT_SECONDS}",  # while a batch is written
             limit,
         ):
             connection.exec_driver_sql(f"SET SESSION {setting}")
@@ -186,12 +186,14 @@ class MySql:
         unique = {name: names for name, (is_unique, names) in indexes.items() if is_unique}
         primary_key = unique.pop("PRIMARY", [])
         required = {row[0] for row in rows if not row[3]}
+        keys = dialect.unique_keys(primary_key, unique, required)
         return TableInfo(
             columns=columns,
-            primary_key=dialect.key_of(primary_key, unique, required),
+            primary_key=keys[0] if keys else (),
             indexed=frozenset(names[0] for _, names in indexes.values() if names[0]),
             estimated_rows=-1 if estimated_rows is None else int(estimated_rows),
             kind=_KINDS.get(kind, "table"),
+            unique_keys=list(map(frozenset, keys)),
         )
 
     def row_id(self, info: TableInfo) -> str:
@@ -270,7 +272,9 @@ class MySql:
             if "ssl_cert" in self._options:
                 context.load_cert_chain(self._options["ssl_cert"], self._options.get("ssl_key"))
         except OSError as error:
-            raise DatabaseError(f"{self.server}: a file of ssl_ca, ssl_cert or ssl_key: {error}") from None
+            raise DatabaseError(
+                f"{self.server}: a file of ssl_ca, ssl_cert or ssl_key: {error}"
+            ) from None
         if mode == "required":
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return {"ssl": context}
@@ -299,14 +303,13 @@ class MySql:
     ) -> Column:
         database_type, kind = str(database_type), str(kind).lower()
         found = _hints(kind, database_type, int(precision or 0), int(scale or 0))
-        hints = cast(TColumnSchema, {"nullable": bool(nullable), **found})
         declared = table.types.get(name)
-        merged = dialect.merged(hints, declared)
-        expression = self._expression(self.quote(name), kind, merged)
+        hints = dialect.merged(name, bool(nullable), found, declared)
+        expression = self._expression(self.quote(name), kind, hints)
         if declared and declared.get("nullable") and kind in {"date", "datetime", "timestamp"}:
             zero = f"MONTH({expression}) = 0 OR DAYOFMONTH({expression}) = 0"
             expression = f"CASE WHEN {zero} THEN NULL ELSE {expression} END"
-        return Column(name, merged, expression, database_type)
+        return Column(name, hints, expression, database_type)
 
     def _expression(self, name: str, kind: str, hints: TColumnSchema) -> str:
         """Return SQL whose value PyMySQL passes exactly."""
