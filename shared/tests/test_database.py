@@ -64,7 +64,9 @@ def test_a_full_load_replaces_the_table(any_warehouse: str, shop: Source) -> Non
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
     load(Table("orders"))
-    shop.run("DELETE FROM orders WHERE id = 1; UPDATE orders SET name = 'c'; INSERT INTO orders VALUES (3, 'd')")
+    shop.run(
+        "DELETE FROM orders WHERE id = 1; UPDATE orders SET name = 'c'; INSERT INTO orders VALUES (3, 'd')"
+    )
     load(Table("orders"))
     assert loaded() == [(2, "c"), (3, "d")]
 
@@ -164,7 +166,9 @@ def test_a_window_replaces_the_rows_of_its_partition(
     any_warehouse: str, shop: Source, kind: str
 ) -> None:
     shop.run(f'CREATE TABLE orders (id int PRIMARY KEY, name text, "At" {kind})')
-    shop.run("INSERT INTO orders VALUES (1, 'a', '2025-03-10'), (2, 'b', '2025-03-11'), (3, 'c', '2025-03-12')")
+    shop.run(
+        "INSERT INTO orders VALUES (1, 'a', '2025-03-10'), (2, 'b', '2025-03-11'), (3, 'c', '2025-03-12')"
+    )
     orders = Table("orders", mode="window", cursor="At")
 
     def day(number: int) -> PartitionKey:
@@ -186,16 +190,25 @@ def test_a_window_replaces_the_rows_of_its_partition(
 
 def test_a_large_first_load_commits_in_key_ranges(any_warehouse: str, shop: Source) -> None:
     shop.run("CREATE TABLE orders (tenant text, id int, name text, PRIMARY KEY (tenant, id))")
-    shop.run("INSERT INTO orders SELECT 't' || n % 3, n, 'x' FROM generate_series(1, 25) AS n; ANALYZE orders")
+    shop.run(
+        "INSERT INTO orders SELECT 't' || n % 3, n, 'x' FROM generate_series(1, 25) AS n; ANALYZE orders"
+    )
     for mode in ("incremental", "append"):
         orders = Table(
             "orders", mode=mode, key=("tenant", "id"), rows_per_load=10, table=f"orders_{mode}"
         )
         result = load(orders)
         assert result.rows_loaded[orders.target] == 25
-        ids = {row["_dlt_load_id"] for row in warehouse.query(f"SELECT _dlt_load_id FROM shop_data.{orders.target}")}
+        ids = {
+            row["_dlt_load_id"]
+            for row in warehouse.query(f"SELECT _dlt_load_id FROM shop_data.{orders.target}")
+        }
         assert len(ids) == 3
-        shop.run("INSERT INTO orders VALUES ('t0', 0, 'new')" if mode == "append" else "UPDATE orders SET name = 'y' WHERE id = 3")
+        shop.run(
+            "INSERT INTO orders VALUES ('t0', 0, 'new')"
+            if mode == "append"
+            else "UPDATE orders SET name = 'y' WHERE id = 3"
+        )
         assert load(orders).rows_loaded[orders.target] == 1
     assert sorted(loaded("id, name", "orders_append"))[:1] == [(0, "new")]
 
@@ -246,7 +259,10 @@ def test_a_missing_table_or_column_is_named(shop: Source) -> None:
     shop.run(ORDERS)
     for table, text in (
         (Table("order"), "has no table order; it has public.orders"),
-        (Table("orders", exclude=["nam"]), "has no column nam, which is declared. Did you mean name"),
+        (
+            Table("orders", exclude=["nam"]),
+            "has no column nam, which is declared. Did you mean name",
+        ),
     ):
         with pytest.raises(Exception, match=text) as caught:
             load(table)

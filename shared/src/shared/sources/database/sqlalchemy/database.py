@@ -174,10 +174,11 @@ class SqlAlchemySnapshot:
         for column, field, values in zip(
             info.columns.values(), schema, zip(*rows, strict=True), strict=False
         ):
+            data_type = str(column.hints["data_type"])
             try:
-                array = to_arrow(values, column.hints["data_type"], field.type)
+                array = to_arrow(values, data_type, field.type)
             except ValueError as error:
-                position = first_misfit(values, column.hints["data_type"], field.type) or 0
+                position = first_misfit(values, data_type, field.type) or 0
                 raise self._misfit(table, info, column, rows[position], error) from None
             if array.null_count and not field.nullable:
                 position = values.index(None)
@@ -200,7 +201,7 @@ class SqlAlchemySnapshot:
         value = row[names.index(column.name)]
         text = "a masked value" if column.name in table.masks else f"the value {_shown(value)}"
         hints = column.hints
-        wanted = hints["data_type"] + (
+        wanted = str(hints["data_type"]) + (
             f"({hints['precision']},{hints.get('scale', 0)})" if "precision" in hints else ""
         )
         if error is None:

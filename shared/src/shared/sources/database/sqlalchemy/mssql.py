@@ -71,18 +71,18 @@ class SqlServer:
     name = "mssql"
 
     def __init__(self, url: sqlalchemy.URL, timeouts: Timeouts) -> None:
-        """Keep the URL and how long a statement may run.
+        """Keep the URL and how long a statement may run."""
+        self._url, self._timeouts = url.set(drivername="mssql+mssqlpython"), timeouts
+        self.server = f"mssql {url.host or 'localhost'}:{url.port or 1433}/{url.database or ''}"
+
+    def engine(self) -> sqlalchemy.Engine:
+        """Return an engine of mssql-python.
 
         Raises:
             DatabaseError: the driver is not installed.
         """
         if not find_spec("mssql_python"):
             raise DatabaseError("Add shared[mssql] to the project, to read SQL Server.")
-        self._url, self._timeouts = url.set(drivername="mssql+mssqlpython"), timeouts
-        self.server = f"mssql {url.host or 'localhost'}:{url.port or 1433}/{url.database or ''}"
-
-    def engine(self) -> sqlalchemy.Engine:
-        """Return an engine of mssql-python."""
         return sqlalchemy.create_engine(
             self._url,
             poolclass=sqlalchemy.NullPool,
@@ -132,13 +132,11 @@ class SqlServer:
             return None
         object_id, kind, estimated_rows = found[0]
         rows = query(
-            "SELECT c.name, t.name, c.is_nullable, c.max_length, c.precision, c.scale "
-            "FROM sys.columns AS c JOIN sys.types AS t ON t.user_type_id = CASE WHEN t.is_assembly_type "
-            "= 1 THEN c.user_type_id ELSE c.system_type_id END "
-            f"WHERE c.object_id = {int(object_id)} AND (t.user_type_id = c.system_type_id OR "
-            "t.is_assembly_type = 1) ORDER BY c.column_id"
+            "SELECT name, TYPE_NAME(IIF(system_type_id = 240, user_type_id, system_type_id)), is_nullable, "
+            "max_length, precision, scale FROM sys.columns "  # 240 is any type of .NET
+            f"WHERE object_id = {int(object_id)} ORDER BY column_id"
         )
-        columns = {row[0]: self._column(table, *row) for row in rows}
+        columns = {row[0]: self._column(table, row) for row in rows}
         primary_key: list[str] = []
         indexes: dict[str, tuple[bool, list[str]]] = {}
         for index, unique, primary, column in query(
@@ -223,16 +221,8 @@ class SqlServer:
             )
         return kind
 
-    def _column(
-        self,
-        table: Table,
-        name: str,
-        kind: str,
-        nullable: bool,
-        length: int,
-        precision: int,
-        scale: int,
-    ) -> Column:
+    def _column(self, table: Table, row: tuple[Any, ...]) -> Column:
+        name, kind, nullable, length, precision, scale = row
         found = _hints(kind, precision, scale)
         hints = dialect.merged(name, bool(nullable), found, table.types.get(name))
         return Column(

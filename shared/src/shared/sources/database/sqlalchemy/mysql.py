@@ -39,22 +39,27 @@ _INTEGERS = ("tinyint", "smallint", "mediumint", "int", "bigint", "year")
 _TEXTS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext")
 _BINARIES = ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob")
 _SPATIAL = (
-    "geometry",
-    "point",
-    "linestring",
-    "polygon",
-    "multipoint",
-    "multilinestring",
-    "multipolygon",
-    "geometrycollection",
-    "geomcollection",
+    *("geometry", "point", "linestring", "polygon", "geometrycollection", "geomcollection"),
+    *("multipoint", "multilinestring", "multipolygon"),
 )
-_TIMES = {
+_TIMES: dict[str, dict[str, Any]] = {
     "date": {"data_type": "date"},
     "datetime": {"data_type": "timestamp", "timezone": False},
     "timestamp": {"data_type": "timestamp", "timezone": True},
     "time": {"data_type": "time"},
 }
+_TYPES: dict[str, dict[str, Any]] = {
+    **{kind: {"data_type": "bigint"} for kind in _INTEGERS},
+    **{kind: {"data_type": "binary"} for kind in (*_BINARIES, *_SPATIAL)},
+    **{kind: {"data_type": "double"} for kind in ("float", "double")},
+    **_TIMES,
+    "json": {"data_type": "json"},
+}
+"""dlt's hints, by type; other types are text."""
+
+_UINT64 = dialect.decimal_hints(20, 0)
+_UINT64_BITS = 64
+
 _NUMBERED = ("bit", "enum", "set")
 """Types whose order is that of a number."""
 
@@ -94,10 +99,8 @@ class MySql:
         """Keep the URL and how long a statement may run.
 
         Raises:
-            DatabaseError: PyMySQL is not installed, or the URL has what it must not.
+            DatabaseError: the URL has options that it must not have.
         """
-        if not find_spec("pymysql"):
-            raise DatabaseError("Add shared[mysql] to the project, to read MySQL and MariaDB.")
         self._database, self._timeouts = url.database or "", timeouts
         host = url.query.get("unix_socket") or f"{url.host or 'localhost'}:{url.port or 3306}"
         self.server = f"mysql {host}/{self._database}"
@@ -111,7 +114,13 @@ class MySql:
         self._options = {name: str(value) for name, value in url.query.items()}
 
     def engine(self) -> sqlalchemy.Engine:
-        """Return an engine of PyMySQL."""
+        """Return an engine of PyMySQL.
+
+        Raises:
+            DatabaseError: PyMySQL is not installed, or a file for TLS cannot be read.
+        """
+        if not find_spec("pymysql"):
+            raise DatabaseError("Add shared[mysql] to the project, to read MySQL and MariaDB.")
         arguments: dict[str, Any] = {
             "charset": "utf8mb4",
             "connect_timeout": _CONNECT_SECONDS,
@@ -176,7 +185,7 @@ class MySql:
             "SELECT column_name, data_type, column_type, is_nullable = 'YES', numeric_precision, "
             f"numeric_scale FROM information_schema.columns WHERE {where} ORDER BY ordinal_position"
         )
-        columns = {row[0]: self._column(table, *row) for row in rows}
+        columns = {row[0]: self._column(table, row) for row in rows}
         indexes: dict[str, tuple[bool, list[str]]] = {}
         for name, repeats, column in query(
             "SELECT index_name, non_unique, IF(sub_part IS NULL, column_name, NULL) "
@@ -291,16 +300,8 @@ class MySql:
             )
         return dialect.text(table.schema or self._database)
 
-    def _column(
-        self,
-        table: Table,
-        name: str,
-        kind: str,
-        database_type: str,
-        nullable: int,
-        precision: int | None,
-        scale: int | None,
-    ) -> Column:
+    def _column(self, table: Table, row: tuple[Any, ...]) -> Column:
+        name, kind, database_type, nullable, precision, scale = row
         database_type, kind = str(database_type), str(kind).lower()
         found = _hints(kind, database_type, int(precision or 0), int(scale or 0))
         declared = table.types.get(name)
@@ -336,22 +337,12 @@ def _kind(column: Column) -> str:
 
 def _hints(kind: str, database_type: str, precision: int, scale: int) -> dict[str, Any]:
     """Return dlt's hints of a type of MySQL."""
-    if database_type.startswith("tinyint(1)"):
+    if database_type.startswith("tinyint(1)") or (kind == "bit" and precision == 1):
         return {"data_type": "bool"}
     if kind == "bit":
-        if precision == 1:
-            return {"data_type": "bool"}
-        return dialect.decimal_hints(20, 0) if precision == 64 else {"data_type": "bigint"}
+        return _UINT64 if precision == _UINT64_BITS else {"data_type": "bigint"}
     if kind == "bigint" and "unsigned" in database_type:
-        return dialect.decimal_hints(20, 0)
-    if kind in _INTEGERS:
-        return {"data_type": "bigint"}
+        return _UINT64
     if kind == "decimal":
         return dialect.decimal_hints(precision, scale)
-    if kind in {"float", "double"}:
-        return {"data_type": "double"}
-    if kind in _TIMES:
-        return _TIMES[kind]
-    if kind in _BINARIES or kind in _SPATIAL:
-        return {"data_type": "binary"}
-    return {"data_type": "json" if kind == "json" else "text"}
+    return _TYPES.get(kind, {"data_type": "text"})
