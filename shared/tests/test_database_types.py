@@ -203,7 +203,9 @@ def create(source: Source, values: Mapping[str, Sequence[str]]) -> list[str]:
     source.run(f"CREATE TABLE shop (id int, {columns})")
     for row in range(max(map(len, values.values())) + 1):
         cells = [texts[row] if row < len(texts) else None for texts in values.values()]
-        casts = ", ".join(f"%s::text::{kind}" if kind != "bytea" else "%s::bytea" for kind in values)
+        casts = ", ".join(
+            f"%s::text::{kind}" if kind != "bytea" else "%s::bytea" for kind in values
+        )
         source.run(f"INSERT INTO shop SELECT {row}, {casts}", cells)
     return names
 
@@ -228,7 +230,9 @@ def assert_same(found: Sequence[Any], expected: Sequence[Any], kinds: Sequence[s
     assert not wrong
 
 
-def test_a_value_of_a_type_that_the_warehouse_has_is_the_same(any_warehouse: str, shop: Source) -> None:
+def test_a_value_of_a_type_that_the_warehouse_has_is_the_same(
+    any_warehouse: str, shop: Source
+) -> None:
     shop.run(TYPES_SQL)
     names = create(shop, SAME_VALUE)
     be_odd(shop)
@@ -238,7 +242,9 @@ def test_a_value_of_a_type_that_the_warehouse_has_is_the_same(any_warehouse: str
     assert_same(loaded(", ".join(names), "shop", "id"), expected, [*SAME_VALUE])
 
 
-def test_a_value_of_another_type_is_the_text_of_the_source(any_warehouse: str, shop: Source) -> None:
+def test_a_value_of_another_type_is_the_text_of_the_source(
+    any_warehouse: str, shop: Source
+) -> None:
     shop.run(TYPES_SQL)
     names = create(shop, AS_TEXT)
     be_odd(shop)
