@@ -1,5 +1,6 @@
 """Tables of a database as a dlt source."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +34,12 @@ _DISPOSITIONS: dict[Mode, Any] = {
     "window": {"disposition": "merge", "strategy": "delete-insert"},
 }
 """How the engine loads each mode."""
+
+_READING = threading.local()
+"""The table that this thread reads: a load has one connection and one transaction at a time.
+
+dlt takes an item of each resource in turn, so without this, all tables would be open at once.
+"""
 
 
 def database_source(tables: Sequence[Table], name: str) -> DltSource:
@@ -90,15 +97,21 @@ def table_resource(table: Table, name: str) -> DltResource:
         Raises:
             DatabaseError: the database refuses, or has not what is declared.
         """
-        configuration = database_configuration(name)
-        with open_database(configuration) as database, database.snapshot() as snapshot:
-            read = _Reading(snapshot, table, name, configuration.mask_key)
-            yield dlt.mark.with_hints(
-                _with_hash(table, arrow_schema(read.hints).empty_table()),
-                dlt.mark.make_hints(columns={**read.hints, **_technical(table)}),
-            )
-            for batch in read.batches():
-                yield _with_hash(table, pa.Table.from_batches([batch]))
+        while getattr(_READING, "table", ""):
+            yield None  # dlt goes on with another resource, and comes back
+        _READING.table = table.target
+        try:
+            configuration = database_configuration(name)
+            with open_database(configuration) as database, database.snapshot() as snapshot:
+                read = _Reading(snapshot, table, name, configuration.mask_key)
+                yield dlt.mark.with_hints(
+                    _with_hash(table, arrow_schema(read.hints).empty_table()),
+                    dlt.mark.make_hints(columns={**read.hints, **_technical(table)}),
+                )
+                for batch in read.batches():
+                    yield _with_hash(table, pa.Table.from_batches([batch]))
+        finally:
+            _READING.table = ""
 
     hints: dict[str, Any] = {"description": table.description} if table.description else {}
     if table.mode == "append":
@@ -111,11 +124,12 @@ class _Reading:
 
     def __init__(self, snapshot: Snapshot, table: Table, name: str, mask_key: str | None) -> None:
         self._snapshot, self._table = snapshot, table
-        self._key = masks.mask_key(table.masks, mask_key, f"sources.{name}.mask_key")
+        self._place = f"{table.full_name} of {snapshot.server}"
+        self._key = masks.mask_key(table.masks, mask_key, f"sources.{name}.mask_key", self._place)
         self._info = snapshot.describe(table)
         _require_unique_key(snapshot, table, self._info)
         columns = {column.name: column.hints for column in self._info.columns.values()}
-        self.hints = masks.masked_hints(columns, table.masks)
+        self.hints = masks.masked_hints(columns, table.masks, self._place)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows that this load is to bring, masked; change the position in the resource's state."""
@@ -133,7 +147,7 @@ class _Reading:
         yield from map(self._masked, self._snapshot.read(self._table, self._info, where))
 
     def _masked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return masks.apply_masks(batch, self._table.masks, self._key)
+        return masks.apply_masks(batch, self._table.masks, self._key, self._place)
 
     def _require_same_masks(self, state: dict[str, Any]) -> None:
         """Reject to add rows to those of other masks: they would not be equal.
