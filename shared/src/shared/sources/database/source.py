@@ -35,12 +35,6 @@ _DISPOSITIONS: dict[Mode, Any] = {
 }
 """How the engine loads each mode."""
 
-_READING = threading.local()
-"""The table that this thread reads: a load has one connection and one transaction at a time.
-
-dlt takes an item of each resource in turn, so without this, all tables would be open at once.
-"""
-
 
 def database_source(tables: Sequence[Table], name: str) -> DltSource:
     """Return the source of some tables of a database; each is a resource.
@@ -97,26 +91,43 @@ def table_resource(table: Table, name: str) -> DltResource:
         Raises:
             DatabaseError: the database refuses, or has not what is declared.
         """
-        while getattr(_READING, "table", ""):
+        while _READER.is_busy:
             yield None  # dlt goes on with another resource, and comes back
-        _READING.table = table.target
-        try:
-            configuration = database_configuration(name)
-            with open_database(configuration) as database, database.snapshot() as snapshot:
-                read = _Reading(snapshot, table, name, configuration.mask_key)
-                yield dlt.mark.with_hints(
-                    _with_hash(table, arrow_schema(read.hints).empty_table()),
-                    dlt.mark.make_hints(columns={**read.hints, **_technical(table)}),
-                )
-                for batch in read.batches():
-                    yield _with_hash(table, pa.Table.from_batches([batch]))
-        finally:
-            _READING.table = ""
+        configuration = database_configuration(name)
+        with _READER, open_database(configuration) as database, database.snapshot() as snapshot:
+            read = _Reading(snapshot, table, name, configuration.mask_key)
+            yield dlt.mark.with_hints(
+                _with_hash(table, arrow_schema(read.hints).empty_table()),
+                dlt.mark.make_hints(columns={**read.hints, **_technical(table)}),
+            )
+            metrics = dlt.current.resource_metrics()
+            for batch in read.batches():
+                metrics["rows_read"] = metrics.get("rows_read", 0) + batch.num_rows
+                metrics["bytes_read"] = metrics.get("bytes_read", 0) + batch.nbytes
+                yield _with_hash(table, pa.Table.from_batches([batch]))
 
     hints: dict[str, Any] = {"description": table.description} if table.description else {}
     if table.mode == "append":
         hints |= APPEND_EACH_RUN
     return rows.apply_hints(additional_table_hints=hints) if hints else rows
+
+
+class _Reader(threading.local):
+    """Whether this thread reads a table, within `with`: a load has one transaction at a time.
+
+    dlt takes an item of each resource in turn; without this, all tables would be open at once.
+    """
+
+    is_busy = False
+
+    def __enter__(self) -> None:
+        self.is_busy = True
+
+    def __exit__(self, *_: object) -> None:
+        self.is_busy = False
+
+
+_READER = _Reader()
 
 
 class _Reading:
