@@ -1,5 +1,6 @@
 """Tables of a database as a dlt source."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -91,8 +92,10 @@ def table_resource(table: Table, name: str) -> DltResource:
         Raises:
             DatabaseError: the database refuses, or has not what is declared.
         """
+        while _READER.is_busy:
+            yield None  # dlt goes on with another resource, and comes back
         configuration = database_configuration(name)
-        with open_database(configuration) as database, database.snapshot() as snapshot:
+        with _READER, open_database(configuration) as database, database.snapshot() as snapshot:
             read = _Reading(snapshot, table, name, configuration.mask_key)
             yield dlt.mark.with_hints(
                 _with_hash(table, arrow_schema(read.hints).empty_table()),
@@ -110,17 +113,36 @@ def table_resource(table: Table, name: str) -> DltResource:
     return rows.apply_hints(additional_table_hints=hints) if hints else rows
 
 
+class _Reader(threading.local):
+    """Whether this thread reads a table, within `with`: a load has one transaction at a time.
+
+    dlt takes an item of each resource in turn; without this, all tables would be open at once.
+    """
+
+    is_busy = False
+
+    def __enter__(self) -> None:
+        self.is_busy = True
+
+    def __exit__(self, *_: object) -> None:
+        self.is_busy = False
+
+
+_READER = _Reader()
+
+
 class _Reading:
     """What one load reads of a table."""
 
     def __init__(self, snapshot: Snapshot, table: Table, name: str, mask_key: str | None) -> None:
         self._snapshot, self._table = snapshot, table
         self._windows = _windows(table)
-        self._key = masks.mask_key(table.masks, mask_key, f"sources.{name}.mask_key")
+        self._place = f"{table.full_name} of {snapshot.server}"
+        self._key = masks.mask_key(table.masks, mask_key, f"sources.{name}.mask_key", self._place)
         self._info = snapshot.describe(table)
         _require_unique_key(snapshot, table, self._info)
         columns = {column.name: column.hints for column in self._info.columns.values()}
-        self.hints = masks.masked_hints(columns, table.masks)
+        self.hints = masks.masked_hints(columns, table.masks, self._place)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows that this load is to bring, masked; change the position in the resource's state."""
@@ -139,7 +161,7 @@ class _Reading:
         yield from map(self._masked, self._snapshot.read(self._table, self._info, where))
 
     def _masked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return masks.apply_masks(batch, self._table.masks, self._key)
+        return masks.apply_masks(batch, self._table.masks, self._key, self._place)
 
     def _require_same_masks(self, state: dict[str, Any]) -> None:
         """Reject to add rows to those of other masks: they would not be equal.
