@@ -78,6 +78,8 @@ class LoadRun:
     def __init__(self, plan: LoadPlan, log: Log = no_log) -> None:
         self.plan, self.log = plan, log
         self.source: DltSource = plan.source.clone()
+        for resource in self.source.resources.values():
+            resource.custom_metrics.clear()  # the clone has those of the last load
         self.deferred: dict[str, RetryLaterError] = {}
         self._has_more = False
         self._full_refresh: set[str] = set()
