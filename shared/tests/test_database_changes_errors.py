@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.sources.database import Table
-from shared.sources.database.connection import open_database
+from shared.sources.database.connection import database_configuration, open_database
 from shared.sources.database.postgres.changes import slot_lag, slot_name
 from shared.testing.postgres_server import PostgresServer
 from support.changes import CHANGES, ORDERS, Source, changing_source, load, loaded
@@ -66,7 +66,7 @@ def test_a_slot_that_lost_changes_is_refused_until_a_full_refresh(shop: Source) 
             shop.run("INSERT INTO orders SELECT coalesce(max(id), 0) + 1 FROM orders")
             shop.run("SELECT pg_switch_wal()")
         shop.run("CHECKPOINT")
-        with open_database("shop") as database:
+        with open_database(database_configuration("shop")) as database:
             lag: Any = slot_lag(database, slot_of(shop))  # type: ignore[arg-type]
         assert lag.wal_status == "lost"
     finally:
@@ -118,6 +118,15 @@ def test_a_replica_identity_without_the_key_is_refused_before_it_stops_the_appli
     refused("REPLICA IDENTITY USING INDEX")
     shop.run("UPDATE orders SET name = 'still works'")
     assert shop.run("SELECT count(*) FROM pg_publication") == [(0,)]
+
+
+def test_a_key_that_may_belong_to_several_rows_is_refused(shop: Source) -> None:
+    shop.run("ALTER TABLE orders DROP CONSTRAINT orders_pkey, ADD PRIMARY KEY (id, name)")
+    refused("no unique index")
+    shop.run(
+        "ALTER TABLE orders DROP CONSTRAINT orders_pkey; ALTER TABLE orders REPLICA IDENTITY FULL"
+    )
+    refused("CREATE UNIQUE INDEX")
 
 
 def test_a_replica_identity_that_changed_is_refused_until_a_full_refresh(shop: Source) -> None:
@@ -205,7 +214,7 @@ def test_a_server_that_logs_no_changes_is_refused(
 
 
 def test_the_lag_of_a_slot_grows_with_the_log_and_a_load_ends_it(shop: Source) -> None:
-    with open_database("shop") as opened:
+    with open_database(database_configuration("shop")) as opened:
         database: Any = opened
         assert slot_lag(database, slot_of(shop)) is None
         load()
