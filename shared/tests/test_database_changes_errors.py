@@ -178,6 +178,19 @@ def test_a_user_without_the_right_to_replicate_is_told_the_statement(
     shop.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+def test_a_first_load_names_what_it_waits_for(
+    shop: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__SHOP__STATEMENT_TIMEOUT_SECONDS", "0.2")
+    other = shop.connect()
+    shop.run("INSERT INTO orders VALUES (2, 'open')", other)
+    refused("pg_stat_activity")
+    other.commit()
+    other.close()
+    load()
+    assert loaded() == shop.rows()
+
+
 def test_a_slot_in_use_is_refused_and_the_next_run_goes_on(shop: Source) -> None:
     import psycopg2.extras
 

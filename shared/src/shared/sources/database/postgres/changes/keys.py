@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
 from shared.sources.database.postgres.changes.messages import (
@@ -167,7 +167,11 @@ def deleted_column(columns: Mapping[str, Column]) -> str:
 
 
 def with_deleted(
-    info: TableInfo, key: Sequence[str], expression: str = "NULL::boolean"
+    info: TableInfo,
+    key: Sequence[str],
+    expression: str = "NULL::boolean",
+    *,
+    deletes: bool = True,
 ) -> TableInfo:
     """Return a table with the column that says whether a row is gone; such a row has its key only.
 
@@ -175,14 +179,11 @@ def with_deleted(
         info: the table.
         key: the columns of its key.
         expression: the SQL that reads the column.
+        deletes: whether the load deletes rows by it; one that replaces the table does not.
     """
     name = deleted_column(info.all_columns)
-    flag = Column(
-        name,
-        {"name": name, "data_type": "bool", "nullable": True, "hard_delete": True},
-        expression,
-        "boolean",
-    )
+    hints: Any = {"name": name, "data_type": "bool", "nullable": True}
+    flag = Column(name, {**hints, "hard_delete": True} if deletes else hints, expression, "boolean")
     columns = {
         each.name: replace(each, hints={**each.hints, "nullable": each.name not in key})
         for each in info.columns.values()

@@ -155,7 +155,7 @@ class Changes:
         if before is not None:
             self._reject_renamed(snapshot, before, now)
         self.replaces = before is None or before.needs_all_rows(now)
-        read = with_deleted(info, self._table.key_columns)
+        read = with_deleted(info, self._table.key_columns, deletes=not self.replaces)
         yield read
         if before is None or self.replaces:
             self._remember(now.loading(info.columns), info)

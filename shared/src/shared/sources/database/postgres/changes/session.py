@@ -25,6 +25,9 @@ _IN_USE = "is active for PID"
 NO_RIGHT = "42501"
 """The SQLSTATE of a statement that the user has no right to run."""
 
+TIMED_OUT = "57014"
+"""The SQLSTATE of a statement that took too long."""
+
 
 class ReplicationError(DatabaseError):
     """The server refuses to create, read or advance a slot.

@@ -10,6 +10,7 @@ from typing import Protocol
 from shared.sources.database.base import DatabaseError
 from shared.sources.database.postgres.changes.session import (
     NO_RIGHT,
+    TIMED_OUT,
     PostgresSession,
     ReplicationError,
 )
@@ -170,10 +171,7 @@ class Slot:
         if not has_publication:
             self._create_publication(table)
         if status is None:
-            self._session.query(
-                "SELECT slot_name::text FROM pg_create_logical_replication_slot("
-                f"{literal(self.name)}, 'pgoutput')"
-            )
+            self._create()
             status = self.status()
         assert status is not None
         end = self.flushed()
@@ -272,21 +270,44 @@ class Slot:
                 f"{drop}; {create};"
             ) from None
 
+    def _create(self) -> None:
+        try:
+            self._session.query(
+                "SELECT slot_name::text FROM pg_create_logical_replication_slot("
+                f"{literal(self.name)}, 'pgoutput')"
+            )
+        except ReplicationError as error:
+            if error.sqlstate == TIMED_OUT:
+                raise self._waited() from None
+            raise
+
+    def _waited(self) -> DatabaseError:
+        return self._error(
+            "a first load waits until the transactions are over that write when it begins, and one took "
+            "longer than statement_timeout_seconds of the source. Find it: SELECT pid, xact_start, query "
+            "FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start; or in "
+            "pg_prepared_xacts."
+        )
+
     def _wait_for_transactions(self) -> None:
         """Wait until the transactions that run now are over.
 
         One whose commit is in the log already may not be visible to snapshots yet, such as one that waits
         for a synchronous replica.
         """
-        ((running,),) = self._session.query(
-            "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+        ((running, milliseconds),) = self._session.query(
+            "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint, setting::bigint "
+            "FROM pg_settings WHERE name = 'statement_timeout'"
         )
+        end = time.monotonic() + milliseconds / 1000
         while True:
             ((oldest,),) = self._session.query(
                 "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
             )
             if oldest >= running:
                 return
+            if time.monotonic() > end:
+                raise self._waited()
             time.sleep(_POLL_SECONDS)
 
     def _error(self, text: str) -> DatabaseError:
