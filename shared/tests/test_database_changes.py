@@ -1,13 +1,17 @@
 """The mode changes: the warehouse has the table as it was at one moment, from Postgres' log."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from shared import warehouse
 from shared.sources.database import Table, ranges
+from shared.sources.database.masks import Constant
+from shared.sources.database.postgres.changes.slot import Slot
 from shared.testing.postgres_server import PostgresServer
 from support.changes import ORDERS, Source, changing_source, load, loaded
 
@@ -286,3 +290,108 @@ def test_keys_that_are_equal_only_in_the_database_are_different_rows(shop: Sourc
     shop.run("UPDATE orders SET id = 'abc'")
     load()
     assert loaded() == shop.rows() == [("abc", "a", None)]
+
+
+def test_a_commit_between_the_snapshot_and_the_log_is_loaded_by_the_next_run(
+    shop: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.run(ORDERS)
+    load()
+    other = shop.connect()
+    shop.run("INSERT INTO orders VALUES (1, 'late')", other)
+    shop.run("INSERT INTO orders VALUES (2, 'early')")
+    original = Slot.peek
+
+    def peek(self: Slot, limit: int) -> Iterator[bytes]:
+        other.commit()
+        shop.run("INSERT INTO orders VALUES (3, 'later')")
+        return original(self, limit)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Slot, "peek", peek)
+        load()
+    assert loaded() == [(2, "early", None)]
+    load()
+    assert loaded() == shop.rows()
+    assert len(loaded()) == 3
+    other.close()
+
+
+def test_a_commit_that_is_in_the_log_before_others_see_it_is_loaded_once_they_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Path
+) -> None:
+    del tmp_warehouse
+    folder = tmp_path / "server"
+    folder.mkdir()
+    settings = {"synchronous_standby_names": "nobody", "synchronous_commit": "local"}
+    with PostgresServer(folder, **settings) as server, changing_source(server) as source:
+        monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", source.url)
+        source.run(ORDERS)
+        load()
+        waiting = source.connect()
+        source.run("SET synchronous_commit = on; INSERT INTO orders VALUES (1, 'waits')", waiting)
+        pid = waiting.info.backend_pid
+        commit = threading.Thread(target=waiting.commit)
+        commit.start()  # it waits for a replica that does not exist
+        while not source.run(
+            f"SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'SyncRep'"
+        ):
+            pass
+        source.run("INSERT INTO orders VALUES (2, 'visible')")
+        for _ in range(2):
+            load()
+            assert loaded() == source.rows() == [(2, "visible", None)]
+        source.run(f"SELECT pg_cancel_backend({pid})")
+        commit.join()
+        waiting.close()
+        load()
+        assert loaded() == source.rows() == [(1, "waits", None), (2, "visible", None)]
+
+
+def test_nobody_truncates_a_table_while_its_changes_are_read(
+    shop: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.run(ORDERS)
+    shop.run("INSERT INTO orders VALUES (1, 'a')")
+    load()
+    shop.run("UPDATE orders SET name = 'b'; SET lock_timeout = '50ms'")
+    errors: list[str] = []
+
+    def truncate(self: Slot) -> None:
+        del self
+        with pytest.raises(psycopg2.errors.LockNotAvailable) as error:
+            shop.run("TRUNCATE orders")
+        errors.append(str(error.value))
+
+    monkeypatch.setattr(Slot, "wait_until_durable", truncate)
+    load()
+    assert errors
+    assert loaded() == shop.rows() == [(1, "b", None)]
+
+
+def test_masked_values_are_masked_in_the_first_load_and_in_changes(
+    any_warehouse: str, shop: Source
+) -> None:
+    shop.run(ORDERS)
+    shop.run("INSERT INTO orders VALUES (1, 'secret-1', 'x'), (2, 'secret-2', NULL)")
+    table = Table("orders", mode="changes", key="id", masks={"name": Constant("***")})
+    load(table)
+    shop.run("INSERT INTO orders VALUES (3, 'secret-3'); DELETE FROM orders WHERE id = 1")
+    load(table)
+    assert loaded() == [(2, "***", None), (3, "***", None)]
+    with pytest.raises(Exception, match="masks or their key have changed"):
+        load()
+
+
+def test_tables_of_one_source_are_loaded_together(shop: Source) -> None:
+    shop.run(f"{ORDERS}; CREATE TABLE customers (id int PRIMARY KEY, name text)")
+    tables = (
+        Table("orders", mode="changes", key="id"),
+        Table("customers", mode="changes", key="id"),
+    )
+    for number in range(2):
+        shop.run(
+            f"INSERT INTO orders VALUES ({number}, 'o'); INSERT INTO customers VALUES ({number}, 'c')"
+        )
+        load(*tables)
+        assert len(loaded()) == len(loaded("id, name", "customers")) == number + 1

@@ -21,6 +21,7 @@ FULL_REFRESH = "Run the table once with the tag etl/full_refresh, which reads al
 
 _MAX_NAME_BYTES = 63
 _POLL_SECONDS = 0.02
+_FLUSH_ROUNDS = 3
 
 _STATUS_SQL = """
     SELECT s.wal_status::text, (s.confirmed_flush_lsn - '0/0')::bigint, s.active_pid::bigint,
@@ -227,9 +228,16 @@ class Slot:
         return int(end)
 
     def wait_until_durable(self) -> None:
-        """Wait until the log of now is on the server's disk. A server flushes it several times a second."""
-        ((end,),) = self._session.query("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
-        while self.flushed() < end:
+        """Wait until the transactions that are visible now are on the server's disk.
+
+        The server promises that for three rounds of its writer; the end of its log can be an empty page.
+        """
+        ((end, delay),) = self._session.query(
+            "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint, setting::bigint FROM pg_settings "
+            "WHERE name = 'wal_writer_delay'"
+        )
+        deadline = time.monotonic() + _FLUSH_ROUNDS * delay / 1000
+        while self.flushed() < end and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
 
     def peek(self, limit: int) -> Iterator[bytes]:
