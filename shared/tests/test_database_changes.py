@@ -334,7 +334,7 @@ def test_a_commit_that_is_in_the_log_before_others_see_it_is_loaded_once_they_do
         commit = threading.Thread(target=waiting.commit)
         commit.start()  # it waits for a replica that does not exist
         while not source.run(
-            f"SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'SyncRep'"
+            f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'SyncRep'"
         ):
             pass
         source.run("INSERT INTO orders VALUES (2, 'visible')")
