@@ -138,7 +138,9 @@ class PostgresSnapshot:
                 for batch in cursor.fetch_record_batch():
                     yield _typed(batch, schema, table, info)
             except (dbapi.Error, pa.ArrowException, OSError) as error:
-                raise database_error(error, self.server, table.full_name) from None
+                raise database_error(
+                    error, self.server, table.full_name, has_masks=bool(table.masks)
+                ) from None
 
     def quote(self, *names: str) -> str:
         """Return a name in double quotes."""
