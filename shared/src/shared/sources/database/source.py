@@ -15,6 +15,7 @@ from shared.sources.database.connection import database_configuration, open_data
 from shared.sources.database.news import NewRows
 from shared.sources.database.table import Mode, Table, TableDeclarationError, needs_key
 from shared.sources.hints import APPEND_EACH_RUN, arrow_schema
+from shared.sources.partitions import TimeWindow, merge_windows
 from shared.sources.protocol import current_load
 from shared.sources.quoting import quote
 
@@ -135,6 +136,7 @@ class _Reading:
 
     def __init__(self, snapshot: Snapshot, table: Table, name: str, mask_key: str | None) -> None:
         self._snapshot, self._table = snapshot, table
+        self._windows = _windows(table)
         self._place = f"{table.full_name} of {snapshot.server}"
         self._key = masks.mask_key(table.masks, mask_key, f"sources.{name}.mask_key", self._place)
         self._info = snapshot.describe(table)
@@ -153,8 +155,9 @@ class _Reading:
             yield from new.batches()
             return
         where = ""
-        if self._table.mode == "window":
-            where = _window(self._snapshot, self._info.columns[str(self._table.cursor)])
+        if self._windows:
+            cursor = self._info.columns[str(self._table.cursor)]
+            where = _window(self._snapshot, cursor, self._windows)
         yield from map(self._masked, self._snapshot.read(self._table, self._info, where))
 
     def _masked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -178,16 +181,36 @@ class _Reading:
             state["masks"] = now
 
 
-def _window(snapshot: Snapshot, cursor: Column) -> str:
-    """Return the condition of the rows in the time window of the run's partitions."""
-    interval = dlt.current.interval()
-    if interval is None:
-        return ""
+def _window(snapshot: Snapshot, cursor: Column, windows: Sequence[TimeWindow]) -> str:
+    """Return the condition of the rows in the time windows of the run's partitions."""
     name = snapshot.quote(cursor.name)
-    start, end = (
-        snapshot.literal(_bound(at, cursor), cursor) for at in (interval.start, interval.end)
-    )
-    return f"{name} >= {start} AND {name} < {end}"
+    ranges = [
+        [snapshot.literal(_bound(at, cursor), cursor) for at in window]
+        for window in merge_windows(windows)
+    ]
+    return " OR ".join(f"({name} >= {start} AND {name} < {end})" for start, end in ranges)
+
+
+def _windows(table: Table) -> list[TimeWindow]:
+    """Return the time windows of the run's partitions; none for a table that is not loaded by windows.
+
+    Raises:
+        DatabaseError: the mode and the run do not fit.
+    """
+    load = current_load()
+    partitions = load.partitions if load else ()
+    windows = [key.window for key in partitions if key.window]
+    if table.mode == "window" and not windows:
+        raise DatabaseError(
+            f"{table.full_name} has the mode window, and the run has no partitions with time windows: load "
+            "it by an asset with daily, hourly, weekly or monthly partitions."
+        )
+    if table.mode != "window" and partitions:
+        raise DatabaseError(
+            f"{table.full_name} has the mode {table.mode}, and the run has partitions: load it by an asset "
+            'without partitions, or write mode="window" and a cursor.'
+        )
+    return windows
 
 
 def _bound(at: datetime, cursor: Column) -> str:

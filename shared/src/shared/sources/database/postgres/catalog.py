@@ -123,7 +123,7 @@ def _column(snapshot: Snapshot, table: Table, row: tuple[Any, ...]) -> Column:
     kind = PostgresType(
         str(base), int(modifier), bool(is_array), bool(is_composite), str(full_name)
     )
-    expression, hints = reading_of(name, snapshot.quote(name), kind, table.types.get(name))
+    expression, hints = reading_of(snapshot.quote(name), kind, table.types.get(name))
     hints = {"nullable": not is_required, **hints, "name": name}
     return Column(name, cast(TColumnSchema, hints), expression, str(full_name))
 

@@ -9,6 +9,7 @@ from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 from dlt.common.configuration.specs import ConnectionStringCredentials
 
 from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
+from shared.sources.database.postgres.arrow import typed
 from shared.sources.database.postgres.catalog import describe
 from shared.sources.database.postgres.errors import database_error
 from shared.sources.database.table import Table
@@ -128,6 +129,7 @@ class PostgresSnapshot:
         )
         sql = f"SELECT {selected} FROM {self.quote(*filter(None, [table.schema, table.name]))}"
         sql += f" WHERE {where}" * bool(where) + f" ORDER BY {order_by}" * bool(order_by)
+        place = f"{table.full_name} of {self.server}"
         schema = arrow_schema({column.name: column.hints for column in columns})
         with self._connection.cursor() as cursor:
             try:
@@ -136,7 +138,7 @@ class PostgresSnapshot:
                 )
                 cursor.execute(sql)
                 for batch in cursor.fetch_record_batch():
-                    yield _typed(batch, schema, table, info)
+                    yield typed(batch, schema, place, info.columns)
             except (dbapi.Error, pa.ArrowException, OSError) as error:
                 raise database_error(
                     error, self.server, table.full_name, has_masks=bool(table.masks)
@@ -167,26 +169,3 @@ def _require_readable_types(snapshot: PostgresSnapshot) -> None:
             f"{snapshot.server} has quote_all_identifiers = on for the user of the source, with which the "
             "driver finds no types. Set it off: ALTER ROLE ... SET quote_all_identifiers = off."
         )
-
-
-def _typed(
-    batch: pa.RecordBatch, schema: pa.Schema, table: Table, info: TableInfo
-) -> pa.RecordBatch:
-    """Return a batch in the types of its columns' hints.
-
-    Raises:
-        DatabaseError: a value does not fit the type that is declared for its column.
-    """
-    arrays = []
-    for name, field, values in zip(info.columns, schema, batch.columns, strict=True):
-        if isinstance(values, pa.ExtensionArray):
-            values = values.storage  # noqa: PLW2901 - a numeric, which the driver has as text
-        try:
-            arrays.append(values if values.type == field.type else values.cast(field.type))
-        except pa.ArrowInvalid:
-            raise DatabaseError(
-                f"{table.full_name}: a value of the column {name} ({info.columns[name].database_type}) does "
-                f"not fit {info.columns[name].hints['data_type']}. Declare "
-                f'types={{"{name}": {{"data_type": "text"}}}}, or a type that has all of its values.'
-            ) from None
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
