@@ -47,10 +47,7 @@ class PostgresDatabase:
             lock_timeout_seconds: how long a query waits for a lock.
         """
         self._url = url
-        credentials = ConnectionStringCredentials(url)
-        self.server = (
-            f"{credentials.host or 'localhost'}:{credentials.port or 5432}/{credentials.database}"
-        )
+        self.server = server_of(ConnectionStringCredentials(url))
         self._timeouts = {
             "statement_ms": int(statement_timeout_seconds * 1000),
             "lock_ms": int(lock_timeout_seconds * 1000),
@@ -77,6 +74,11 @@ class PostgresDatabase:
             with suppress(dbapi.Error):  # the server may be gone
                 connection.rollback()
             connection.close()
+
+
+def server_of(credentials: ConnectionStringCredentials) -> str:
+    """Return the server and the database of a URL, for messages."""
+    return f"{credentials.host or 'localhost'}:{credentials.port or 5432}/{credentials.database}"
 
 
 class PostgresSnapshot:
