@@ -235,17 +235,37 @@ def test_the_key_may_be_in_secrets_toml(
     assert warehouse.query("SELECT min(length(email)) AS n FROM shop_data.people") == [{"n": 64}]
 
 
+@pytest.mark.parametrize("mode", ["incremental", "append", "history"])
 @pytest.mark.parametrize(
-    "change", [{"masks": {**MASKS, "name": Hash()}}, {"masks": {}}, {"key": "other"}]
+    ("before", "now", "key"),
+    [
+        (MASKS, {**MASKS, "name": Hash()}, KEY),
+        (MASKS, {}, KEY),
+        ({}, MASKS, KEY),
+        (MASKS, MASKS, KEY[::-1]),
+    ],
+    ids=["more", "none", "first", "key"],
 )
 def test_rows_with_other_masks_are_not_added_to_a_table(
-    source: Any, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+    source: Any, monkeypatch: pytest.MonkeyPatch, mode: str, before: Any, now: Any, key: str
 ) -> None:
-    load(people("incremental"))
+    load(people(mode, masks=before))
     add(source, 4, 4)
-    if "key" in change:
-        monkeypatch.setenv("SOURCES__SHOP__MASK_KEY", KEY[::-1])
-        change = {}
+    monkeypatch.setenv("SOURCES__SHOP__MASK_KEY", key)
     with pytest.raises(Exception, match="masks or their key have changed"):
-        load(people("incremental", **change))
+        load(people(mode, masks=now))
     assert warehouse.query("SELECT count(*) AS n FROM shop_data.people") == [{"n": 3}]
+
+
+def test_the_place_of_a_wrong_value_is_not_shown_by_a_masked_key(
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(tmp_warehouse / "shop.db")) as shop:
+        shop.execute("CREATE TABLE people (email TEXT PRIMARY KEY, age INTEGER)")
+        shop.execute(f"INSERT INTO people VALUES ('{HIDDEN}', '{SHOWN}')")
+        shop.commit()
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", f"sqlite:///{tmp_warehouse / 'shop.db'}")
+    monkeypatch.setenv("SOURCES__SHOP__MASK_KEY", KEY)
+    with pytest.raises(Exception, match=f"column age .*{SHOWN}") as error:
+        load(Table("people", masks={"email": Hash()}))
+    assert HIDDEN not in "".join(traceback.format_exception(error.value))

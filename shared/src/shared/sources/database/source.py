@@ -146,9 +146,10 @@ class _Reading:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows that this load is to bring, masked; change the position in the resource's state."""
-        if self._table.mode in ("incremental", "append"):
+        if self._table.mode in ("incremental", "append", "history"):
             state = dlt.current.resource_state()
             self._require_same_masks(state)
+        if self._table.mode in ("incremental", "append"):
             new = NewRows(
                 self._snapshot, self._table, self._info, state, current_load(), self._masked
             )
@@ -177,7 +178,7 @@ class _Reading:
                 "earlier ones. Nothing was loaded. Load all of them anew: run once with the tag "
                 "etl/full_refresh = true."
             )
-        if now:
+        if now or self._table.mode == "history":  # this has no other state
             state["masks"] = now
 
 
