@@ -20,9 +20,10 @@ from shared.sources.database.masking import Masking
 from shared.sources.database.news import NewRows
 from shared.sources.database.table import Mode, Table, TableDeclarationError, needs_key
 from shared.sources.hints import APPEND_EACH_RUN, arrow_schema
+from shared.sources.names import column_name
 from shared.sources.partitions import TimeWindow, merge_windows
 from shared.sources.protocol import current_load
-from shared.sources.quoting import quote
+from shared.sources.quoting import literal, quote
 
 ROW_HASH = "_row_hash"
 """The column of a table with history that changes when a row changes."""
@@ -140,6 +141,7 @@ class _Reading:
         self._snapshot, self._table, self._masking = snapshot, table, masking
         self._windows = _windows(table)
         self._info = snapshot.describe(table)
+        _require_free_names(table, self._info, self._place)
         _require_unique_key(snapshot, table, self._info)
 
     def items(self) -> Iterator[Any]:
@@ -234,6 +236,29 @@ def _bound(at: datetime, cursor: Column) -> str:
     return (at if cursor.hints.get("timezone", True) else at.replace(tzinfo=None)).isoformat(" ")
 
 
+def _require_free_names(table: Table, info: TableInfo, place: str) -> None:
+    """Check that there are columns, and none that the load adds itself.
+
+    Raises:
+        DatabaseError: there is no column, or the load would write over one.
+    """
+    if not info.columns:
+        raise DatabaseError(
+            f"{place} has no columns to load. Leave it out, or declare fewer columns in exclude."
+        )
+    own = {ROW_HASH} if table.mode == "history" else set()
+    taken = [
+        name
+        for name in info.columns
+        if column_name(name) in own or column_name(name).startswith("_dlt_")
+    ]
+    if taken:
+        raise DatabaseError(
+            f"{place} has {', '.join(taken)}, a name of a column that the load adds. Declare "
+            f"exclude={taken!r}, or load a view that names it otherwise."
+        )
+
+
 def _require_unique_key(snapshot: Snapshot, table: Table, info: TableInfo) -> None:
     """Check that no two rows have one key; a unique index says so without a query.
 
@@ -268,9 +293,11 @@ def _with_hash(table: Table, rows: pa.Table) -> pa.Table:
         return rows
     import duckdb  # takes long, and only this mode needs it
 
+    # A column without a value adds nothing, so that a new column leaves the hashes as they are.
     parts = ", ".join(
-        f"coalesce(length({quote(name)}::varchar) || ':' || {quote(name)}::varchar, 'null')"
-        for name in rows.column_names
+        f"coalesce({literal(f'{len(name)}:{name}')} || length({quote(name)}::varchar) || ':' || "
+        f"{quote(name)}::varchar, '')"
+        for name in sorted(rows.column_names)
     )
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
