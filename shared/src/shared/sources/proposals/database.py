@@ -138,7 +138,11 @@ def _targets(relations: Sequence[Relation]) -> Iterator[str]:
 
 
 def _plain(name: str) -> str:
-    ascii_name = unicodedata.normalize("NFKD", column_name(name)).encode("ascii", "ignore").decode()
+    ascii_name = (
+        unicodedata.normalize("NFKD", column_name(name).casefold())
+        .encode("ascii", "ignore")
+        .decode()
+    )
     plain = re.sub(r"[^a-z0-9]+", "_", ascii_name.lower()).strip("_")
     return plain if plain[:1].isalpha() else f"table_{plain}".strip("_")
 

@@ -121,7 +121,7 @@ def _relations(
         kinds |= dict.fromkeys(inspector.get_view_names(schema), "view")
     columns = inspector.get_multi_columns(schema, kind=ObjectKind.TABLE)
     keys = inspector.get_multi_pk_constraint(schema)
-    indexes = inspector.get_multi_indexes(schema)
+    indexes = inspector.get_multi_indexes(schema, include_auto_indexes=True)  # SQLite's of UNIQUE
     uniques = inspector.get_multi_unique_constraints(schema)
     for name, kind in sorted(kinds.items()):
         where, is_view = (schema, name), kind == "view"

@@ -22,7 +22,12 @@ FORMS = {
 """How the URL of a database is written."""
 
 _ALIASES = {"postgres": "postgresql", "mariadb": "mysql"}
-_DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql", "mssql": "mssqlpython", "sqlite": "pysqlite"}
+_DRIVERS = {
+    "postgresql": "psycopg2",
+    "mysql": "pymysql",
+    "mssql": "mssqlpython",
+    "sqlite": "pysqlite",
+}
 _EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mssql": "mssql"}
 _TIMEOUT_SECONDS = 10
 _CONNECT_ARGUMENTS: Mapping[str, dict[str, Any]] = {
@@ -59,16 +64,19 @@ def parse_url(url: str, folder: Path) -> sa.URL:
     if backend not in FORMS:
         shown = scheme if re.fullmatch(r"[a-z0-9+]{1,30}", scheme) else "this"
         raise DatabaseError(
-            f"{shown}:// is not the URL of a supported database; these are {', '.join(FORMS.values())}"
+            f"{shown}:// is no URL of a database that can be read. Write {', or '.join(FORMS.values())}"
         )
     form = f"Write it as {FORMS[backend]}"
     try:
         parsed = sa.make_url(url)
     except (ArgumentError, ValueError):  # which repeat what may be a password
+        parsed = None
+    # After an @ in a password, the rest of it would be taken for the host.
+    if parsed is None or (backend != "sqlite" and url.count("@") > 1):
         raise DatabaseError(
             f"The URL of the database cannot be read. {form}; in the user and the password, @ is %40, / is "
             "%2F, : is %3A and % is %25"
-        ) from None
+        )
     parsed = parsed.set(drivername=f"{backend}+{driver or _DRIVERS[backend]}")
     if backend != "sqlite":
         has_host = parsed.host or "host" in parsed.query  # a socket's folder is a parameter
