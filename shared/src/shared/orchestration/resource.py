@@ -45,6 +45,9 @@ ALLOW_ROW_COUNT_DROP = "etl/allow_row_count_drop"
 FORCE_RELOAD = "etl/force_reload"
 """The run tag that loads a large file although it is unchanged and its rows are in the table."""
 
+FULL_REFRESH = "etl/full_refresh"
+"""The run tag that loads tables anew from their first row: `true`, or names of tables after commas."""
+
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
 
@@ -248,7 +251,35 @@ def _plan(
         min_row_ratio=0 if tags.get(ALLOW_ROW_COUNT_DROP) == "true" else min_row_ratio,
         force_reload=tags.get(FORCE_RELOAD) == "true",
         allow_partial=allow_partial,
+        full_refresh=_full_refresh(context.run, resources),
         resources=[resource.name for of_table in resources.values() for resource in of_table],
         extract_arguments=extract_arguments,
     )
     return _AssetLoad(warehouse.plan_load(spec, source, partitions, options), resources)
+
+
+def _full_refresh(
+    run: dg.DagsterRun, resources: Mapping[dg.AssetKey, Sequence[DltResource]]
+) -> frozenset[str]:
+    """Return the resources whose tables a run loads anew; other steps of the run load its other tables.
+
+    Raises:
+        LoadPlanError: the run loads no table of a name.
+    """
+    tag = run.tags.get(FULL_REFRESH, "")
+    if tag in ("", "true", "false"):
+        names = {key.path[-1] for key in resources} if tag == "true" else set()
+    else:
+        names = {name.strip() for name in tag.split(",")}
+    in_run = {key.path[-1] for key in run.asset_selection or ()}
+    if in_run and (unknown := names - in_run):
+        raise warehouse.LoadPlanError(
+            f"The run tag {FULL_REFRESH} names {', '.join(sorted(unknown))}, which this run does not load. "
+            f"Write true, or names of {', '.join(sorted(in_run))}."
+        )
+    return frozenset(
+        resource.name
+        for key, of_table in resources.items()
+        if key.path[-1] in names
+        for resource in of_table
+    )

@@ -23,7 +23,7 @@ class RetryLaterError(Exception):
 
 
 class CurrentLoad(Protocol):
-    """What a source may use of the load that runs it: pushdown and deferred partitions."""
+    """What a source may use of the load that runs it: pushdown, deferred partitions, further loads."""
 
     pipelines_dir: str
     """A folder of this run; files for the destination can stay there until the load ends."""
@@ -49,6 +49,24 @@ class CurrentLoad(Protocol):
 
         Raises:
             RetryLaterError: this run loads all of its partitions or none, or no partition is left.
+        """
+
+    def is_full_refresh(self, resource: str) -> bool:
+        """Return whether a resource is to bring all of its rows, and the load replaces its table.
+
+        Its `dlt.current.resource_state()` is empty then.
+        """
+
+    def load_again(self) -> None:
+        """Run the same load once more after this one, because the source has more rows.
+
+        A large table is so loaded in parts that commit on their own: a killed run loses one of them.
+        """
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Call an action once the load is complete, such as to confirm to a server what was read.
+
+        A killed run does not call it, so the next one must be able to do it as well.
         """
 
 

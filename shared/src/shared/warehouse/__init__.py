@@ -29,12 +29,14 @@ from shared.warehouse.errors import (
     WarehouseError,
     WarehouseNotFoundError,
 )
+from shared.warehouse.load_run import LoadRun
 from shared.warehouse.locks.file import duckdb_path, exclusive_connection
 from shared.warehouse.pipeline import PipelineSpec, pipeline, require_source, require_spec
 from shared.warehouse.plan import LoadOptions, LoadPlan, plan_load
 from shared.warehouse.query import check_connection, print_query, query, read_only_connection
 from shared.warehouse.replacement.partitioning import partition_scopes
-from shared.warehouse.run import LoadResult, LoadRun, load
+from shared.warehouse.result import LoadResult
+from shared.warehouse.run import load
 from shared.warehouse.schema.change import TableChange, parse_type
 from shared.warehouse.schema.migrate import Migration, migrate, plan_migration
 from shared.warehouse.scope import PartitionScope

@@ -1,6 +1,6 @@
 """What one load replaces, decided before the first request."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ class LoadOptions:
         force_reload: whether files are read although the table has their rows, unchanged.
         allow_partial: whether the source may defer some partitions to a later load.
         pushdown_enabled: whether the source may have the warehouse read files itself.
+        full_refresh: the resources that load all rows anew and replace their tables, in this run only.
         resources: the resources to load, of those that the source selects; by default all of them.
         extract_arguments: passed on to `dlt.Pipeline.extract`, such as `schema_contract`.
     """
@@ -47,6 +48,7 @@ class LoadOptions:
     force_reload: bool = False
     allow_partial: bool = False
     pushdown_enabled: bool = True
+    full_refresh: Collection[str] = ()
     resources: Sequence[str] | None = None
     extract_arguments: Mapping[str, Any] = field(default_factory=dict)
 

@@ -3,114 +3,39 @@
 It does not need Dagster: `load(plan_load(spec, source, partitions))`.
 """
 
-import reprlib
-import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
-import dlt
-from dlt.common.pipeline import LoadInfo
-from dlt.common.schema import Schema
 from dlt.common.schema.exceptions import DataValidationError
-from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from shared import settings
-from shared.sources.protocol import RetryLaterError, loading
-from shared.warehouse.appends import find_appends
-from shared.warehouse.destinations.configuration import resolve_configuration
-from shared.warehouse.destinations.factory import (
-    create_destination,
-    create_lock_manager,
-    database_name,
-)
-from shared.warehouse.dlt_internals import delete_traces
+from shared.sources.protocol import RetryLaterError
 from shared.warehouse.errors import (
     RowValueError,
     SchemaContractError,
     StateChangedError,
     find_cause,
 )
-from shared.warehouse.guards import (
-    PackageContent,
-    check_row_counts,
-    count_partitions,
-    reject_stored_cursors,
-    shrunken_partitions,
-    validate_packages,
-)
+from shared.warehouse.load_run import LoadRun
 from shared.warehouse.locks.base import Log, no_log
-from shared.warehouse.locks.file import exclusive_connection
-from shared.warehouse.ownership import StoredCursors, reject_lost_cursors, reject_new_cursor
 from shared.warehouse.plan import LoadPlan
-from shared.warehouse.replacement.dispositions import check_dispositions, reject_appending_tables
-from shared.warehouse.replacement.empty_partitions import add_empty_tables
-from shared.warehouse.replacement.partitioning import bind_scopes, with_cursor_columns
-from shared.warehouse.replacement.windows import partition_window
-from shared.warehouse.rows.check import check_rows
-from shared.warehouse.rows.normalizer import with_normalizers
-from shared.warehouse.rows.widening import normalize
-from shared.warehouse.schema.contract import contract_violation_message, reject_renamed
-from shared.warehouse.schema.declared_hints import apply_declared_hints
-from shared.warehouse.schema.stored_tables import restore_dropped
-from shared.warehouse.schema.sync import merge_stored_schema
-from shared.warehouse.scope import LoadState, PartitionScope
-from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
-from shared.warehouse.statistics import MAX_PARTITIONS_WITH_COUNTS, TableStats, collect_stats
-from shared.warehouse.tables import reject_refresh, reported_tables
-from shared.warehouse.working_dirs import create_working_dir
+from shared.warehouse.replacement.full_refresh import refreshable
+from shared.warehouse.result import LoadResult
 
-DLT_SETTINGS = {
-    "runtime.dlthub_telemetry": False,
-    # Rows that arrive as Arrow get their load's id as well.
-    "normalize.parquet_normalizer.add_dlt_load_id": True,
-    "normalize.model_normalizer.add_dlt_load_id": True,
-}
-"""dlt's configuration for every load."""
+T = TypeVar("T")
 
 MAX_EXTRACTIONS = 10
 """How often a load extracts if other runs change the state of its pipeline meanwhile."""
 
 
-@dataclass(frozen=True)
-class LoadResult:
-    """What a load did.
-
-    Attributes:
-        info: dlt's report, with its load ids and jobs.
-        schema: the source's schema after the load.
-        database: the warehouse's name for people: the file's stem, the database, or the directory.
-        rows_loaded: rows that were loaded, by table, nested tables included.
-        tables: what each reported table contains after the load.
-        metrics: what the source counts, such as `requests` or `bytes_read`, by resource.
-        scopes: the rows that it replaced, by table, without those of deferred partitions.
-        deferred: partitions that it left to a later load, with the reasons.
-        shrunken: partitions that kept less than half of their rows, by table, with the rows before and
-            after.
-        duration_seconds: from the first step to the last.
-    """
-
-    info: LoadInfo
-    schema: Schema
-    database: str
-    rows_loaded: Mapping[str, int]
-    tables: Mapping[str, TableStats]
-    metrics: Mapping[str, Mapping[str, Any]]
-    scopes: Mapping[str, PartitionScope]
-    deferred: Mapping[str, RetryLaterError]
-    shrunken: Mapping[str, Mapping[str, tuple[int, int]]]
-    duration_seconds: float
-
-
 def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
     """Run a load from its first request to its last row, while it locks what it replaces.
 
-    If the warehouse cannot read a file itself, the load runs again without pushdown.
+    If the warehouse cannot read a file itself, the load runs again without pushdown. While a source says
+    that it has more rows, the same load follows.
 
     Raises:
         LoadPlanError: a resource that is loaded by partition has a cursor without an end value; or a
@@ -127,11 +52,32 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         RetryLaterError: upstream accepts no more requests for now.
         PipelineStepFailed: what else failed, with its cause.
     """
+    if names := refreshable(plan.source, plan.options.full_refresh, plan.scopes):
+        _settled(partial(_mark_full_refresh, plan, names, log), log)
+    result = _settled(partial(_load_once, plan, log), log)
+    while result.has_more:
+        log(f"{sum(result.rows_loaded.values())} rows are loaded, and the source has more.")
+        result = result.followed_by(_settled(partial(_load_once, plan, log), log))
+    return result
+
+
+def _settled(attempt: Callable[[], T], log: Log) -> T:
+    """Return the result of a load, which extracts again while other runs change the state."""
     for _ in range(MAX_EXTRACTIONS - 1):
         with suppress(StateChangedError):
-            return _load_once(plan, log)
+            return attempt()
         log("Another run changed the state of the pipeline meanwhile; extracting again.")
-    return _load_once(plan, log)
+    return attempt()
+
+
+def _mark_full_refresh(plan: LoadPlan, names: Collection[str], log: Log) -> None:
+    """Store in the state of some resources that their tables are to be replaced."""
+    run = LoadRun(plan, log)
+    try:
+        with run.partition_lock():
+            run.mark_full_refresh(names)
+    finally:
+        run.cleanup(failed=False)
 
 
 def _load_once(plan: LoadPlan, log: Log) -> LoadResult:
@@ -165,235 +111,3 @@ def _load_once(plan: LoadPlan, log: Log) -> LoadResult:
         run.cleanup(failed=failed)
     log("Fast path not possible; falling back to row-by-row validation.")
     return _load_once(replace(plan, options=replace(plan.options, pushdown_enabled=False)), log)
-
-
-class LoadRun:
-    """The steps of one load, in a working directory that no other run shares.
-
-    Shared directories are how parallel runs lose data (dlt issue 1102, Dagster issue 21022). State and
-    schema come back from the warehouse, so a new directory loses nothing.
-
-    A source finds it by `sources.protocol.current_load()`, for pushdown and for deferred partitions.
-    """
-
-    def __init__(self, plan: LoadPlan, log: Log = no_log) -> None:
-        self.plan, self.log = plan, log
-        self.source: DltSource = plan.source.clone()
-        self.deferred: dict[str, RetryLaterError] = {}
-        self._preview_rows = settings.get_int("PREVIEW_ROWS")
-        self._started = time.monotonic()
-        self.scopes: Mapping[str, PartitionScope] = plan.scopes
-        self.state = LoadState(force_reload=plan.options.force_reload, log=log)
-        destination: Any = create_destination(self.state)
-        configuration = resolve_configuration(destination, plan.spec.dataset_name)
-        self.locks = create_lock_manager(destination, configuration, log)
-        self.state.verify_lock = self.locks.verify_held
-        self._database = database_name(destination, configuration)
-        self._is_duckdb = destination.warehouse_type == "duckdb"
-        self.pushdown_enabled = plan.options.pushdown_enabled and self._is_duckdb
-        self.pipelines_dir = create_working_dir(plan.options.run_id)
-        self.state.working_dir = Path(self.pipelines_dir)
-        self.pipeline = dlt.pipeline(
-            pipeline_name=plan.spec.pipeline_name,
-            pipelines_dir=self.pipelines_dir,
-            dataset_name=plan.spec.dataset_name,
-            destination=destination,
-            progress=plan.spec.progress,
-        )
-
-    def partition_lock(self) -> AbstractContextManager[None]:
-        """Lock what this load replaces, from its first request to its last row; see `LockManager`.
-
-        Otherwise a run that sent its request earlier could load later, and replace new rows by old ones.
-        Runs of other partitions continue concurrently.
-        """
-        return self.locks.partition_lock(self.plan.lock_scope)
-
-    def extract(self) -> None:
-        """Restore state and schema from the warehouse, then extract and normalize."""
-        with dlt.config.values(DLT_SETTINGS), loading(self):
-            if self.pipeline.config.restore_from_destination:
-                # To connect to a DuckDB file is to write to it.
-                with exclusive_connection(self.log) if self._is_duckdb else nullcontext():
-                    self.pipeline.sync_destination()
-            self._take_over_stored()
-            check_rows(self.source)
-            with partition_window(self.source, self.plan.partitions):
-                self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
-                self._check_extraction()
-            self._row_counts = normalize(self.pipeline, self.schema).row_counts
-            self.state.partition_scopes = bind_scopes(self.scopes, self.schema)
-            if self.scopes:
-                add_empty_tables(self.pipeline, self.schema, self.state.partition_scopes)
-
-    def _take_over_stored(self) -> None:
-        """Compare what the warehouse has of the pipeline with the code, and remember it."""
-        schemas = {name: self.pipeline.schemas[name] for name in self.pipeline.schemas}
-        self._restored_schemas = {
-            name: schema.stored_version_hash for name, schema in schemas.items()
-        }
-        refresh = self.plan.options.extract_arguments.get("refresh")
-        reject_refresh(self.pipeline, self.source, refresh)
-        stored = schemas.get(self.source.schema.name)
-        apply_declared_hints(stored, self.source)
-        for schema in schemas.values():
-            self.pipeline.schemas.save_schema(with_normalizers(schema))
-        self._restored = source_states(self.pipeline)
-        self._stored_cursors = StoredCursors.of(self.pipeline, stored)
-
-    def _check_extraction(self) -> None:
-        """Check what only the extraction knows: the cursors, and the state that the source stores."""
-        if self.plan.partitions:
-            reject_stored_cursors(self.source, self.plan.partitions)
-        self.scopes = with_cursor_columns(self.scopes, self.source, self.schema)
-        check_dispositions(self.source, self.plan.scopes)
-        reject_positions(self.source, self.plan.replaced_by_default, self._restored, self.pipeline)
-
-    def load(self) -> LoadResult:
-        """Load what was extracted, under the lock of the dataset. It raises what `load` lists."""
-        with dlt.config.values(DLT_SETTINGS):
-            content = self._validate()
-            with self.locks.dataset_lock():
-                before = self._prepare_warehouse(content)
-                try:
-                    info = self.pipeline.load()
-                    info.raise_on_failed_jobs()
-                except Exception:
-                    with suppress(Exception), self._client() as client:
-                        client.undo_this_load()  # otherwise the next load does
-                    raise
-                tables = self._collect_stats(info.loads_ids)
-        rows_loaded = {**self._row_counts, **self.state.rows_inserted}
-        for table in self.schema.dlt_table_names():
-            rows_loaded.pop(table, None)
-        return LoadResult(
-            info=info,
-            schema=self.schema,
-            database=self._database,
-            rows_loaded=rows_loaded,
-            tables=tables,
-            metrics={
-                name: dict(resource.custom_metrics)
-                for name, resource in self.source.selected_resources.items()
-            },
-            scopes=self.state.partition_scopes,
-            deferred=self.deferred,
-            shrunken={
-                table: partitions
-                for table, counts in before.items()
-                if table in tables
-                if (partitions := shrunken_partitions(counts, tables[table].partition_row_counts))
-            },
-            duration_seconds=time.monotonic() - self._started,
-        )
-
-    def cleanup(self, *, failed: bool) -> None:
-        """Remove the working directory. After a failure it stays, to show what was extracted.
-
-        dlt's trace is always deleted, because it contains exception texts, which can contain secrets.
-        """
-        if failed:
-            delete_traces(self.pipelines_dir)
-        else:
-            shutil.rmtree(self.pipelines_dir, ignore_errors=True)
-
-    def explain(self, violation: DataValidationError) -> str:
-        """Return what does not fit which column, and the command that would change the table."""
-        stored = self.schema if self.source.schema.name in self.pipeline.schemas else None
-        dataset, where = self.plan.spec.dataset_name, self.partitions_of(violation.table_name)
-        return contract_violation_message(violation, dataset, stored, where)
-
-    def partitions_of(self, table: str) -> str:
-        """Return which partitions of a table the run loads, for the text of an error."""
-        scope = next((each for each in self.scopes.values() if table in each.tables), None)
-        return f" in the run of {reprlib.repr(list(scope.partitions))}" if scope else ""
-
-    @cached_property
-    def schema(self) -> Schema:
-        """The schema of the source, from its extraction on. dlt alters it in place."""
-        return self.pipeline.schemas[self.source.schema.name]
-
-    @property
-    def uses_pushdown(self) -> bool:
-        """Whether the warehouse was to fill a table by a query."""
-        return bool(self.state.pushdown_tables)
-
-    def pushdown_query(
-        self, select: str, fingerprint: str, before_commit: Callable[[], None]
-    ) -> dlt.Relation:
-        """Return the item that makes the warehouse run a query; see `CurrentLoad`."""
-        self.state.fingerprints.append(fingerprint)
-        self.state.pre_commit_checks.append(before_commit)
-        return self.pipeline.dataset().query(select, "duckdb")
-
-    def defer_partitions(self, partitions: Sequence[str], why: RetryLaterError) -> None:
-        """Leave partitions unchanged in this load; see `CurrentLoad`."""
-        scopes = {name: scope.excluding(partitions) for name, scope in self.scopes.items()}
-        if not self.plan.options.allow_partial or not all(
-            scope.partitions for scope in scopes.values()
-        ):
-            raise why
-        self.deferred |= dict.fromkeys(partitions, why)
-        self.scopes = scopes
-
-    def _validate(self) -> PackageContent:
-        schema = self.schema
-        reject_renamed(schema, self.plan.spec.dataset_name)
-        load_ids = self.pipeline.list_normalized_load_packages()
-        packages = [*map(self.pipeline.get_load_package_info, load_ids)]
-        self.state.appends = find_appends(packages, schema, self.state.partition_scopes)
-        content = validate_packages(packages, schema, self.state.partition_scopes)
-        requested = self.plan.options.extract_arguments.get("write_disposition")
-        reject_appending_tables(self.source, schema, content.tables, self.plan.scopes, requested)
-        self.state.tables_in_package = content.tables
-        self.state.pushdown_tables |= content.pushdown_tables
-        self.state.pending_table_chains.clear()
-        return content
-
-    def _prepare_warehouse(self, content: PackageContent) -> Mapping[str, Mapping[str, int]]:
-        """Compare the load with the warehouse, and return the rows of each partition that it replaces.
-
-        It undoes what killed loads left, takes over what other runs stored meanwhile, creates what was
-        dropped by hand, and guards what will vanish.
-        """
-        options, dataset = self.plan.options, self.plan.spec.dataset_name
-        refresh = bool(options.extract_arguments.get("refresh"))
-        with self._client() as client:
-            reject_lost_updates(client, self.pipeline, self._restored, content.tables)
-            reject_lost_cursors(self.pipeline, self.source, self._stored_cursors, refresh=refresh)
-            if not refresh:
-                reject_new_cursor(self.source, self._stored_cursors)
-            if client.is_storage_initialized():
-                schemas = merge_stored_schema(self.pipeline, client, self._restored_schemas)
-                client.schema = schemas.get(client.schema.name, client.schema)
-                if not refresh:
-                    restore_dropped(client, self.pipeline, self.source, content.tables, self.log)
-            for load_id in client.undo_unfinished_loads():
-                self.log(f"Removed the rows that load {load_id} had appended; it did not complete.")
-            check_row_counts(
-                client, self.schema, content.row_counts, dataset, options.min_row_ratio
-            )
-            few = [
-                table
-                for table, scope in self.state.partition_scopes.items()
-                if len(scope.partitions) <= MAX_PARTITIONS_WITH_COUNTS
-            ]
-            return count_partitions(client, few, self.log)
-
-    def _collect_stats(self, load_ids: Sequence[str]) -> dict[str, TableStats]:
-        schema = self.schema
-        with self._client() as client:
-            return {
-                table: collect_stats(
-                    client,
-                    schema,
-                    table,
-                    load_ids,
-                    preview_rows=self._preview_rows,
-                    log=self.log,
-                )
-                for table in reported_tables(self.plan.source, schema)
-            }
-
-    def _client(self) -> Any:
-        return self.pipeline.destination_client(self.source.schema.name)

@@ -46,6 +46,7 @@ class TableInfo:
         estimated_rows: how many rows the database's statistics say it has; -1 if they say nothing.
         kind: `table`, `partitioned table`, `view`, `materialized view` or `foreign table`.
         all_columns: all columns of the table, also those that the declaration leaves out.
+        unique_keys: the columns of each unique index that has no NULLs, the primary key included.
     """
 
     columns: Mapping[str, Column]
@@ -54,6 +55,7 @@ class TableInfo:
     estimated_rows: int
     kind: str = "table"
     all_columns: Mapping[str, Column] = field(default_factory=dict)
+    unique_keys: Sequence[frozenset[str]] = ()
 
 
 class Snapshot(Protocol):

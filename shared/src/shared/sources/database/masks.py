@@ -38,7 +38,8 @@ class Constant:
             for key, value in hints.items()
             if key not in ("precision", "scale", "timezone")
         }
-        return {**kept, "data_type": "text"}
+        kept["data_type"] = "text"
+        return kept  # type: ignore[no-any-return]
 
     def apply(self, values: pa.Array) -> pa.Array:
         """Return the text for each value that is not NULL."""

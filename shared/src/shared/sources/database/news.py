@@ -1,0 +1,146 @@
+"""The rows of a table that are new or changed since the last load: modes `incremental` and `append`."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from shared.sources.database import ranges
+from shared.sources.database.base import DatabaseError, Snapshot, TableInfo
+from shared.sources.database.cursors import CursorRange
+from shared.sources.database.postgres.transactions import (
+    MAX_AGE,
+    TransactionPosition,
+    Transactions,
+    has_transactions,
+)
+from shared.sources.database.table import Table
+from shared.sources.protocol import CurrentLoad
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """What a load reads of a table that it does not replace.
+
+    Attributes:
+        snapshot: the snapshot.
+        table: the table.
+        info: the table in this snapshot.
+        state: the position of the last load; empty before the first one. Reading changes it to what this
+            snapshot has.
+        load: the load that runs, if there is one.
+        masking: masks a batch.
+    """
+
+    snapshot: Snapshot
+    table: Table
+    info: TableInfo
+    state: dict[str, Any]
+    load: CurrentLoad | None
+    masking: Callable[[pa.RecordBatch], pa.RecordBatch]
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows, masked.
+
+        Raises:
+            DatabaseError: the position does not belong to the table any more, and rows would be added
+                again; or the table does not say which rows are new.
+        """
+        transactions = None
+        is_postgres = self.snapshot.dialect == "postgresql"
+        if is_postgres and self.table.overlap is None and has_transactions(self.info.kind):
+            transactions = Transactions(self.snapshot, self.table)
+        if transactions is None or transactions.has_foreign_parts:
+            self._reject_other_position("cursor")
+            yield from self._by_cursor()
+        else:
+            self._reject_other_position("transactions")
+            yield from self._by_transaction(transactions)
+
+    def _by_cursor(self) -> Iterator[pa.RecordBatch]:
+        cursor = CursorRange(self.snapshot, self.table, self.info, self.state)
+        may_split = (
+            self.table.mode == "incremental" and self.snapshot.dialect != "mssql"
+        )  # no LIMIT
+        if may_split and self._starts_ranges("cursor"):
+            self.state["ranges"] = {"since": {"cursor": cursor.state()["cursor"], "hashes": []}}
+        if "ranges" in self.state:
+            yield from self._next_range()
+            return
+        for batch in self.snapshot.read(self.table, self.info, cursor.condition()):
+            unseen = cursor.unseen(self.masking(batch))
+            if unseen.num_rows:
+                yield unseen
+        self.state.update(cursor.state())
+
+    def _by_transaction(self, transactions: Transactions) -> Iterator[pa.RecordBatch]:
+        since = self.state.get("ranges", {}).get("since", self.state).get("transactions")
+        position = TransactionPosition.of(since) if since else None
+        if position and self._is_lost(transactions, position):
+            self.state.clear()
+            position = None
+        here = transactions.position
+        if self._starts_ranges("transactions"):
+            position = here
+            self.state["ranges"] = {"since": {"transactions": here.stored()}}
+        if position and "ranges" in self.state:
+            # What is newer follows the last range.
+            yield from self._next_range(transactions.before(position))
+            return
+        rows = 0
+        where = transactions.since(position) if position else ""
+        for batch in self.snapshot.read(self.table, self.info, where):
+            rows += batch.num_rows
+            if batch.num_rows:
+                yield self.masking(batch)
+        is_old = position is None or here.next - position.next > MAX_AGE
+        if position is None or rows or is_old or here.files != position.files:
+            # Otherwise the stored position is still right, and there is nothing to store.
+            self.state["transactions"] = {**here.stored(), "seen": list(transactions.seen())}
+
+    def _starts_ranges(self, kind: str) -> bool:
+        is_first = kind not in self.state and "ranges" not in self.state
+        return is_first and ranges.splits(self.table, self.info, self.load)
+
+    def _next_range(self, condition: str = "") -> Iterator[pa.RecordBatch]:
+        """Yield the next range, and ask for the load after it."""
+        progress = self.state["ranges"]
+        for batch in ranges.read_range(self.snapshot, self.table, self.info, progress, condition):
+            yield self.masking(batch)
+        if progress["after"] is None:
+            del self.state["ranges"]
+            self.state.update(progress["since"])
+        if self.load is not None:
+            self.load.load_again()
+
+    def _is_lost(self, transactions: Transactions, position: TransactionPosition) -> bool:
+        """Return whether all rows are to be read again.
+
+        Raises:
+            DatabaseError: a table that is appended to would have rows twice.
+        """
+        other = transactions.is_other_table(position)
+        if self.table.mode == "append" and (other or transactions.rewritten(position)):
+            what = (
+                "is on another server, or was restored" if other else "was rewritten or truncated"
+            )
+            raise DatabaseError(
+                f"{self.table.full_name} of {self.snapshot.server} {what} since the last load, so its rows "
+                "do not say which were added. Nothing was loaded. Load all of them anew: run once with the "
+                "tag etl/full_refresh = true."
+            )
+        return other
+
+    def _reject_other_position(self, kind: str) -> None:
+        """Reject to append from a position that another declaration stored."""
+        stored = [name for name in ("cursor", "transactions") if name in self.state]
+        if not stored or kind in stored:
+            return
+        if self.table.mode == "append":
+            raise DatabaseError(
+                f"{self.table.full_name} is now read by its {kind}, and its position was stored by its "
+                f"{stored[0]}, so rows would be added again. Nothing was loaded. Declare the overlap as "
+                "before, or run once with the tag etl/full_refresh = true."
+            )
+        self.state.clear()

@@ -1,0 +1,162 @@
+"""A read-only transaction of Postgres, from which tables are copied into Arrow."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pyarrow as pa
+from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
+from dlt.common.configuration.specs import ConnectionStringCredentials
+
+from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
+from shared.sources.database.postgres.catalog import describe
+from shared.sources.database.postgres.errors import database_error
+from shared.sources.database.table import Table
+from shared.sources.hints import arrow_schema
+from shared.sources.quoting import literal, quote
+
+_BATCH_BYTES = 8 << 20
+
+_SETTINGS_SQL = (
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+    "SET LOCAL TimeZone = 'UTC'",
+    "SET LOCAL DateStyle = 'ISO, YMD'",
+    "SET LOCAL IntervalStyle = 'iso_8601'",
+    "SET LOCAL bytea_output = 'hex'",
+    "SET LOCAL extra_float_digits = 1",
+    "SET LOCAL idle_in_transaction_session_timeout = 0",
+    "SET LOCAL statement_timeout = '{statement_ms}ms'",
+    "SET LOCAL lock_timeout = '{lock_ms}ms'",
+)
+
+
+class PostgresDatabase:
+    """A database of a Postgres server. A load opens one connection at a time."""
+
+    def __init__(
+        self, url: str, statement_timeout_seconds: float = 3600, lock_timeout_seconds: float = 60
+    ) -> None:
+        """Remember where it is. Nothing connects yet.
+
+        Args:
+            url: `postgresql://user:password@host/database`, with parameters of libpq.
+            statement_timeout_seconds: how long one query may take.
+            lock_timeout_seconds: how long a query waits for a lock.
+        """
+        self._url = url
+        credentials = ConnectionStringCredentials(url)
+        self.server = (
+            f"{credentials.host or 'localhost'}:{credentials.port or 5432}/{credentials.database}"
+        )
+        self._timeouts = {
+            "statement_ms": int(statement_timeout_seconds * 1000),
+            "lock_ms": int(lock_timeout_seconds * 1000),
+        }
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Connect, and yield a snapshot: a transaction that only reads, at REPEATABLE READ.
+
+        Raises:
+            DatabaseError: the server does not answer or refuses the user.
+        """
+        try:
+            connection = dbapi.connect(self._url)
+        except dbapi.Error as error:
+            raise database_error(error, self.server) from None
+        try:
+            snapshot = PostgresSnapshot(connection, self.server)
+            for statement in _SETTINGS_SQL:
+                snapshot.execute(statement.format(**self._timeouts))
+            yield snapshot
+        finally:
+            with suppress(dbapi.Error):  # the server may be gone
+                connection.rollback()
+            connection.close()
+
+
+class PostgresSnapshot:
+    """A snapshot of a Postgres database; see `Snapshot`."""
+
+    dialect = "postgresql"
+
+    def __init__(self, connection: Any, server: str) -> None:
+        self._connection, self.server = connection, server
+
+    def execute(self, sql: str) -> None:
+        """Run a statement that returns nothing."""
+        with self._connection.cursor() as cursor:
+            try:
+                cursor.execute(sql)
+            except dbapi.Error as error:
+                raise database_error(error, self.server, statement=sql) from None
+
+    def describe(self, table: Table) -> TableInfo:
+        """Return what the catalog says about a table; see `Snapshot.describe`."""
+        return describe(self, table)
+
+    def query(self, sql: str, table: str = "") -> list[tuple[Any, ...]]:
+        """Return all rows of a query that has few."""
+        with self._connection.cursor() as cursor:
+            try:
+                cursor.execute(sql)
+                return list(cursor.fetchall())
+            except (dbapi.Error, pa.ArrowException) as error:
+                raise database_error(error, self.server, table) from None
+
+    def read(
+        self, table: Table, info: TableInfo, where: str = "", order_by: str = ""
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield rows in batches of about 8 MB; see `Snapshot.read`."""
+        columns = info.columns.values()
+        selected = ", ".join(
+            f"{column.expression} AS {self.quote(column.name)}" for column in columns
+        )
+        sql = f"SELECT {selected} FROM {self.quote(*filter(None, [table.schema, table.name]))}"
+        sql += f" WHERE {where}" * bool(where) + f" ORDER BY {order_by}" * bool(order_by)
+        schema = arrow_schema({column.name: column.hints for column in columns})
+        with self._connection.cursor() as cursor:
+            try:
+                cursor.adbc_statement.set_options(
+                    **{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)}
+                )
+                cursor.execute(sql)
+                for batch in cursor.fetch_record_batch():
+                    yield _typed(batch, schema, table, info)
+            except (dbapi.Error, pa.ArrowException, OSError) as error:
+                raise database_error(error, self.server, table.full_name) from None
+
+    def quote(self, *names: str) -> str:
+        """Return a name in double quotes."""
+        return ".".join(map(quote, names))
+
+    def literal(self, value: Any, column: Column) -> str:
+        """Return SQL of a value of a column, from its text."""
+        return f"{literal(str(value))}::{column.database_type}"
+
+    def text_of(self, column: Column) -> str:
+        """Return the SQL of a value as text; times are in UTC, with microseconds."""
+        return f"{self.quote(column.name)}::text"
+
+
+def _typed(
+    batch: pa.RecordBatch, schema: pa.Schema, table: Table, info: TableInfo
+) -> pa.RecordBatch:
+    """Return a batch in the types of its columns' hints.
+
+    Raises:
+        DatabaseError: a value does not fit the type that is declared for its column.
+    """
+    arrays = []
+    for name, field, values in zip(info.columns, schema, batch.columns, strict=True):
+        if isinstance(values, pa.ExtensionArray):
+            values = values.storage  # noqa: PLW2901 - a numeric, which the driver has as text
+        try:
+            arrays.append(values if values.type == field.type else values.cast(field.type))
+        except pa.ArrowInvalid:
+            raise DatabaseError(
+                f"{table.full_name}: a value of the column {name} ({info.columns[name].database_type}) does "
+                f"not fit {info.columns[name].hints['data_type']}. Declare "
+                f'types={{"{name}": {{"data_type": "text"}}}}, or a type that has all of its values.'
+            ) from None
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

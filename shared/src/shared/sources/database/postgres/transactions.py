@@ -1,0 +1,142 @@
+"""Which rows of a Postgres table are new since an earlier snapshot, by the transactions that wrote them.
+
+Each version of a row has the number of its transaction in `xmin`. A snapshot sees exactly the transactions
+that were complete when it was taken. So the rows that it did not see are found whatever their cursor says
+and however late they commit (dlt#2269): their transaction is not below the oldest one that was running, and
+is not one of the later ones whose rows the snapshot had. Subtransactions have numbers of their own, above
+that of their transaction, so the same holds for them.
+
+`xmin` has 32 bits and starts again at 0. The numbers here have 64 bits, counted back from the snapshot's.
+A row that is older than 2^32 transactions can seem new; it is then read again.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from shared.sources.database.base import DatabaseError, Snapshot
+from shared.sources.database.table import Table
+
+MAX_SEEN = 100_000
+"""How many transactions after the oldest running one a position remembers."""
+
+MAX_AGE = 2**28
+"""How many transactions old a position may become without new rows, before it is stored anew."""
+
+_WITH_XMIN = ("table", "partitioned table", "materialized view")
+
+_PARTS_SQL = """
+    WITH RECURSIVE parts AS (
+        SELECT {name}::regclass::oid AS oid
+        UNION ALL SELECT i.inhrelid FROM pg_inherits AS i JOIN parts ON i.inhparent = parts.oid
+    )
+    SELECT c.oid::bigint, pg_relation_filenode(c.oid)::bigint, c.relkind = 'f'
+    FROM parts JOIN pg_class AS c USING (oid) WHERE c.relkind <> 'p' ORDER BY 1
+"""
+
+_SNAPSHOT_SQL = """
+    SELECT pg_current_snapshot()::text, (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),
+        CASE WHEN has_function_privilege('pg_control_system()', 'execute')
+            THEN (SELECT system_identifier::text FROM pg_control_system()) ELSE '' END
+"""
+
+
+@dataclass(frozen=True)
+class TransactionPosition:
+    """What a load has read of a table, as the state stores it.
+
+    Attributes:
+        oldest: the oldest transaction that was running: all before it were seen.
+        next: the first transaction that had not begun.
+        seen: transactions from `oldest` on whose rows were seen.
+        files: the file of each part of the table, by the part's number. A new part is read as a whole.
+        database: the server and the database.
+    """
+
+    oldest: int
+    next: int
+    seen: tuple[int, ...] = ()
+    files: dict[str, int] = field(default_factory=dict)
+    database: str = ""
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> "TransactionPosition":
+        """Return a position from the state."""
+        return cls(**{**stored, "seen": tuple(stored["seen"])})
+
+    def stored(self) -> dict[str, Any]:
+        """Return it for the state."""
+        return {**asdict(self), "seen": list(self.seen)}
+
+
+class Transactions:
+    """The transactions that a snapshot sees in a table."""
+
+    def __init__(self, snapshot: Snapshot, table: Table) -> None:
+        """Read the snapshot's numbers and the parts of the table."""
+        self._snapshot = snapshot
+        self._name = snapshot.quote(*filter(None, [table.schema, table.name]))
+        ((numbers, database, system),) = snapshot.query(_SNAPSHOT_SQL)
+        oldest, following, _ = str(numbers).split(":")
+        parts = snapshot.query(
+            _PARTS_SQL.format(name=f"'{self._name.replace(chr(39), chr(39) * 2)}'")
+        )
+        self.has_foreign_parts = any(foreign for _, _, foreign in parts)
+        self.position = TransactionPosition(
+            int(oldest),
+            int(following),
+            files={str(oid): int(file or 0) for oid, file, _ in parts},
+            database=f"{system}/{database}",
+        )
+
+    @property
+    def number(self) -> str:
+        """The SQL of the number of a row's transaction, with 64 bits."""
+        following = self.position.next
+        return f"({following} - (({following} - xmin::text::bigint) & 4294967295))"
+
+    def before(self, position: TransactionPosition) -> str:
+        """Return the condition of the rows whose transactions were complete before a position's oldest."""
+        return f"{self.number} < {position.oldest}"
+
+    def since(self, position: TransactionPosition) -> str:
+        """Return the condition of the rows that a position has not seen."""
+        condition = f"{self.number} >= {position.oldest}"
+        if position.seen:
+            condition += f" AND {self.number} NOT IN ({', '.join(map(str, position.seen))})"
+        new = [part for part in self.position.files if part not in position.files]
+        return f"({condition}) OR tableoid IN ({', '.join(new)})" if new else condition
+
+    def seen(self) -> tuple[int, ...]:
+        """Return the transactions from the oldest running one on whose rows the snapshot has.
+
+        Raises:
+            DatabaseError: there are too many to remember, because a transaction runs for long.
+        """
+        oldest, following = self.position.oldest, self.position.next
+        if oldest == following:  # none was running
+            return ()
+        found = self._snapshot.query(
+            f"SELECT DISTINCT {self.number} FROM {self._name} WHERE {self.number} >= {oldest} LIMIT {MAX_SEEN + 1}"
+        )
+        if len(found) > MAX_SEEN:
+            raise DatabaseError(
+                f"{self._snapshot.server}: transaction {oldest} has been running while more than "
+                f"{MAX_SEEN:,} others wrote to {self._name}. End it: SELECT pid, xact_start, query FROM "
+                "pg_stat_activity ORDER BY xact_start; or look into pg_prepared_xacts."
+            )
+        return tuple(sorted(int(number) for (number,) in found))
+
+    def is_other_table(self, position: TransactionPosition) -> bool:
+        """Return whether a position is of another server, or of a time that a restore has undone."""
+        here = self.position
+        return position.database != here.database or position.next > here.next
+
+    def rewritten(self, position: TransactionPosition) -> bool:
+        """Return whether a part of the table has a new file, so that its rows may have new numbers."""
+        files = self.position.files
+        return any(files[part] != file for part, file in position.files.items() if part in files)
+
+
+def has_transactions(kind: str) -> bool:
+    """Return whether rows of a kind of table have the number of their transaction."""
+    return kind in _WITH_XMIN

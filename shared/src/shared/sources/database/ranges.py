@@ -1,0 +1,76 @@
+"""Key ranges: a first load of a large table commits some rows at a time, in the order of its key.
+
+The state has the last key, and where the load after the last range continues: at the snapshot of the first.
+"""
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import pyarrow as pa
+
+from shared.sources.database.base import Snapshot, TableInfo
+from shared.sources.database.table import Table
+from shared.sources.protocol import CurrentLoad
+
+
+def splits(table: Table, info: TableInfo, load: CurrentLoad | None) -> bool:
+    """Return whether a first load takes key ranges: it is large, has a key, and may commit in parts."""
+    return (
+        load is not None
+        and not load.is_full_refresh(table.target)
+        and info.estimated_rows > table.rows_per_load
+        and bool(_key(table, info))
+    )
+
+
+def read_range(
+    snapshot: Snapshot,
+    table: Table,
+    info: TableInfo,
+    state: MutableMapping[str, Any],
+    condition: str = "",
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of the next range, and note it in the state.
+
+    Args:
+        snapshot: the snapshot.
+        table: the table.
+        info: the table in this snapshot.
+        state: `state["after"]` has the texts of the last key; it is None after the last range.
+        condition: which rows count.
+    """
+    key = [info.all_columns[name] for name in _key(table, info)]
+    names = [snapshot.quote(column.name) for column in key]
+    after = state.get("after")
+    conditions = [condition] if condition else []
+    if after is not None:
+        conditions.append(_compare(snapshot, key, ">", after))
+    texts = ", ".join(
+        f"{snapshot.text_of(column)} AS k{number}" for number, column in enumerate(key)
+    )
+    from_table = snapshot.quote(*filter(None, [table.schema, table.name]))
+    where = f" WHERE {' AND '.join(f'({each})' for each in conditions)}" if conditions else ""
+    last = snapshot.query(
+        f"SELECT {texts} FROM {from_table}{where} ORDER BY {', '.join(names)} "
+        f"LIMIT 1 OFFSET {table.rows_per_load - 1}"
+    )
+    if last:
+        conditions.append(_compare(snapshot, key, "<=", last[0]))
+    yield from snapshot.read(table, info, " AND ".join(f"({each})" for each in conditions))
+    state["after"] = list(map(str, last[0])) if last else None
+
+
+def _key(table: Table, info: TableInfo) -> tuple[str, ...]:
+    """Return the columns of a unique index in whose order ranges are read; none if there is no such index."""
+    declared = frozenset(table.key_columns)
+    if declared and declared in info.unique_keys:
+        return table.key_columns
+    return tuple(info.primary_key)
+
+
+def _compare(snapshot: Snapshot, key: list[Any], operator: str, texts: Any) -> str:
+    names = ", ".join(snapshot.quote(column.name) for column in key)
+    values = ", ".join(
+        snapshot.literal(text, column) for text, column in zip(texts, key, strict=True)
+    )
+    return f"({names}) {operator} ({values})"

@@ -1,0 +1,182 @@
+"""Tables of a database as a dlt source."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import dlt
+import pyarrow as pa
+from dlt.extract import DltResource, DltSource
+
+from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
+from shared.sources.database.connection import open_database
+from shared.sources.database.news import NewRows
+from shared.sources.database.table import Mode, Table, TableDeclarationError, needs_key
+from shared.sources.hints import APPEND_EACH_RUN, arrow_schema
+from shared.sources.protocol import current_load
+from shared.sources.quoting import quote
+
+ROW_HASH = "_row_hash"
+"""The column of a table with history that changes when a row changes."""
+
+_DISPOSITIONS: dict[Mode, Any] = {
+    "full": "replace",
+    "incremental": {"disposition": "merge", "strategy": "delete-insert"},
+    "append": "append",
+    "mirror": {"disposition": "merge", "strategy": "cdc"},
+    "history": {
+        "disposition": "merge",
+        "strategy": "scd2",
+        "row_version_column_name": ROW_HASH,
+    },
+    "window": {"disposition": "merge", "strategy": "delete-insert"},
+}
+"""How the engine loads each mode."""
+
+
+def database_source(tables: Sequence[Table], name: str) -> DltSource:
+    """Return the source of some tables of a database; each is a resource.
+
+    Nothing connects before a load extracts. The URL of the database is then taken from dlt's secrets:
+    `credentials` in the section `sources.<name>`, or the variable `SOURCES__<NAME>__CREDENTIALS`.
+
+    Args:
+        tables: what to load, and how.
+        name: the name of the source, and of its section in dlt's settings.
+
+    Raises:
+        TableDeclarationError: two tables have one name in the warehouse, or a mode needs a key.
+    """
+    names = [table.target for table in tables]
+    if twice := {each for each in names if names.count(each) > 1}:
+        raise TableDeclarationError(
+            f"{', '.join(sorted(twice))} is the name of two tables in the warehouse: declare another one, "
+            'Table(..., table="name").'
+        )
+
+    @dlt.source(name=name, section=name)
+    def source() -> list[DltResource]:
+        return [table_resource(table, name) for table in tables]
+
+    return source()
+
+
+def table_resource(table: Table, name: str) -> DltResource:
+    """Return the resource of a table.
+
+    Args:
+        table: what to load, and how.
+        name: the name of the source.
+
+    Raises:
+        TableDeclarationError: the mode needs a key, and none is declared.
+    """
+    if needs_key(table.mode) and not table.key_columns:
+        raise TableDeclarationError(
+            f"Table {table.full_name}: the mode {table.mode} finds rows by their key: declare key=, such as "
+            'that of the primary key, or mode="full".'
+        )
+
+    @dlt.resource(
+        name=table.target,
+        write_disposition=_DISPOSITIONS[table.mode],
+        primary_key=table.key_columns,
+        columns={str(table.cursor): {"partition": True}} if table.mode == "window" else {},
+    )
+    def rows() -> Iterator[Any]:
+        """Yield Arrow tables with the columns of the table, in the types that the warehouse has for them.
+
+        Raises:
+            DatabaseError: the database refuses, or has not what is declared.
+        """
+        with open_database(name) as database, database.snapshot() as snapshot:
+            info = snapshot.describe(table)
+            _require_unique_key(snapshot, table, info)
+            hints = {column.name: column.hints for column in info.columns.values()}
+            yield dlt.mark.with_hints(
+                _with_hash(table, arrow_schema(hints).empty_table()),
+                dlt.mark.make_hints(columns={**hints, **_technical(table)}),
+            )
+            for batch in _batches(snapshot, table, info):
+                yield _with_hash(table, pa.Table.from_batches([batch]))
+
+    hints: dict[str, Any] = {"description": table.description} if table.description else {}
+    if table.mode == "append":
+        hints |= APPEND_EACH_RUN
+    return rows.apply_hints(additional_table_hints=hints) if hints else rows
+
+
+def _batches(snapshot: Snapshot, table: Table, info: TableInfo) -> Iterator[pa.RecordBatch]:
+    """Yield the rows that this load is to bring, and change the position in the resource's state."""
+    if table.mode in ("incremental", "append"):
+        state = dlt.current.resource_state()
+        rows = NewRows(snapshot, table, info, state, current_load(), lambda batch: batch)
+        yield from rows.batches()
+        return
+    where = _window(snapshot, info.columns[str(table.cursor)]) if table.mode == "window" else ""
+    yield from snapshot.read(table, info, where)
+
+
+def _window(snapshot: Snapshot, cursor: Column) -> str:
+    """Return the condition of the rows in the time window of the run's partitions."""
+    interval = dlt.current.interval()
+    if interval is None:
+        return ""
+    name = snapshot.quote(cursor.name)
+    start, end = (
+        snapshot.literal(_bound(at, cursor), cursor) for at in (interval.start, interval.end)
+    )
+    return f"{name} >= {start} AND {name} < {end}"
+
+
+def _bound(at: datetime, cursor: Column) -> str:
+    """Return a bound of a window in the form that the column has: a day, or a time in UTC."""
+    if cursor.hints["data_type"] == "date":
+        return at.date().isoformat()
+    at = at.astimezone(UTC)
+    return (at if cursor.hints.get("timezone", True) else at.replace(tzinfo=None)).isoformat(" ")
+
+
+def _require_unique_key(snapshot: Snapshot, table: Table, info: TableInfo) -> None:
+    """Check that no two rows have one key; a unique index says so without a query.
+
+    Raises:
+        DatabaseError: two rows have it, or a row has none: one of them would be lost.
+    """
+    key = table.key_columns
+    if not needs_key(table.mode) or any(columns <= {*key} for columns in info.unique_keys):
+        return
+    names = ", ".join(map(snapshot.quote, key))
+    where_null = " OR ".join(f"{snapshot.quote(name)} IS NULL" for name in key)
+    from_table = snapshot.quote(*filter(None, [table.schema, table.name]))
+    twice = snapshot.query(
+        f"SELECT count(*) FROM (SELECT {names} FROM {from_table} GROUP BY {names} HAVING count(*) > 1 "
+        f"OR max(CASE WHEN {where_null} THEN 1 ELSE 0 END) = 1) AS repeated"
+    )[0][0]
+    if twice:
+        raise DatabaseError(
+            f"{table.full_name} of {snapshot.server}: {twice} values of the key {', '.join(key)} are NULL or "
+            "belong to several rows, so rows would be lost. Declare the columns that identify a row, or "
+            'mode="full".'
+        )
+
+
+def _technical(table: Table) -> dict[str, Any]:
+    return {ROW_HASH: {"data_type": "text", "nullable": False}} if table.mode == "history" else {}
+
+
+def _with_hash(table: Table, rows: pa.Table) -> pa.Table:
+    """Return rows with a hash of their values, where the warehouse compares versions of rows."""
+    if table.mode != "history":
+        return rows
+    import duckdb  # takes long, and only this mode needs it
+
+    parts = ", ".join(
+        f"coalesce(length({quote(name)}::varchar) || ':' || {quote(name)}::varchar, 'null')"
+        for name in rows.column_names
+    )
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("batch", rows)
+        hashes = connection.sql(f"SELECT md5(concat({parts})) FROM batch").to_arrow_table()
+    return rows.append_column(pa.field(ROW_HASH, pa.string(), False), hashes.column(0))
