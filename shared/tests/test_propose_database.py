@@ -91,7 +91,7 @@ def test_a_table_of_sqlite_gets_the_mode_that_its_rows_key_and_cursor_allow(tmp_
     notes = {name: " ".join(table.notes) for name, table in tables.items()}
     assert not notes["orders"]
     assert "CREATE INDEX stock_modified ON stock (modified)" in notes["stock"]
-    assert "modified may be NULL" in notes["stock"]
+    assert "Rows whose modified is NULL" in notes["stock"]
     assert 'mode="append", cursor="payment_id"' in notes["payments"]
     assert "no key" in notes["visits"]
 

@@ -206,7 +206,7 @@ def _notes_on_cursor(relation: Relation, cursor: str, dialect: sa.Dialect) -> It
     if not cursor:
         return
     if relation.columns[cursor]["nullable"]:
-        yield f"{cursor} may be NULL: see docs/databases.md."
+        yield f"Rows whose {cursor} is NULL are read again in each load."
     if cursor not in relation.indexed:
         index = sa.Index(
             f"{relation.name}_{cursor}",
