@@ -1,7 +1,7 @@
 """Tables of Postgres are loaded exactly, in each mode, while the source changes."""
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg2
@@ -11,6 +11,7 @@ from shared import warehouse
 from shared.sources.database import DatabaseError, Table, TableDeclarationError, database_source
 from shared.sources.partitions import PartitionKey, TimeWindow
 from shared.testing.postgres_server import PostgresServer
+from shared.warehouse.errors import find_cause
 
 SPEC = warehouse.pipeline("shop_pipeline", "shop_data")
 
@@ -64,7 +65,9 @@ def test_a_full_load_replaces_the_table(any_warehouse: str, shop: Source) -> Non
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
     load(Table("orders"))
-    shop.run("DELETE FROM orders WHERE id = 1; UPDATE orders SET name = 'c'; INSERT INTO orders VALUES (3, 'd')")
+    shop.run(
+        "DELETE FROM orders WHERE id = 1; UPDATE orders SET name = 'c'; INSERT INTO orders VALUES (3, 'd')"
+    )
     load(Table("orders"))
     assert loaded() == [(2, "c"), (3, "d")]
 
@@ -74,7 +77,8 @@ def test_an_incremental_load_reads_only_new_and_changed_rows(
     any_warehouse: str, shop: Source, overlap: timedelta | None
 ) -> None:
     shop.run(ORDERS)
-    shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b'), (3, 'n', NULL)")
+    shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
+    shop.run("INSERT INTO orders VALUES (3, 'n', NULL)")
     orders = Table("orders", mode="incremental", key="id", cursor="updated_at", overlap=overlap)
     assert load(orders).rows_loaded["orders"] == 3
     assert load(orders).rows_loaded.get("orders", 0) == 0
@@ -164,13 +168,13 @@ def test_a_window_replaces_the_rows_of_its_partition(
     any_warehouse: str, shop: Source, kind: str
 ) -> None:
     shop.run(f'CREATE TABLE orders (id int PRIMARY KEY, name text, "At" {kind})')
-    shop.run("INSERT INTO orders VALUES (1, 'a', '2025-03-10'), (2, 'b', '2025-03-11'), (3, 'c', '2025-03-12')")
+    shop.run(
+        "INSERT INTO orders VALUES (1, 'a', '2025-03-10'), (2, 'b', '2025-03-11'), (3, 'c', '2025-03-12')"
+    )
     orders = Table("orders", mode="window", cursor="At")
 
     def day(number: int) -> PartitionKey:
         start, end = (f"2025-03-{n} 00:00:00+00:00" for n in (number, number + 1))
-        from datetime import datetime
-
         return PartitionKey(
             f"2025-03-{number}",
             window=TimeWindow(datetime.fromisoformat(start), datetime.fromisoformat(end)),
@@ -186,16 +190,25 @@ def test_a_window_replaces_the_rows_of_its_partition(
 
 def test_a_large_first_load_commits_in_key_ranges(any_warehouse: str, shop: Source) -> None:
     shop.run("CREATE TABLE orders (tenant text, id int, name text, PRIMARY KEY (tenant, id))")
-    shop.run("INSERT INTO orders SELECT 't' || n % 3, n, 'x' FROM generate_series(1, 25) AS n; ANALYZE orders")
+    shop.run(
+        "INSERT INTO orders SELECT 't' || n % 3, n, 'x' FROM generate_series(1, 25) AS n; ANALYZE orders"
+    )
     for mode in ("incremental", "append"):
         orders = Table(
             "orders", mode=mode, key=("tenant", "id"), rows_per_load=10, table=f"orders_{mode}"
         )
         result = load(orders)
         assert result.rows_loaded[orders.target] == 25
-        ids = {row["_dlt_load_id"] for row in warehouse.query(f"SELECT _dlt_load_id FROM shop_data.{orders.target}")}
+        ids = {
+            row["_dlt_load_id"]
+            for row in warehouse.query(f"SELECT _dlt_load_id FROM shop_data.{orders.target}")
+        }
         assert len(ids) == 3
-        shop.run("INSERT INTO orders VALUES ('t0', 0, 'new')" if mode == "append" else "UPDATE orders SET name = 'y' WHERE id = 3")
+        shop.run(
+            "INSERT INTO orders VALUES ('t0', 0, 'new')"
+            if mode == "append"
+            else "UPDATE orders SET name = 'y' WHERE id = 3"
+        )
         assert load(orders).rows_loaded[orders.target] == 1
     assert sorted(loaded("id, name", "orders_append"))[:1] == [(0, "new")]
 
@@ -234,8 +247,8 @@ def test_a_declaration_that_cannot_be_exact_is_refused() -> None:
         {"key": "id", "exclude": ["id"]},
         {"rows_per_load": 0},
     ):
-        with pytest.raises(TableDeclarationError, match="^Table orders: "):
-            Table("orders", **wrong)  # type: ignore[arg-type]
+        with pytest.raises(TableDeclarationError, match=r"^Table orders: "):
+            Table("orders", **wrong)
     with pytest.raises(TableDeclarationError, match="declare key="):
         database_source([Table("orders", mode="incremental")], name="shop")
     with pytest.raises(TableDeclarationError, match="is the name of two tables"):
@@ -246,9 +259,11 @@ def test_a_missing_table_or_column_is_named(shop: Source) -> None:
     shop.run(ORDERS)
     for table, text in (
         (Table("order"), "has no table order; it has public.orders"),
-        (Table("orders", exclude=["nam"]), "has no column nam, which is declared. Did you mean name"),
+        (
+            Table("orders", exclude=["nam"]),
+            "has no column nam, which is declared. Did you mean name",
+        ),
     ):
         with pytest.raises(Exception, match=text) as caught:
             load(table)
-        causes = [caught.value, caught.value.__cause__, caught.value.__context__]
-        assert any(isinstance(each, DatabaseError) for each in causes)
+        assert find_cause(caught.value, DatabaseError)

@@ -10,6 +10,7 @@ import dagster as dg
 import duckdb
 import pytest
 
+from shared.testing.mariadb_server import MariaDbServer, missing_program
 from shared.testing.postgres_server import PostgresServer
 
 
@@ -56,6 +57,15 @@ def tmp_warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def warehouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """Start a Postgres server for all tests. Each warehouse is a separate database."""
     with PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDbServer]:
+    """Start a MariaDB server for all tests; skip them if its programs are not installed."""
+    if missing := missing_program():
+        pytest.skip(f"{missing} is not installed; it is in Debian's package mariadb-server")
+    with MariaDbServer(tmp_path_factory.mktemp("mariadb")) as server:
         yield server
 
 

@@ -91,6 +91,17 @@ class PostgresSnapshot:
             except dbapi.Error as error:
                 raise database_error(error, self.server, statement=sql) from None
 
+    @contextmanager
+    def optional(self) -> Iterator[None]:
+        """Ignore an error of the queries in the block, after which the transaction goes on."""
+        self.execute("SAVEPOINT optional")
+        try:
+            yield
+        except DatabaseError:
+            self.execute("ROLLBACK TO SAVEPOINT optional")
+        else:
+            self.execute("RELEASE SAVEPOINT optional")
+
     def describe(self, table: Table) -> TableInfo:
         """Return what the catalog says about a table; see `Snapshot.describe`."""
         return describe(self, table)

@@ -1,0 +1,151 @@
+"""What differs between the databases that SQLAlchemy connects to."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import sqlalchemy
+from dlt.common.schema.typing import TColumnSchema
+
+from shared.sources.database.base import Column, DatabaseError, TableInfo
+from shared.sources.database.table import Table
+
+Query = Callable[[str], list[tuple[Any, ...]]]
+"""Runs a query and returns its rows."""
+
+MAX_PRECISION = 38
+"""Digits of a decimal that each warehouse stores; one with more is read as text."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_TIME = re.compile(r"[-\d:. T+Z]+")
+
+
+class Dialect(Protocol):
+    """A database: how it is connected to, and its SQL."""
+
+    name: str
+    """The database, as `Snapshot.dialect`."""
+
+    server: str
+    """The server and database, without a secret."""
+
+    def engine(self) -> sqlalchemy.Engine:
+        """Return SQLAlchemy's engine; nothing is connected yet.
+
+        Raises:
+            DatabaseError: the URL has what this database does not know.
+        """
+
+    def begin(self, connection: sqlalchemy.Connection) -> None:
+        """Limit the time of the session's statements, and begin its read-only transaction."""
+
+    def reading(self, connection: sqlalchemy.Connection) -> AbstractContextManager[None]:
+        """Make the driver return values as `values.to_arrow` takes them, while a query starts."""
+
+    def describe(self, query: Query, table: Table) -> TableInfo | None:
+        """Return a table with all of its columns as `columns`; None if the catalog does not have it."""
+
+    def table_names(self, query: Query, table: Table) -> list[str]:
+        """Return the tables and views that the user sees in the table's schema."""
+
+    def row_id(self, info: TableInfo) -> str:
+        """Return the SQL of what identifies a row of a table without a key; empty if there is none."""
+
+    def quote(self, name: str) -> str:
+        """Return a name in quotes."""
+
+    def literal(self, value: Any, column: Column) -> str:
+        """Return SQL of a value, which is compared as the column is."""
+
+    def text_of(self, column: Column) -> str:
+        """Return SQL that reads a value as text."""
+
+    def value_advice(self, column: Column, value: Any) -> str:
+        """Return what to do about a value that does not fit; empty for what helps in general."""
+
+    def advice(self, error: BaseException) -> str:
+        """Return what to do about an error of the driver; empty if nothing is known."""
+
+
+def merged(hints: TColumnSchema, declared: TColumnSchema | None) -> TColumnSchema:
+    """Return the hints of a column, with what the declaration of the table replaces."""
+    if not declared:
+        return hints
+    if declared.get("data_type", hints["data_type"]) != hints["data_type"]:
+        return {"nullable": hints["nullable"], **declared}
+    return {**hints, **declared}
+
+
+def decimal_hints(precision: int, scale: int) -> dict[str, Any]:
+    """Return the hints of a decimal; of a text if no warehouse stores so many digits."""
+    if precision > MAX_PRECISION:
+        return {"data_type": "text"}
+    return {"data_type": "decimal", "precision": precision, "scale": scale}
+
+
+def key_of(primary_key: Iterable[str], unique: Mapping[str, list[str]], required: set[str]) -> list[str]:
+    """Return the primary key; without one, the shortest unique index whose columns are never NULL.
+
+    Args:
+        primary_key: its columns.
+        unique: the columns of each unique index, by its name.
+        required: the columns that are never NULL.
+    """
+    fitting = [names for _, names in sorted(unique.items()) if names and required.issuperset(names)]
+    return list(primary_key) or min(fitting, key=len, default=[])
+
+
+def close_matches(name: str, names: Iterable[str]) -> str:
+    """Return a sentence with names that are like a wrong one; empty if none is."""
+    by_lower = {known.lower(): known for known in names}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=3)
+    return f" Did you mean {', '.join(by_lower[match] for match in found)}?" if found else ""
+
+
+def number(value: Any, column: Column) -> str:
+    """Return a number as SQL.
+
+    Raises:
+        DatabaseError: it is not one.
+    """
+    text = str(int(value)) if isinstance(value, bool) else str(value)
+    if not _NUMBER.fullmatch(text):
+        raise DatabaseError(f"column {column.name} ({column.database_type}): {text!r} is not a number.")
+    return text
+
+
+def moment(value: Any, column: Column) -> str:
+    """Return a date, time or timestamp as text; one with a zone is in UTC, without the zone.
+
+    Raises:
+        DatabaseError: it is not one.
+    """
+    if isinstance(value, datetime):
+        naive = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+        return naive.isoformat(" ")
+    text = str(value)
+    if not _TIME.fullmatch(text):
+        raise DatabaseError(f"column {column.name} ({column.database_type}): {text!r} is not a time.")
+    return text
+
+
+def hexadecimal(value: Any, column: Column) -> str:
+    """Return binary data, or its hexadecimal text, as hexadecimal digits.
+
+    Raises:
+        DatabaseError: it is not one.
+    """
+    try:
+        return (value if isinstance(value, bytes) else bytes.fromhex(str(value))).hex()
+    except ValueError:
+        raise DatabaseError(
+            f"column {column.name} ({column.database_type}): the value is not hexadecimal."
+        ) from None
+
+
+def text(value: Any) -> str:
+    """Return a text as SQL, in which a backslash is only a backslash."""
+    return "'" + str(value).replace("'", "''") + "'"
