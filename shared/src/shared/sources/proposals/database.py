@@ -195,8 +195,8 @@ def _moments(relation: Relation, words: set[str], left_out: Sequence[str]) -> li
 
 def _notes_on_key(relation: Relation, key: Sequence[str]) -> Iterator[str]:
     if relation.is_view:
-        yield "A view has no key."
-    elif relation.keys and not key:
+        return
+    if relation.keys and not key:
         yield f"Its key, {' and '.join(relation.keys[0])}, sounds secret or personal, so it is left out."
     elif not key:
         yield "It has no key, so each load reads all rows."

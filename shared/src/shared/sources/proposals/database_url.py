@@ -1,17 +1,18 @@
 """The URL of a database whose catalog is read, and the connection to it."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from shared.redaction import redact
 from shared.sources.database.base import DatabaseError
+from shared.sources.database.tls import tls_advice, with_verified_tls
 
 FORMS = {
     "postgresql": "postgresql://user:password@host:5432/database",
@@ -22,26 +23,14 @@ FORMS = {
 """How the URL of a database is written."""
 
 _ALIASES = {"postgres": "postgresql", "mariadb": "mysql"}
-_DRIVERS = {
-    "postgresql": "psycopg2",
-    "mysql": "pymysql",
-    "mssql": "mssqlpython",
-    "sqlite": "pysqlite",
+_MODULES = {
+    "postgresql": ("psycopg2", "postgres"),
+    "mysql": ("pymysql", "mysql"),
+    "mssql": ("mssql_python", "mssql"),
 }
-_EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mssql": "mssql"}
-_TIMEOUT_SECONDS = 10
-_CONNECT_ARGUMENTS: Mapping[str, dict[str, Any]] = {
-    "postgresql": {
-        "connect_timeout": _TIMEOUT_SECONDS,
-        "options": "-c default_transaction_read_only=on -c statement_timeout=60s -c lock_timeout=5s",
-    },
-    "mysql": {
-        "connect_timeout": _TIMEOUT_SECONDS,
-        "init_command": "SET SESSION TRANSACTION READ ONLY",
-    },
-    "mssql": {"timeout": 60},
-}
+"""The module of a driver, and the extra of `shared` that installs it."""
 
+_CONNECT_SECONDS, _STATEMENT_SECONDS = 10, 60
 _HINTS = {
     r"password|access denied|login failed|authentication|role ": "Check the user and the password; in a URL, @ is "
     "%40, / is %2F, : is %3A and % is %25",
@@ -53,13 +42,13 @@ _HINTS = {
 
 
 def parse_url(url: str, folder: Path) -> sa.URL:
-    """Return the URL with the driver that reads the catalog.
+    """Return the URL of a database, without the name of a driver.
 
     Raises:
         DatabaseError: it is no URL of a supported database; nothing of the URL is repeated.
     """
     scheme, _, _ = url.partition("://")
-    backend, _, driver = scheme.partition("+")
+    backend, _, _ = scheme.partition("+")
     backend = _ALIASES.get(backend, backend)
     if backend not in FORMS:
         shown = scheme if re.fullmatch(r"[a-z0-9+]{1,30}", scheme) else "this"
@@ -77,7 +66,7 @@ def parse_url(url: str, folder: Path) -> sa.URL:
             f"The URL of the database cannot be read. {form}; in the user and the password, @ is %40, / is "
             "%2F, : is %3A and % is %25"
         )
-    parsed = parsed.set(drivername=f"{backend}+{driver or _DRIVERS[backend]}")
+    parsed = parsed.set(drivername=backend)  # a load chooses the driver
     if backend != "sqlite":
         has_host = parsed.host or "host" in parsed.query  # a socket's folder is a parameter
         if not has_host or not parsed.database:
@@ -95,30 +84,41 @@ def connected(url: sa.URL) -> Iterator[sa.Connection]:
     """Yield a connection that only reads, and commits each statement.
 
     Raises:
-        DatabaseError: it cannot connect, or the database refuses a query.
+        DatabaseError: its driver is not installed, it cannot connect, or the database refuses a query.
     """
     backend = url.get_backend_name()
-    if backend == "sqlite":  # any other form creates a missing file
-        url = url.set(
-            database=f"file:{quote(url.database or '')}", query={"mode": "ro", "uri": "true"}
-        )
+    module, extra = _MODULES.get(backend, ("sqlite3", ""))
+    if not find_spec(module):
+        raise DatabaseError(f"{backend}:// needs {module}: uv add --dev 'shared[{extra}]'")
     try:
-        engine = sa.create_engine(
-            url,
-            poolclass=sa.NullPool,
-            isolation_level="AUTOCOMMIT",
-            connect_args=_CONNECT_ARGUMENTS.get(backend, {}),
-        )
-        with engine.connect() as connection:
+        engine = _postgres_engine(url) if backend == "postgresql" else _other_engine(url)
+        with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            if backend == "mysql":
+                connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
             yield connection
-    except (ModuleNotFoundError, NoSuchModuleError) as error:
-        missing = getattr(error, "name", "") or url.drivername
-        extra = _EXTRAS.get(backend, "")
-        raise DatabaseError(
-            f"{backend}:// needs {missing}, which is not installed: uv add --dev 'shared[{extra}]'"
-        ) from None
     except SQLAlchemyError as error:
         raise DatabaseError(_refusal(url, error)) from None
+
+
+def _postgres_engine(url: sa.URL) -> sa.Engine:
+    """Return an engine that connects as a load does; each query has a limit."""
+    import psycopg2
+
+    dsn = with_verified_tls(credentials_of(url))
+    connect = partial(
+        psycopg2.connect,
+        dsn,
+        connect_timeout=_CONNECT_SECONDS,
+        options="-c default_transaction_read_only=on -c lock_timeout=5s "
+        f"-c statement_timeout={_STATEMENT_SECONDS}s",
+    )
+    return sa.create_engine("postgresql+psycopg2://", creator=connect, poolclass=sa.NullPool)
+
+
+def _other_engine(url: sa.URL) -> sa.Engine:
+    from shared.sources.database.sqlalchemy.database import dialect_of
+
+    return dialect_of(url, _STATEMENT_SECONDS).engine()
 
 
 def _refusal(url: sa.URL, error: SQLAlchemyError) -> str:
@@ -131,8 +131,10 @@ def _refusal(url: sa.URL, error: SQLAlchemyError) -> str:
     if password and password in said:
         said = type(cause).__name__
     steps = [step for pattern, step in _HINTS.items() if re.search(pattern, said, re.IGNORECASE)]
-    step = steps[0] if steps else "Check the URL"
-    return redact(f"{server_of(url)} cannot be read: {said.rstrip('.')}. {step}", [password])
+    step = tls_advice(said) or (steps[0] if steps else "Check the URL")
+    return redact(
+        f"{server_of(url)} cannot be read: {said.rstrip('.')}. {step.rstrip('.')}", [password]
+    )
 
 
 def server_of(url: sa.URL) -> str:
@@ -145,7 +147,4 @@ def server_of(url: sa.URL) -> str:
 
 def credentials_of(url: sa.URL) -> str:
     """Return the URL for a load, with its password."""
-    backend = url.get_backend_name()
-    if url.drivername == f"{backend}+{_DRIVERS[backend]}":
-        url = url.set(drivername=backend)
     return url.render_as_string(hide_password=False)

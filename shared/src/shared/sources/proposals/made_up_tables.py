@@ -32,7 +32,10 @@ def made_up_sql(proposal: DatabaseProposal) -> str:
     ]
     for table in proposal.tables:
         lines += _table_sql(table, dialect)
-    return "\n".join([*lines, ""])
+    head = (
+        "-- Tables with the columns of the database, and with made-up rows: no value is from there."
+    )
+    return "\n".join([head, *lines, ""])
 
 
 def _table_sql(table: TableProposal, dialect: sa.Dialect) -> Iterator[str]:

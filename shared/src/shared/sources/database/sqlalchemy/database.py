@@ -38,7 +38,7 @@ class SqlAlchemyDatabase:
         Raises:
             DatabaseError: the URL is not one of a known database, or its driver is not installed.
         """
-        self._dialect = _dialect(url, statement_timeout_seconds)
+        self._dialect = dialect_of(url, statement_timeout_seconds)
         self._engine = self._dialect.engine()
 
     @contextmanager
@@ -229,7 +229,7 @@ def _errors(dialect: Dialect, what: str = "") -> Iterator[None]:
         raise DatabaseError(f"{prefix}{error}") from None
 
 
-def _dialect(url: str | sqlalchemy.URL, timeout: float) -> Dialect:
+def dialect_of(url: str | sqlalchemy.URL, timeout: float) -> Dialect:
     """Return the dialect of a URL.
 
     Raises:
