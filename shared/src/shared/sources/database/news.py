@@ -80,7 +80,7 @@ class NewRows:
         since = self.state.get("ranges", {}).get("since", self.state).get("transactions")
         position = TransactionPosition.of(since) if since else None
         if position and self._is_lost(transactions, position):
-            self.state.clear()
+            self._forget()
             position = None
         here = transactions.position
         if self._starts_ranges("transactions"):
@@ -136,6 +136,11 @@ class NewRows:
             )
         return other
 
+    def _forget(self) -> None:
+        """Remove the position, so that all rows are read."""
+        for name in ("cursor", "hashes", "transactions", "ranges"):
+            self.state.pop(name, None)
+
     def _reject_other_position(self, kind: str) -> None:
         """Reject to append from a position that another declaration stored."""
         stored = [name for name in ("cursor", "transactions") if name in self.state]
@@ -147,4 +152,4 @@ class NewRows:
                 f"{stored[0]}, so rows would be added again. Nothing was loaded. Declare the overlap as "
                 "before, or run once with the tag etl/full_refresh = true."
             )
-        self.state.clear()
+        self._forget()

@@ -8,8 +8,9 @@ import dlt
 import pyarrow as pa
 from dlt.extract import DltResource, DltSource
 
+from shared.sources.database import masks
 from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
-from shared.sources.database.connection import open_database
+from shared.sources.database.connection import database_configuration, open_database
 from shared.sources.database.news import NewRows
 from shared.sources.database.table import Mode, Table, TableDeclarationError, needs_key
 from shared.sources.hints import APPEND_EACH_RUN, arrow_schema
@@ -89,15 +90,14 @@ def table_resource(table: Table, name: str) -> DltResource:
         Raises:
             DatabaseError: the database refuses, or has not what is declared.
         """
-        with open_database(name) as database, database.snapshot() as snapshot:
-            info = snapshot.describe(table)
-            _require_unique_key(snapshot, table, info)
-            hints = {column.name: column.hints for column in info.columns.values()}
+        configuration = database_configuration(name)
+        with open_database(configuration) as database, database.snapshot() as snapshot:
+            read = _Reading(snapshot, table, name, configuration.mask_key)
             yield dlt.mark.with_hints(
-                _with_hash(table, arrow_schema(hints).empty_table()),
-                dlt.mark.make_hints(columns={**hints, **_technical(table)}),
+                _with_hash(table, arrow_schema(read.hints).empty_table()),
+                dlt.mark.make_hints(columns={**read.hints, **_technical(table)}),
             )
-            for batch in _batches(snapshot, table, info):
+            for batch in read.batches():
                 yield _with_hash(table, pa.Table.from_batches([batch]))
 
     hints: dict[str, Any] = {"description": table.description} if table.description else {}
@@ -106,15 +106,51 @@ def table_resource(table: Table, name: str) -> DltResource:
     return rows.apply_hints(additional_table_hints=hints) if hints else rows
 
 
-def _batches(snapshot: Snapshot, table: Table, info: TableInfo) -> Iterator[pa.RecordBatch]:
-    """Yield the rows that this load is to bring, and change the position in the resource's state."""
-    if table.mode in ("incremental", "append"):
-        state = dlt.current.resource_state()
-        rows = NewRows(snapshot, table, info, state, current_load(), lambda batch: batch)
-        yield from rows.batches()
-        return
-    where = _window(snapshot, info.columns[str(table.cursor)]) if table.mode == "window" else ""
-    yield from snapshot.read(table, info, where)
+class _Reading:
+    """What one load reads of a table."""
+
+    def __init__(self, snapshot: Snapshot, table: Table, name: str, mask_key: str | None) -> None:
+        self._snapshot, self._table = snapshot, table
+        self._key = masks.mask_key(table.masks, mask_key, f"sources.{name}.mask_key")
+        self._info = snapshot.describe(table)
+        _require_unique_key(snapshot, table, self._info)
+        columns = {column.name: column.hints for column in self._info.columns.values()}
+        self.hints = masks.masked_hints(columns, table.masks)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that this load is to bring, masked; change the position in the resource's state."""
+        if self._table.mode in ("incremental", "append"):
+            state = dlt.current.resource_state()
+            self._require_same_masks(state)
+            new = NewRows(
+                self._snapshot, self._table, self._info, state, current_load(), self._masked
+            )
+            yield from new.batches()
+            return
+        where = ""
+        if self._table.mode == "window":
+            where = _window(self._snapshot, self._info.columns[str(self._table.cursor)])
+        yield from map(self._masked, self._snapshot.read(self._table, self._info, where))
+
+    def _masked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return masks.apply_masks(batch, self._table.masks, self._key)
+
+    def _require_same_masks(self, state: dict[str, Any]) -> None:
+        """Reject to add rows to those of other masks: they would not be equal.
+
+        Raises:
+            DatabaseError: the masks or their key have changed since the table was loaded.
+        """
+        before = state.get("masks", "" if state else None)
+        now = masks.fingerprint(self._table.masks, self._key) if self._table.masks else ""
+        if before is not None and before != now:
+            raise DatabaseError(
+                f"{self._table.full_name}: the masks or their key have changed, and the table has rows of the "
+                "earlier ones. Nothing was loaded. Load all of them anew: run once with the tag "
+                "etl/full_refresh = true."
+            )
+        if now:
+            state["masks"] = now
 
 
 def _window(snapshot: Snapshot, cursor: Column) -> str:
@@ -144,7 +180,7 @@ def _require_unique_key(snapshot: Snapshot, table: Table, info: TableInfo) -> No
         DatabaseError: two rows have it, or a row has none: one of them would be lost.
     """
     key = table.key_columns
-    if not needs_key(table.mode) or any(columns <= {*key} for columns in info.unique_keys):
+    if not needs_key(table.mode) or any(each <= {*key} for each in info.unique_keys):
         return
     names = ", ".join(map(snapshot.quote, key))
     where_null = " OR ".join(f"{snapshot.quote(name)} IS NULL" for name in key)

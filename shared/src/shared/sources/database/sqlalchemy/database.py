@@ -188,7 +188,9 @@ class SqlAlchemySnapshot:
         pairs = [(name, row[names.index(name)]) for name in key]
         if len(row) > len(names):
             pairs = [("rowid", row[-1])]
-        where = ", ".join(f"{name}={_shown(value)}" for name, value in pairs) or "a row without a key"
+        where = (
+            ", ".join(f"{name}={_shown(value)}" for name, value in pairs) or "a row without a key"
+        )
         value = row[names.index(column.name)]
         text = "a masked value" if column.name in table.masks else f"the value {_shown(value)}"
         hints = column.hints
@@ -196,13 +198,19 @@ class SqlAlchemySnapshot:
             f"({hints['precision']},{hints.get('scale', 0)})" if "precision" in hints else ""
         )
         if error is None:
-            problem, override = f"NULL in a column that is not nullable, {wanted}", '"nullable": True'
+            problem, override = (
+                f"NULL in a column that is not nullable, {wanted}",
+                '"nullable": True',
+            )
         else:
             kind = "binary" if isinstance(value, bytes) else "text"
             problem = f"{text} does not fit the type {wanted}"
             override = f'"data_type": "{kind}"'
         advice = self._dialect.value_advice(column, value)
-        step = advice or f'Write types={{"{column.name}": {{{override}}}}} in the Table, or exclude it.'
+        step = (
+            advice
+            or f'Write types={{"{column.name}": {{{override}}}}} in the Table, or exclude it.'
+        )
         return DatabaseError(
             f"{self.server}: table {table.full_name}, column {column.name} "
             f"({column.database_type or 'no declared type'}), {where}: {problem}. {step}"

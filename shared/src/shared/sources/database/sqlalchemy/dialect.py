@@ -86,7 +86,9 @@ def decimal_hints(precision: int, scale: int) -> dict[str, Any]:
     return {"data_type": "decimal", "precision": precision, "scale": scale}
 
 
-def key_of(primary_key: Iterable[str], unique: Mapping[str, list[str]], required: set[str]) -> list[str]:
+def key_of(
+    primary_key: Iterable[str], unique: Mapping[str, list[str]], required: set[str]
+) -> list[str]:
     """Return the primary key; without one, the shortest unique index whose columns are never NULL.
 
     Args:
@@ -113,7 +115,9 @@ def number(value: Any, column: Column) -> str:
     """
     text = str(int(value)) if isinstance(value, bool) else str(value)
     if not _NUMBER.fullmatch(text):
-        raise DatabaseError(f"column {column.name} ({column.database_type}): {text!r} is not a number.")
+        raise DatabaseError(
+            f"column {column.name} ({column.database_type}): {text!r} is not a number."
+        )
     return text
 
 
@@ -128,7 +132,9 @@ def moment(value: Any, column: Column) -> str:
         return naive.isoformat(" ")
     text = str(value)
     if not _TIME.fullmatch(text):
-        raise DatabaseError(f"column {column.name} ({column.database_type}): {text!r} is not a time.")
+        raise DatabaseError(
+            f"column {column.name} ({column.database_type}): {text!r} is not a time."
+        )
     return text
 
 

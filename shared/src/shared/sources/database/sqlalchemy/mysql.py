@@ -270,7 +270,9 @@ class MySql:
             if "ssl_cert" in self._options:
                 context.load_cert_chain(self._options["ssl_cert"], self._options.get("ssl_key"))
         except OSError as error:
-            raise DatabaseError(f"{self.server}: a file of ssl_ca, ssl_cert or ssl_key: {error}") from None
+            raise DatabaseError(
+                f"{self.server}: a file of ssl_ca, ssl_cert or ssl_key: {error}"
+            ) from None
         if mode == "required":
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return {"ssl": context}

@@ -104,7 +104,7 @@ class Sqlite:
         if not found or table.schema not in {None, "main"}:
             return None
         kind, without_rowid = found[0]
-        rows = query(f"SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo({name})")
+        rows = query(f'SELECT name, type, "notnull", pk, hidden FROM pragma_table_xinfo({name})')
         key_parts = sorted((pk, column) for column, _, _, pk, _ in rows if pk)
         required = {column for column, _, notnull, pk, _ in rows if notnull or pk}
         columns = {
@@ -134,7 +134,7 @@ class Sqlite:
         """Return a name of the rowid that is not a column's."""
         known = {name.lower() for name in info.all_columns or info.columns}
         free = [name for name in ("rowid", "oid", "_rowid_") if name not in known]
-        has_rowid = info.kind == "table" and info.estimated_rows >= 0 or not info.all_columns
+        has_rowid = (info.kind == "table" and info.estimated_rows >= 0) or not info.all_columns
         return free[0] if free and has_rowid and len(info.columns) < _MAX_COLUMNS else ""
 
     def quote(self, name: str) -> str:
@@ -213,7 +213,9 @@ class Sqlite:
 
     def _column(self, table: Table, name: str, declared: str, nullable: bool) -> Column:
         hints = cast(TColumnSchema, {"nullable": nullable, **_hints(declared)})
-        return Column(name, dialect.merged(hints, table.types.get(name)), self.quote(name), declared)
+        return Column(
+            name, dialect.merged(hints, table.types.get(name)), self.quote(name), declared
+        )
 
     def _indexes(self, query: Query, name: str) -> dict[str, tuple[bool, list[str]]]:
         """Return by index whether it is unique, and its columns; none if it is partial or has expressions."""
@@ -240,7 +242,9 @@ class Sqlite:
 def _affinity(declared: str) -> str:
     """Return dlt's type of the values that SQLite prefers to store; empty if it has no preference."""
     upper = declared.upper()
-    return next((found for part, found in _AFFINITIES if part in upper), "" if not upper else "decimal")
+    return next(
+        (found for part, found in _AFFINITIES if part in upper), "" if not upper else "decimal"
+    )
 
 
 def _hints(declared: str) -> dict[str, Any]:
