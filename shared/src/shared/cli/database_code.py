@@ -113,7 +113,7 @@ def database_summary(name: str, proposal: "DatabaseProposal") -> str:
         'masks={"email": Constant("***")}.'
     )
     lines = [
-        f"Proposed {len(modes)} tables of {proposal.server}: {', '.join(counts)}.",
+        f"Proposed {len(modes)} tables of {proposal.server}, by mode: {', '.join(counts)}.",
         *(
             f"Left out, by their names secret or personal: {table}: {', '.join(columns)}."
             for table, columns in left_out.items()

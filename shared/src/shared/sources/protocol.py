@@ -69,6 +69,9 @@ class CurrentLoad(Protocol):
         A killed run does not call it, so the next one must be able to do it as well.
         """
 
+    def warn(self, message: str) -> None:
+        """Show a message with the load's result: something that works, and could be better."""
+
 
 _CURRENT_LOAD: ContextVar[CurrentLoad | None] = ContextVar("current_load", default=None)
 

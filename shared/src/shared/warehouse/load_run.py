@@ -81,6 +81,7 @@ class LoadRun:
         self._has_more = False
         self._full_refresh: set[str] = set()
         self._after_commit: list[Callable[[], None]] = []
+        self._warnings: list[str] = []
         self._preview_rows = settings.get_int("PREVIEW_ROWS")
         self._started = time.monotonic()
         self.scopes: Mapping[str, PartitionScope] = plan.scopes
@@ -209,6 +210,7 @@ class LoadRun:
             },
             duration_seconds=time.monotonic() - self._started,
             has_more=self._has_more,
+            warnings=self._warnings,
         )
 
     def cleanup(self, *, failed: bool) -> None:
@@ -271,6 +273,10 @@ class LoadRun:
     def after_commit(self, action: Callable[[], None]) -> None:
         """Call an action once the load is complete; see `CurrentLoad`."""
         self._after_commit.append(action)
+
+    def warn(self, message: str) -> None:
+        """Show a message with the result; see `CurrentLoad`."""
+        self._warnings.append(message)
 
     def _validate(self) -> PackageContent:
         schema = self.schema

@@ -97,7 +97,10 @@ def table_resource(table: Table, name: str) -> DltResource:
                 _with_hash(table, arrow_schema(read.hints).empty_table()),
                 dlt.mark.make_hints(columns={**read.hints, **_technical(table)}),
             )
+            metrics = dlt.current.resource_metrics()
             for batch in read.batches():
+                metrics["rows_read"] = metrics.get("rows_read", 0) + batch.num_rows
+                metrics["bytes_read"] = metrics.get("bytes_read", 0) + batch.nbytes
                 yield _with_hash(table, pa.Table.from_batches([batch]))
 
     hints: dict[str, Any] = {"description": table.description} if table.description else {}

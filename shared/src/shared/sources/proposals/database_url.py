@@ -30,7 +30,7 @@ _MODULES = {
 }
 """The module of a driver, and the extra of `shared` that installs it."""
 
-_CONNECT_SECONDS, _STATEMENT_SECONDS = 10, 60
+_CONNECT_SECONDS, _STATEMENT_SECONDS, _LOCK_SECONDS = 10, 60, 5
 _HINTS = {
     r"password|access denied|login failed|authentication|role ": "Check the user and the password; in a URL, @ is "
     "%40, / is %2F, : is %3A and % is %25",
@@ -109,7 +109,7 @@ def _postgres_engine(url: sa.URL) -> sa.Engine:
         psycopg2.connect,
         dsn,
         connect_timeout=_CONNECT_SECONDS,
-        options="-c default_transaction_read_only=on -c lock_timeout=5s "
+        options=f"-c default_transaction_read_only=on -c lock_timeout={_LOCK_SECONDS}s "
         f"-c statement_timeout={_STATEMENT_SECONDS}s",
     )
     return sa.create_engine("postgresql+psycopg2://", creator=connect, poolclass=sa.NullPool)
@@ -117,8 +117,9 @@ def _postgres_engine(url: sa.URL) -> sa.Engine:
 
 def _other_engine(url: sa.URL) -> sa.Engine:
     from shared.sources.database.sqlalchemy.database import dialect_of
+    from shared.sources.database.sqlalchemy.dialect import Timeouts
 
-    return dialect_of(url, _STATEMENT_SECONDS).engine()
+    return dialect_of(url, Timeouts(_STATEMENT_SECONDS, _LOCK_SECONDS)).engine()
 
 
 def _refusal(url: sa.URL, error: SQLAlchemyError) -> str:

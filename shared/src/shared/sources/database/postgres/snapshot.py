@@ -24,6 +24,8 @@ _SETTINGS_SQL = (
     "SET LOCAL IntervalStyle = 'iso_8601'",
     "SET LOCAL bytea_output = 'hex'",
     "SET LOCAL extra_float_digits = 1",
+    "SET LOCAL client_encoding = 'UTF8'",
+    "SET LOCAL standard_conforming_strings = on",
     "SET LOCAL idle_in_transaction_session_timeout = 0",
     "SET LOCAL statement_timeout = '{statement_ms}ms'",
     "SET LOCAL lock_timeout = '{lock_ms}ms'",
@@ -68,6 +70,7 @@ class PostgresDatabase:
             snapshot = PostgresSnapshot(connection, self.server)
             for statement in _SETTINGS_SQL:
                 snapshot.execute(statement.format(**self._timeouts))
+            _require_readable_types(snapshot)
             yield snapshot
         finally:
             with suppress(dbapi.Error):  # the server may be gone
@@ -148,6 +151,20 @@ class PostgresSnapshot:
     def text_of(self, column: Column) -> str:
         """Return the SQL of a value as text; times are in UTC, with microseconds."""
         return f"{self.quote(column.name)}::text"
+
+
+def _require_readable_types(snapshot: PostgresSnapshot) -> None:
+    """Check that the driver knows the types of the server, which it reads when it connects.
+
+    Raises:
+        DatabaseError: a setting has hidden them, and all values would be bytes.
+    """
+    ((number,),) = snapshot.query("SELECT 1::bigint")
+    if number != 1:
+        raise DatabaseError(
+            f"{snapshot.server} has quote_all_identifiers = on for the user of the source, with which the "
+            "driver finds no types. Set it off: ALTER ROLE ... SET quote_all_identifiers = off."
+        )
 
 
 def _typed(
