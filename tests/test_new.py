@@ -52,6 +52,16 @@ def content(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if file else None for path, file in paths.items()}
 
 
+def databases(folder: Path, server: PostgresServer) -> dict[str, list[str]]:
+    """Create a database of each kind with one table, and return their URLs."""
+    with closing(sqlite3.connect(folder / "shop.db")) as file:
+        file.executescript(ROWS_OF_A_DATABASE.format("from_sqlite"))
+    url = server.warehouse()
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(ROWS_OF_A_DATABASE.format("from_postgres"))
+    return {"sqlite": [f"sqlite:///{folder}/shop.db"], "postgres": [url]}
+
+
 @pytest.mark.slow
 def test_a_pipeline_of_each_kind_is_complete(
     root: Path,
@@ -87,13 +97,8 @@ def test_a_pipeline_of_each_kind_is_complete(
         "file": [str(export)],
         "excel": [str(exports / "orders.xlsx")],
         "private": [str(export), "--no-sample"],
-        "sqlite": [f"sqlite:///{exports}/shop.db"],
-        "postgres": [warehouse_server.warehouse()],
+        **databases(exports, warehouse_server),
     }
-    with closing(sqlite3.connect(exports / "shop.db")) as connection:
-        connection.executescript(ROWS_OF_A_DATABASE.format("from_sqlite"))
-    with closing(psycopg2.connect(*files["postgres"])) as server, server, server.cursor() as cursor:
-        cursor.execute(ROWS_OF_A_DATABASE.format("from_postgres"))
     lists = [clone / name for name in ("workspace.yaml", "dg.toml", ".github/CODEOWNERS")]
     before = [file.read_text() for file in lists]
     site = tmp_path / "site"
