@@ -18,6 +18,7 @@ from shared.sources.database.base import DatabaseError
 from shared.sources.proposals.database import DatabaseProposal, TableProposal, propose_database
 from shared.sources.proposals.made_up_tables import made_up_sql
 from shared.sources.proposals.personal import is_sensitive
+from shared.testing.mariadb_server import MariaDbServer
 from shared.testing.postgres_server import PostgresServer
 
 PASSWORD = "hunter22-hunter22"
@@ -256,6 +257,14 @@ def test_a_partition_is_no_table_of_its_own_and_a_system_table_is_none(
     }
 
 
+MARIADB = """
+CREATE TABLE types (
+    a tinyint(1), b bigint unsigned, c float, d double, e decimal(65, 30), f bit(3), g date, h datetime(6),
+    i timestamp(3) NULL, j time, k year, l char(1), m varchar(1) CHARACTER SET latin1, n longtext, o blob,
+    p binary(2), q enum('x'), r set('x', 'y'), s json, t uuid, u inet6, v point, `w ``x"` integer
+);
+"""
+
 TYPES = """
 CREATE TYPE mood AS ENUM ('happy'); CREATE DOMAIN percent AS integer CHECK (value < 0);
 CREATE TABLE types (
@@ -386,3 +395,33 @@ def test_a_database_without_tables_and_a_file_that_is_none_are_named(tmp_path: P
         propose_database("sqlite:///empty.db", tmp_path)
     with pytest.raises(DatabaseError, match="file is not a database"):
         propose_database("sqlite:///text.db", tmp_path)
+
+
+def test_a_table_of_mariadb_gets_the_mode_that_its_rows_key_and_cursor_allow(
+    mariadb_server: MariaDbServer, tmp_path: Path
+) -> None:
+    url = mariadb_server.database()
+    connected = closing(mariadb_server.connect(url.rpartition("/")[2]))
+    with connected as connection, connection.cursor() as cursor:
+        cursor.execute("SET max_recursive_iterations = 20000")
+        for statement in filter(str.strip, (SHOP + MARIADB + LARGE).split(";")):
+            cursor.execute(statement.replace("'a' || i", "concat('a', i)"))
+    proposal = propose_database(url, tmp_path)
+    modes = {
+        table.target: (table.mode, table.key, table.cursor)
+        for table in proposal.tables
+        if table.mode != "full"
+    }
+    assert modes == {
+        "order_lines": ("mirror", ("order_id", "line"), ""),
+        "orders": ("incremental", ("order_id",), "updated_at"),
+        "payments": ("mirror", ("payment_id",), ""),
+        "stock": ("incremental", ("sku",), "modified"),
+    }
+    sqlite(tmp_path / "made_up.db", made_up_sql(proposal))
+    with closing(sqlite3.connect(tmp_path / "made_up.db")) as made_up:
+        assert None not in made_up.execute("SELECT * FROM types").fetchall()[1]
+    with pytest.raises(DatabaseError, match=r"Access denied.*Check the user and the password"):
+        propose_database(url.replace("root@", f"nobody:{PASSWORD}@"), tmp_path)
+    with pytest.raises(DatabaseError, match=r"Unknown database.*Check the name of the database"):
+        propose_database(f"{url}x", tmp_path)

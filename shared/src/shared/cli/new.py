@@ -82,9 +82,8 @@ def new(
     """Create a pipeline: the project projects/NAME_etl, with a sample that it loads at once.
 
     The project is added to workspace.yaml, dg.toml, CODEOWNERS and uv.lock, and is installed. CI
-    tests it automatically. If a step fails, nothing is changed. A pipeline that is proposed from files,
-    an API or a database then loads its sample, or the tables, and runs its tests; if these fail, the
-    project stays.
+    tests it automatically. If a step fails, nothing is changed. A proposed pipeline then loads its
+    sample, or its tables, and runs its tests; if these fail, the project stays.
     """
     root = settings.workspace_root()
     name = name.removesuffix("_etl")
