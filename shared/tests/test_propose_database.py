@@ -4,7 +4,7 @@ import sqlite3
 import stat
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +12,7 @@ from types import ModuleType
 import psycopg2
 import pytest
 
+from shared import warehouse
 from shared.cli.database_code import FromDatabase, database_summary
 from shared.cli.proposals import ScaffoldError, scaffold_errors
 from shared.sources.database.base import DatabaseError
@@ -20,6 +21,8 @@ from shared.sources.proposals.made_up_tables import made_up_sql
 from shared.sources.proposals.personal import is_sensitive
 from shared.testing.mariadb_server import MariaDbServer
 from shared.testing.postgres_server import PostgresServer
+
+LoadMadeUp = Callable[[DatabaseProposal, str], dict[str, int | None]]
 
 PASSWORD = "hunter22-hunter22"
 
@@ -76,6 +79,22 @@ def source(proposal: DatabaseProposal, folder: Path) -> str:
     (folder / "project" / "tests").mkdir()
     FromDatabase(proposal).write(folder / "project", "shop")
     return (package / "source.py").read_text("utf-8")
+
+
+@pytest.fixture
+def load_made_up(tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> LoadMadeUp:
+    """Return a function that loads the made-up tables of a proposal, and returns their row counts."""
+
+    def load(proposal: DatabaseProposal, url: str) -> dict[str, int | None]:
+        monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
+        module = ModuleType("source")
+        exec(source(proposal, tmp_warehouse), module.__dict__)
+        plan = warehouse.plan_load(
+            warehouse.pipeline("shop_pipeline", "shop"), module.shop_source()
+        )
+        return {name: stats.row_count for name, stats in warehouse.load(plan).tables.items()}
+
+    return load
 
 
 def test_a_table_of_sqlite_gets_the_mode_that_its_rows_key_and_cursor_allow(tmp_path: Path) -> None:
@@ -278,8 +297,8 @@ CREATE TABLE types (
 """.replace("am hstore_like", "am regclass")
 
 
-def test_made_up_tables_have_two_rows_of_each_type(
-    warehouse_server: PostgresServer, tmp_path: Path
+def test_made_up_tables_have_two_rows_of_each_type_and_load(
+    warehouse_server: PostgresServer, tmp_path: Path, load_made_up: LoadMadeUp
 ) -> None:
     proposal = propose_database(postgres(warehouse_server, TYPES), tmp_path)
     url = postgres(warehouse_server, made_up_sql(proposal))
@@ -290,10 +309,13 @@ def test_made_up_tables_have_two_rows_of_each_type(
             *proposal.tables[0].relation.columns
         ]
     assert len(rows) == 2
-    assert None not in {*map(str, rows[0])}
+    assert None not in rows[0]
+    assert load_made_up(proposal, url) == {"types": 2}
 
 
-def test_made_up_tables_of_sqlite_have_two_rows_of_each_type(tmp_path: Path) -> None:
+def test_made_up_tables_of_sqlite_have_two_rows_of_each_type_and_load(
+    tmp_path: Path, load_made_up: LoadMadeUp
+) -> None:
     script = """
     CREATE TABLE types (
         a integer PRIMARY KEY, b, c real, d numeric, e decimal(10, 2), f boolean, g datetime, h date,
@@ -307,6 +329,7 @@ def test_made_up_tables_of_sqlite_have_two_rows_of_each_type(tmp_path: Path) -> 
     assert len(rows) == 2
     assert len(rows[0]) == 14
     assert None not in rows[0]
+    assert load_made_up(proposal, f"sqlite:///{tmp_path}/made_up.db") == {"types": 2}
 
 
 @pytest.fixture(scope="module")
@@ -398,7 +421,7 @@ def test_a_database_without_tables_and_a_file_that_is_none_are_named(tmp_path: P
 
 
 def test_a_table_of_mariadb_gets_the_mode_that_its_rows_key_and_cursor_allow(
-    mariadb_server: MariaDbServer, tmp_path: Path
+    mariadb_server: MariaDbServer, tmp_path: Path, load_made_up: LoadMadeUp
 ) -> None:
     url = mariadb_server.database()
     connected = closing(mariadb_server.connect(url.rpartition("/")[2]))
@@ -421,6 +444,8 @@ def test_a_table_of_mariadb_gets_the_mode_that_its_rows_key_and_cursor_allow(
     sqlite(tmp_path / "made_up.db", made_up_sql(proposal))
     with closing(sqlite3.connect(tmp_path / "made_up.db")) as made_up:
         assert None not in made_up.execute("SELECT * FROM types").fetchall()[1]
+    counts = load_made_up(proposal, f"sqlite:///{tmp_path}/made_up.db")
+    assert counts == dict.fromkeys(by_name(proposal), 2)
     with pytest.raises(DatabaseError, match=r"Access denied.*Check the user and the password"):
         propose_database(url.replace("root@", f"nobody:{PASSWORD}@"), tmp_path)
     with pytest.raises(DatabaseError, match=r"Unknown database.*Check the name of the database"):
