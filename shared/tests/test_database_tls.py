@@ -168,8 +168,8 @@ def authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     "url",
     [
         "postgresql://u:p%40@db.example/shop",
-        "postgres://db.example:5432/shop?application_name=a%20b",
-        "postgresql+psycopg2://u@db.example/shop?",
+        "postgresql://db.example:5432/shop?application_name=a%20b",
+        "postgresql://u@db.example/shop?",
         "postgresql://one.example:1,127.0.0.1:2/shop",
         "postgresql://10.0.0.7/shop",
         "postgresql://[2001:db8::1]:5432/shop",
@@ -204,6 +204,12 @@ def test_another_machine_is_verified(authorities: str, url: str) -> None:
 def test_this_machine_and_what_the_url_states_stay_as_they_are(authorities: str, url: str) -> None:
     assert authorities
     assert with_verified_tls(url) == url
+
+
+def test_a_url_is_written_as_libpq_reads_it() -> None:
+    assert with_verified_tls("postgres+psycopg2://u:a b+c@localhost/shop?options=-c+x%2By") == (
+        "postgresql://u:a%20b+c@localhost/shop?options=-c%20x%2By"
+    )
 
 
 def test_a_sign_of_a_password_hides_no_parameter(authorities: str) -> None:

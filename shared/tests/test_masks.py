@@ -275,8 +275,9 @@ def test_a_mask_of_a_column_that_is_not_read_is_an_error() -> None:
     ],
 )
 def test_a_mask_for_another_type_is_an_error(column_name: str, mask: Mask, types: str) -> None:
-    with pytest.raises(MaskError, match=rf"Column {column_name}: .*{types}.*exclude the column"):
-        masked_hints(COLUMNS, {column_name: mask})
+    place = rf"orders of host/shop: column {column_name}: .*{types}.*exclude the column"
+    with pytest.raises(MaskError, match=place):
+        masked_hints(COLUMNS, {column_name: mask}, "orders of host/shop")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from dlt.common.schema.typing import PIPELINE_STATE_TABLE_NAME
 from dlt.extract import DltSource
 
 from shared import settings
+from shared.sources.partitions import PartitionKey
 from shared.sources.protocol import RetryLaterError, loading
 from shared.warehouse.appends import find_appends
 from shared.warehouse.destinations.configuration import resolve_configuration
@@ -77,6 +78,8 @@ class LoadRun:
     def __init__(self, plan: LoadPlan, log: Log = no_log) -> None:
         self.plan, self.log = plan, log
         self.source: DltSource = plan.source.clone()
+        for resource in self.source.resources.values():
+            resource.custom_metrics.clear()  # the clone has those of the last load
         self.deferred: dict[str, RetryLaterError] = {}
         self._has_more = False
         self._full_refresh: set[str] = set()
@@ -261,6 +264,11 @@ class LoadRun:
             raise why
         self.deferred |= dict.fromkeys(partitions, why)
         self.scopes = scopes
+
+    @property
+    def partitions(self) -> Sequence[PartitionKey]:
+        """The partitions whose rows the load replaces; see `CurrentLoad`."""
+        return self.plan.partitions
 
     def is_full_refresh(self, resource: str) -> bool:
         """Return whether a resource brings all of its rows anew; see `CurrentLoad`."""

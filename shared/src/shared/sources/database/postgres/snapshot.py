@@ -8,8 +8,10 @@ import pyarrow as pa
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 from dlt.common.configuration.specs import ConnectionStringCredentials
 
-from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
+from shared.sources.database.base import Column, DatabaseError, TableInfo
+from shared.sources.database.postgres.arrow import typed
 from shared.sources.database.postgres.catalog import describe
+from shared.sources.database.postgres.changes.session import PostgresSession
 from shared.sources.database.postgres.errors import database_error
 from shared.sources.database.table import Table
 from shared.sources.hints import arrow_schema
@@ -33,7 +35,7 @@ _SETTINGS_SQL = (
 
 
 class PostgresDatabase:
-    """A database of a Postgres server. A load opens one connection at a time."""
+    """A database of a Postgres server. A load opens one connection at a time, and two in the mode changes."""
 
     def __init__(
         self, url: str, statement_timeout_seconds: float = 3600, lock_timeout_seconds: float = 60
@@ -47,6 +49,7 @@ class PostgresDatabase:
         """
         self._url = url
         credentials = ConnectionStringCredentials(url)
+        self.name = str(credentials.database)
         self.server = (
             f"{credentials.host or 'localhost'}:{credentials.port or 5432}/{credentials.database}"
         )
@@ -56,16 +59,13 @@ class PostgresDatabase:
         }
 
     @contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
+    def snapshot(self) -> Iterator["PostgresSnapshot"]:
         """Connect, and yield a snapshot: a transaction that only reads, at REPEATABLE READ.
 
         Raises:
             DatabaseError: the server does not answer or refuses the user.
         """
-        try:
-            connection = dbapi.connect(self._url)
-        except dbapi.Error as error:
-            raise database_error(error, self.server) from None
+        connection = self._connect()
         try:
             snapshot = PostgresSnapshot(connection, self.server)
             for statement in _SETTINGS_SQL:
@@ -76,6 +76,28 @@ class PostgresDatabase:
             with suppress(dbapi.Error):  # the server may be gone
                 connection.rollback()
             connection.close()
+
+    @contextmanager
+    def session(self) -> Iterator[PostgresSession]:
+        """Connect, and yield a session, in which each statement is a transaction.
+
+        Raises:
+            DatabaseError: the server does not answer or refuses the user.
+        """
+        connection = self._connect(autocommit=True)
+        try:
+            session = PostgresSession(connection, self.server)
+            for statement in _SETTINGS_SQL[1:]:
+                session.execute(statement.replace("LOCAL ", "").format(**self._timeouts))
+            yield session
+        finally:
+            connection.close()
+
+    def _connect(self, *, autocommit: bool = False) -> Any:
+        try:
+            return dbapi.connect(self._url, autocommit=autocommit)
+        except dbapi.Error as error:
+            raise database_error(error, self.server) from None
 
 
 class PostgresSnapshot:
@@ -122,12 +144,31 @@ class PostgresSnapshot:
         self, table: Table, info: TableInfo, where: str = "", order_by: str = ""
     ) -> Iterator[pa.RecordBatch]:
         """Yield rows in batches of about 8 MB; see `Snapshot.read`."""
+        relation = self.quote(*filter(None, [table.schema, table.name]))
+        yield from self.read_from(relation, table, info, where, order_by)
+
+    def read_from(
+        self, relation: str, table: Table, info: TableInfo, where: str = "", order_by: str = ""
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield rows of a relation as `read` yields those of a table.
+
+        Args:
+            relation: its SQL: what follows FROM. It has the columns of the table.
+            table: the table, for messages.
+            info: the columns to read.
+            where: a condition.
+            order_by: what follows ORDER BY.
+
+        Raises:
+            DatabaseError: a value does not fit, or the database refuses or stops answering.
+        """
         columns = info.columns.values()
         selected = ", ".join(
             f"{column.expression} AS {self.quote(column.name)}" for column in columns
         )
-        sql = f"SELECT {selected} FROM {self.quote(*filter(None, [table.schema, table.name]))}"
+        sql = f"SELECT {selected} FROM {relation}"
         sql += f" WHERE {where}" * bool(where) + f" ORDER BY {order_by}" * bool(order_by)
+        place = f"{table.full_name} of {self.server}"
         schema = arrow_schema({column.name: column.hints for column in columns})
         with self._connection.cursor() as cursor:
             try:
@@ -136,7 +177,7 @@ class PostgresSnapshot:
                 )
                 cursor.execute(sql)
                 for batch in cursor.fetch_record_batch():
-                    yield _typed(batch, schema, table, info)
+                    yield typed(batch, schema, place, info.columns)
             except (dbapi.Error, pa.ArrowException, OSError) as error:
                 raise database_error(error, self.server, table.full_name) from None
 
@@ -165,26 +206,3 @@ def _require_readable_types(snapshot: PostgresSnapshot) -> None:
             f"{snapshot.server} has quote_all_identifiers = on for the user of the source, with which the "
             "driver finds no types. Set it off: ALTER ROLE ... SET quote_all_identifiers = off."
         )
-
-
-def _typed(
-    batch: pa.RecordBatch, schema: pa.Schema, table: Table, info: TableInfo
-) -> pa.RecordBatch:
-    """Return a batch in the types of its columns' hints.
-
-    Raises:
-        DatabaseError: a value does not fit the type that is declared for its column.
-    """
-    arrays = []
-    for name, field, values in zip(info.columns, schema, batch.columns, strict=True):
-        if isinstance(values, pa.ExtensionArray):
-            values = values.storage  # noqa: PLW2901 - a numeric, which the driver has as text
-        try:
-            arrays.append(values if values.type == field.type else values.cast(field.type))
-        except pa.ArrowInvalid:
-            raise DatabaseError(
-                f"{table.full_name}: a value of the column {name} ({info.columns[name].database_type}) does "
-                f"not fit {info.columns[name].hints['data_type']}. Declare "
-                f'types={{"{name}": {{"data_type": "text"}}}}, or a type that has all of its values.'
-            ) from None
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
