@@ -179,14 +179,18 @@ def test_a_change_whose_counts_arrive_after_the_probe_is_found_once_they_do(shop
 
 
 def test_a_failed_run_is_requested_again_and_a_canceled_one_too(shop: Shop) -> None:
-    shop.run("ALTER TABLE items RENAME TO gone; CREATE VIEW items AS SELECT 1 / (id - 1) AS id FROM gone")
+    shop.run(
+        "ALTER TABLE items RENAME TO gone; CREATE VIEW items AS SELECT 1 / (id - 1) AS id FROM gone"
+    )
     shop.locate(ORDERS, Table("items", mode="full"))
     with pytest.raises(DatabaseError, match=r'Pass cursors=\{"items": "updated_at"\}'):
         shop.tick()
     shop.run("DROP VIEW items; ALTER TABLE gone RENAME TO items")
     shop.locate(ORDERS, Table("items", mode="mirror", key="id"))
     requests = shop.tick()
-    shop.run("REVOKE ALL ON items FROM public; ALTER TABLE items ALTER name TYPE date USING '2020-01-01'")
+    shop.run(
+        "REVOKE ALL ON items FROM public; ALTER TABLE items ALTER name TYPE date USING '2020-01-01'"
+    )
     shop.run("UPDATE items SET name = 'infinity'")
     (result,) = shop.load(requests)
     assert not result.success
@@ -223,7 +227,9 @@ def test_a_database_that_does_not_answer_fails_the_tick_and_the_next_one_goes_on
 
 
 def test_a_table_without_counters_is_scanned_and_every_change_is_seen(shop: Shop) -> None:
-    shop.run("ALTER ROLE postgres IN DATABASE " + shop.connection.info.dbname + " SET track_counts = off")
+    shop.run(
+        "ALTER ROLE postgres IN DATABASE " + shop.connection.info.dbname + " SET track_counts = off"
+    )
     seen = [probe_tables("shop", [ITEMS])["items"]]
     assert seen[0]["rows"] == "1"
     for change in (

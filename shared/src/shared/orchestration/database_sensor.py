@@ -98,7 +98,9 @@ def build_changed_tables_sensor(
             if target not in waiting and entry.loaded != facts[target]
         }
         if changes:
-            request = _request_id(context.instance, [(keys[t], entries[t], facts[t]) for t in changes])
+            request = _request_id(
+                context.instance, [(keys[t], entries[t], facts[t]) for t in changes]
+            )
             for target in changes:
                 entries[target].requested, entries[target].request = facts[target], request
         cursor = json.dumps({target: asdict(entry) for target, entry in entries.items()})

@@ -50,7 +50,9 @@ _TABLES_SQL = """
 """
 """The counters and the files of each table, its partitions included."""
 
-_SCAN_SQL = "SELECT count(*)::text, coalesce(sum(hashtextextended(xmin::text, 0)), 0)::text FROM {name}"
+_SCAN_SQL = (
+    "SELECT count(*)::text, coalesce(sum(hashtextextended(xmin::text, 0)), 0)::text FROM {name}"
+)
 
 
 def probe_tables(

@@ -11,6 +11,7 @@ from dlt.extract import DltResource, DltSource
 from shared.sources.database import masks
 from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
 from shared.sources.database.connection import database_configuration, open_database
+from shared.sources.database.load_position import SOURCE_POSITION, source_position
 from shared.sources.database.news import NewRows
 from shared.sources.database.table import Mode, Table, TableDeclarationError, needs_key
 from shared.sources.hints import APPEND_EACH_RUN, arrow_schema
@@ -97,6 +98,7 @@ def table_resource(table: Table, name: str) -> DltResource:
                 _with_hash(table, arrow_schema(read.hints).empty_table()),
                 dlt.mark.make_hints(columns={**read.hints, **_technical(table)}),
             )
+            read.note_position()
             for batch in read.batches():
                 yield _with_hash(table, pa.Table.from_batches([batch]))
 
@@ -116,6 +118,11 @@ class _Reading:
         _require_unique_key(snapshot, table, self._info)
         columns = {column.name: column.hints for column in self._info.columns.values()}
         self.hints = masks.masked_hints(columns, table.masks)
+
+    def note_position(self) -> None:
+        """Note in the load's metrics what its snapshot sees, for checks of the rows."""
+        if position := source_position(self._snapshot, self._table, self._info):
+            dlt.current.resource_metrics()[SOURCE_POSITION] = position
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows that this load is to bring, masked; change the position in the resource's state."""
