@@ -16,6 +16,7 @@ from shared.sources.database.connection import (
     database_configuration,
     open_database,
 )
+from shared.sources.database.load_position import SOURCE_POSITION, source_position
 from shared.sources.database.masking import Masking
 from shared.sources.database.news import NewRows
 from shared.sources.database.table import Mode, Table, TableDeclarationError, needs_key
@@ -140,6 +141,7 @@ class _Reading:
     def __init__(self, snapshot: Snapshot, table: Table, masking: Masking) -> None:
         self._snapshot, self._table, self._masking = snapshot, table, masking
         self._windows = _windows(table)
+        self._place = f"{table.full_name} of {snapshot.server}"
         self._info = snapshot.describe(table)
         _require_free_names(table, self._info, self._place)
         _require_unique_key(snapshot, table, self._info)
@@ -153,6 +155,8 @@ class _Reading:
             _with_hash(table, arrow_schema(hints).empty_table()),
             dlt.mark.make_hints(columns={**hints, **_technical(table)}),
         )
+        if position := source_position(self._snapshot, table, self._info):
+            dlt.current.resource_metrics()[SOURCE_POSITION] = position
         for batch in _counted(self._batches()):
             yield _with_hash(table, batch)
 
