@@ -9,6 +9,8 @@ from shared.sources.database.tls import tls_advice
 
 _ADVICE = {
     "08001": "Check host and port, and that the server is up.",
+    "22021": "A text is not in the encoding of its database. Load the columns that may have such texts as "
+    'bytes: types={{"column": {{"data_type": "binary"}}}}.',
     "28000": "Check the user, and pg_hba.conf of the server.",
     "28P01": "Check user and password in the credentials of the source.",
     "3D000": "Check the name of the database in the credentials of the source.",
@@ -35,6 +37,7 @@ _STATES = {
     "due to conflict with recovery": "40001",
     "terminating connection": "57P01",
     "is (starting up|shutting down)": "57P03",
+    "invalid byte sequence for encoding|has no equivalent in encoding": "22021",
 }
 """The SQLSTATE, by a part of the message: the driver has none while it connects and while rows arrive."""
 

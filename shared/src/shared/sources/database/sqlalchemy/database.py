@@ -45,7 +45,7 @@ class SqlAlchemyDatabase:
         Raises:
             DatabaseError: the URL is not one of a known database, or its driver is not installed.
         """
-        self._dialect = _dialect(url, Timeouts(statement_timeout_seconds, lock_timeout_seconds))
+        self._dialect = dialect_of(url, Timeouts(statement_timeout_seconds, lock_timeout_seconds))
         self._engine = self._dialect.engine()
 
     @contextmanager
@@ -246,7 +246,7 @@ def _errors(dialect: Dialect, what: str = "", *, has_masks: bool = False) -> Ite
         raise DatabaseError(f"{prefix}{error}") from None
 
 
-def _dialect(url: str | sqlalchemy.URL, timeouts: Timeouts) -> Dialect:
+def dialect_of(url: str | sqlalchemy.URL, timeouts: Timeouts) -> Dialect:
     """Return the dialect of a URL.
 
     Raises:
