@@ -16,7 +16,6 @@ from typing import Any
 
 import dagster as dg
 import duckdb
-import psycopg2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -30,6 +29,7 @@ from shared.sources.database import Table, database_source
 from shared.sources.database.masks import Constant, Hash, Mask, Truncate
 from shared.sources.dlt_settings import RepositoryRunContext
 from shared.testing.postgres_server import PostgresServer
+from support.changes import changing_source
 
 KEY = "a-key-of-the-masks-with-40-characters-or-so"
 HIDDEN = "marker-of-a-masked-value"
@@ -60,19 +60,15 @@ def source(
 ) -> Iterator[Any]:
     """Yield a cursor of a database whose table `people` has markers in the columns that are hidden."""
     assert tmp_warehouse
-    url = warehouse_server.database().replace("+psycopg2", "")
-    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
-    monkeypatch.setenv("SOURCES__SHOP__MASK_KEY", KEY)
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
+    with changing_source(warehouse_server) as shop, shop.connection.cursor() as cursor:
+        monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", shop.url)
+        monkeypatch.setenv("SOURCES__SHOP__MASK_KEY", KEY)
         cursor.execute(
             "CREATE TABLE people (email text PRIMARY KEY, card text, street text, born date, "
             "notes text, name text, changed timestamptz DEFAULT now())"
         )
         add(cursor, 1, 3)
         yield cursor
-    connection.close()
 
 
 def add(source: Any, first: int, last: int, size: int = 1) -> None:
@@ -138,6 +134,7 @@ DECLARATIONS = {
     "append": people("append"),
     "mirror": people("mirror"),
     "history": people("history"),
+    "changes": people("changes"),
     "in ranges": people("incremental", rows_per_load=1),
 }
 
@@ -218,7 +215,7 @@ def test_no_event_of_a_run_has_a_masked_value(source: Any, instance: dg.DagsterI
 def test_without_the_key_nothing_is_loaded(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert source
     monkeypatch.delenv("SOURCES__SHOP__MASK_KEY")
-    with pytest.raises(Exception, match=r"people of .*column email: .*SOURCES__SHOP__MASK_KEY"):
+    with pytest.raises(Exception, match=r"people: column email: .*SOURCES__SHOP__MASK_KEY"):
         load(people())
     assert not warehouse.list_tables()
 
