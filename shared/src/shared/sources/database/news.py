@@ -63,6 +63,7 @@ class NewRows:
 
     def _by_cursor(self) -> Iterator[pa.RecordBatch]:
         cursor = CursorRange(self.snapshot, self.table, self.info, self.state)
+        self._warn_without_index()
         has_limit = self.snapshot.dialect != "mssql"
         may_split = self.table.mode == "incremental" and has_limit
         if may_split and self._starts_ranges("cursor"):
@@ -80,7 +81,7 @@ class NewRows:
         since = self.state.get("ranges", {}).get("since", self.state).get("transactions")
         position = TransactionPosition.of(since) if since else None
         if position and self._is_lost(transactions, position):
-            self.state.clear()
+            self._forget()
             position = None
         here = transactions.position
         if self._starts_ranges("transactions"):
@@ -136,6 +137,26 @@ class NewRows:
             )
         return other
 
+    def _warn_without_index(self) -> None:
+        cursor = self.table.cursor
+        if (
+            self.load is None
+            or cursor is None
+            or cursor in self.info.indexed
+            or self.info.kind == "view"
+        ):
+            return
+        name = self.snapshot.quote(*filter(None, [self.table.schema, self.table.name]))
+        self.load.warn(
+            f"{self.table.full_name} of {self.snapshot.server}: each load reads the whole table, because the "
+            f"cursor has no index. It helps to run: CREATE INDEX ON {name} ({self.snapshot.quote(cursor)})"
+        )
+
+    def _forget(self) -> None:
+        """Remove the position, so that all rows are read."""
+        for name in ("cursor", "hashes", "transactions", "ranges"):
+            self.state.pop(name, None)
+
     def _reject_other_position(self, kind: str) -> None:
         """Reject to append from a position that another declaration stored."""
         stored = [name for name in ("cursor", "transactions") if name in self.state]
@@ -147,4 +168,4 @@ class NewRows:
                 f"{stored[0]}, so rows would be added again. Nothing was loaded. Declare the overlap as "
                 "before, or run once with the tag etl/full_refresh = true."
             )
-        self.state.clear()
+        self._forget()
