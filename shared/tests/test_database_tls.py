@@ -11,6 +11,8 @@ import psycopg2
 import pytest
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
+from shared.sources.database.base import DatabaseError
+from shared.sources.database.connection import database_configuration, open_database
 from shared.sources.database.tls import tls_advice, with_verified_tls
 from shared.sources.database.tunnel import tunneled
 from shared.testing.postgres_server import PostgresServer
@@ -132,6 +134,29 @@ def test_a_missing_file_of_the_authority_is_named(server: TlsServer, connect: Co
     assert "Check sslrootcert" in tls_advice(message)
 
 
+def test_a_load_verifies_the_server_and_says_what_to_do(
+    server: TlsServer, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tmp_warehouse
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", server.url())
+    name = rf"{HOST}:{server.port}/postgres: .*certificate verify failed.*sslrootcert=/path/to"
+    with (
+        pytest.raises(DatabaseError, match=name),
+        open_database(database_configuration("shop")) as database,
+        database.snapshot(),
+    ):
+        pass
+    monkeypatch.setenv(
+        "SOURCES__SHOP__CREDENTIALS", server.url(sslrootcert=str(server.certificate))
+    )
+    with (
+        open_database(database_configuration("shop")) as database,
+        database.snapshot() as snapshot,
+    ):
+        own = "SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        assert snapshot.query(own) == [("true",)]
+
+
 @both_drivers
 def test_through_a_tunnel_the_certificate_is_of_the_original_host(
     server: TlsServer, connect: Connect, tmp_path: Path
@@ -168,8 +193,8 @@ def authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     "url",
     [
         "postgresql://u:p%40@db.example/shop",
-        "postgres://db.example:5432/shop?application_name=a%20b",
-        "postgresql+psycopg2://u@db.example/shop?",
+        "postgresql://db.example:5432/shop?application_name=a%20b",
+        "postgresql://u@db.example/shop?",
         "postgresql://one.example:1,127.0.0.1:2/shop",
         "postgresql://10.0.0.7/shop",
         "postgresql://[2001:db8::1]:5432/shop",
@@ -204,6 +229,12 @@ def test_another_machine_is_verified(authorities: str, url: str) -> None:
 def test_this_machine_and_what_the_url_states_stay_as_they_are(authorities: str, url: str) -> None:
     assert authorities
     assert with_verified_tls(url) == url
+
+
+def test_a_url_is_written_as_libpq_reads_it() -> None:
+    assert with_verified_tls("postgres+psycopg2://u:a b+c@localhost/shop?options=-c+x%2By") == (
+        "postgresql://u:a%20b+c@localhost/shop?options=-c%20x%2By"
+    )
 
 
 def test_a_sign_of_a_password_hides_no_parameter(authorities: str) -> None:

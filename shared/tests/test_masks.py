@@ -196,7 +196,8 @@ def test_a_number_becomes_a_multiple_of_the_step(kind: str, data: st.DataObject,
         if value is not None:
             assert int(result) == result
             assert int(result) % step == 0
-            assert abs(int(result)) <= abs(value) < abs(int(result)) + step
+            # abs() of a Decimal rounds to 28 digits
+            assert abs(int(result)) <= abs(int(value)) < abs(int(result)) + step
 
 
 @pytest.mark.parametrize(
@@ -275,8 +276,9 @@ def test_a_mask_of_a_column_that_is_not_read_is_an_error() -> None:
     ],
 )
 def test_a_mask_for_another_type_is_an_error(column_name: str, mask: Mask, types: str) -> None:
-    with pytest.raises(MaskError, match=rf"Column {column_name}: .*{types}.*exclude the column"):
-        masked_hints(COLUMNS, {column_name: mask})
+    place = rf"orders of host/shop: column {column_name}: .*{types}.*exclude the column"
+    with pytest.raises(MaskError, match=place):
+        masked_hints(COLUMNS, {column_name: mask}, "orders of host/shop")
 
 
 @pytest.mark.parametrize(

@@ -37,13 +37,14 @@ class MariaDbServer:
     It has its own data folder and a free port, and uses no system service.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         """Choose a free port. Nothing starts yet.
 
         Args:
             folder: where the server stores its data and its log.
+            options: more options of mariadbd, such as `--ssl-ca=file`.
         """
-        self.folder, self.data = folder, folder / "mariadb"
+        self.folder, self.data, self._options = folder, folder / "mariadb", options
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -80,6 +81,7 @@ class MariaDbServer:
             "--socket=mariadb.sock",
             f"--pid-file={self.data / 'mariadb.pid'}",
             *_as_root(),
+            *self._options,
         ]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -101,7 +103,12 @@ class MariaDbServer:
         """Return a connection of PyMySQL as root, which commits each statement."""
         import pymysql
 
-        defaults: dict[str, Any] = {"user": "root", "autocommit": True, "charset": "utf8mb4"}
+        defaults: dict[str, Any] = {
+            "user": "root",
+            "autocommit": True,
+            "charset": "utf8mb4",
+            "ssl_disabled": True,
+        }
         return pymysql.connect(
             host="127.0.0.1", port=self.port, database=database, **{**defaults, **options}
         )

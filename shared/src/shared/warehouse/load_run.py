@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import pyarrow as pa
 from dlt.common.schema import Schema
 from dlt.common.schema.exceptions import DataValidationError
 from dlt.common.schema.typing import PIPELINE_STATE_TABLE_NAME
 from dlt.extract import DltSource
 
 from shared import settings
+from shared.sources.partitions import PartitionKey
 from shared.sources.protocol import RetryLaterError, loading
 from shared.warehouse.appends import find_appends
 from shared.warehouse.destinations.configuration import resolve_configuration
@@ -35,6 +37,7 @@ from shared.warehouse.guards import (
 )
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import exclusive_connection
+from shared.warehouse.new_keys import find_new_keys
 from shared.warehouse.ownership import StoredCursors, reject_lost_cursors, reject_new_cursor
 from shared.warehouse.plan import LoadPlan
 from shared.warehouse.replacement.dispositions import check_dispositions, reject_appending_tables
@@ -77,10 +80,13 @@ class LoadRun:
     def __init__(self, plan: LoadPlan, log: Log = no_log) -> None:
         self.plan, self.log = plan, log
         self.source: DltSource = plan.source.clone()
+        for resource in self.source.resources.values():
+            resource.custom_metrics.clear()  # the clone has those of the last load
         self.deferred: dict[str, RetryLaterError] = {}
         self._has_more = False
         self._full_refresh: set[str] = set()
         self._after_commit: list[Callable[[], None]] = []
+        self._warnings: list[str] = []
         self._preview_rows = settings.get_int("PREVIEW_ROWS")
         self._started = time.monotonic()
         self.scopes: Mapping[str, PartitionScope] = plan.scopes
@@ -173,6 +179,7 @@ class LoadRun:
     def load(self) -> LoadResult:
         """Load what was extracted, under the lock of the dataset. It raises what `load` lists."""
         with dlt.config.values(DLT_SETTINGS):
+            pa.default_memory_pool().release_unused()  # the extraction needed it
             content = self._validate()
             with self.locks.dataset_lock():
                 before = self._prepare_warehouse(content)
@@ -209,6 +216,7 @@ class LoadRun:
             },
             duration_seconds=time.monotonic() - self._started,
             has_more=self._has_more,
+            warnings=self._warnings,
         )
 
     def cleanup(self, *, failed: bool) -> None:
@@ -260,6 +268,11 @@ class LoadRun:
         self.deferred |= dict.fromkeys(partitions, why)
         self.scopes = scopes
 
+    @property
+    def partitions(self) -> Sequence[PartitionKey]:
+        """The partitions whose rows the load replaces; see `CurrentLoad`."""
+        return self.plan.partitions
+
     def is_full_refresh(self, resource: str) -> bool:
         """Return whether a resource brings all of its rows anew; see `CurrentLoad`."""
         return resource in self._full_refresh
@@ -271,6 +284,10 @@ class LoadRun:
     def after_commit(self, action: Callable[[], None]) -> None:
         """Call an action once the load is complete; see `CurrentLoad`."""
         self._after_commit.append(action)
+
+    def warn(self, message: str) -> None:
+        """Show a message with the result; see `CurrentLoad`."""
+        self._warnings.append(message)
 
     def _validate(self) -> PackageContent:
         schema = self.schema
@@ -314,6 +331,7 @@ class LoadRun:
                 for table, scope in self.state.partition_scopes.items()
                 if len(scope.partitions) <= MAX_PARTITIONS_WITH_COUNTS
             ]
+            find_new_keys(client, self.schema, content, self.state)
             return count_partitions(client, few, self.log)
 
     def _collect_stats(self, load_ids: Sequence[str]) -> dict[str, TableStats]:

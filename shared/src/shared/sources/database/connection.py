@@ -84,19 +84,20 @@ def open_database(configuration: DatabaseConfiguration) -> Iterator[Database]:
 
 
 def _database(url: str, configuration: DatabaseConfiguration) -> Database:
-    backend = url.partition("://")[0].partition("+")[0]
-    timeout, lock_timeout = (
-        configuration.statement_timeout_seconds,
-        configuration.lock_timeout_seconds,
-    )
+    scheme, _, address = url.partition("://")
+    backend = scheme.partition("+")[0]
+    timeouts = (configuration.statement_timeout_seconds, configuration.lock_timeout_seconds)
     try:
         if backend in ("postgres", "postgresql"):
-            from shared.sources.database.postgres.snapshot import PostgresDatabase
+            from shared.sources.database.postgres.snapshot import PostgresDatabase, server_of
 
-            return PostgresDatabase(with_verified_tls(url), timeout, lock_timeout)
+            database = PostgresDatabase(with_verified_tls(f"postgresql://{address}"), *timeouts)
+            # Through a tunnel, the URL has the tunnel's port.
+            database.server = server_of(configuration.credentials)
+            return database
         from shared.sources.database.sqlalchemy import SqlAlchemyDatabase
 
-        return SqlAlchemyDatabase(url, timeout)
+        return SqlAlchemyDatabase(url, *timeouts)
     except ImportError as error:
         raise DatabaseError(
             f"The driver of {backend} is not installed ({error.name}): add the extra of the package shared, "

@@ -18,6 +18,12 @@ from dlt.common.schema.typing import TColumnSchema
 
 MIN_KEY_CHARS = 32  # a shorter key could be guessed, and then each value as well
 
+MASKED_MESSAGE = (
+    "The message is not shown, because it may have a value of a masked column; the log of the database "
+    "server has it."
+)
+"""What an error of a database says instead of its message, while rows of a table with masks are read."""
+
 _NUMBERS = ("bigint", "decimal", "double", "wei")
 
 
@@ -188,14 +194,19 @@ class Truncate:
 
 
 def masked_hints(
-    columns: Mapping[str, TColumnSchema], masks: Mapping[str, Mask]
+    columns: Mapping[str, TColumnSchema], masks: Mapping[str, Mask], table: str = ""
 ) -> dict[str, TColumnSchema]:
     """Return dlt's hints of the columns of a table, changed where a column is masked.
+
+    Args:
+        columns: the hints, by column.
+        masks: by column.
+        table: the table and its server, for errors.
 
     Raises:
         MaskError: a masked column is not in the table, or its mask is not for its type.
     """
-    _require_columns(masks, list(columns))
+    _require_columns(masks, list(columns), table)
     hints = dict(columns)
     for name, mask in masks.items():
         try:
@@ -203,24 +214,27 @@ def masked_hints(
         except MaskError as error:
             data_type = columns[name].get("data_type")
             raise MaskError(
-                f"Column {name}: {error}, and this is {data_type}. Choose another mask, such as "
+                f"{_place(table, name)}: {error}, and this is {data_type}. Choose another mask, such as "
                 "Hash() or Constant(), or exclude the column."
             ) from None
     return hints
 
 
-def apply_masks(batch: pa.RecordBatch, masks: Mapping[str, Mask], key: bytes) -> pa.RecordBatch:
+def apply_masks(
+    batch: pa.RecordBatch, masks: Mapping[str, Mask], key: bytes, table: str = ""
+) -> pa.RecordBatch:
     """Return a batch with its masked columns; the others are not copied.
 
     Args:
         batch: rows as they were read.
         masks: by column.
         key: from `mask_key`.
+        table: the table and its server, for errors.
 
     Raises:
         MaskError: a masked column is not in the batch, or a mask fails on a value.
     """
-    _require_columns(masks, batch.schema.names)
+    _require_columns(masks, batch.schema.names, table)
     for name, mask in masks.items():
         position = batch.schema.get_field_index(name)
         field = batch.schema.field(position)
@@ -233,7 +247,7 @@ def apply_masks(batch: pa.RecordBatch, masks: Mapping[str, Mask], key: bytes) ->
             masked is None
         ):  # outside of `except`, so that the error with the value is not its context
             raise MaskError(
-                f"Column {name}: {mask} fails on a value of the type {field.type} ({failure}). "
+                f"{_place(table, name)}: {mask} fails on a value of the type {field.type} ({failure}). "
                 "Choose another mask, or exclude the column."
             )
         batch = batch.set_column(
@@ -242,13 +256,14 @@ def apply_masks(batch: pa.RecordBatch, masks: Mapping[str, Mask], key: bytes) ->
     return batch
 
 
-def mask_key(masks: Mapping[str, Mask], key: str | None, setting: str) -> bytes:
+def mask_key(masks: Mapping[str, Mask], key: str | None, setting: str, table: str = "") -> bytes:
     """Return the key of the masks, or no bytes if none of them needs one.
 
     Args:
         masks: by column.
         key: the secret.
         setting: its name for dlt, such as `sources.shop.mask_key`, for the error.
+        table: the table and its server, for the error.
 
     Raises:
         MaskError: there is no key, or it is too short.
@@ -258,7 +273,7 @@ def mask_key(masks: Mapping[str, Mask], key: str | None, setting: str) -> bytes:
         return b""
     if not key or len(key) < MIN_KEY_CHARS:
         raise MaskError(
-            f"Column {', '.join(masked)}: the mask needs a secret key of {MIN_KEY_CHARS} characters or "
+            f"{_place(table, *masked)}: the mask needs a secret key of {MIN_KEY_CHARS} characters or "
             f"more. Create one: python -c 'import secrets; print(secrets.token_hex(32))'. Write it into "
             f"secrets.toml as {setting}, or into the environment as {setting.upper().replace('.', '__')}. "
             "With another key, the same value has another hash."
@@ -276,13 +291,17 @@ def fingerprint(masks: Mapping[str, Mask], key: bytes) -> str:
     return hmac.new(key, declared, hashlib.sha256).hexdigest()[:16]
 
 
-def _require_columns(masks: Mapping[str, Mask], columns: list[str]) -> None:
+def _require_columns(masks: Mapping[str, Mask], columns: list[str], table: str) -> None:
     missing = [name for name in masks if name not in columns]
     if missing:
         raise MaskError(
-            f"Column {', '.join(missing)} is masked, but there is no such column. The columns are "
+            f"{_place(table, *missing)} is masked, but there is no such column. The columns are "
             f"{', '.join(columns)}; capitals matter."
         )
+
+
+def _place(table: str, *columns: str) -> str:
+    return f"{table}: column {', '.join(columns)}" if table else f"Column {', '.join(columns)}"
 
 
 def _text_hints(hints: TColumnSchema) -> TColumnSchema:

@@ -63,6 +63,7 @@ class NewRows:
 
     def _by_cursor(self) -> Iterator[pa.RecordBatch]:
         cursor = CursorRange(self.snapshot, self.table, self.info, self.state)
+        self._warn_without_index()
         has_limit = self.snapshot.dialect != "mssql"
         may_split = self.table.mode == "incremental" and has_limit
         if may_split and self._starts_ranges("cursor"):
@@ -135,6 +136,21 @@ class NewRows:
                 "tag etl/full_refresh = true."
             )
         return other
+
+    def _warn_without_index(self) -> None:
+        cursor = self.table.cursor
+        if (
+            self.load is None
+            or cursor is None
+            or cursor in self.info.indexed
+            or self.info.kind == "view"
+        ):
+            return
+        name = self.snapshot.quote(*filter(None, [self.table.schema, self.table.name]))
+        self.load.warn(
+            f"{self.table.full_name} of {self.snapshot.server}: each load reads the whole table, because the "
+            f"cursor has no index. It helps to run: CREATE INDEX ON {name} ({self.snapshot.quote(cursor)})"
+        )
 
     def _forget(self) -> None:
         """Remove the position, so that all rows are read."""

@@ -36,16 +36,18 @@ def with_verified_tls(url: str) -> str:
     """Return the URL of a database with parameters that verify the server's certificate.
 
     A URL that states `sslmode`, or whose server is on this machine, and one of another database than
-    Postgres is returned unchanged. A `service` of libpq counts as another machine.
+    Postgres gets no parameters. A `service` of libpq counts as another machine.
 
     Args:
-        url: of libpq, such as `postgresql://user:password@host/database?sslrootcert=/path/to/ca.pem`.
+        url: as dlt has it, such as `postgresql://user:password@host/database?sslrootcert=/path/to/ca.pem`.
     """
-    url = url.replace("#", "%23")  # for libpq it is a sign like others
+    if not url.startswith("postgres"):
+        return url
+    url = _as_libpq_reads(url)
     parts = urlsplit(url)
     parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
     mode = parameters.get("sslmode")
-    if not parts.scheme.startswith("postgres") or mode not in (None, "verify-ca", "verify-full"):
+    if mode not in (None, "verify-ca", "verify-full"):
         return url
     if mode is None and all(map(_is_local, _hosts(url))):
         return url
@@ -66,11 +68,21 @@ def tls_advice(message: str) -> str:
 def with_parameters(url: str, **parameters: str) -> str:
     """Return a URL with more parameters; the rest of its text is unchanged.
 
-    libpq reads `+` as itself, so the text is not read and written again.
+    `urlencode` would write a space as `+`, which libpq does not decode.
     """
     added = "&".join(f"{name}={quote(value)}" for name, value in parameters.items())
     separator = "?" if "?" not in url else "" if url.endswith(("?", "&")) else "&"
     return url + separator + added if added else url
+
+
+def _as_libpq_reads(url: str) -> str:
+    """Return a URL without a driver, and as libpq decodes it.
+
+    dlt writes URLs as SQLAlchemy does: with a space in a password, and with `+` for one in a parameter.
+    libpq accepts no space and decodes no `+`; a `#` is a sign like others.
+    """
+    place, mark, parameters = url.partition("://")[2].replace("#", "%23").partition("?")
+    return f"postgresql://{place.replace(' ', '%20')}{mark}{parameters.replace('+', '%20')}"
 
 
 def _authorities() -> str:

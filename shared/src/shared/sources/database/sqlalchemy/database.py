@@ -16,7 +16,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from shared.redaction import redact
 from shared.sources.database.base import Column, DatabaseError, TableInfo
-from shared.sources.database.sqlalchemy.dialect import Dialect, close_matches
+from shared.sources.database.masks import MASKED_MESSAGE
+from shared.sources.database.sqlalchemy.dialect import Dialect, Timeouts, close_matches
 from shared.sources.database.sqlalchemy.values import first_misfit, to_arrow
 from shared.sources.database.table import Table
 from shared.sources.hints import arrow_schema
@@ -28,17 +29,23 @@ _MAX_SHOWN = 60  # characters of a value in a message
 class SqlAlchemyDatabase:
     """A database of SQLite, MySQL, MariaDB or SQL Server."""
 
-    def __init__(self, url: str | sqlalchemy.URL, statement_timeout_seconds: float = 600) -> None:
+    def __init__(
+        self,
+        url: str | sqlalchemy.URL,
+        statement_timeout_seconds: float = 3600,
+        lock_timeout_seconds: float = 60,
+    ) -> None:
         """Choose how to connect. Nothing is connected yet.
 
         Args:
             url: such as `sqlite:///shop.db`, `mysql://user:password@host/shop` or `mssql://…`.
-            statement_timeout_seconds: how long a statement may run, and wait for a lock.
+            statement_timeout_seconds: how long a statement may run, where the server can limit it.
+            lock_timeout_seconds: how long a statement waits for a lock.
 
         Raises:
             DatabaseError: the URL is not one of a known database, or its driver is not installed.
         """
-        self._dialect = _dialect(url, statement_timeout_seconds)
+        self._dialect = dialect_of(url, Timeouts(statement_timeout_seconds, lock_timeout_seconds))
         self._engine = self._dialect.engine()
 
     @contextmanager
@@ -108,7 +115,7 @@ class SqlAlchemySnapshot:
             f"{where and f' WHERE {where}'}{order_by and f' ORDER BY {order_by}'}"
         )
         streaming = {"stream_results": True, "max_row_buffer": _FIRST_ROWS}
-        with _errors(self._dialect, f"table {table.full_name}"):
+        with _errors(self._dialect, f"table {table.full_name}", has_masks=bool(table.masks)):
             with self._dialect.reading(self._connection):
                 result = self._connection.exec_driver_sql(sql, execution_options=streaming)
             try:
@@ -168,10 +175,11 @@ class SqlAlchemySnapshot:
         for column, field, values in zip(
             info.columns.values(), schema, zip(*rows, strict=True), strict=False
         ):
+            data_type = str(column.hints["data_type"])
             try:
-                array = to_arrow(values, column.hints["data_type"], field.type)
+                array = to_arrow(values, data_type, field.type)
             except ValueError as error:
-                position = first_misfit(values, column.hints["data_type"], field.type) or 0
+                position = first_misfit(values, data_type, field.type) or 0
                 raise self._misfit(table, info, column, rows[position], error) from None
             if array.null_count and not field.nullable:
                 position = values.index(None)
@@ -185,7 +193,7 @@ class SqlAlchemySnapshot:
         """Return the error about a value that does not fit its column."""
         names = list(info.columns)
         key = self._key(table, info)
-        pairs = [(name, row[names.index(name)]) for name in key]
+        pairs = [(name, row[names.index(name)]) for name in key if name not in table.masks]
         if len(row) > len(names):
             pairs = [("rowid", row[-1])]
         where = (
@@ -194,7 +202,7 @@ class SqlAlchemySnapshot:
         value = row[names.index(column.name)]
         text = "a masked value" if column.name in table.masks else f"the value {_shown(value)}"
         hints = column.hints
-        wanted = hints["data_type"] + (
+        wanted = str(hints["data_type"]) + (
             f"({hints['precision']},{hints.get('scale', 0)})" if "precision" in hints else ""
         )
         if error is None:
@@ -223,21 +231,22 @@ def _shown(value: Any) -> str:
 
 
 @contextmanager
-def _errors(dialect: Dialect, what: str = "") -> Iterator[None]:
-    """Raise errors of the driver as ones that name the server, without a secret."""
+def _errors(dialect: Dialect, what: str = "", *, has_masks: bool = False) -> Iterator[None]:
+    """Raise errors of the driver as ones that name the server, without a secret or a masked value."""
     try:
         yield
     except SQLAlchemyError as error:
         cause = (error.orig if isinstance(error, DBAPIError) else None) or error
         advice = dialect.advice(cause)
-        message = f"{dialect.server}: {what}: {type(cause).__name__}: {cause}. {advice}"
+        text = MASKED_MESSAGE if has_masks else f"{cause}."
+        message = f"{dialect.server}: {what}: {type(cause).__name__}: {text} {advice}"
         raise DatabaseError(redact(message).strip()) from None
     except DatabaseError as error:
         prefix = "" if str(error).startswith(dialect.server) else f"{dialect.server}: "
         raise DatabaseError(f"{prefix}{error}") from None
 
 
-def _dialect(url: str | sqlalchemy.URL, timeout: float) -> Dialect:
+def dialect_of(url: str | sqlalchemy.URL, timeouts: Timeouts) -> Dialect:
     """Return the dialect of a URL.
 
     Raises:
@@ -253,15 +262,15 @@ def _dialect(url: str | sqlalchemy.URL, timeout: float) -> Dialect:
     if backend == "sqlite":
         from shared.sources.database.sqlalchemy.sqlite import Sqlite
 
-        return Sqlite(parsed, timeout)
+        return Sqlite(parsed, timeouts)
     if backend in {"mysql", "mariadb"}:
         from shared.sources.database.sqlalchemy.mysql import MySql
 
-        return MySql(parsed, timeout)
+        return MySql(parsed, timeouts)
     if backend == "mssql":
         from shared.sources.database.sqlalchemy.mssql import SqlServer
 
-        return SqlServer(parsed, timeout)
+        return SqlServer(parsed, timeouts)
     raise DatabaseError(
         f"The database {backend!r} is not one of sqlite, mysql, mariadb and mssql; "
         "postgresql has its own source."

@@ -2,10 +2,11 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import sqlalchemy
 from dlt.common.schema.typing import TColumnSchema
@@ -21,6 +22,15 @@ MAX_PRECISION = 38
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _TIME = re.compile(r"[-\d:. T+Z]+")
+_ZONE = re.compile(r":.*(Z|[-+]\d\d(:?\d\d)?)$")
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How many seconds a statement may run, and wait for a lock."""
+
+    statement: float
+    lock: float
 
 
 class Dialect(Protocol):
@@ -70,13 +80,21 @@ class Dialect(Protocol):
         """Return what to do about an error of the driver; empty if nothing is known."""
 
 
-def merged(hints: TColumnSchema, declared: TColumnSchema | None) -> TColumnSchema:
-    """Return the hints of a column, with what the declaration of the table replaces."""
-    if not declared:
-        return hints
-    if declared.get("data_type", hints["data_type"]) != hints["data_type"]:
-        return {"nullable": hints["nullable"], **declared}
-    return {**hints, **declared}
+def merged(
+    name: str, nullable: bool, hints: Mapping[str, Any], declared: TColumnSchema | None
+) -> TColumnSchema:
+    """Return dlt's hints of a column, with what the declaration of the table replaces.
+
+    Args:
+        name: the column's name.
+        nullable: whether it may be NULL.
+        hints: those of its type.
+        declared: those of `Table.types`; another data type replaces all of `hints`.
+    """
+    replaced = declared or {}
+    if replaced.get("data_type", hints["data_type"]) != hints["data_type"]:
+        hints = {}
+    return cast(TColumnSchema, {"name": name, "nullable": nullable, **hints, **replaced})
 
 
 def decimal_hints(precision: int, scale: int) -> dict[str, Any]:
@@ -86,18 +104,18 @@ def decimal_hints(precision: int, scale: int) -> dict[str, Any]:
     return {"data_type": "decimal", "precision": precision, "scale": scale}
 
 
-def key_of(
-    primary_key: Iterable[str], unique: Mapping[str, list[str]], required: set[str]
-) -> list[str]:
-    """Return the primary key; without one, the shortest unique index whose columns are never NULL.
+def unique_keys(
+    primary_key: Sequence[str], unique: Mapping[str, list[Any]], required: set[str]
+) -> list[list[str]]:
+    """Return the primary key and the unique indexes of columns that are never NULL, the shortest first.
 
     Args:
-        primary_key: its columns.
-        unique: the columns of each unique index, by its name.
+        primary_key: its columns; empty if there is none.
+        unique: the columns of each other unique index, by its name; None for an expression.
         required: the columns that are never NULL.
     """
     fitting = [names for _, names in sorted(unique.items()) if names and required.issuperset(names)]
-    return list(primary_key) or min(fitting, key=len, default=[])
+    return [*filter(None, [list(primary_key)]), *sorted(fitting, key=len)]
 
 
 def close_matches(name: str, names: Iterable[str]) -> str:
@@ -127,15 +145,16 @@ def moment(value: Any, column: Column) -> str:
     Raises:
         DatabaseError: it is not one.
     """
+    if isinstance(value, str) and not _TIME.fullmatch(value):
+        raise DatabaseError(
+            f"column {column.name} ({column.database_type}): {value!r} is not a time."
+        )
+    if isinstance(value, str) and _ZONE.search(value):
+        value = datetime.fromisoformat(value)
     if isinstance(value, datetime):
         naive = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
         return naive.isoformat(" ")
-    text = str(value)
-    if not _TIME.fullmatch(text):
-        raise DatabaseError(
-            f"column {column.name} ({column.database_type}): {text!r} is not a time."
-        )
-    return text
+    return str(value)
 
 
 def hexadecimal(value: Any, column: Column) -> str:

@@ -20,14 +20,14 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy
 from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.database.base import Column, DatabaseError, TableInfo
 from shared.sources.database.sqlalchemy import dialect
-from shared.sources.database.sqlalchemy.dialect import Query
+from shared.sources.database.sqlalchemy.dialect import Query, Timeouts
 from shared.sources.database.table import Table
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -39,22 +39,27 @@ _INTEGERS = ("tinyint", "smallint", "mediumint", "int", "bigint", "year")
 _TEXTS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext")
 _BINARIES = ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob")
 _SPATIAL = (
-    "geometry",
-    "point",
-    "linestring",
-    "polygon",
-    "multipoint",
-    "multilinestring",
-    "multipolygon",
-    "geometrycollection",
-    "geomcollection",
+    *("geometry", "point", "linestring", "polygon", "geometrycollection", "geomcollection"),
+    *("multipoint", "multilinestring", "multipolygon"),
 )
-_TIMES = {
+_TIMES: dict[str, dict[str, Any]] = {
     "date": {"data_type": "date"},
     "datetime": {"data_type": "timestamp", "timezone": False},
     "timestamp": {"data_type": "timestamp", "timezone": True},
     "time": {"data_type": "time"},
 }
+_TYPES: dict[str, dict[str, Any]] = {
+    **{kind: {"data_type": "bigint"} for kind in _INTEGERS},
+    **{kind: {"data_type": "binary"} for kind in (*_BINARIES, *_SPATIAL)},
+    **{kind: {"data_type": "double"} for kind in ("float", "double")},
+    **_TIMES,
+    "json": {"data_type": "json"},
+}
+"""dlt's hints, by type; other types are text."""
+
+_UINT64 = dialect.decimal_hints(20, 0)
+_UINT64_BITS = 64
+
 _NUMBERED = ("bit", "enum", "set")
 """Types whose order is that of a number."""
 
@@ -90,15 +95,13 @@ class MySql:
 
     name = "mysql"
 
-    def __init__(self, url: sqlalchemy.URL, timeout: float) -> None:
+    def __init__(self, url: sqlalchemy.URL, timeouts: Timeouts) -> None:
         """Keep the URL and how long a statement may run.
 
         Raises:
-            DatabaseError: PyMySQL is not installed, or the URL has what it must not.
+            DatabaseError: the URL has options that it must not have.
         """
-        if not find_spec("pymysql"):
-            raise DatabaseError("Add shared[mysql] to the project, to read MySQL and MariaDB.")
-        self._database, self._timeout = url.database or "", timeout
+        self._database, self._timeouts = url.database or "", timeouts
         host = url.query.get("unix_socket") or f"{url.host or 'localhost'}:{url.port or 3306}"
         self.server = f"mysql {host}/{self._database}"
         unknown = {*url.query} - {*_OPTIONS}
@@ -111,12 +114,18 @@ class MySql:
         self._options = {name: str(value) for name, value in url.query.items()}
 
     def engine(self) -> sqlalchemy.Engine:
-        """Return an engine of PyMySQL."""
+        """Return an engine of PyMySQL.
+
+        Raises:
+            DatabaseError: PyMySQL is not installed, or a file for TLS cannot be read.
+        """
+        if not find_spec("pymysql"):
+            raise DatabaseError("Add shared[mysql] to the project, to read MySQL and MariaDB.")
         arguments: dict[str, Any] = {
             "charset": "utf8mb4",
             "connect_timeout": _CONNECT_SECONDS,
-            "read_timeout": math.ceil(self._timeout) + _CONNECT_SECONDS,
-            "write_timeout": math.ceil(self._timeout) + _CONNECT_SECONDS,
+            "read_timeout": math.ceil(self._timeouts.statement) + _CONNECT_SECONDS,
+            "write_timeout": math.ceil(self._timeouts.statement) + _CONNECT_SECONDS,
             **self._tls(),
         }
         if "unix_socket" in self._options:
@@ -127,17 +136,17 @@ class MySql:
 
     def begin(self, connection: sqlalchemy.Connection) -> None:
         """Begin a consistent read-only transaction, in UTC and with a limit for each statement."""
-        seconds = max(math.ceil(self._timeout), 1)
         limit = (
-            f"max_statement_time = {self._timeout:f}"
+            f"max_statement_time = {self._timeouts.statement:f}"
             if getattr(connection.dialect, "is_mariadb", False)
-            else f"max_execution_time = {max(round(self._timeout * 1000), 1)}"
+            else f"max_execution_time = {max(round(self._timeouts.statement * 1000), 1)}"
         )
         for setting in (
             "time_zone = '+00:00'",
             "sql_mode = 'NO_BACKSLASH_ESCAPES'",
-            f"lock_wait_timeout = {seconds}",
-            f"net_write_timeout = {seconds + _CONNECT_SECONDS}",  # while a batch is written
+            f"lock_wait_timeout = {max(math.ceil(self._timeouts.lock), 1)}",
+            f"innodb_lock_wait_timeout = {max(math.ceil(self._timeouts.lock), 1)}",
+            f"net_write_timeout = {math.ceil(self._timeouts.statement) + _CONNECT_SECONDS}",  # while a batch is written
             limit,
         ):
             connection.exec_driver_sql(f"SET SESSION {setting}")
@@ -176,7 +185,7 @@ class MySql:
             "SELECT column_name, data_type, column_type, is_nullable = 'YES', numeric_precision, "
             f"numeric_scale FROM information_schema.columns WHERE {where} ORDER BY ordinal_position"
         )
-        columns = {row[0]: self._column(table, *row) for row in rows}
+        columns = {row[0]: self._column(table, row) for row in rows}
         indexes: dict[str, tuple[bool, list[str]]] = {}
         for name, repeats, column in query(
             "SELECT index_name, non_unique, IF(sub_part IS NULL, column_name, NULL) "
@@ -186,12 +195,14 @@ class MySql:
         unique = {name: names for name, (is_unique, names) in indexes.items() if is_unique}
         primary_key = unique.pop("PRIMARY", [])
         required = {row[0] for row in rows if not row[3]}
+        keys = dialect.unique_keys(primary_key, unique, required)
         return TableInfo(
             columns=columns,
-            primary_key=dialect.key_of(primary_key, unique, required),
+            primary_key=keys[0] if keys else (),
             indexed=frozenset(names[0] for _, names in indexes.values() if names[0]),
             estimated_rows=-1 if estimated_rows is None else int(estimated_rows),
             kind=_KINDS.get(kind, "table"),
+            unique_keys=list(map(frozenset, keys)),
         )
 
     def row_id(self, info: TableInfo) -> str:
@@ -289,26 +300,17 @@ class MySql:
             )
         return dialect.text(table.schema or self._database)
 
-    def _column(
-        self,
-        table: Table,
-        name: str,
-        kind: str,
-        database_type: str,
-        nullable: int,
-        precision: int | None,
-        scale: int | None,
-    ) -> Column:
+    def _column(self, table: Table, row: tuple[Any, ...]) -> Column:
+        name, kind, database_type, nullable, precision, scale = row
         database_type, kind = str(database_type), str(kind).lower()
         found = _hints(kind, database_type, int(precision or 0), int(scale or 0))
-        hints = cast(TColumnSchema, {"nullable": bool(nullable), **found})
         declared = table.types.get(name)
-        merged = dialect.merged(hints, declared)
-        expression = self._expression(self.quote(name), kind, merged)
+        hints = dialect.merged(name, bool(nullable), found, declared)
+        expression = self._expression(self.quote(name), kind, hints)
         if declared and declared.get("nullable") and kind in {"date", "datetime", "timestamp"}:
             zero = f"MONTH({expression}) = 0 OR DAYOFMONTH({expression}) = 0"
             expression = f"CASE WHEN {zero} THEN NULL ELSE {expression} END"
-        return Column(name, merged, expression, database_type)
+        return Column(name, hints, expression, database_type)
 
     def _expression(self, name: str, kind: str, hints: TColumnSchema) -> str:
         """Return SQL whose value PyMySQL passes exactly."""
@@ -335,22 +337,12 @@ def _kind(column: Column) -> str:
 
 def _hints(kind: str, database_type: str, precision: int, scale: int) -> dict[str, Any]:
     """Return dlt's hints of a type of MySQL."""
-    if database_type.startswith("tinyint(1)"):
+    if database_type.startswith("tinyint(1)") or (kind == "bit" and precision == 1):
         return {"data_type": "bool"}
     if kind == "bit":
-        if precision == 1:
-            return {"data_type": "bool"}
-        return dialect.decimal_hints(20, 0) if precision == 64 else {"data_type": "bigint"}
+        return _UINT64 if precision == _UINT64_BITS else {"data_type": "bigint"}
     if kind == "bigint" and "unsigned" in database_type:
-        return dialect.decimal_hints(20, 0)
-    if kind in _INTEGERS:
-        return {"data_type": "bigint"}
+        return _UINT64
     if kind == "decimal":
         return dialect.decimal_hints(precision, scale)
-    if kind in {"float", "double"}:
-        return {"data_type": "double"}
-    if kind in _TIMES:
-        return _TIMES[kind]
-    if kind in _BINARIES or kind in _SPATIAL:
-        return {"data_type": "binary"}
-    return {"data_type": "json" if kind == "json" else "text"}
+    return _TYPES.get(kind, {"data_type": "text"})

@@ -9,16 +9,16 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy
-from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.database.base import Column, DatabaseError, TableInfo
 from shared.sources.database.sqlalchemy import dialect
-from shared.sources.database.sqlalchemy.dialect import Query
+from shared.sources.database.sqlalchemy.dialect import Query, Timeouts
 from shared.sources.database.table import Table
 
 _MAX_COLUMNS = 2000  # of a table, and of a query
@@ -50,6 +50,17 @@ _AFFINITIES = (
 _NUMERIC = ("bigint", "double", "decimal", "bool")
 
 
+@dataclass(frozen=True)
+class TimeColumn(Column):
+    """A cursor whose values are texts of timestamps.
+
+    Attributes:
+        separator: the character between date and time.
+    """
+
+    separator: str = " "
+
+
 class Sqlite:
     """A file of SQLite. Its transaction sees one moment, also while another program writes.
 
@@ -58,7 +69,7 @@ class Sqlite:
 
     name = "sqlite"
 
-    def __init__(self, url: sqlalchemy.URL, timeout: float) -> None:
+    def __init__(self, url: sqlalchemy.URL, timeouts: Timeouts) -> None:
         """Keep the file and how long to wait for a lock.
 
         Raises:
@@ -69,7 +80,7 @@ class Sqlite:
                 "The URL of an SQLite database is sqlite:///file.db, or sqlite:////folder/file.db, "
                 "without options."
             )
-        self._path, self._timeout = Path(url.database), timeout
+        self._path, self._timeouts = Path(url.database), timeouts
         self.server = f"sqlite {self._path}"
 
     def engine(self) -> sqlalchemy.Engine:
@@ -112,29 +123,30 @@ class Sqlite:
             for column, declared, _, _, hidden in rows
             if hidden != 1  # arguments of virtual tables
         }
+        if table.cursor in columns and columns[table.cursor].hints["data_type"] == "timestamp":
+            columns[table.cursor] = self._time_cursor(query, table, columns[table.cursor])
         indexes = self._indexes(query, name)
         unique = {index: names for index, (is_unique, names) in indexes.items() if is_unique}
         primary_key = [column for _, column in key_parts]
-        first = {names[0] for _, names in indexes.values() if names} | set(primary_key[:1])
+        keys = dialect.unique_keys(primary_key, unique, required)
         info = TableInfo(
             columns=columns,
-            primary_key=dialect.key_of(primary_key, unique, required),
-            indexed=frozenset(first),
-            estimated_rows=-1,
+            primary_key=keys[0] if keys else (),
+            indexed=frozenset(names[0] for _, names in indexes.values()) | {*primary_key[:1]},
+            estimated_rows=-1 if kind == "view" or without_rowid else 0,
             kind="view" if kind == "view" else "table",
+            unique_keys=list(map(frozenset, keys)),
         )
-        has_rowid = kind == "table" and not without_rowid and self.row_id(info)
-        if has_rowid:
-            table_name = self.quote(table.name)
-            ((last,),) = query(f"SELECT max({self.row_id(info)}) FROM {table_name}")
-            info = TableInfo(**{**info.__dict__, "estimated_rows": last or 0})
+        if row_id := self.row_id(info):
+            ((last,),) = query(f"SELECT max({row_id}) FROM {self.quote(table.name)}")
+            info = replace(info, estimated_rows=last or 0)
         return info
 
     def row_id(self, info: TableInfo) -> str:
         """Return a name of the rowid that is not a column's."""
-        known = {name.lower() for name in info.all_columns or info.columns}
+        known = {name.lower() for name in [*info.columns, *info.all_columns]}
         free = [name for name in ("rowid", "oid", "_rowid_") if name not in known]
-        has_rowid = (info.kind == "table" and info.estimated_rows >= 0) or not info.all_columns
+        has_rowid = info.kind == "table" and info.estimated_rows >= 0
         return free[0] if free and has_rowid and len(info.columns) < _MAX_COLUMNS else ""
 
     def quote(self, name: str) -> str:
@@ -144,8 +156,7 @@ class Sqlite:
     def literal(self, value: Any, column: Column) -> str:
         """Return a value as it is stored: a number, a text or a blob.
 
-        A datetime is written as `YYYY-MM-DD HH:MM:SS`, or as `YYYY-MM-DD` at midnight, which precedes
-        all times of its day however they are written.
+        A timestamp is written as short as it can be, which precedes the other ways to write the same one.
 
         Raises:
             DatabaseError: the column stores values of another type, whose order is another one.
@@ -157,7 +168,11 @@ class Sqlite:
         if data_type == "binary":
             return f"X'{dialect.hexadecimal(value, column)}'"
         if data_type in {"timestamp", "date", "time"}:
-            return dialect.text(dialect.moment(value, column).removesuffix(" 00:00:00"))
+            text = dialect.moment(value, column)
+            if data_type == "timestamp":
+                text = text.replace("T", " ").removesuffix(" 00:00:00")
+                text = text.rstrip("0").rstrip(".") if "." in text else text
+            return dialect.text(text.replace(" ", getattr(column, "separator", " ")))
         if "\0" in str(value):
             return f"CAST(X'{str(value).encode().hex()}' AS TEXT)"
         return dialect.text(value)
@@ -176,15 +191,17 @@ class Sqlite:
         return name
 
     def value_advice(self, column: Column, value: Any) -> str:
-        """Return what to do about a number in a column of times."""
-        if column.hints["data_type"] in {"timestamp", "date", "time"} and isinstance(
-            value, int | float
-        ):
-            kind = "bigint" if isinstance(value, int) else "double"
-            return (
-                f'It is a number. Write types={{"{column.name}": {{"data_type": "{kind}"}}}} in the '
-                "Table, and convert it in the warehouse."
-            )
+        """Return what to do about a number in a column of times, and about a time with a zone."""
+        kind, declare = (
+            column.hints["data_type"],
+            f'Write types={{"{column.name}": {{%s}}}} in the Table',
+        )
+        if kind in {"timestamp", "date", "time"} and isinstance(value, int | float):
+            wanted = "bigint" if isinstance(value, int) else "double"
+            step = declare % f'"data_type": "{wanted}"'
+            return f"It is a number. {step}, and convert it in the warehouse."
+        if kind == "timestamp" and not column.hints.get("timezone", True) and ":" in str(value):
+            return f"""{declare % '"timezone": True'} if it has a zone, or "data_type": "text"."""
         return ""
 
     def advice(self, error: BaseException) -> str:
@@ -192,7 +209,7 @@ class Sqlite:
         text = str(error)
         if "locked" in text or "busy" in text:
             return (
-                f"Another program has locked the file for more than {self._timeout:g} s. End its "
+                f"Another program has locked the file for more than {self._timeouts.lock:g} s. End its "
                 "transaction, or set the file to WAL mode: PRAGMA journal_mode=WAL."
             )
         if "unable to open" in text:
@@ -203,7 +220,7 @@ class Sqlite:
         connection = sqlite3.connect(
             f"{self._path.absolute().as_uri()}?mode=ro",
             uri=True,
-            timeout=self._timeout,
+            timeout=self._timeouts.lock,
             isolation_level=None,  # otherwise the driver decides when a transaction begins
             check_same_thread=False,
         )
@@ -212,9 +229,31 @@ class Sqlite:
         return connection
 
     def _column(self, table: Table, name: str, declared: str, nullable: bool) -> Column:
-        hints = cast(TColumnSchema, {"nullable": nullable, **_hints(declared)})
-        return Column(
-            name, dialect.merged(hints, table.types.get(name)), self.quote(name), declared
+        hints = dialect.merged(name, nullable, _hints(declared), table.types.get(name))
+        return Column(name, hints, self.quote(name), declared)
+
+    def _time_cursor(self, query: Query, table: Table, column: Column) -> Column:
+        """Return a cursor with the character between its dates and times.
+
+        Raises:
+            DatabaseError: SQLite compares times as texts, and the order of these is not that of time.
+        """
+        name = self.quote(column.name)
+        ways = query(
+            f"SELECT DISTINCT substr({name}, 11, 1), ltrim(substr({name}, 20), '.0123456789') "
+            f"FROM {self.quote(table.name)} WHERE {name} IS NOT NULL"
+        )
+        separators = {separator for separator, _ in ways if separator}
+        zones = {zone for separator, zone in ways if separator}
+        if len(separators) > 1 or len(zones) > 1 or not zones <= {"", "Z", "+00:00"}:
+            shown = ", ".join(sorted(f"YYYY-MM-DD{way}HH:MM:SS{zone}" for way, zone in ways))
+            raise DatabaseError(
+                f"table {table.full_name}, column {column.name} ({column.database_type}): it cannot be a "
+                f"cursor, because its times are written in ways whose order is not that of time: {shown}."
+            )
+        separator = next(iter(separators), " ")
+        return TimeColumn(
+            column.name, column.hints, column.expression, column.database_type, separator
         )
 
     def _indexes(self, query: Query, name: str) -> dict[str, tuple[bool, list[str]]]:

@@ -61,7 +61,7 @@ def _text(value: Any, data_type: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, bytes | bytearray | memoryview):
-        raise ValueError("it is binary")
+        raise ValueError("it is binary")  # noqa: TRY004 - as all values that do not fit
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float):
