@@ -352,7 +352,7 @@ def test_a_table_without_a_key_and_one_of_partitions_are_refused(shop: Shop) -> 
     shop.run("CREATE TABLE orders (id int, name text)")
     shop.locate(Table("orders"))
     shop.load()
-    with pytest.raises(dg.Failure, match="orders of .* has no key whose values are loaded"):
+    with pytest.raises(dg.Failure, match=r"orders of .* has no key whose values are loaded"):
         shop.check()
     with pytest.raises(dg.DagsterInvalidDefinitionError, match="mode window"):
         build_reconciliation_check(KEY, Table("orders", mode="window", cursor="at"), "shop")
