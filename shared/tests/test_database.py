@@ -1,6 +1,7 @@
 """Tables of Postgres are loaded exactly, in each mode, while the source changes."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from shared import warehouse
 from shared.sources.database import DatabaseError, Table, TableDeclarationError, database_source
+from shared.sources.database.postgres.snapshot import PostgresDatabase
+from shared.sources.database.postgres.transactions import Transactions
 from shared.sources.partitions import PartitionKey, TimeWindow
 from shared.testing.postgres_server import PostgresServer
 from shared.warehouse.errors import find_cause
@@ -267,3 +270,45 @@ def test_a_missing_table_or_column_is_named(shop: Source) -> None:
         with pytest.raises(Exception, match=text) as caught:
             load(table)
         assert find_cause(caught.value, DatabaseError)
+
+
+def test_a_server_that_is_behind_the_last_load_is_refused(shop: Source) -> None:
+    shop.run(ORDERS)
+    with PostgresDatabase(shop.url).snapshot() as snapshot:
+        here = Transactions(snapshot, Table("orders"))
+        assert not here.is_other_table(here.position)
+        assert here.is_other_table(replace(here.position, timeline="000000FF"))
+        with pytest.raises(DatabaseError, match="is behind what the last load of"):
+            here.is_other_table(replace(here.position, next=here.position.next + 1))
+
+
+def test_a_table_on_another_server_is_read_anew_and_not_appended_again(
+    shop: Source, warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = Table("orders", mode="incremental", key="id")
+    added = Table("orders", mode="append", table="added")
+    moved = Source(warehouse_server.database().replace("+psycopg2", ""))
+    for source in (shop, moved):
+        source.run(ORDERS)
+        source.run("INSERT INTO orders VALUES (1, 'a')")
+    load(orders, added)
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", moved.url)
+    moved.run("INSERT INTO orders VALUES (2, 'b')")
+    moved.connection.close()
+    assert load(orders).rows_loaded["orders"] == 2
+    with pytest.raises(Exception, match=r"is on another server.*etl/full_refresh"):
+        load(added)
+    assert loaded(table="added") == [(1, "a")]
+    load(added, refresh=["added"])
+    assert loaded(table="added") == loaded() == [(1, "a"), (2, "b")]
+
+
+def test_a_rewritten_table_is_not_appended_again(shop: Source) -> None:
+    shop.run("CREATE TABLE orders (id int, name text)")
+    shop.run("INSERT INTO orders VALUES (1, 'a')")
+    orders = Table("orders", mode="append")
+    load(orders)
+    shop.run("ALTER TABLE orders ALTER id TYPE bigint")
+    with pytest.raises(Exception, match=r"was rewritten or truncated.*etl/full_refresh"):
+        load(orders)
+    assert loaded() == [(1, "a")]

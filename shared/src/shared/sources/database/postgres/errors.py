@@ -4,6 +4,7 @@ import re
 
 from shared.redaction import redact
 from shared.sources.database.base import DatabaseError
+from shared.sources.database.masks import MASKED_MESSAGE
 from shared.sources.database.tls import tls_advice
 
 _ADVICE = {
@@ -42,7 +43,12 @@ _STATES = {
 
 
 def database_error(
-    error: Exception, server: str, table: str = "", statement: str = ""
+    error: Exception,
+    server: str,
+    table: str = "",
+    statement: str = "",
+    *,
+    has_masks: bool = False,
 ) -> DatabaseError:
     """Return an error of a server with its place and the next step, without secrets and without rows.
 
@@ -51,6 +57,7 @@ def database_error(
         server: the server and database.
         table: the table that was read.
         statement: what was asked, if that is not the table's rows.
+        has_masks: whether the message may have a value that must not be shown.
     """
     lines = [
         line.strip()
@@ -63,5 +70,7 @@ def database_error(
     state = getattr(error, "sqlstate", None) or next(states, "")
     unreachable = _ADVICE["08001"] if re.search("connect", text, re.IGNORECASE) else ""
     advice = _ADVICE.get(state) or tls_advice(text) or unreachable
+    if has_masks:
+        text = MASKED_MESSAGE
     parts = [f"{place}: {redact(text).strip().rstrip('.')}.", statement, advice.format(table=table)]
     return DatabaseError(" ".join(filter(None, parts)))
