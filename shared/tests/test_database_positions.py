@@ -59,34 +59,26 @@ def loaded(columns: str, table: str) -> list[tuple[Any, ...]]:
 
 
 KEYS = {
-    "int2": "n",
     "int8": "9223372036854775000 + n",
     "numeric": "n / 7.0",
     "numeric(20,5)": "n / 7.0",
     "float8": "n / 7.0::float8",
     "text": "(ARRAY['a', 'B', 'ä', '', 'a b', 'A', 'it''s', 'z\\', 'ab', 'Z', '_', 'ß'])[n]",
-    'text COLLATE "en-x-icu"': "(ARRAY['a', 'B', 'ä', '', 'a b', 'A', 'it''s', 'z\\', 'ab', 'Z', '_', 'ß'])[n]",
+    'text COLLATE "pg_unicode_fast"': "(ARRAY['a', 'B', 'ä', '', 'a b', 'A', 'it''s', 'z\\', 'ab', 'Z', '_', 'ß'])[n]",
     "char(3)": "(ARRAY['a', 'B', 'ä', '', 'a b', 'A', 'i''s', 'z\\', 'ab', 'Z', '_', 'ß'])[n]",
-    '"char"': 'chr(64 + n::int)::"char"',
     "uuid": "md5(n::text)::uuid",
     "timestamptz": "'2024-03-10 00:00+00'::timestamptz + n * interval '1.000001 second'",
     "timestamp": "'0001-01-01'::timestamp + n * interval '1 microsecond'",
     "date": "'9999-12-01'::date + n::int",
-    "time": "'12:00'::time + n * interval '1 microsecond'",
-    "interval": "n * interval '1 month 1 us'",
     "bytea": "decode(lpad(to_hex(n::int * 20), 4, '0'), 'hex')",
     "bool": "n % 2 = 0",
-    "inet": "'10.0.0.0'::inet + n",
     "money": "n::int::money",
-    "bit(8)": "n::int::bit(8)",
     "varbit": "n::int::bit(8)::varbit",
     "mood": "(ARRAY['c', 'a', 'b', 'e', 'd', 'f', 'h', 'g', 'j', 'i', 'k', 'l'])[n]::mood",
     "int[]": "ARRAY[n::int, NULL]",
     "int4range": "int4range(n::int, n::int + 5)",
     "price": "n / 4.0",
     "jsonb": "jsonb_build_object('a', n)",
-    "oid": "4294967000::oid::bigint + n",
-    "pg_lsn": "('0/' || to_hex(n::int))::pg_lsn",
 }
 """An expression of twelve values of `n`, by the type of the key."""
 
@@ -140,9 +132,7 @@ OTHER_CURSORS = {
 
 
 @pytest.mark.parametrize("mode", ["incremental", "append"])
-def test_a_cursor_of_each_type_reads_what_is_new(
-    any_warehouse: str, shop: Source, mode: Any
-) -> None:
+def test_a_cursor_of_each_type_reads_what_is_new(shop: Source, mode: Any) -> None:
     tables, values = [], {}
     for kind, (value, overlap) in CURSORS.items():
         tables.append((f"t{len(tables)}", kind, value, overlap))
@@ -164,3 +154,104 @@ def test_a_cursor_of_each_type_reads_what_is_new(
     assert load(*declared) == {table.name: 0 for table in declared}
     for table in declared:
         assert [n for (n,) in loaded("id", table.name)] == [-1, 1, 2, 3, 4, 5, 105, 106], table
+
+
+def refused(table: Table) -> str:
+    """Load a table, and return the error."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - its text is checked
+        load(table)
+    return str(find_cause(caught.value, DatabaseError) or caught.value)
+
+
+HASHED = (
+    "int[]",
+    "numeric(10,2)",
+    "float8",
+    "timestamptz",
+    "bytea",
+    "text",
+    "jsonb",
+    "bool",
+    "date",
+    "interval",
+)
+VALUES = (
+    "{1,2}",
+    "1.50",
+    "0.1",
+    "2024-01-01 00:00+00",
+    r"\x00",
+    "a",
+    '{"a": 1}',
+    "t",
+    "2024-01-01",
+    "1 day",
+)
+OTHER = (
+    "{1,3}",
+    "1.51",
+    "0.2",
+    "2024-01-01 00:00:00.000001+00",
+    r"\x01",
+    "b",
+    '{"a": 2}',
+    "f",
+    "2024-01-02",
+    "1 day 1 us",
+)
+
+
+def test_a_history_has_a_version_for_each_change_of_each_type(
+    any_warehouse: str, shop: Source
+) -> None:
+    columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(HASHED))
+    shop.run(f"CREATE TABLE shop (id int PRIMARY KEY, {columns}, x text, y text)")
+    for number in range(len(HASHED) + 1):
+        values = ", ".join(f"'{value}'" for value in VALUES)
+        shop.run(f"INSERT INTO shop VALUES ({number}, {values}, 'a', 'bc')")
+    table = Table("shop", mode="history", key="id")
+    load(table)
+    shop.run("ALTER TABLE shop ADD COLUMN added text")
+    load(table)
+    assert warehouse.query("SELECT count(*) AS n FROM shop_data.shop")[0]["n"] == len(HASHED) + 1
+    for number, value in enumerate(OTHER):
+        shop.run(f"UPDATE shop SET c{number} = '{value}' WHERE id = {number}")
+    shop.run(f"UPDATE shop SET x = 'ab', y = 'c' WHERE id = {len(HASHED)}")
+    load(table)
+    load(table)
+    versions = warehouse.query(
+        "SELECT id, count(*) AS n FROM shop_data.shop GROUP BY id ORDER BY id"
+    )
+    assert [row["n"] for row in versions] == [2] * (len(HASHED) + 1)
+
+
+def test_an_integer_may_grow_and_another_change_of_type_is_refused(
+    any_warehouse: str, shop: Source
+) -> None:
+    shop.run("CREATE TABLE shop (id int PRIMARY KEY, price int); INSERT INTO shop VALUES (1, 2)")
+    table = Table("shop", mode="mirror", key="id")
+    load(table)
+    shop.run(
+        "ALTER TABLE shop ALTER price TYPE bigint; UPDATE shop SET price = 9223372036854775807"
+    )
+    load(table)
+    assert loaded("id, price", "shop") == [(1, 2**63 - 1)]
+    shop.run("ALTER TABLE shop ALTER price TYPE text USING 'free'")
+    error = refused(table)
+    assert "shop.price is bigint and" in error
+    assert loaded("id, price", "shop") == [(1, 2**63 - 1)]
+
+
+def test_columns_that_are_added_renamed_or_gone_have_a_stated_outcome(
+    any_warehouse: str, shop: Source
+) -> None:
+    shop.run("CREATE TABLE shop (id int PRIMARY KEY, a text); INSERT INTO shop VALUES (1, 'x')")
+    table = Table("shop", mode="mirror", key="id")
+    declared = Table("shop", mode="mirror", key="id", columns=["id", "a"], table="declared")
+    load(table, declared)
+    shop.run("ALTER TABLE shop ADD b int DEFAULT 5; ALTER TABLE shop RENAME a TO c")
+    load(table)
+    assert loaded("id, a, b, c", "shop") == [(1, None, 5, "x")]
+    assert "shop of 127.0.0.1" in (error := refused(declared))
+    assert "has no column a, which is declared" in error
+    assert loaded("id, a", "declared") == [(1, "x")]
