@@ -49,9 +49,15 @@ class CursorRange:
         self._stored = stored
         quoted = snapshot.quote(table.cursor)
         name = snapshot.quote(*filter(None, [table.schema, table.name]))
-        ((newest,),) = snapshot.query(
-            f"SELECT {snapshot.text_of(self._column)} FROM (SELECT max({quoted}) AS {quoted} FROM {name}) AS newest"
+        newest_row = f"SELECT max({quoted}) AS {quoted} FROM {name}"
+        if snapshot.dialect == "postgresql":  # it has no max() of a uuid or a bool
+            newest_row = (
+                f"SELECT {quoted} FROM {name} WHERE {quoted} IS NOT NULL ORDER BY 1 DESC LIMIT 1"
+            )
+        found = snapshot.query(
+            f"SELECT {snapshot.text_of(self._column)} FROM ({newest_row}) AS newest"
         )
+        newest = found[0][0] if found else None
         before = stored.get("cursor")
         self._before = before
         self._newest = before if newest is None else str(newest)
