@@ -63,7 +63,10 @@ class SqlAlchemyDatabase:
 
 
 class SqlAlchemySnapshot:
-    """One read-only transaction; see `Snapshot`. While rows are read, it takes no other query."""
+    """One read-only transaction; see `Snapshot`.
+
+    While rows are read, it takes no other query. Rows that are not read to their end may end it.
+    """
 
     def __init__(self, connection: sqlalchemy.Connection, dialect: Dialect) -> None:
         self._connection, self._dialect = connection, dialect
@@ -124,6 +127,9 @@ class SqlAlchemySnapshot:
                     row_bytes = max(batch.nbytes // len(rows), 1)
                     size = max(min(_BATCH_ROWS, size * 10, _BATCH_BYTES // row_bytes), 1)
                     yield batch
+            except BaseException:
+                self._dialect.abandon(self._connection, result)
+                raise
             finally:
                 result.close()
 

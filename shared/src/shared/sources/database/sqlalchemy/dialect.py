@@ -55,6 +55,11 @@ class Dialect(Protocol):
     def reading(self, connection: sqlalchemy.Connection) -> AbstractContextManager[None]:
         """Make the driver return values as `values.to_arrow` takes them, while a query starts."""
 
+    def abandon(
+        self, connection: sqlalchemy.Connection, result: sqlalchemy.CursorResult[Any]
+    ) -> None:
+        """End a query of which not all rows are read, without reading them."""
+
     def describe(self, query: Query, table: Table) -> TableInfo | None:
         """Return a table with all of its columns as `columns`; None if the catalog does not have it."""
 

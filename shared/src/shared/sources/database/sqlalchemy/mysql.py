@@ -163,6 +163,16 @@ class MySql:
         finally:
             driver.decoders = decoders
 
+    def abandon(
+        self, connection: sqlalchemy.Connection, result: sqlalchemy.CursorResult[Any]
+    ) -> None:
+        """Close the connection: PyMySQL reads all rows to their end otherwise, or fails if it is lost."""
+        unread: Any = getattr(result.cursor, "_result", None)
+        if unread is not None:
+            unread.unbuffered_active = False
+        if not connection.closed:
+            connection.invalidate()
+
     def table_names(self, query: Query, table: Table) -> list[str]:
         """Return the tables and views of the schema that the user sees."""
         schema = self._schema(table)

@@ -100,6 +100,12 @@ class Sqlite:
         del connection
         yield
 
+    def abandon(
+        self, connection: sqlalchemy.Connection, result: sqlalchemy.CursorResult[Any]
+    ) -> None:
+        """Do nothing: the driver ends the query."""
+        del connection, result
+
     def table_names(self, query: Query, table: Table) -> list[str]:
         """Return the tables and views of the file."""
         del table
