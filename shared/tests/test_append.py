@@ -2,23 +2,20 @@
 
 import os
 import signal
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dlt
 import pyarrow as pa
 import pytest
-from dlt.common.destination.client import RunnableLoadJob
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
-from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
-from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import warehouse
+from shared.testing.killed_loads import RECORDED, killed_load
 
 SLOW_ON_SERVERS = True
 
@@ -66,50 +63,7 @@ def up_to(last: int) -> list[list[int]]:
 
 
 JOBS = ["orders", "orders__lines", "visits", "_dlt_pipeline_state"]
-POINTS = [*JOBS, "complete", "completed"]
-
-
-def load_until(point: str, upto: int) -> None:
-    """Load, and die before a table's rows are loaded, or before or after the load is recorded."""
-    run_job = RunnableLoadJob.run_managed
-
-    def run(self: RunnableLoadJob, *arguments: Any) -> None:
-        if self.job_file_info().table_name == point:
-            time.sleep(0.3)  # the other jobs commit
-            kill()
-        run_job(self, *arguments)
-
-    RunnableLoadJob.run_managed = run  # type: ignore[method-assign]
-    clients: list[Any] = [SqlJobClientBase, FilesystemClient]
-    for client in clients if point.startswith("complete") else ():
-        client.complete_load = killed_when_complete(client.complete_load, point)
-    load(shop(upto))
-
-
-def killed_when_complete(original: Callable[..., None], point: str) -> Callable[..., None]:
-    def complete_load(self: Any, load_id: str) -> None:
-        if point == "completed":
-            original(self, load_id)
-        kill()
-
-    return complete_load
-
-
-def kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def killed_load(point: str, upto: int) -> int:
-    """Load in a process that is killed at a point, and return the signal that ended it."""
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        child = os.fork()  # Python warns about threads; those that exist own no locks here
-    if child == 0:
-        try:
-            signal.alarm(60)
-            load_until(point, upto)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+POINTS = [*JOBS, *RECORDED]
 
 
 @pytest.fixture
@@ -124,7 +78,7 @@ def on_files(tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def kill_at(points: Iterable[str]) -> None:
     load(shop(2))
     for upto, point in enumerate(points, start=3):
-        assert killed_load(point, upto) == -signal.SIGKILL, point
+        assert killed_load(point, partial(load, shop(upto))) == -signal.SIGKILL, point
         load(shop(upto))
         assert stored() == up_to(upto), point
     assert numbers("totals") == [upto]

@@ -1,7 +1,8 @@
 """Tables of Postgres are loaded exactly, in each mode, while the source changes."""
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg2
@@ -9,8 +10,11 @@ import pytest
 
 from shared import warehouse
 from shared.sources.database import DatabaseError, Table, TableDeclarationError, database_source
+from shared.sources.database.postgres.snapshot import PostgresDatabase
+from shared.sources.database.postgres.transactions import Transactions
 from shared.sources.partitions import PartitionKey, TimeWindow
 from shared.testing.postgres_server import PostgresServer
+from shared.warehouse.errors import find_cause
 
 SPEC = warehouse.pipeline("shop_pipeline", "shop_data")
 
@@ -76,7 +80,8 @@ def test_an_incremental_load_reads_only_new_and_changed_rows(
     any_warehouse: str, shop: Source, overlap: timedelta | None
 ) -> None:
     shop.run(ORDERS)
-    shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b'), (3, 'n', NULL)")
+    shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
+    shop.run("INSERT INTO orders VALUES (3, 'n', NULL)")
     orders = Table("orders", mode="incremental", key="id", cursor="updated_at", overlap=overlap)
     assert load(orders).rows_loaded["orders"] == 3
     assert load(orders).rows_loaded.get("orders", 0) == 0
@@ -173,8 +178,6 @@ def test_a_window_replaces_the_rows_of_its_partition(
 
     def day(number: int) -> PartitionKey:
         start, end = (f"2025-03-{n} 00:00:00+00:00" for n in (number, number + 1))
-        from datetime import datetime
-
         return PartitionKey(
             f"2025-03-{number}",
             window=TimeWindow(datetime.fromisoformat(start), datetime.fromisoformat(end)),
@@ -247,8 +250,8 @@ def test_a_declaration_that_cannot_be_exact_is_refused() -> None:
         {"key": "id", "exclude": ["id"]},
         {"rows_per_load": 0},
     ):
-        with pytest.raises(TableDeclarationError, match="^Table orders: "):
-            Table("orders", **wrong)  # type: ignore[arg-type]
+        with pytest.raises(TableDeclarationError, match=r"^Table orders: "):
+            Table("orders", **wrong)
     with pytest.raises(TableDeclarationError, match="declare key="):
         database_source([Table("orders", mode="incremental")], name="shop")
     with pytest.raises(TableDeclarationError, match="is the name of two tables"):
@@ -266,5 +269,46 @@ def test_a_missing_table_or_column_is_named(shop: Source) -> None:
     ):
         with pytest.raises(Exception, match=text) as caught:
             load(table)
-        causes = [caught.value, caught.value.__cause__, caught.value.__context__]
-        assert any(isinstance(each, DatabaseError) for each in causes)
+        assert find_cause(caught.value, DatabaseError)
+
+
+def test_a_server_that_is_behind_the_last_load_is_refused(shop: Source) -> None:
+    shop.run(ORDERS)
+    with PostgresDatabase(shop.url).snapshot() as snapshot:
+        here = Transactions(snapshot, Table("orders"))
+        assert not here.is_other_table(here.position)
+        assert here.is_other_table(replace(here.position, timeline="000000FF"))
+        with pytest.raises(DatabaseError, match="is behind what the last load of"):
+            here.is_other_table(replace(here.position, next=here.position.next + 1))
+
+
+def test_a_table_on_another_server_is_read_anew_and_not_appended_again(
+    shop: Source, warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = Table("orders", mode="incremental", key="id")
+    added = Table("orders", mode="append", table="added")
+    moved = Source(warehouse_server.database().replace("+psycopg2", ""))
+    for source in (shop, moved):
+        source.run(ORDERS)
+        source.run("INSERT INTO orders VALUES (1, 'a')")
+    load(orders, added)
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", moved.url)
+    moved.run("INSERT INTO orders VALUES (2, 'b')")
+    moved.connection.close()
+    assert load(orders).rows_loaded["orders"] == 2
+    with pytest.raises(Exception, match=r"is on another server.*etl/full_refresh"):
+        load(added)
+    assert loaded(table="added") == [(1, "a")]
+    load(added, refresh=["added"])
+    assert loaded(table="added") == loaded() == [(1, "a"), (2, "b")]
+
+
+def test_a_rewritten_table_is_not_appended_again(shop: Source) -> None:
+    shop.run("CREATE TABLE orders (id int, name text)")
+    shop.run("INSERT INTO orders VALUES (1, 'a')")
+    orders = Table("orders", mode="append")
+    load(orders)
+    shop.run("ALTER TABLE orders ALTER id TYPE bigint")
+    with pytest.raises(Exception, match=r"was rewritten or truncated.*etl/full_refresh"):
+        load(orders)
+    assert loaded() == [(1, "a")]

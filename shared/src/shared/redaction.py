@@ -104,6 +104,7 @@ def _is_long(secret: str) -> bool:
 def _forms(secret: str) -> Iterator[str]:
     """Yield a secret as it may be written: plain, in a URL, in Python's repr, in JSON."""
     yield from (secret, quote(secret, safe=""), quote_plus(secret), quote(secret))
+    yield quote(secret, safe=" +")  # as SQLAlchemy writes URLs
     yield from (repr(secret)[1:-1], json.dumps(secret)[1:-1])
 
 

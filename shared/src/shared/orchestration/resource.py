@@ -61,7 +61,7 @@ class _AssetLoad:
     def run(self, context: Context) -> "tuple[warehouse.LoadResult, list[DltEventType]]":
         """Load, and return the result with a materialization for each asset."""
         result = warehouse.load(self.plan, log=context.log.info)
-        for warning in shrunken_warnings(result):
+        for warning in [*shrunken_warnings(result), *result.warnings]:
             context.log.warning(warning)
         event = dg.MaterializeResult if context.has_assets_def else dg.AssetMaterialization
         return result, [

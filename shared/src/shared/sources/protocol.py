@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from shared.sources.partitions import PartitionKey
+
 COMPANION_TABLES_HINT = "x-companion-tables"
 """A table hint: names of more tables that the resource loads by the same partition column. A run
 replaces its partitions in these as well, so the resource materializes them even without rows."""
@@ -30,6 +32,10 @@ class CurrentLoad(Protocol):
 
     pushdown_enabled: bool
     """Whether the destination can read local files with DuckDB's SQL in this run."""
+
+    @property
+    def partitions(self) -> Sequence[PartitionKey]:
+        """The partitions whose rows the load replaces; none if it is not by partition."""
 
     def pushdown_query(
         self, select: str, fingerprint: str, before_commit: Callable[[], None]
@@ -68,6 +74,9 @@ class CurrentLoad(Protocol):
 
         A killed run does not call it, so the next one must be able to do it as well.
         """
+
+    def warn(self, message: str) -> None:
+        """Show a message with the load's result: something that works, and could be better."""
 
 
 _CURRENT_LOAD: ContextVar[CurrentLoad | None] = ContextVar("current_load", default=None)

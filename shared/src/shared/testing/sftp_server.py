@@ -1,4 +1,4 @@
-"""An SFTP server on loopback, with a password and a host key of its own."""
+"""An SFTP server on loopback, with a password and a host key of its own. It forwards connections."""
 
 import asyncio
 import os
@@ -12,6 +12,9 @@ import asyncssh
 
 class SftpServer:
     """Serves the whole disk, as OpenSSH does, while its context is open.
+
+    It forwards connections to ports of this machine, whatever the host's name, as if that were the name
+    of a private network.
 
     Attributes:
         user: the user that may log in.
@@ -67,6 +70,13 @@ class SftpServer:
         class Login(asyncssh.SSHServer):
             def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
                 server._connections.append(conn)
+                self._connection = conn
+
+            def connection_requested(
+                self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
+            ) -> Any:
+                del dest_host, orig_host, orig_port
+                return self._connection.forward_connection("127.0.0.1", dest_port)
 
             def password_auth_supported(self) -> bool:
                 return True

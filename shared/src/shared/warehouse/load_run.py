@@ -16,6 +16,7 @@ from dlt.common.schema.typing import PIPELINE_STATE_TABLE_NAME
 from dlt.extract import DltSource
 
 from shared import settings
+from shared.sources.partitions import PartitionKey
 from shared.sources.protocol import RetryLaterError, loading
 from shared.warehouse.appends import find_appends
 from shared.warehouse.destinations.configuration import resolve_configuration
@@ -77,10 +78,13 @@ class LoadRun:
     def __init__(self, plan: LoadPlan, log: Log = no_log) -> None:
         self.plan, self.log = plan, log
         self.source: DltSource = plan.source.clone()
+        for resource in self.source.resources.values():
+            resource.custom_metrics.clear()  # the clone has those of the last load
         self.deferred: dict[str, RetryLaterError] = {}
         self._has_more = False
         self._full_refresh: set[str] = set()
         self._after_commit: list[Callable[[], None]] = []
+        self._warnings: list[str] = []
         self._preview_rows = settings.get_int("PREVIEW_ROWS")
         self._started = time.monotonic()
         self.scopes: Mapping[str, PartitionScope] = plan.scopes
@@ -209,6 +213,7 @@ class LoadRun:
             },
             duration_seconds=time.monotonic() - self._started,
             has_more=self._has_more,
+            warnings=self._warnings,
         )
 
     def cleanup(self, *, failed: bool) -> None:
@@ -260,6 +265,11 @@ class LoadRun:
         self.deferred |= dict.fromkeys(partitions, why)
         self.scopes = scopes
 
+    @property
+    def partitions(self) -> Sequence[PartitionKey]:
+        """The partitions whose rows the load replaces; see `CurrentLoad`."""
+        return self.plan.partitions
+
     def is_full_refresh(self, resource: str) -> bool:
         """Return whether a resource brings all of its rows anew; see `CurrentLoad`."""
         return resource in self._full_refresh
@@ -271,6 +281,10 @@ class LoadRun:
     def after_commit(self, action: Callable[[], None]) -> None:
         """Call an action once the load is complete; see `CurrentLoad`."""
         self._after_commit.append(action)
+
+    def warn(self, message: str) -> None:
+        """Show a message with the result; see `CurrentLoad`."""
+        self._warnings.append(message)
 
     def _validate(self) -> PackageContent:
         schema = self.schema

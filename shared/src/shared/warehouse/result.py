@@ -1,7 +1,7 @@
 """What a load did."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ class LoadResult:
             after.
         duration_seconds: from the first step to the last.
         has_more: whether the source has more rows, for the next load.
+        warnings: what the source says that could be better.
     """
 
     info: LoadInfo
@@ -43,6 +44,7 @@ class LoadResult:
     shrunken: Mapping[str, Mapping[str, tuple[int, int]]]
     duration_seconds: float
     has_more: bool = False
+    warnings: Sequence[str] = ()
 
     def followed_by(self, other: "LoadResult") -> "LoadResult":
         """Return the result of two loads of one plan: the state after the second, and the sums of both."""
@@ -57,6 +59,7 @@ class LoadResult:
             other,
             rows_loaded=dict(Counter(self.rows_loaded) + Counter(other.rows_loaded)),
             metrics=metrics,
+            warnings=list(dict.fromkeys([*self.warnings, *other.warnings])),
             duration_seconds=self.duration_seconds + other.duration_seconds,
         )
 

@@ -57,6 +57,11 @@ class TableInfo:
     all_columns: Mapping[str, Column] = field(default_factory=dict)
     unique_keys: Sequence[frozenset[str]] = ()
 
+    def __post_init__(self) -> None:
+        """Count the primary key as a unique key."""
+        if self.primary_key and not self.unique_keys:
+            object.__setattr__(self, "unique_keys", [frozenset(self.primary_key)])
+
 
 class Snapshot(Protocol):
     """One read-only transaction of a database: everything that it reads is of one moment."""

@@ -1,15 +1,19 @@
 """Where a database is, from dlt's settings and secrets, and how a load connects to it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import dlt
 from dlt.common.configuration import configspec, resolve_configuration
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.configuration.specs import BaseConfiguration, ConnectionStringCredentials
+from dlt.common.typing import TSecretStrValue
 
+from shared import settings
 from shared.redaction import redact
 from shared.sources.database.base import Database, DatabaseError
+from shared.sources.database.tls import with_verified_tls
 
 
 @configspec
@@ -20,11 +24,19 @@ class DatabaseConfiguration(BaseConfiguration):
         credentials: the URL of the database, such as `postgresql://user:password@host/database`.
         statement_timeout_seconds: how long one query may take; the server stops it then.
         lock_timeout_seconds: how long a query waits for a table that somebody has locked.
+        ssh_tunnel: an SSH server that reaches the database, such as `ssh://user@bastion`.
+        ssh_password: the password of the user there; secret.
+        ssh_key_file: a private key; by default those of the SSH agent and of `~/.ssh`.
+        mask_key: the key of the masks `Hash`; secret.
     """
 
     credentials: ConnectionStringCredentials = None  # type: ignore[assignment]  # as dlt states secrets
     statement_timeout_seconds: float = 3600
     lock_timeout_seconds: float = 60
+    ssh_tunnel: str | None = None
+    ssh_password: TSecretStrValue | None = None
+    ssh_key_file: str | None = None
+    mask_key: TSecretStrValue | None = None
 
 
 def database_configuration(name: str) -> DatabaseConfiguration:
@@ -47,32 +59,44 @@ def database_configuration(name: str) -> DatabaseConfiguration:
 
 
 @contextmanager
-def open_database(name: str) -> Iterator[Database]:
-    """Yield the database of a source, for the length of a load.
+def open_database(configuration: DatabaseConfiguration) -> Iterator[Database]:
+    """Yield a database, and keep its tunnel open for the length of the block.
 
     Raises:
-        DatabaseError: it is not known, or its driver is not installed.
+        DatabaseError: its driver is not installed, or there is no tunnel.
     """
-    yield database_of(database_configuration(name))
+    url = configuration.credentials.to_native_representation()
+    with ExitStack() as open_until_the_end:
+        if configuration.ssh_tunnel:
+            from shared.sources.database.tunnel import tunneled  # its package is an extra
+
+            key_file = configuration.ssh_key_file
+            url = open_until_the_end.enter_context(
+                tunneled(
+                    url,
+                    configuration.ssh_tunnel,
+                    known_hosts=settings.get_path("SFTP_KNOWN_HOSTS"),
+                    password=configuration.ssh_password,
+                    key_file=Path(key_file).expanduser() if key_file else None,
+                )
+            )
+        yield _database(url, configuration)
 
 
-def database_of(configuration: DatabaseConfiguration) -> Database:
-    """Return the database of a configuration. Nothing connects yet.
-
-    Raises:
-        DatabaseError: its driver is not installed, or the URL has another scheme.
-    """
-    url = configuration.credentials.to_url()
-    backend = url.drivername.partition("+")[0]
+def _database(url: str, configuration: DatabaseConfiguration) -> Database:
+    scheme, _, address = url.partition("://")
+    backend = scheme.partition("+")[0]
     timeouts = (configuration.statement_timeout_seconds, configuration.lock_timeout_seconds)
-    if backend in ("postgres", "postgresql"):
-        from shared.sources.database.postgres.snapshot import PostgresDatabase
+    try:
+        if backend in ("postgres", "postgresql"):
+            from shared.sources.database.postgres.snapshot import PostgresDatabase
 
-        return PostgresDatabase(
-            url.set(drivername="postgresql").render_as_string(hide_password=False), *timeouts
-        )
-    if backend in ("sqlite", "mysql", "mariadb", "mssql"):
-        from shared.sources.database.sqlalchemy.database import SqlAlchemyDatabase
+            return PostgresDatabase(with_verified_tls(f"postgresql://{address}"), *timeouts)
+        from shared.sources.database.sqlalchemy import SqlAlchemyDatabase
 
-        return SqlAlchemyDatabase(url.render_as_string(hide_password=False), *timeouts)
-    raise DatabaseError(f"{backend}:// is not the URL of a database that can be loaded.")
+        return SqlAlchemyDatabase(url, *timeouts)
+    except ImportError as error:
+        raise DatabaseError(
+            f"The driver of {backend} is not installed ({error.name}): add the extra of the package shared, "
+            f"as in uv add 'shared[{backend}]'."
+        ) from None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
@@ -17,6 +17,9 @@ from shared.sources.database.postgres.transactions import (
 )
 from shared.sources.database.table import Table
 from shared.sources.protocol import CurrentLoad
+
+if TYPE_CHECKING:  # it needs a driver
+    from shared.sources.database.postgres.snapshot import PostgresSnapshot
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class NewRows:
         transactions = None
         is_postgres = self.snapshot.dialect == "postgresql"
         if is_postgres and self.table.overlap is None and has_transactions(self.info.kind):
-            transactions = Transactions(self.snapshot, self.table)
+            transactions = Transactions(cast("PostgresSnapshot", self.snapshot), self.table)
         if transactions is None or transactions.has_foreign_parts:
             self._reject_other_position("cursor")
             yield from self._by_cursor()
@@ -60,9 +63,9 @@ class NewRows:
 
     def _by_cursor(self) -> Iterator[pa.RecordBatch]:
         cursor = CursorRange(self.snapshot, self.table, self.info, self.state)
-        may_split = (
-            self.table.mode == "incremental" and self.snapshot.dialect != "mssql"
-        )  # no LIMIT
+        self._warn_without_index()
+        has_limit = self.snapshot.dialect != "mssql"
+        may_split = self.table.mode == "incremental" and has_limit
         if may_split and self._starts_ranges("cursor"):
             self.state["ranges"] = {"since": {"cursor": cursor.state()["cursor"], "hashes": []}}
         if "ranges" in self.state:
@@ -78,11 +81,12 @@ class NewRows:
         since = self.state.get("ranges", {}).get("since", self.state).get("transactions")
         position = TransactionPosition.of(since) if since else None
         if position and self._is_lost(transactions, position):
-            self.state.clear()
+            self._forget()
             position = None
         here = transactions.position
         if self._starts_ranges("transactions"):
             position = here
+            transactions.wait_until_durable()
             self.state["ranges"] = {"since": {"transactions": here.stored()}}
         if position and "ranges" in self.state:
             # What is newer follows the last range.
@@ -97,6 +101,7 @@ class NewRows:
         is_old = position is None or here.next - position.next > MAX_AGE
         if position is None or rows or is_old or here.files != position.files:
             # Otherwise the stored position is still right, and there is nothing to store.
+            transactions.wait_until_durable()
             self.state["transactions"] = {**here.stored(), "seen": list(transactions.seen())}
 
     def _starts_ranges(self, kind: str) -> bool:
@@ -132,6 +137,26 @@ class NewRows:
             )
         return other
 
+    def _warn_without_index(self) -> None:
+        cursor = self.table.cursor
+        if (
+            self.load is None
+            or cursor is None
+            or cursor in self.info.indexed
+            or self.info.kind == "view"
+        ):
+            return
+        name = self.snapshot.quote(*filter(None, [self.table.schema, self.table.name]))
+        self.load.warn(
+            f"{self.table.full_name} of {self.snapshot.server}: each load reads the whole table, because the "
+            f"cursor has no index. It helps to run: CREATE INDEX ON {name} ({self.snapshot.quote(cursor)})"
+        )
+
+    def _forget(self) -> None:
+        """Remove the position, so that all rows are read."""
+        for name in ("cursor", "hashes", "transactions", "ranges"):
+            self.state.pop(name, None)
+
     def _reject_other_position(self, kind: str) -> None:
         """Reject to append from a position that another declaration stored."""
         stored = [name for name in ("cursor", "transactions") if name in self.state]
@@ -143,4 +168,4 @@ class NewRows:
                 f"{stored[0]}, so rows would be added again. Nothing was loaded. Declare the overlap as "
                 "before, or run once with the tag etl/full_refresh = true."
             )
-        self.state.clear()
+        self._forget()

@@ -63,9 +63,10 @@ def read_range(
 def _key(table: Table, info: TableInfo) -> tuple[str, ...]:
     """Return the columns of a unique index in whose order ranges are read; none if there is no such index."""
     declared = frozenset(table.key_columns)
-    if declared and declared in info.unique_keys:
-        return table.key_columns
-    return tuple(info.primary_key)
+    key = table.key_columns if declared and declared in info.unique_keys else info.primary_key
+    # The state would have values of a column that is masked, or not to be read.
+    is_open = all(name in info.columns and name not in table.masks for name in key)
+    return tuple(key) if is_open else ()
 
 
 def _compare(snapshot: Snapshot, key: list[Any], operator: str, texts: Any) -> str:

@@ -1,5 +1,6 @@
 """Tables of a database as a dlt source."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -8,11 +9,13 @@ import dlt
 import pyarrow as pa
 from dlt.extract import DltResource, DltSource
 
+from shared.sources.database import masks
 from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
-from shared.sources.database.connection import open_database
+from shared.sources.database.connection import database_configuration, open_database
 from shared.sources.database.news import NewRows
 from shared.sources.database.table import Mode, Table, TableDeclarationError, needs_key
 from shared.sources.hints import APPEND_EACH_RUN, arrow_schema
+from shared.sources.partitions import TimeWindow, merge_windows
 from shared.sources.protocol import current_load
 from shared.sources.quoting import quote
 
@@ -89,15 +92,19 @@ def table_resource(table: Table, name: str) -> DltResource:
         Raises:
             DatabaseError: the database refuses, or has not what is declared.
         """
-        with open_database(name) as database, database.snapshot() as snapshot:
-            info = snapshot.describe(table)
-            _require_unique_key(snapshot, table, info)
-            hints = {column.name: column.hints for column in info.columns.values()}
+        while _READER.is_busy:
+            yield None  # dlt goes on with another resource, and comes back
+        configuration = database_configuration(name)
+        with _READER, open_database(configuration) as database, database.snapshot() as snapshot:
+            read = _Reading(snapshot, table, name, configuration.mask_key)
             yield dlt.mark.with_hints(
-                _with_hash(table, arrow_schema(hints).empty_table()),
-                dlt.mark.make_hints(columns={**hints, **_technical(table)}),
+                _with_hash(table, arrow_schema(read.hints).empty_table()),
+                dlt.mark.make_hints(columns={**read.hints, **_technical(table)}),
             )
-            for batch in _batches(snapshot, table, info):
+            metrics = dlt.current.resource_metrics()
+            for batch in read.batches():
+                metrics["rows_read"] = metrics.get("rows_read", 0) + batch.num_rows
+                metrics["bytes_read"] = metrics.get("bytes_read", 0) + batch.nbytes
                 yield _with_hash(table, pa.Table.from_batches([batch]))
 
     hints: dict[str, Any] = {"description": table.description} if table.description else {}
@@ -106,27 +113,104 @@ def table_resource(table: Table, name: str) -> DltResource:
     return rows.apply_hints(additional_table_hints=hints) if hints else rows
 
 
-def _batches(snapshot: Snapshot, table: Table, info: TableInfo) -> Iterator[pa.RecordBatch]:
-    """Yield the rows that this load is to bring, and change the position in the resource's state."""
-    if table.mode in ("incremental", "append"):
-        state = dlt.current.resource_state()
-        rows = NewRows(snapshot, table, info, state, current_load(), lambda batch: batch)
-        yield from rows.batches()
-        return
-    where = _window(snapshot, info.columns[str(table.cursor)]) if table.mode == "window" else ""
-    yield from snapshot.read(table, info, where)
+class _Reader(threading.local):
+    """Whether this thread reads a table, within `with`: a load has one transaction at a time.
+
+    dlt takes an item of each resource in turn; without this, all tables would be open at once.
+    """
+
+    is_busy = False
+
+    def __enter__(self) -> None:
+        self.is_busy = True
+
+    def __exit__(self, *_: object) -> None:
+        self.is_busy = False
 
 
-def _window(snapshot: Snapshot, cursor: Column) -> str:
-    """Return the condition of the rows in the time window of the run's partitions."""
-    interval = dlt.current.interval()
-    if interval is None:
-        return ""
+_READER = _Reader()
+
+
+class _Reading:
+    """What one load reads of a table."""
+
+    def __init__(self, snapshot: Snapshot, table: Table, name: str, mask_key: str | None) -> None:
+        self._snapshot, self._table = snapshot, table
+        self._windows = _windows(table)
+        self._place = f"{table.full_name} of {snapshot.server}"
+        self._key = masks.mask_key(table.masks, mask_key, f"sources.{name}.mask_key", self._place)
+        self._info = snapshot.describe(table)
+        _require_unique_key(snapshot, table, self._info)
+        columns = {column.name: column.hints for column in self._info.columns.values()}
+        self.hints = masks.masked_hints(columns, table.masks, self._place)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that this load is to bring, masked; change the position in the resource's state."""
+        if self._table.mode in ("incremental", "append"):
+            state = dlt.current.resource_state()
+            self._require_same_masks(state)
+            new = NewRows(
+                self._snapshot, self._table, self._info, state, current_load(), self._masked
+            )
+            yield from new.batches()
+            return
+        where = ""
+        if self._windows:
+            cursor = self._info.columns[str(self._table.cursor)]
+            where = _window(self._snapshot, cursor, self._windows)
+        yield from map(self._masked, self._snapshot.read(self._table, self._info, where))
+
+    def _masked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return masks.apply_masks(batch, self._table.masks, self._key, self._place)
+
+    def _require_same_masks(self, state: dict[str, Any]) -> None:
+        """Reject to add rows to those of other masks: they would not be equal.
+
+        Raises:
+            DatabaseError: the masks or their key have changed since the table was loaded.
+        """
+        before = state.get("masks", "" if state else None)
+        now = masks.fingerprint(self._table.masks, self._key) if self._table.masks else ""
+        if before is not None and before != now:
+            raise DatabaseError(
+                f"{self._table.full_name}: the masks or their key have changed, and the table has rows of the "
+                "earlier ones. Nothing was loaded. Load all of them anew: run once with the tag "
+                "etl/full_refresh = true."
+            )
+        if now:
+            state["masks"] = now
+
+
+def _window(snapshot: Snapshot, cursor: Column, windows: Sequence[TimeWindow]) -> str:
+    """Return the condition of the rows in the time windows of the run's partitions."""
     name = snapshot.quote(cursor.name)
-    start, end = (
-        snapshot.literal(_bound(at, cursor), cursor) for at in (interval.start, interval.end)
-    )
-    return f"{name} >= {start} AND {name} < {end}"
+    ranges = [
+        [snapshot.literal(_bound(at, cursor), cursor) for at in window]
+        for window in merge_windows(windows)
+    ]
+    return " OR ".join(f"({name} >= {start} AND {name} < {end})" for start, end in ranges)
+
+
+def _windows(table: Table) -> list[TimeWindow]:
+    """Return the time windows of the run's partitions; none for a table that is not loaded by windows.
+
+    Raises:
+        DatabaseError: the mode and the run do not fit.
+    """
+    load = current_load()
+    partitions = load.partitions if load else ()
+    windows = [key.window for key in partitions if key.window]
+    if table.mode == "window" and not windows:
+        raise DatabaseError(
+            f"{table.full_name} has the mode window, and the run has no partitions with time windows: load "
+            "it by an asset with daily, hourly, weekly or monthly partitions."
+        )
+    if table.mode != "window" and partitions:
+        raise DatabaseError(
+            f"{table.full_name} has the mode {table.mode}, and the run has partitions: load it by an asset "
+            'without partitions, or write mode="window" and a cursor.'
+        )
+    return windows
 
 
 def _bound(at: datetime, cursor: Column) -> str:
@@ -144,7 +228,7 @@ def _require_unique_key(snapshot: Snapshot, table: Table, info: TableInfo) -> No
         DatabaseError: two rows have it, or a row has none: one of them would be lost.
     """
     key = table.key_columns
-    if not needs_key(table.mode) or any(columns <= {*key} for columns in info.unique_keys):
+    if not needs_key(table.mode) or any(each <= {*key} for each in info.unique_keys):
         return
     names = ", ".join(map(snapshot.quote, key))
     where_null = " OR ".join(f"{snapshot.quote(name)} IS NULL" for name in key)

@@ -20,27 +20,14 @@ from shared.sources.storage.folder_url import FolderUrl
 
 try:
     import asyncssh
+
+    from shared.sources import ssh
 except ImportError as error:
     raise ImportError("Add shared[sftp] to the project, to read files over SFTP") from error
 
 _READ_BYTES = 4 << 20  # requested in parallel
 _IDLE_SECONDS = 30.0  # then the connection is closed; something else may keep the folder alive
-_KEEPALIVE_SECONDS = 15  # a server that does not answer three times is gone
 _SETTLED_SECONDS = 60  # times are in whole seconds, and the clocks may differ
-
-
-class _HostKey(asyncssh.SSHClient):
-    """Remembers a host key that is not known, for the error, and refuses it."""
-
-    host, port, shown = "", 0, "no key"
-
-    def validate_host_public_key(
-        self, host: str, addr: str, port: int, key: asyncssh.SSHKey
-    ) -> bool:
-        del addr
-        self.host, self.port = host, port
-        self.shown = f"{key.get_algorithm()} {key.get_fingerprint()}"
-        return False
 
 
 class SftpStorage:
@@ -122,47 +109,25 @@ class SftpStorage:
         retry(sync, get_loop(), self._open, config.request_timeout)
 
     async def _open(self, timeout: float) -> None:  # noqa: ASYNC109 - asyncssh has its own timeouts
-        known_hosts = settings.get_path("SFTP_KNOWN_HOSTS")
-        host_key = _HostKey()
-        options = {
-            name: value
-            for name, value in {
-                "port": self._folder.port,
-                "username": self._folder.user and unquote(self._folder.user),
-                "password": self._folder.password(),
-            }.items()
-            if value is not None  # otherwise those of ~/.ssh/config
-        }
         try:
-            connection = await asyncssh.connect(
+            connection = await ssh.connect(
+                self.url,
                 self._folder.host,
-                # asyncssh does not check host keys if this is None, nor if ~/.ssh/config has
-                # `UserKnownHostsFile none`.
-                known_hosts=str(known_hosts) if known_hosts.is_file() else b"",
-                client_factory=lambda: host_key,
-                connect_timeout=timeout,
-                login_timeout=timeout,
-                keepalive_interval=_KEEPALIVE_SECONDS,
-                **options,
+                known_hosts=settings.get_path("SFTP_KNOWN_HOSTS"),
+                login_advice="add a key to the SSH agent or name it in ~/.ssh/config, or set "
+                "DROP_FOLDER_PASSWORD, or add the server to ~/.netrc",
+                timeout_seconds=timeout,
+                port=self._folder.port,
+                username=self._folder.user and unquote(self._folder.user),
+                password=self._folder.password(),
             )
+        except ssh.SshSettingsError as error:
+            raise InvalidFileError(str(error)) from None
+        try:
             # Names that are not UTF-8 must not make a listing fail.
             sftp = await connection.start_sftp_client(path_errors="surrogateescape")
-        except asyncssh.HostKeyNotVerifiable:
-            raise PermissionError(
-                f"{self.url}: the key of the host is not in {known_hosts}, so this may be another "
-                f"server. It shows {host_key.shown}. Ask who runs the server whether that is its key; "
-                f"if so, add it: ssh-keyscan -p {host_key.port} {host_key.host} >> {known_hosts}"
-            ) from None
-        except asyncssh.PermissionDenied:
-            raise PermissionError(
-                f"{self.url}: the server refuses the login; add a key to the SSH agent or name it in "
-                "~/.ssh/config, or set DROP_FOLDER_PASSWORD, or add the server to ~/.netrc"
-            ) from None
-        except ValueError as error:
-            raise InvalidFileError(
-                f"{self.url}: ~/.ssh/config, a key or {known_hosts} is not valid: {error}"
-            ) from None
         except (OSError, asyncssh.Error) as error:
+            connection.abort()
             reason = getattr(error, "reason", "") or str(error) or type(error).__name__
             raise ConnectionError(f"{self.url} cannot be reached: {reason}") from None
         weakref.finalize(self, get_loop().call_soon_threadsafe, connection.abort)

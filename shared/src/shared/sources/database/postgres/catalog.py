@@ -26,7 +26,7 @@ _TABLE_SQL = """
 
 _COLUMNS_SQL = """
     SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, base.name, base.modifier,
-        base.is_array, base.is_composite
+        base.is_array, base.is_composite, has_column_privilege(a.attrelid, a.attnum, 'SELECT')
     FROM pg_attribute AS a CROSS JOIN LATERAL (
         WITH RECURSIVE types AS (
             SELECT t.oid, a.atttypmod AS modifier FROM pg_type AS t WHERE t.oid = a.atttypid
@@ -64,16 +64,22 @@ def describe(snapshot: Snapshot, table: Table) -> TableInfo:
             "the schema and the name in the case that the database has."
         )
     ((oid, kind, rows),) = found
-    columns = {
-        str(row[0]): _column(snapshot, table, row)
-        for row in snapshot.query(_COLUMNS_SQL.format(oid=oid))
-    }
+    found_columns = snapshot.query(_COLUMNS_SQL.format(oid=oid))
+    columns = {str(row[0]): _column(snapshot, table, row) for row in found_columns}
+    selected = selected_columns(table, columns, snapshot.server)
+    if denied := [
+        name for name, *_, may_read in found_columns if name in selected and not may_read
+    ]:
+        raise DatabaseError(
+            f"{table.full_name} of {snapshot.server}: the user of the source may not read "
+            f"{', '.join(denied)}. Grant the right: GRANT SELECT ON {name} TO the user; or exclude the columns."
+        )
     indexes = [
         (primary, unique, tuple(str(names).split("\x1f")))
         for primary, unique, names in snapshot.query(_INDEXES_SQL.format(oid=oid))
     ]
     return TableInfo(
-        columns=selected_columns(table, columns, snapshot.server),
+        columns=selected,
         primary_key=next((names for _, unique, names in indexes if unique), ()),
         indexed=frozenset(names[0] for _, _, names in indexes),
         estimated_rows=int(rows),
@@ -113,11 +119,11 @@ def selected_columns(
 
 
 def _column(snapshot: Snapshot, table: Table, row: tuple[Any, ...]) -> Column:
-    name, full_name, is_required, base, modifier, is_array, is_composite = row
+    name, full_name, is_required, base, modifier, is_array, is_composite, _ = row
     kind = PostgresType(
         str(base), int(modifier), bool(is_array), bool(is_composite), str(full_name)
     )
-    expression, hints = reading_of(name, snapshot.quote(name), kind, table.types.get(name))
+    expression, hints = reading_of(snapshot.quote(name), kind, table.types.get(name))
     hints = {"nullable": not is_required, **hints, "name": name}
     return Column(name, cast(TColumnSchema, hints), expression, str(full_name))
 

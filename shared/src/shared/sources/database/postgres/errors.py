@@ -1,9 +1,10 @@
 """What an error of Postgres means for the person who declared the table."""
 
-from typing import Any
+import re
 
 from shared.redaction import redact
 from shared.sources.database.base import DatabaseError
+from shared.sources.database.tls import tls_advice
 
 _ADVICE = {
     "08001": "Check host and port, and that the server is up.",
@@ -23,6 +24,19 @@ _ADVICE = {
 }
 """The next step, by SQLSTATE."""
 
+_STATES = {
+    "password authentication failed": "28P01",
+    "no pg_hba.conf entry|role .* does not exist|permission denied for database": "28000",
+    "database .* does not exist": "3D000",
+    "too many (clients|connections)|remaining connection slots": "53300",
+    "due to statement timeout": "57014",
+    "due to lock timeout": "55P03",
+    "due to conflict with recovery": "40001",
+    "terminating connection": "57P01",
+    "is (starting up|shutting down)": "57P03",
+}
+"""The SQLSTATE, by a part of the message: the driver has none while it connects and while rows arrive."""
+
 
 def database_error(
     error: Exception, server: str, table: str = "", statement: str = ""
@@ -35,7 +49,6 @@ def database_error(
         table: the table that was read.
         statement: what was asked, if that is not the table's rows.
     """
-    state: Any = getattr(error, "sqlstate", None)
     lines = [
         line.strip()
         for line in str(error).splitlines()
@@ -43,6 +56,9 @@ def database_error(
     ]
     text = " ".join(lines).partition("Query: ")[0].partition("Query was: ")[0]
     place = f"{table} of {server}" if table else server
-    advice = _ADVICE.get(state, _ADVICE["08001"] if "could not connect" in text.lower() else "")
+    states = (number for part, number in _STATES.items() if re.search(part, text))
+    state = getattr(error, "sqlstate", None) or next(states, "")
+    unreachable = _ADVICE["08001"] if re.search("connect", text, re.IGNORECASE) else ""
+    advice = _ADVICE.get(state) or tls_advice(text) or unreachable
     parts = [f"{place}: {redact(text).strip().rstrip('.')}.", statement, advice.format(table=table)]
     return DatabaseError(" ".join(filter(None, parts)))

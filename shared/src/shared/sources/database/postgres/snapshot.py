@@ -9,6 +9,7 @@ from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 from dlt.common.configuration.specs import ConnectionStringCredentials
 
 from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
+from shared.sources.database.postgres.arrow import typed
 from shared.sources.database.postgres.catalog import describe
 from shared.sources.database.postgres.errors import database_error
 from shared.sources.database.table import Table
@@ -24,6 +25,8 @@ _SETTINGS_SQL = (
     "SET LOCAL IntervalStyle = 'iso_8601'",
     "SET LOCAL bytea_output = 'hex'",
     "SET LOCAL extra_float_digits = 1",
+    "SET LOCAL client_encoding = 'UTF8'",
+    "SET LOCAL standard_conforming_strings = on",
     "SET LOCAL idle_in_transaction_session_timeout = 0",
     "SET LOCAL statement_timeout = '{statement_ms}ms'",
     "SET LOCAL lock_timeout = '{lock_ms}ms'",
@@ -68,6 +71,7 @@ class PostgresDatabase:
             snapshot = PostgresSnapshot(connection, self.server)
             for statement in _SETTINGS_SQL:
                 snapshot.execute(statement.format(**self._timeouts))
+            _require_readable_types(snapshot)
             yield snapshot
         finally:
             with suppress(dbapi.Error):  # the server may be gone
@@ -90,6 +94,17 @@ class PostgresSnapshot:
                 cursor.execute(sql)
             except dbapi.Error as error:
                 raise database_error(error, self.server, statement=sql) from None
+
+    @contextmanager
+    def optional(self) -> Iterator[None]:
+        """Ignore an error of the queries in the block, after which the transaction goes on."""
+        self.execute("SAVEPOINT optional")
+        try:
+            yield
+        except DatabaseError:
+            self.execute("ROLLBACK TO SAVEPOINT optional")
+        else:
+            self.execute("RELEASE SAVEPOINT optional")
 
     def describe(self, table: Table) -> TableInfo:
         """Return what the catalog says about a table; see `Snapshot.describe`."""
@@ -114,6 +129,7 @@ class PostgresSnapshot:
         )
         sql = f"SELECT {selected} FROM {self.quote(*filter(None, [table.schema, table.name]))}"
         sql += f" WHERE {where}" * bool(where) + f" ORDER BY {order_by}" * bool(order_by)
+        place = f"{table.full_name} of {self.server}"
         schema = arrow_schema({column.name: column.hints for column in columns})
         with self._connection.cursor() as cursor:
             try:
@@ -122,7 +138,7 @@ class PostgresSnapshot:
                 )
                 cursor.execute(sql)
                 for batch in cursor.fetch_record_batch():
-                    yield _typed(batch, schema, table, info)
+                    yield typed(batch, schema, place, info.columns)
             except (dbapi.Error, pa.ArrowException, OSError) as error:
                 raise database_error(error, self.server, table.full_name) from None
 
@@ -139,24 +155,15 @@ class PostgresSnapshot:
         return f"{self.quote(column.name)}::text"
 
 
-def _typed(
-    batch: pa.RecordBatch, schema: pa.Schema, table: Table, info: TableInfo
-) -> pa.RecordBatch:
-    """Return a batch in the types of its columns' hints.
+def _require_readable_types(snapshot: PostgresSnapshot) -> None:
+    """Check that the driver knows the types of the server, which it reads when it connects.
 
     Raises:
-        DatabaseError: a value does not fit the type that is declared for its column.
+        DatabaseError: a setting has hidden them, and all values would be bytes.
     """
-    arrays = []
-    for name, field, values in zip(info.columns, schema, batch.columns, strict=True):
-        if isinstance(values, pa.ExtensionArray):
-            values = values.storage  # noqa: PLW2901 - a numeric, which the driver has as text
-        try:
-            arrays.append(values if values.type == field.type else values.cast(field.type))
-        except pa.ArrowInvalid:
-            raise DatabaseError(
-                f"{table.full_name}: a value of the column {name} ({info.columns[name].database_type}) does "
-                f"not fit {info.columns[name].hints['data_type']}. Declare "
-                f'types={{"{name}": {{"data_type": "text"}}}}, or a type that has all of its values.'
-            ) from None
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    ((number,),) = snapshot.query("SELECT 1::bigint")
+    if number != 1:
+        raise DatabaseError(
+            f"{snapshot.server} has quote_all_identifiers = on for the user of the source, with which the "
+            "driver finds no types. Set it off: ALTER ROLE ... SET quote_all_identifiers = off."
+        )

@@ -10,11 +10,15 @@ that of their transaction, so the same holds for them.
 A row that is older than 2^32 transactions can seem new; it is then read again.
 """
 
+import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shared.sources.database.base import DatabaseError, Snapshot
+from shared.sources.database.base import DatabaseError
 from shared.sources.database.table import Table
+
+if TYPE_CHECKING:  # it needs a driver
+    from shared.sources.database.postgres.snapshot import PostgresSnapshot
 
 MAX_SEEN = 100_000
 """How many transactions after the oldest running one a position remembers."""
@@ -39,6 +43,21 @@ _SNAPSHOT_SQL = """
             THEN (SELECT system_identifier::text FROM pg_control_system()) ELSE '' END
 """
 
+_LOG_SQL = """
+    SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_insert_lsn()::text END,
+        CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
+        (SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'wal_writer_delay')
+"""
+"""The end of the server's log, its timeline, and how often the server flushes it. A replica shows only what
+its primary has flushed."""
+
+_FLUSHED_SQL = "SELECT pg_current_wal_flush_lsn() >= {end}::pg_lsn"
+
+_FLUSH_ROUNDS = 3
+"""Complete transactions are flushed within so many rounds (documentation of `synchronous_commit`)."""
+
+_POLL_SECONDS = 0.05
+
 
 @dataclass(frozen=True)
 class TransactionPosition:
@@ -50,6 +69,7 @@ class TransactionPosition:
         seen: transactions from `oldest` on whose rows were seen.
         files: the file of each part of the table, by the part's number. A new part is read as a whole.
         database: the server and the database.
+        timeline: the timeline of the server, which a failover to a replica changes; empty if unknown.
     """
 
     oldest: int
@@ -57,6 +77,7 @@ class TransactionPosition:
     seen: tuple[int, ...] = ()
     files: dict[str, int] = field(default_factory=dict)
     database: str = ""
+    timeline: str = ""
 
     @classmethod
     def of(cls, stored: dict[str, Any]) -> "TransactionPosition":
@@ -71,7 +92,7 @@ class TransactionPosition:
 class Transactions:
     """The transactions that a snapshot sees in a table."""
 
-    def __init__(self, snapshot: Snapshot, table: Table) -> None:
+    def __init__(self, snapshot: "PostgresSnapshot", table: Table) -> None:
         """Read the snapshot's numbers and the parts of the table."""
         self._snapshot = snapshot
         self._name = snapshot.quote(*filter(None, [table.schema, table.name]))
@@ -80,12 +101,20 @@ class Transactions:
         parts = snapshot.query(
             _PARTS_SQL.format(name=f"'{self._name.replace(chr(39), chr(39) * 2)}'")
         )
+        self._end_of_log, timeline, delay = None, "", 0.0
+        began = time.monotonic()
+        with (
+            snapshot.optional()
+        ):  # not every service that speaks Postgres' protocol has a log of its own
+            ((self._end_of_log, timeline, delay),) = snapshot.query(_LOG_SQL)
+        self._flushed_at = began + _FLUSH_ROUNDS * delay
         self.has_foreign_parts = any(foreign for _, _, foreign in parts)
         self.position = TransactionPosition(
             int(oldest),
             int(following),
             files={str(oid): int(file or 0) for oid, file, _ in parts},
             database=f"{system}/{database}",
+            timeline=str(timeline),
         )
 
     @property
@@ -127,9 +156,35 @@ class Transactions:
         return tuple(sorted(int(number) for (number,) in found))
 
     def is_other_table(self, position: TransactionPosition) -> bool:
-        """Return whether a position is of another server, or of a time that a restore has undone."""
+        """Return whether a position is of another server, or of one that was restored.
+
+        Raises:
+            DatabaseError: the server has not yet what the last load has read.
+        """
         here = self.position
-        return position.database != here.database or position.next > here.next
+        if position.database != here.database or (
+            "" not in (position.timeline, here.timeline) and position.timeline != here.timeline
+        ):
+            return True
+        if here.next < position.next:
+            raise DatabaseError(
+                f"{self._snapshot.server} is behind what the last load of {self._name} has read. If it is a "
+                "replica that lags, run again later, or always read the same server. If it was restored from "
+                "a backup, run once with the tag etl/full_refresh = true."
+            )
+        return False
+
+    def wait_until_durable(self) -> None:
+        """Wait until the server has flushed the transactions that the snapshot sees as complete.
+
+        A server that crashes before that gives their numbers again, and a row of the second one would
+        count as seen. It flushes several times a second, and a commit flushes at once by default.
+        """
+        if self._end_of_log is None:
+            return
+        sql = _FLUSHED_SQL.format(end=f"'{self._end_of_log}'")
+        while time.monotonic() < self._flushed_at and self._snapshot.query(sql) != [(True,)]:
+            time.sleep(_POLL_SECONDS)
 
     def rewritten(self, position: TransactionPosition) -> bool:
         """Return whether a part of the table has a new file, so that its rows may have new numbers."""
