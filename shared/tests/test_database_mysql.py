@@ -511,6 +511,29 @@ def test_new_rows_are_loaded_once_also_if_they_commit_late(
     assert [row for row, _ in loaded()] == list(range(5))
 
 
+@pytest.mark.parametrize("kind", ["BIGINT UNSIGNED", "DECIMAL(9,2)", "DOUBLE"])
+def test_a_number_of_any_type_is_a_cursor(shop: Source, kind: str) -> None:
+    shop.run(f"CREATE TABLE orders (id {kind} PRIMARY KEY, name TEXT)")
+    shop.run("INSERT INTO orders SELECT seq, 'x' FROM seq_1_to_9")
+    orders = Table("orders", mode="append", cursor="id", overlap=2)
+    assert load(orders)["orders"] == 9
+    shop.run("INSERT INTO orders VALUES (10, 'x'), (11, 'x')")
+    assert load(orders)["orders"] == 2
+    assert load(orders).get("orders", 0) == 0
+    assert [row for row, _ in loaded()] == list(range(1, 12))
+
+
+def test_a_table_without_transactions_is_read_with_a_warning(shop: Source) -> None:
+    shop.run("CREATE TABLE orders (id INT PRIMARY KEY, name TEXT) ENGINE=MyISAM")
+    shop.run("INSERT INTO orders VALUES (1, 'a')")
+    source = database_source([Table("orders")], name="shop")
+    result = warehouse.load(warehouse.plan_load(SPEC, source))
+    assert "table orders has the engine MyISAM, which has no transactions" in "".join(
+        result.warnings
+    )
+    assert loaded() == [(1, "a")]
+
+
 def test_a_first_load_in_key_ranges_has_each_row_once(shop: Source) -> None:
     shop.run(
         "CREATE TABLE orders (k VARCHAR(9), e ENUM('z', 'a'), id INT, name TEXT, at BIGINT, PRIMARY KEY (k, e, id))"

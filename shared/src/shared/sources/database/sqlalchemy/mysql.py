@@ -11,7 +11,8 @@ Numbers and times pass as the texts that the server writes, so that no driver ro
 - `timestamp` is in UTC; `datetime` has no zone.
 - Geometry is WKB; enum, set, uuid, inet and unknown types are text.
 
-Tables of MyISAM and other engines without transactions are read as they are at each statement.
+Tables of MyISAM and other engines without transactions are read as they are at each statement, with a
+warning.
 """
 
 import math
@@ -63,6 +64,7 @@ _UINT64_BITS = 64
 _NUMBERED = ("bit", "enum", "set")
 """Types whose order is that of a number."""
 
+_WITHOUT_TRANSACTIONS = ("MyISAM", "Aria", "MEMORY", "CSV", "ARCHIVE", "MRG_MyISAM")
 _KINDS = {"BASE TABLE": "table", "SYSTEM VERSIONED": "table", "VIEW": "view", "SYSTEM VIEW": "view"}
 _ADVICE = {
     1044: "Let an owner of the database run: GRANT SELECT ON database.* TO the user.",
@@ -187,10 +189,17 @@ class MySql:
             f"table_schema = {self._schema(table)} AND BINARY table_name = "
             f"BINARY {dialect.text(table.name)}"
         )
-        found = query(f"SELECT table_type, table_rows FROM information_schema.tables WHERE {where}")
+        found = query(
+            f"SELECT table_type, table_rows, engine FROM information_schema.tables WHERE {where}"
+        )
         if not found:
             return None
-        kind, estimated_rows = found[0]
+        kind, estimated_rows, engine = found[0]
+        if engine in _WITHOUT_TRANSACTIONS:
+            dialect.warn(
+                f"{self.server}: table {table.full_name} has the engine {engine}, which has no transactions: "
+                "rows that change while it is read may be missing or old. ALTER TABLE … ENGINE=InnoDB helps."
+            )
         rows = query(
             "SELECT column_name, data_type, column_type, is_nullable = 'YES', numeric_precision, "
             f"numeric_scale FROM information_schema.columns WHERE {where} ORDER BY ordinal_position"
