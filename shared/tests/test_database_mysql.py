@@ -189,8 +189,6 @@ def test_a_declared_type_replaces_that_of_the_column_and_its_values_must_fit(sho
 def test_the_text_of_a_value_finds_its_rows_by_the_index(
     shop: Source, kind: str, value: str
 ) -> None:
-    if kind.startswith("double") and "e308" in value:
-        pytest.skip("is compared as any double")
     shop.run("SET time_zone = '+02:00'")
     prefix = "(9)" if kind in {"json", "longblob"} else ""
     shop.run(f"CREATE TABLE t (id INT PRIMARY KEY, v {kind}, KEY tv (v{prefix}))")

@@ -21,7 +21,7 @@ from shared.sources.database.sqlalchemy.values import first_misfit, to_arrow
 from shared.sources.database.table import Table
 from shared.sources.hints import arrow_schema
 
-_BATCH_ROWS, _FIRST_ROWS, _BATCH_BYTES = 50_000, 100, 32 << 20
+_BATCH_ROWS, _FIRST_ROWS, _BATCH_BYTES = 50_000, 10, 32 << 20
 _MAX_SHOWN = 60  # characters of a value in a message
 
 

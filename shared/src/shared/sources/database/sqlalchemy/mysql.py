@@ -185,9 +185,10 @@ class MySql:
 
     def describe(self, query: Query, table: Table) -> TableInfo | None:
         """Return a table from the information schema."""
+        name = dialect.text(table.name)
         where = (
-            f"table_schema = {self._schema(table)} AND BINARY table_name = "
-            f"BINARY {dialect.text(table.name)}"
+            f"table_schema = {self._schema(table)} AND table_name = {name} "
+            f"AND CAST(table_name AS BINARY) = CAST({name} AS BINARY)"  # in the same case
         )
         found = query(
             f"SELECT table_type, table_rows, engine FROM information_schema.tables WHERE {where}"
@@ -238,11 +239,11 @@ class MySql:
         kind = _kind(column)
         self._refuse_unsorted(column)
         if kind in _TIMES:
-            word = {"date": "DATE", "time": "TIME"}.get(kind, "TIMESTAMP")
             text = dialect.moment(value, column)
-            if word == "DATE" and text.endswith(" 00:00:00"):
-                text = text[:10]
-            return f"{word if ' ' not in text else 'TIMESTAMP'}{dialect.text(text)}"
+            if kind == "time":
+                return f"TIME{dialect.text(text)}"
+            is_day = len(text) == len("YYYY-MM-DD")
+            return f"TIMESTAMP{dialect.text(f'{text} 00:00:00' if is_day else text)}"
         if kind in {"float", "double"}:
             number = dialect.number(value, column)
             return number if "e" in number.lower() else f"{number}E0"
