@@ -1,9 +1,8 @@
 """Each type of Postgres arrives in each warehouse with the value that the source has, or as a stated text."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 

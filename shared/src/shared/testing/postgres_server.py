@@ -13,6 +13,8 @@ _SETTINGS = {
     "unix_socket_directories": "",  # a test's folder may be too long for a socket's path
     "fsync": "off",
     "max_connections": "200",
+    "max_replication_slots": "100",
+    "wal_level": "logical",
 }
 
 
@@ -22,15 +24,18 @@ class PostgresServer:
     It starts Postgres' programs directly, because the wheel's API creates a system user for root.
     """
 
-    def __init__(self, folder: Path, host: str = "", programs: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, host: str = "", programs: Path | None = None, **settings: str
+    ) -> None:
         """Choose a free port. Nothing starts yet.
 
         Args:
             folder: where the server stores its data and its log.
             host: another address to listen on, besides loopback, for clients of that network.
             programs: the folder of Postgres' programs, if it is not that of the wheel, which has no TLS.
+            settings: of postgresql.conf.
         """
-        self.folder, self.data = folder, folder / "postgres"
+        self.folder, self.data, self.settings = folder, folder / "postgres", settings
         self.programs = programs or _programs_of_the_wheel()
         self.addresses = ["127.0.0.1", *filter(None, [host])]
         with socket.socket() as free:
@@ -60,7 +65,11 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server, and return when it accepts connections."""
-        values = {"listen_addresses": ",".join(self.addresses), **_SETTINGS}
+        values = {
+            "listen_addresses": ",".join(self.addresses),
+            **_SETTINGS,
+            **self.settings,
+        }
         settings = " ".join(f"-c {name}='{value}'" for name, value in values.items())
         log = str(self.folder / "postgres.log")
         self._run("pg_ctl", "start", "--wait", "-l", log, "-o", f"-p {self.port} {settings}")

@@ -8,9 +8,10 @@ import pyarrow as pa
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 from dlt.common.configuration.specs import ConnectionStringCredentials
 
-from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
+from shared.sources.database.base import Column, DatabaseError, TableInfo
 from shared.sources.database.postgres.arrow import typed
 from shared.sources.database.postgres.catalog import describe
+from shared.sources.database.postgres.changes.session import PostgresSession
 from shared.sources.database.postgres.errors import database_error
 from shared.sources.database.table import Table
 from shared.sources.hints import arrow_schema
@@ -34,7 +35,7 @@ _SETTINGS_SQL = (
 
 
 class PostgresDatabase:
-    """A database of a Postgres server. A load opens one connection at a time."""
+    """A database of a Postgres server. A load opens one connection at a time, and two in the mode changes."""
 
     def __init__(
         self, url: str, statement_timeout_seconds: float = 3600, lock_timeout_seconds: float = 60
@@ -48,25 +49,21 @@ class PostgresDatabase:
         """
         self._url = url
         credentials = ConnectionStringCredentials(url)
-        self.server = (
-            f"{credentials.host or 'localhost'}:{credentials.port or 5432}/{credentials.database}"
-        )
+        self.name = str(credentials.database)
+        self.server = server_of(credentials)
         self._timeouts = {
             "statement_ms": int(statement_timeout_seconds * 1000),
             "lock_ms": int(lock_timeout_seconds * 1000),
         }
 
     @contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
+    def snapshot(self) -> Iterator["PostgresSnapshot"]:
         """Connect, and yield a snapshot: a transaction that only reads, at REPEATABLE READ.
 
         Raises:
             DatabaseError: the server does not answer or refuses the user.
         """
-        try:
-            connection = dbapi.connect(self._url)
-        except dbapi.Error as error:
-            raise database_error(error, self.server) from None
+        connection = self._connect()
         try:
             snapshot = PostgresSnapshot(connection, self.server)
             for statement in _SETTINGS_SQL:
@@ -77,6 +74,33 @@ class PostgresDatabase:
             with suppress(dbapi.Error):  # the server may be gone
                 connection.rollback()
             connection.close()
+
+    @contextmanager
+    def session(self) -> Iterator[PostgresSession]:
+        """Connect, and yield a session, in which each statement is a transaction.
+
+        Raises:
+            DatabaseError: the server does not answer or refuses the user.
+        """
+        connection = self._connect(autocommit=True)
+        try:
+            session = PostgresSession(connection, self.server)
+            for statement in _SETTINGS_SQL[1:]:
+                session.execute(statement.replace("LOCAL ", "").format(**self._timeouts))
+            yield session
+        finally:
+            connection.close()
+
+    def _connect(self, *, autocommit: bool = False) -> Any:
+        try:
+            return dbapi.connect(self._url, autocommit=autocommit)
+        except dbapi.Error as error:
+            raise database_error(error, self.server) from None
+
+
+def server_of(credentials: ConnectionStringCredentials) -> str:
+    """Return the server and the database of a URL, for messages."""
+    return f"{credentials.host or 'localhost'}:{credentials.port or 5432}/{credentials.database}"
 
 
 class PostgresSnapshot:
@@ -123,11 +147,29 @@ class PostgresSnapshot:
         self, table: Table, info: TableInfo, where: str = "", order_by: str = ""
     ) -> Iterator[pa.RecordBatch]:
         """Yield rows in batches of about 8 MB; see `Snapshot.read`."""
+        relation = self.quote(*filter(None, [table.schema, table.name]))
+        yield from self.read_from(relation, table, info, where, order_by)
+
+    def read_from(
+        self, relation: str, table: Table, info: TableInfo, where: str = "", order_by: str = ""
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield rows of a relation as `read` yields those of a table.
+
+        Args:
+            relation: its SQL: what follows FROM. It has the columns of the table.
+            table: the table, for messages.
+            info: the columns to read.
+            where: a condition.
+            order_by: what follows ORDER BY.
+
+        Raises:
+            DatabaseError: a value does not fit, or the database refuses or stops answering.
+        """
         columns = info.columns.values()
         selected = ", ".join(
             f"{column.expression} AS {self.quote(column.name)}" for column in columns
         )
-        sql = f"SELECT {selected} FROM {self.quote(*filter(None, [table.schema, table.name]))}"
+        sql = f"SELECT {selected} FROM {relation}"
         sql += f" WHERE {where}" * bool(where) + f" ORDER BY {order_by}" * bool(order_by)
         place = f"{table.full_name} of {self.server}"
         schema = arrow_schema({column.name: column.hints for column in columns})
@@ -140,7 +182,9 @@ class PostgresSnapshot:
                 for batch in cursor.fetch_record_batch():
                     yield typed(batch, schema, place, info.columns)
             except (dbapi.Error, pa.ArrowException, OSError) as error:
-                raise database_error(error, self.server, table.full_name) from None
+                raise database_error(
+                    error, self.server, table.full_name, has_masks=bool(table.masks)
+                ) from None
 
     def quote(self, *names: str) -> str:
         """Return a name in double quotes."""

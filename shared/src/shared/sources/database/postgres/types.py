@@ -89,6 +89,9 @@ def reading_of(
     if wanted == "decimal":
         digits = {"precision": declared.get("precision") or 38, "scale": declared.get("scale") or 0}
         return f"trim_scale({quoted}::numeric)::text", {**declared, **digits}
+    if wanted == "binary" and hints["data_type"] == "text":
+        # A cast would read backslashes as escapes.
+        return f"convert_to({quoted}::text, getdatabaseencoding())", dict(declared)
     return f"{quoted}::{_CASTS[str(wanted)]}", dict(declared)
 
 

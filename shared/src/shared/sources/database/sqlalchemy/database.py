@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from shared.redaction import redact
 from shared.sources.database.base import Column, DatabaseError, TableInfo
+from shared.sources.database.masks import MASKED_MESSAGE
 from shared.sources.database.sqlalchemy.dialect import Dialect, Timeouts, close_matches
 from shared.sources.database.sqlalchemy.values import first_misfit, to_arrow
 from shared.sources.database.table import Table
@@ -44,7 +45,7 @@ class SqlAlchemyDatabase:
         Raises:
             DatabaseError: the URL is not one of a known database, or its driver is not installed.
         """
-        self._dialect = _dialect(url, Timeouts(statement_timeout_seconds, lock_timeout_seconds))
+        self._dialect = dialect_of(url, Timeouts(statement_timeout_seconds, lock_timeout_seconds))
         self._engine = self._dialect.engine()
 
     @contextmanager
@@ -117,7 +118,7 @@ class SqlAlchemySnapshot:
             f"{where and f' WHERE {where}'}{order_by and f' ORDER BY {order_by}'}"
         )
         streaming = {"stream_results": True, "max_row_buffer": _FIRST_ROWS}
-        with _errors(self._dialect, f"table {table.full_name}"):
+        with _errors(self._dialect, f"table {table.full_name}", has_masks=bool(table.masks)):
             with self._dialect.reading(self._connection):
                 result = self._connection.exec_driver_sql(sql, execution_options=streaming)
             try:
@@ -198,7 +199,7 @@ class SqlAlchemySnapshot:
         """Return the error about a value that does not fit its column."""
         names = list(info.columns)
         key = self._key(table, info)
-        pairs = [(name, row[names.index(name)]) for name in key]
+        pairs = [(name, row[names.index(name)]) for name in key if name not in table.masks]
         if len(row) > len(names):
             pairs = [("rowid", row[-1])]
         where = (
@@ -236,21 +237,22 @@ def _shown(value: Any) -> str:
 
 
 @contextmanager
-def _errors(dialect: Dialect, what: str = "") -> Iterator[None]:
-    """Raise errors of the driver as ones that name the server, without a secret."""
+def _errors(dialect: Dialect, what: str = "", *, has_masks: bool = False) -> Iterator[None]:
+    """Raise errors of the driver as ones that name the server, without a secret or a masked value."""
     try:
         yield
     except SQLAlchemyError as error:
         cause = (error.orig if isinstance(error, DBAPIError) else None) or error
         advice = dialect.advice(cause)
-        message = f"{dialect.server}: {what}: {type(cause).__name__}: {cause}. {advice}"
+        text = MASKED_MESSAGE if has_masks else f"{cause}."
+        message = f"{dialect.server}: {what}: {type(cause).__name__}: {text} {advice}"
         raise DatabaseError(redact(message).strip()) from None
     except DatabaseError as error:
         prefix = "" if str(error).startswith(dialect.server) else f"{dialect.server}: "
         raise DatabaseError(f"{prefix}{error}") from None
 
 
-def _dialect(url: str | sqlalchemy.URL, timeouts: Timeouts) -> Dialect:
+def dialect_of(url: str | sqlalchemy.URL, timeouts: Timeouts) -> Dialect:
     """Return the dialect of a URL.
 
     Raises:
