@@ -26,6 +26,7 @@ class Masking:
             MaskError: there is none, or it is too short.
         """
         self._masks, self._place = table.masks, f"{name}.{table.full_name}"
+        self._is_history = table.mode == "history"
         self._key = masks.mask_key(table.masks, key, f"sources.{name}.mask_key", self._place)
 
     def hints(self, columns: Mapping[str, TColumnSchema]) -> dict[str, TColumnSchema]:
@@ -48,10 +49,14 @@ class Masking:
         before = state.get("masks", "" if state else None)
         now = masks.fingerprint(self._masks, self._key) if self._masks else ""
         if before is not None and before != now:
+            advice = (
+                "Load into another table, Table(..., table=...)"
+                if self._is_history
+                else "Load all of them anew: run once with the tag etl/full_refresh = true"
+            )
             raise DatabaseError(
                 f"{self._place}: the masks or their key have changed, and the table has rows of the earlier "
-                "ones. Nothing was loaded. Load all of them anew: run once with the tag "
-                "etl/full_refresh = true."
+                f"ones. Nothing was loaded. {advice}."
             )
         if now:
             state["masks"] = now

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from shared.sources.database.base import Snapshot, TableInfo
+from shared.sources.database.base import DatabaseError, Snapshot, TableInfo
 from shared.sources.database.table import Table
 from shared.sources.protocol import CurrentLoad
 
@@ -37,9 +37,19 @@ def read_range(
         table: the table.
         info: the table in this snapshot.
         state: `state["after"]` has the texts of the last key; it is None after the last range.
+            `state["by"]` has its columns: another declared key does not change the ranges that are left.
         condition: which rows count.
+
+    Raises:
+        DatabaseError: a column of the key is gone, so nobody knows which rows are left.
     """
-    key = [info.all_columns[name] for name in _key(table, info)]
+    by = state.setdefault("by", list(_key(table, info)))
+    if missing := [name for name in by if name not in info.all_columns]:
+        raise DatabaseError(
+            f"{table.full_name} of {snapshot.server}: its first load is not complete, and was in the order of "
+            f"{', '.join(missing)}, which is gone. Run once with the tag etl/full_refresh = true."
+        )
+    key = [info.all_columns[name] for name in by]
     names = [snapshot.quote(column.name) for column in key]
     after = state.get("after")
     conditions = [condition] if condition else []

@@ -18,6 +18,7 @@ from shared.sources.database.connection import (
 )
 from shared.sources.database.load_position import SOURCE_POSITION, source_position
 from shared.sources.database.masking import Masking
+from shared.sources.database.mode_change import take_over
 from shared.sources.database.news import NewRows
 from shared.sources.database.table import Mode, Table, TableDeclarationError, needs_key
 from shared.sources.hints import APPEND_EACH_RUN, arrow_schema
@@ -163,6 +164,7 @@ class _Reading:
     def _batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows, masked, and change the position in the resource's state."""
         state = dlt.current.resource_state()
+        take_over(self._table, state)
         if self._table.mode in ("incremental", "append", "history"):
             self._masking.require_same(state)
         if self._table.mode == "history":
@@ -186,6 +188,7 @@ def _changes(table: Table, configuration: DatabaseConfiguration, masking: Maskin
 
     _windows(table)
     pipeline, state = dlt.current.pipeline(), dlt.current.resource_state()
+    take_over(table, state)
     masking.require_same(state)
     owner = (pipeline.pipeline_name, str(pipeline.dataset_name))
     connect: Any = partial(open_database, configuration)
