@@ -1,6 +1,8 @@
 """The sensor of a database loads each table after it has changed, and loses no change."""
 
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +252,21 @@ def test_a_view_is_probed_by_its_rows_and_cursor(shop: Shop) -> None:
     assert probe_tables("shop", [view], {"newest": "id"})["newest"] == {"rows": "1", "id": "1"}
     with pytest.raises(DatabaseError, match="has no column idd"):
         probe_tables("shop", [view], {"newest": "idd"})
+
+
+def test_a_table_of_another_database_is_probed_by_its_rows_and_cursor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", f"sqlite:///{tmp_path / 'shop.sqlite'}")
+    orders = Table("orders", mode="incremental", key="id", cursor="at")
+    with closing(sqlite3.connect(tmp_path / "shop.sqlite")) as file:
+        file.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, at INTEGER)")
+        assert probe_tables("shop", [orders]) == {"orders": {"rows": "0", "at": "None"}}
+        file.execute("INSERT INTO orders VALUES (1, 7)")
+        file.commit()
+        assert probe_tables("shop", [orders]) == {"orders": {"rows": "1", "at": "7"}}
+    with pytest.raises(DatabaseError, match="only its number of rows tells"):
+        probe_tables("shop", [ITEMS])
 
 
 def test_a_missing_table_is_named(shop: Shop) -> None:

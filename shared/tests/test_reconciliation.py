@@ -19,6 +19,8 @@ from shared.orchestration.reconciliation import build_reconciliation_check
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator, asset_key
 from shared.sources.database import Table, database_source
+from shared.sources.database.checksums import Comparison
+from shared.sources.database.connection import database_configuration, open_database
 from shared.sources.database.masks import Constant
 from shared.testing.postgres_server import PostgresServer
 
@@ -229,6 +231,31 @@ def test_a_row_that_only_the_warehouse_has_is_confirmed_after_the_next_load(shop
     failed = shop.check()
     assert failed.severity == dg.AssetCheckSeverity.WARN
     assert failed.description == "id=99 is only in the warehouse"
+
+
+def test_a_load_during_the_check_is_no_difference(shop: Shop) -> None:
+    shop.run(
+        "CREATE TABLE orders (id int PRIMARY KEY, name text)", "INSERT INTO orders VALUES (1, 'a')"
+    )
+    orders = Table("orders", mode="incremental", key="id")
+    shop.locate(orders)
+    shop.load()
+    event = shop.instance.get_latest_materialization_event(KEY)
+    assert event
+    assert event.asset_materialization
+    position = str(event.asset_materialization.metadata["source_position"].value)
+
+    def stored(*_: Any) -> list[dict[str, Any]]:
+        shop.run("UPDATE orders SET name = 'b'")
+        shop.load()
+        return warehouse.query(
+            "SELECT id AS c0, name AS c1, _dlt_load_id AS load_id FROM shop_data.orders"
+        )
+
+    with open_database(database_configuration("shop")) as database:
+        (result,) = Comparison(database, orders, position=position).results(stored)
+    assert result.findings == []
+    assert (result.source_rows, result.newer_rows) == (0, 1)
 
 
 def test_a_check_while_the_source_changes_fails_only_for_what_was_changed_by_hand(

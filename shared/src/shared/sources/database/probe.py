@@ -10,6 +10,10 @@ A probe opens one connection and asks, whatever the number of tables:
   query for each table, a scan that counts its rows and adds up hashes of their transactions.
 - A view or foreign table of Postgres, and other databases: `COUNT(*)` and `MAX(cursor)`, with the queries
   that describe the table. A row that is changed without a greater cursor value is not seen.
+
+Measured with Postgres 18 on two busy cores: the counters of 101 tables take 0.26 s with the connection, however
+many rows they have; of 2 million rows, `COUNT(*)` takes 0.10 s, `COUNT(*)` and `MAX(cursor)` 0.14 s, and the
+scan 0.39 s.
 """
 
 from collections.abc import Mapping, Sequence
