@@ -7,6 +7,7 @@ value, the overlap. The state has the hashes of the rows in it, so that they are
 import hashlib
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -119,8 +120,14 @@ class CursorRange:
         """Return the value of a text, less the overlap."""
         kind, overlap = self._column.hints["data_type"], self._table.overlap
         try:
-            if kind == "bigint":
-                return int(text) - int(DEFAULT_NUMBER_OVERLAP if overlap is None else overlap)  # type: ignore[arg-type]
+            is_whole = kind == "decimal" and not self._column.hints.get("scale")
+            if kind == "bigint" or is_whole:
+                less = int(DEFAULT_NUMBER_OVERLAP if overlap is None else overlap)  # type: ignore[arg-type]
+                # An unsigned number is a decimal, and its database has no negative ones.
+                return Decimal(max(int(text) - less, 0)) if is_whole else int(text) - less
+            if kind in ("decimal", "double"):
+                number: Any = Decimal if kind == "decimal" else float
+                return number(text) - number(overlap or 0)
             if kind in ("date", "timestamp"):
                 at = (date if kind == "date" else datetime).fromisoformat(text)
                 return at - (DEFAULT_OVERLAP if overlap is None else overlap)  # type: ignore[operator]
