@@ -133,7 +133,7 @@ OTHER_CURSORS = {
 
 @pytest.mark.parametrize("mode", ["incremental", "append"])
 def test_a_cursor_of_each_type_reads_what_is_new(shop: Source, mode: Any) -> None:
-    tables, values = [], {}
+    tables: list[tuple[str, str, str, Any]] = []
     for kind, (value, overlap) in CURSORS.items():
         tables.append((f"t{len(tables)}", kind, value, overlap))
     for kind, value in OTHER_CURSORS.items():

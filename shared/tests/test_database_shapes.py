@@ -9,6 +9,7 @@ from psycopg2.extensions import quote_ident
 
 from shared import warehouse
 from shared.sources.database import DatabaseError, Table, database_source
+from shared.sources.database.postgres.snapshot import PostgresDatabase
 from shared.testing.postgres_server import PostgresServer
 from shared.warehouse.errors import find_cause
 
@@ -19,6 +20,7 @@ class Source:
     """A database of a server, as its application sees it."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self.connection = psycopg2.connect(url)
         self.connection.autocommit = True
 
@@ -253,3 +255,25 @@ def test_bytes_that_are_no_text_are_refused_and_can_be_loaded_as_bytes(
     assert '"binary"' in error
     load(Table("shop", types={"name": {"data_type": "binary"}}))
     assert [bytes(value) for _, value in loaded("id, name", "shop")] == [b"gr\xf6\\n"]
+
+
+def test_batches_of_wide_rows_are_bounded(shop: Source) -> None:
+    shop.run("CREATE TABLE shop (id int, name text)")
+    shop.run("INSERT INTO shop SELECT n, repeat('x', 1000000) FROM generate_series(1, 40) AS n")
+    shop.run("INSERT INTO shop VALUES (41, repeat('é', 20000000))")
+    table = Table("shop")
+    with PostgresDatabase(shop.url).snapshot() as snapshot:
+        batches = [
+            (batch.num_rows, batch.nbytes)
+            for batch in snapshot.read(table, snapshot.describe(table))
+        ]
+    assert sum(rows for rows, _ in batches) == 41
+    sizes = sorted(size for _, size in batches)
+    assert sizes[-1] < 52_000_000
+    assert sizes[-2] < 10_000_000
+
+
+def test_a_server_that_hides_its_types_is_refused(shop: Source) -> None:
+    ((name,),) = shop.run("SELECT current_database()")
+    shop.run(f"CREATE TABLE shop (id int); ALTER DATABASE {name} SET quote_all_identifiers = on")
+    assert "ALTER ROLE ... SET quote_all_identifiers = off" in refused(Table("shop"))

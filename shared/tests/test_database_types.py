@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -223,7 +223,9 @@ def assert_same(found: Sequence[Any], expected: Sequence[Any], kinds: Sequence[s
     assert len(found) == len(expected)
     wrong = {
         kind: (mine, theirs)
-        for kind, mine, theirs in zip(kinds, zip(*found), zip(*expected), strict=True)
+        for kind, mine, theirs in zip(
+            kinds, zip(*found, strict=True), zip(*expected, strict=True), strict=True
+        )
         if [*map(plain, mine)] != [*map(plain, theirs)]
     }
     assert not wrong
@@ -267,7 +269,7 @@ def test_arrays_rows_and_json_are_json(any_warehouse: str, shop: Source) -> None
     be_odd(shop)
     load(Table("shop"))
     texts = ", ".join(f"CAST({name} AS VARCHAR) AS {name}" for name in names)
-    found = zip(*loaded(texts, "shop", "id"))
+    found = zip(*loaded(texts, "shop", "id"), strict=True)
     for kind, values, pairs in zip(AS_JSON, found, AS_JSON.values(), strict=True):
         expected = [exact(text) for _, text in pairs]
         assert [exact(text) for text in values if text is not None] == expected, kind
@@ -312,7 +314,7 @@ def refused(table: Table) -> str:
     return str(find_cause(caught.value, DatabaseError) or caught.value)
 
 
-DECLARED: Mapping[tuple[str, str], Mapping[str, Any]] = {
+DECLARED: Mapping[tuple[str, str], Any] = {
     ("numeric", "1.50"): {"data_type": "decimal", "precision": 10, "scale": 2},
     ("numeric", "1.5000000000000000000000000000000000000000000000"): {"data_type": "decimal", "precision": 3, "scale": 1},
     ("numeric", "-12"): {"data_type": "bigint"},
@@ -347,7 +349,7 @@ def test_a_declared_type_replaces_that_of_the_database(any_warehouse: str, shop:
     )]  # fmt: skip
 
 
-UNFIT: Mapping[tuple[str, str], Mapping[str, Any]] = {
+UNFIT: Mapping[tuple[str, str], Any] = {
     ("numeric", "1.505"): {"data_type": "decimal", "precision": 10, "scale": 2},
     ("numeric", "100000000"): {"data_type": "decimal", "precision": 10, "scale": 2},
     ("numeric", "NaN"): {"data_type": "decimal", "precision": 10, "scale": 2},
