@@ -16,13 +16,15 @@ from shared.sources.database.connection import (
     database_configuration,
     open_database,
 )
+from shared.sources.database.load_position import SOURCE_POSITION, source_position
 from shared.sources.database.masking import Masking
 from shared.sources.database.news import NewRows
 from shared.sources.database.table import Mode, Table, TableDeclarationError, needs_key
 from shared.sources.hints import APPEND_EACH_RUN, arrow_schema
+from shared.sources.names import column_name
 from shared.sources.partitions import TimeWindow, merge_windows
 from shared.sources.protocol import current_load
-from shared.sources.quoting import quote
+from shared.sources.quoting import literal, quote
 
 ROW_HASH = "_row_hash"
 """The column of a table with history that changes when a row changes."""
@@ -139,7 +141,9 @@ class _Reading:
     def __init__(self, snapshot: Snapshot, table: Table, masking: Masking) -> None:
         self._snapshot, self._table, self._masking = snapshot, table, masking
         self._windows = _windows(table)
+        self._place = f"{table.full_name} of {snapshot.server}"
         self._info = snapshot.describe(table)
+        _require_free_names(table, self._info, self._place)
         _require_unique_key(snapshot, table, self._info)
 
     def items(self) -> Iterator[Any]:
@@ -151,14 +155,19 @@ class _Reading:
             _with_hash(table, arrow_schema(hints).empty_table()),
             dlt.mark.make_hints(columns={**hints, **_technical(table)}),
         )
+        if position := source_position(self._snapshot, table, self._info):
+            dlt.current.resource_metrics()[SOURCE_POSITION] = position
         for batch in _counted(self._batches()):
             yield _with_hash(table, batch)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows, masked, and change the position in the resource's state."""
-        if self._table.mode in ("incremental", "append"):
-            state = dlt.current.resource_state()
+        state = dlt.current.resource_state()
+        if self._table.mode in ("incremental", "append", "history"):
             self._masking.require_same(state)
+        if self._table.mode == "history":
+            state.setdefault("masks", "")  # it has no other state that says that it was loaded
+        if self._table.mode in ("incremental", "append"):
             new = NewRows(
                 self._snapshot, self._table, self._info, state, current_load(), self._masking.batch
             )
@@ -173,16 +182,23 @@ class _Reading:
 
 def _changes(table: Table, configuration: DatabaseConfiguration, masking: Masking) -> Iterator[Any]:
     """Yield what the log of Postgres says has changed, and change the position in the resource's state."""
-    from shared.sources.database.postgres.changes import read_changes
+    from shared.sources.database.postgres.changes import Changes
 
     _windows(table)
     pipeline, state = dlt.current.pipeline(), dlt.current.resource_state()
     masking.require_same(state)
     owner = (pipeline.pipeline_name, str(pipeline.dataset_name))
     connect: Any = partial(open_database, configuration)
-    items = read_changes(connect, table, owner, state, current_load(), masking=masking)
-    yield next(items)  # the columns
-    yield from _counted(items)
+    changes = Changes(connect, table, owner, state, current_load())
+    items: Any = changes.items()
+    info: TableInfo = next(items)
+    hints: Any = masking.hints({each.name: each.hints for each in info.columns.values()})
+    disposition: Any = "replace" if changes.replaces else None
+    yield dlt.mark.with_hints(
+        arrow_schema(hints).empty_table(),
+        dlt.mark.make_hints(columns=hints, write_disposition=disposition),
+    )
+    yield from _counted(map(masking.batch, items))
 
 
 def _counted(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -234,6 +250,29 @@ def _bound(at: datetime, cursor: Column) -> str:
     return (at if cursor.hints.get("timezone", True) else at.replace(tzinfo=None)).isoformat(" ")
 
 
+def _require_free_names(table: Table, info: TableInfo, place: str) -> None:
+    """Check that there are columns, and none that the load adds itself.
+
+    Raises:
+        DatabaseError: there is no column, or the load would write over one.
+    """
+    if not info.columns:
+        raise DatabaseError(
+            f"{place} has no columns to load. Leave it out, or declare fewer columns in exclude."
+        )
+    own = {ROW_HASH} if table.mode == "history" else set()
+    taken = [
+        name
+        for name in info.columns
+        if column_name(name) in own or column_name(name).startswith("_dlt_")
+    ]
+    if taken:
+        raise DatabaseError(
+            f"{place} has {', '.join(taken)}, a name of a column that the load adds. Declare "
+            f"exclude={taken!r}, or load a view that names it otherwise."
+        )
+
+
 def _require_unique_key(snapshot: Snapshot, table: Table, info: TableInfo) -> None:
     """Check that no two rows have one key; a unique index says so without a query.
 
@@ -268,9 +307,11 @@ def _with_hash(table: Table, rows: pa.Table) -> pa.Table:
         return rows
     import duckdb  # takes long, and only this mode needs it
 
+    # A column without a value adds nothing, so that a new column leaves the hashes as they are.
     parts = ", ".join(
-        f"coalesce(length({quote(name)}::varchar) || ':' || {quote(name)}::varchar, 'null')"
-        for name in rows.column_names
+        f"coalesce({literal(f'{len(name)}:{name}')} || length({quote(name)}::varchar) || ':' || "
+        f"{quote(name)}::varchar, '')"
+        for name in sorted(rows.column_names)
     )
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
