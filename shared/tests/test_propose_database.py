@@ -174,6 +174,20 @@ def test_no_text_of_a_project_has_the_password_except_the_secrets_for_this_user_
     assert "SOURCES__SHOP__CREDENTIALS" in new.summary("shop")
 
 
+def test_a_url_without_a_password_takes_that_of_the_password_file(
+    strict_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load_made_up: LoadMadeUp
+) -> None:
+    (tmp_path / "passwords").write_text(f"*:*:*:reader:{PASSWORD}\n")
+    (tmp_path / "passwords").chmod(0o600)
+    url = strict_server.replace(f":{PASSWORD}", "")
+    with pytest.raises(DatabaseError, match="no password supplied"):
+        propose_database(url, tmp_path)
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "passwords"))
+    proposal = propose_database(url, tmp_path)
+    assert proposal.credentials == url
+    assert load_made_up(proposal, url) == {"orders": 0}
+
+
 def test_the_path_of_a_sqlite_file_is_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
