@@ -6,22 +6,26 @@ import re
 import runpy
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from zipfile import ZipFile
 
 import openpyxl
+import psycopg2
 import pytest
 from typer.testing import CliRunner
 
 from shared.cli import app
 from shared.sources.recorded import replay_api
+from shared.testing.postgres_server import PostgresServer
 from support.processes import run_script
 
-KINDS = ("list", "csv", "api", "file", "excel", "private", "url", "rest")
+KINDS = ("list", "csv", "api", "file", "excel", "private", "url", "rest", "sqlite", "postgres")
 """The rows come from a list, CSV files, a template of an API, a CSV file, a workbook, a file without a sample, a
-file on a web server, and a JSON API."""
+file on a web server, a JSON API, and databases."""
 PACKAGES = [f"from_{kind}_etl" for kind in KINDS]
 PROJECTS = [f"projects/{package}" for package in PACKAGES]
 NOWHERE = "http://127.0.0.1:9"
@@ -29,6 +33,11 @@ NOWHERE = "http://127.0.0.1:9"
 WORKSPACE_TESTS = ["tests/test_workspace.py", "tests/test_workflows.py"]
 NOT_OF_OTHERS = "not (_etl] and not from_api) and not raises_at_import"
 """Skips the tests of the other locations, and those that a new location does not change."""
+
+ROWS_OF_A_DATABASE = """
+CREATE TABLE {0} (id integer PRIMARY KEY, email text, updated_at timestamp);
+INSERT INTO {0} VALUES (1, 'a', NULL), (2, 'b', NULL), (3, 'c', NULL), (4, 'd', NULL), (5, 'e', NULL);
+"""
 
 FAILING = """
 
@@ -43,9 +52,23 @@ def content(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if file else None for path, file in paths.items()}
 
 
+def databases(folder: Path, server: PostgresServer) -> dict[str, list[str]]:
+    """Create a database of each kind with one table, and return their URLs."""
+    with closing(sqlite3.connect(folder / "shop.db")) as file:
+        file.executescript(ROWS_OF_A_DATABASE.format("from_sqlite"))
+    url = server.warehouse()
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(ROWS_OF_A_DATABASE.format("from_postgres"))
+    return {"sqlite": [f"sqlite:///{folder}/shop.db"], "postgres": [url]}
+
+
 @pytest.mark.slow
 def test_a_pipeline_of_each_kind_is_complete(
-    root: Path, clone: Path, shell: dict[str, str], tmp_path: Path
+    root: Path,
+    clone: Path,
+    shell: dict[str, str],
+    tmp_path: Path,
+    warehouse_server: PostgresServer,
 ) -> None:
     def call(*command: str, folder: Path = clone) -> str:
         done = subprocess.run(
@@ -74,6 +97,7 @@ def test_a_pipeline_of_each_kind_is_complete(
         "file": [str(export)],
         "excel": [str(exports / "orders.xlsx")],
         "private": [str(export), "--no-sample"],
+        **databases(exports, warehouse_server),
     }
     lists = [clone / name for name in ("workspace.yaml", "dg.toml", ".github/CODEOWNERS")]
     before = [file.read_text() for file in lists]
@@ -186,6 +210,10 @@ def test_an_invalid_name_is_one_clear_line_and_changes_nothing(
         (["--from", "values.parquet.gz"], "values.parquet.gz: decompress it first"),
         (["--from", "workspace.yaml", "--style", "component"], "leave out --style"),
         (["--from", "values.csv"], "values.csv: x is twice in the header"),
+        (["--from", "sqlite:///gone.db"], "There is no file "),
+        (["--from", "sqlite:///gone.db", "--no-sample"], "--from is a database"),
+        (["--from", "oracle://reader:hunter22@host/shop"], "oracle:// is no URL of a database"),
+        (["--from", "mysql://reader:hunter22@127.0.0.1:9/shop"], "Check the host and the port"),
     ],
 )
 def test_a_file_that_proposes_nothing_is_one_clear_line_and_changes_nothing(
@@ -199,6 +227,7 @@ def test_a_file_that_proposes_nothing_is_one_clear_line_and_changes_nothing(
     done = CliRunner().invoke(app, ["new", "web_orders", *arguments])
     assert done.exit_code == 1
     assert message in done.output
+    assert "hunter22" not in done.output
     assert len(done.output.splitlines()) == 1
     assert content(clone) == before, "the message says so, or gives the next step"
 

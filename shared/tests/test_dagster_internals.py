@@ -17,6 +17,7 @@ MODULE = Path(dagster_internals.__file__)
 ASSET_GRAPH = "dagster._core.definitions.assets.graph.asset_graph:AssetGraph"
 NODES = "dagster._core.definitions.assets.graph.base_asset_graph:"
 EVENTS = "dagster._core.events:"
+CHECK_RECORD = "dagster._core.storage.asset_check_execution_record:"
 
 PRIVATE_NAMES = {
     # name: the function of dagster_internals.py that uses it
@@ -39,6 +40,11 @@ PRIVATE_NAMES = {
     "dagster._core.definitions.freshness:FreshnessState.WARN": "freshness",
     "dagster:RepositoryDefinition.asset_graph": "asset_owners",
     "dagster:DagsterInstance.get_records_for_run": "run_records",
+    "dagster:DagsterInstance.event_log_storage": "last_check_metadata",
+    "dagster._core.storage.event_log:EventLogStorage.get_asset_check_execution_history": "last_check_metadata",
+    f"{CHECK_RECORD}AssetCheckExecutionRecord.evaluation": "last_check_metadata",
+    f"{CHECK_RECORD}AssetCheckExecutionRecordStatus.SUCCEEDED": "last_check_metadata",
+    f"{CHECK_RECORD}AssetCheckExecutionRecordStatus.FAILED": "last_check_metadata",
     "dagster:DagsterInstance.get_freshness_state_records": "freshness",
     "dagster:DagsterInstance.get_materialized_partitions": "materialized_partitions",
     f"{EVENTS}DagsterEvent.step_failure_data": "failure_message",

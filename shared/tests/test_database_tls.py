@@ -11,6 +11,8 @@ import psycopg2
 import pytest
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
+from shared.sources.database.base import DatabaseError
+from shared.sources.database.connection import database_configuration, open_database
 from shared.sources.database.tls import tls_advice, with_verified_tls
 from shared.sources.database.tunnel import tunneled
 from shared.testing.postgres_server import PostgresServer
@@ -130,6 +132,29 @@ def test_a_missing_file_of_the_authority_is_named(server: TlsServer, connect: Co
     message = refusal(connect, server.url(sslrootcert="/nowhere/ca.pem"))
     assert "/nowhere/ca.pem" in message
     assert "Check sslrootcert" in tls_advice(message)
+
+
+def test_a_load_verifies_the_server_and_says_what_to_do(
+    server: TlsServer, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tmp_warehouse
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", server.url())
+    name = rf"{HOST}:{server.port}/postgres: .*certificate verify failed.*sslrootcert=/path/to"
+    with (
+        pytest.raises(DatabaseError, match=name),
+        open_database(database_configuration("shop")) as database,
+        database.snapshot(),
+    ):
+        pass
+    monkeypatch.setenv(
+        "SOURCES__SHOP__CREDENTIALS", server.url(sslrootcert=str(server.certificate))
+    )
+    with (
+        open_database(database_configuration("shop")) as database,
+        database.snapshot() as snapshot,
+    ):
+        own = "SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        assert snapshot.query(own) == [("true",)]
 
 
 @both_drivers

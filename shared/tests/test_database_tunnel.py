@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import psycopg2
 import pytest
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
+from shared import warehouse
+from shared.sources.database import Table, database_source
 from shared.sources.database.base import DatabaseError
 from shared.sources.database.tunnel import open_tunnel, tunneled
 from shared.testing.postgres_server import PostgresServer
@@ -99,6 +102,38 @@ def test_postgres_is_read_through_a_real_ssh_server(
             rows.execute("SELECT sum(n)::bigint FROM generate_series(1, 1000000) AS n")
             assert rows.fetchall() == [(500000500000,)]
         client.close()
+
+
+def test_a_load_reads_through_the_tunnel_of_its_settings(
+    ssh_server: SftpServer,
+    known_hosts: Path,
+    warehouse_server: PostgresServer,
+    tmp_warehouse: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert tmp_warehouse
+    url = warehouse_server.database().replace("+psycopg2", "")
+    with psycopg2.connect(url) as client, client.cursor() as rows:
+        rows.execute("CREATE TABLE orders AS SELECT n AS id FROM generate_series(1, 3) AS n")
+    client.close()
+    behind = url.replace("@127.0.0.1", "@db.private") + "?sslmode=disable"
+    monkeypatch.setenv("SFTP_KNOWN_HOSTS", str(known_hosts))
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", behind)
+    monkeypatch.setenv("SOURCES__SHOP__SSH_TUNNEL", ssh_url(ssh_server))
+    monkeypatch.setenv("SOURCES__SHOP__SSH_PASSWORD", WRONG)
+    plan = warehouse.plan_load(
+        warehouse.pipeline("shop_pipeline", "shop_data"),
+        database_source([Table("orders")], name="shop"),
+    )
+    with pytest.raises(Exception, match=r"refuses the login; .*ssh_password") as error:
+        warehouse.load(plan)
+    assert WRONG not in "".join(traceback.format_exception(error.value))
+    monkeypatch.setenv("SOURCES__SHOP__SSH_PASSWORD", ssh_server.password)
+    assert warehouse.load(plan).rows_loaded["orders"] == 3
+    ssh_server.wait_until_clients_are_gone()
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", behind.replace("/test_", "/no_"))
+    with pytest.raises(Exception, match=rf"db\.private:{warehouse_server.port}/no_.*not exist"):
+        warehouse.load(plan)
 
 
 def test_a_real_ssh_server_that_does_not_reach_the_database_is_an_error(

@@ -26,7 +26,7 @@ from dlt.extract import DltResource
 
 from shared import warehouse
 from shared.sources.protocol import COMPANION_TABLES_HINT
-from shared.warehouse.destinations.postgres import ReplaceCopyJob
+from shared.warehouse.destinations.direct import DirectJob
 
 SPEC = warehouse.pipeline("shop_pipeline", dataset_name="shop")
 REPLACED: Any = {"disposition": "merge", "strategy": "delete-insert"}
@@ -34,7 +34,7 @@ LOCK_FILES = {"warehouse.lock", "warehouse.owner", "warehouse.partition-locks"}
 POINTS = ["request", "replace", "complete"]
 PATCHED: list[tuple[type, str]] = [
     (SqlLoadJob, "run"),
-    (ReplaceCopyJob, "run"),
+    (DirectJob, "run"),
     (SqlJobClientBase, "complete_load"),
 ]
 DAY: Any = {"day": {"data_type": "text", "partition": True}}
@@ -44,7 +44,7 @@ DAY: Any = {"day": {"data_type": "text", "partition": True}}
 def shop(on_request: Callable[[], None]) -> Iterator[DltResource]:
     """Serves tables with nested and companion tables, and one that is replaced as a whole.
 
-    On Postgres `orders` is staged, because it has a nested table, and `visits` is copied directly.
+    `orders` is staged, because it has a nested table, and `visits` is loaded directly.
     """
 
     @dlt.resource(columns=DAY, write_disposition=REPLACED)

@@ -31,34 +31,38 @@ from dlt.destinations.job_client_impl import SqlLoadJob
 
 from shared import warehouse
 from shared.sources.files import source as files
+from shared.warehouse.destinations.direct import DirectJob
 from shared.warehouse.destinations.duckdb import PushdownLoadJob
-from shared.warehouse.destinations.postgres import CopyJob, ReplaceCopyJob
+from shared.warehouse.destinations.postgres import CopyJob
 
 _EVERYWHERE: dict[str, tuple[type, str]] = {
     "extract": (dlt.Pipeline, "extract"),
     "normalize": (dlt.Pipeline, "normalize"),
     "load": (dlt.Pipeline, "load"),
-    "merge": (SqlLoadJob, "run"),
+}
+_DUCKDB: dict[str, tuple[type, str]] = {
+    **_EVERYWHERE,
+    "schema": (DuckDbClient, "update_stored_schema"),
+    "commit": (DuckDbSqlClient, "commit_transaction"),
+    "complete": (DuckDbClient, "complete_load"),
 }
 POINTS: dict[str, dict[str, tuple[type, str]]] = {
     "duckdb": {
-        **_EVERYWHERE,
-        "schema": (DuckDbClient, "update_stored_schema"),
-        "copy": (DuckDbCopyJob, "run"),
+        **_DUCKDB,
+        "copy": (DirectJob, "run"),
+        "insert": (DirectJob, "_files"),  # the old rows are deleted, in this transaction
         "pushdown": (PushdownLoadJob, "run"),
-        "commit": (DuckDbSqlClient, "commit_transaction"),
-        "complete": (DuckDbClient, "complete_load"),
     },
+    "ducklake": {**_DUCKDB, "merge": (SqlLoadJob, "run"), "copy": (DuckDbCopyJob, "run")},
     "postgres": {
         **_EVERYWHERE,
         "schema": (PostgresClient, "update_stored_schema"),
-        "copy": (ReplaceCopyJob, "run"),
+        "copy": (DirectJob, "run"),
         "insert": (CopyJob, "_copy"),  # the old rows are deleted, in this transaction
         "complete": (PostgresClient, "complete_load"),
     },
 }
 """Methods of a load, by warehouse type; a run is killed "before" or "after" one: "before merge"."""
-POINTS["ducklake"] = POINTS["duckdb"]  # dlt's classes for it derive from those
 
 
 def die(*_: object) -> None:

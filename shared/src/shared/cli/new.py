@@ -19,6 +19,7 @@ import typer
 import yaml
 
 from shared import settings
+from shared.cli.database_code import FromDatabase, is_url_of_database, propose_tables
 from shared.cli.locations import WorkspaceError, code_locations
 from shared.cli.proposals import FromFiles, ScaffoldError, is_url_of_file, propose, propose_url
 from shared.cli.rest_code import FromApi, propose_api
@@ -45,8 +46,9 @@ From = Annotated[
         "--from",
         metavar="list|csv|api|FILE|FOLDER|URL",
         help="Where rows come from: a list in the code, a CSV file for each day, a web API, or what the "
-        "columns are proposed from: a file, the files of a folder (CSV, Parquet, JSON or Excel), or the "
-        "URL of a file or a JSON API.",
+        "columns are proposed from: a file, the files of a folder (CSV, Parquet, JSON or Excel), the "
+        "URL of a file or a JSON API, or the URL of a database: postgresql://, mysql://, mssql:// or "
+        "sqlite:///.",
     ),
 ]
 
@@ -73,15 +75,15 @@ def new(
         bool,
         typer.Option(
             "--run/--no-run",
-            help="Whether a proposed pipeline loads its sample and runs its tests at the end.",
+            help="Whether a proposed pipeline loads its sample, or its tables, and runs its tests at the end.",
         ),
     ] = True,
 ) -> None:
     """Create a pipeline: the project projects/NAME_etl, with a sample that it loads at once.
 
     The project is added to workspace.yaml, dg.toml, CODEOWNERS and uv.lock, and is installed. CI
-    tests it automatically. If a step fails, nothing is changed. A pipeline that is proposed from files or
-    from an API then loads its sample and runs its tests; if these fail, the project stays.
+    tests it automatically. If a step fails, nothing is changed. A proposed pipeline then loads its
+    sample, or its tables, and runs its tests; if these fail, the project stays.
     """
     root = settings.workspace_root()
     name = name.removesuffix("_etl")
@@ -171,7 +173,7 @@ def validate_name(name: str, root: Path) -> None:
 
 def _proposed(
     context: typer.Context, source: str, style: str, folder: Path, *, sample: bool
-) -> FromFiles | FromApi | None:
+) -> FromFiles | FromApi | FromDatabase | None:
     """Return the project that `--from` proposes; None for a kind of project that is a template only.
 
     Args:
@@ -185,14 +187,18 @@ def _proposed(
         ScaffoldError: nothing can be proposed, or an option does not fit.
     """
     is_api = is_url(source) and not is_url_of_file(source)
-    if not sample and (source in get_args(Kind) or is_api):
+    is_database = is_url_of_database(source)
+    if not sample and (source in get_args(Kind) or is_api or is_database):
+        kind = "a database" if is_database else source
         raise ScaffoldError(
-            f"--no-sample is for a pipeline from files, and --from is {source}: leave it out."
+            f"--no-sample is for a pipeline from files, and --from is {kind}: leave it out."
         )
     if source in get_args(Kind):
         return None
     if style != "code":
         raise ScaffoldError("A pipeline that is proposed is written as code: leave out --style.")
+    if is_database:
+        return propose_tables(source, context.obj)
     if is_url(source):
         return propose_api(source) if is_api else FromFiles(propose_url(source, folder), sample)
     path = user_path(context, source)

@@ -104,11 +104,12 @@ def is_url_of_file(url: str) -> bool:
 @contextmanager
 def scaffold_errors() -> Iterator[None]:
     """Raise `ScaffoldError` for what cannot be read, and for a library that is not installed."""
+    from shared.sources.database.base import DatabaseError
     from shared.sources.drop_folder import InvalidFileError
 
     try:
         yield
-    except (InvalidFileError, ImportError) as error:
+    except (DatabaseError, InvalidFileError, ImportError) as error:
         raise ScaffoldError(f"{error}. Nothing was changed.") from None
 
 

@@ -13,6 +13,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph as AssetGraph
 from dagster._core.definitions.freshness import FreshnessState
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
 from dagster_dlt.dlt_event_iterator import DltEventIterator as DltEventIterator
 from dagster_dlt.dlt_event_iterator import DltEventType as DltEventType
@@ -101,6 +102,24 @@ def step_seconds(event: dg.DagsterEvent) -> float:
 def check_evaluation(event: dg.DagsterEvent) -> dg.AssetCheckEvaluation:
     """Return the evaluation that an event of a check reports."""
     return event.asset_check_evaluation_data
+
+
+def last_check_metadata(
+    instance: dg.DagsterInstance, key: dg.AssetCheckKey
+) -> Mapping[str, dg.MetadataValue]:
+    """Return the metadata of a check's last evaluation, which may have failed; empty before the first.
+
+    The public methods return the evaluation that is planned for the current run.
+    """
+    evaluated = {
+        AssetCheckExecutionRecordStatus.SUCCEEDED,
+        AssetCheckExecutionRecordStatus.FAILED,
+    }
+    records = instance.event_log_storage.get_asset_check_execution_history(
+        key, limit=1, status=evaluated
+    )
+    evaluation = records[0].evaluation if records else None
+    return evaluation.metadata if evaluation else {}
 
 
 def run_worker_health(*, alive: bool) -> CheckRunHealthResult:

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -21,6 +22,7 @@ from pyarrow.parquet import ParquetFile
 
 from shared.redaction import redact
 from shared.sources.partitions import PartitionKey, time_window
+from shared.sources.quoting import quote
 from shared.warehouse.errors import (
     LoadPlanError,
     OutOfPartitionError,
@@ -43,11 +45,13 @@ class PackageContent:
         row_counts: rows in Parquet files, by table.
         tables: all tables of the package.
         pushdown_tables: those that the warehouse fills by a query.
+        files: the Parquet files, by table.
     """
 
     row_counts: Counter[str] = field(default_factory=Counter)
     tables: set[str] = field(default_factory=set)
     pushdown_tables: set[str] = field(default_factory=set)
+    files: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
 def validate_packages(
@@ -62,7 +66,6 @@ def validate_packages(
             change a value.
     """
     content = PackageContent()
-    files: defaultdict[str, list[str]] = defaultdict(list)
     for package in packages:
         for job in package.jobs["new_jobs"]:
             table, file_format = job.job_file_info.table_name, job.job_file_info.file_format
@@ -71,13 +74,13 @@ def validate_packages(
             if file_format == "model":
                 content.pushdown_tables.add(table)
             if file_format == "parquet":
-                files[table].append(job.file_path)
+                content.files[table].append(job.file_path)
                 if table in schema.tables:  # not dlt's own state, which another schema may hold
                     reject_changed_values(job.file_path, schema.tables[table])
                 content.row_counts[table] += ParquetFile(job.file_path).metadata.num_rows
                 if table in scopes:
                     _check_partition_membership(job.file_path, table, scopes[table])
-    for table, paths in files.items():
+    for table, paths in content.files.items():
         _reject_repeated_keys(schema.tables.get(table), paths)
     return content
 
@@ -87,16 +90,7 @@ def _reject_repeated_keys(table: TTableSchema | None, files: Sequence[str]) -> N
     if table is None or table.get("x-merge-strategy") not in ("upsert", "insert-only", "cdc"):
         return
     keys = get_columns_names_with_prop(table, "primary_key")
-    columns = ", ".join(f'"{key}"' for key in keys)
-    with duckdb.connect() as connection:
-        repeated = (
-            keys
-            and connection.execute(
-                f"SELECT {columns}, count(*) FROM read_parquet(?) GROUP BY {columns} "
-                "HAVING count(*) > 1 LIMIT 1",
-                [list(files)],
-            ).fetchone()
-        )
+    repeated = repeated_key(keys, files) if keys else None
     if repeated:
         *values, count = repeated
         key = ", ".join(f"{name} {value}" for name, value in zip(keys, values, strict=True))
@@ -105,6 +99,27 @@ def _reject_repeated_keys(table: TTableSchema | None, files: Sequence[str]) -> N
             f"{table['x-merge-strategy']} would keep all of them; nothing was loaded. Yield one row "  # type: ignore[typeddict-item]
             "for each key, or use the strategy delete-insert, which keeps one."
         )
+
+
+def repeated_key(
+    keys: Sequence[str], files: Sequence[str], directory: Path | None = None
+) -> tuple[Any, ...] | None:
+    """Return the values of a key that several rows of some Parquet files have, and how many rows.
+
+    Args:
+        keys: the columns of the key.
+        files: the files.
+        directory: where DuckDB writes what needs more memory.
+    """
+    columns = ", ".join(map(quote, keys))
+    config: Any = {"temp_directory": str(directory), "memory_limit": "128MB"} if directory else {}
+    with duckdb.connect(config=config) as connection:
+        found: tuple[Any, ...] | None = connection.execute(
+            f"SELECT {columns}, count(*) FROM read_parquet(?) GROUP BY {columns} "
+            "HAVING count(*) > 1 LIMIT 1",
+            [list(files)],
+        ).fetchone()
+    return found
 
 
 def is_snapshot(table: TTableSchema) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import pyarrow as pa
 from dlt.common.schema import Schema
 from dlt.common.schema.exceptions import DataValidationError
 from dlt.common.schema.typing import PIPELINE_STATE_TABLE_NAME
@@ -36,6 +37,7 @@ from shared.warehouse.guards import (
 )
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import exclusive_connection
+from shared.warehouse.new_keys import find_new_keys
 from shared.warehouse.ownership import StoredCursors, reject_lost_cursors, reject_new_cursor
 from shared.warehouse.plan import LoadPlan
 from shared.warehouse.replacement.dispositions import check_dispositions, reject_appending_tables
@@ -177,6 +179,7 @@ class LoadRun:
     def load(self) -> LoadResult:
         """Load what was extracted, under the lock of the dataset. It raises what `load` lists."""
         with dlt.config.values(DLT_SETTINGS):
+            pa.default_memory_pool().release_unused()  # the extraction needed it
             content = self._validate()
             with self.locks.dataset_lock():
                 before = self._prepare_warehouse(content)
@@ -328,6 +331,7 @@ class LoadRun:
                 for table, scope in self.state.partition_scopes.items()
                 if len(scope.partitions) <= MAX_PARTITIONS_WITH_COUNTS
             ]
+            find_new_keys(client, self.schema, content, self.state)
             return count_partitions(client, few, self.log)
 
     def _collect_stats(self, load_ids: Sequence[str]) -> dict[str, TableStats]:

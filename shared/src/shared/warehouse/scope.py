@@ -190,6 +190,8 @@ class LoadState:
         pre_commit_checks: raise if the rows of those queries must not be committed.
         rows_inserted: rows that those queries inserted, by table.
         tables_in_package: all tables of the load package.
+        unique_tables: tables of a merge whose rows in this load have a key each of its own.
+        inserted_tables: those of them of which the table has no key yet, so nothing is replaced.
         pending_table_chains: tables that are ready to be replaced, with what that needs.
         appends: what the load appends.
     """
@@ -204,6 +206,8 @@ class LoadState:
     pre_commit_checks: list[Callable[[], None]] = field(default_factory=list)
     rows_inserted: Counter[str] = field(default_factory=Counter)
     tables_in_package: set[str] = field(default_factory=set)
+    unique_tables: set[str] = field(default_factory=set)
+    inserted_tables: set[str] = field(default_factory=set)
     pending_table_chains: dict[str, Sequence[Any]] = field(default_factory=dict)
     appends: Appends = field(default_factory=Appends)
 

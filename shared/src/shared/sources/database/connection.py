@@ -89,9 +89,12 @@ def _database(url: str, configuration: DatabaseConfiguration) -> Database:
     timeouts = (configuration.statement_timeout_seconds, configuration.lock_timeout_seconds)
     try:
         if backend in ("postgres", "postgresql"):
-            from shared.sources.database.postgres.snapshot import PostgresDatabase
+            from shared.sources.database.postgres.snapshot import PostgresDatabase, server_of
 
-            return PostgresDatabase(with_verified_tls(f"postgresql://{address}"), *timeouts)
+            database = PostgresDatabase(with_verified_tls(f"postgresql://{address}"), *timeouts)
+            # Through a tunnel, the URL has the tunnel's port.
+            database.server = server_of(configuration.credentials)
+            return database
         from shared.sources.database.sqlalchemy import SqlAlchemyDatabase
 
         return SqlAlchemyDatabase(url, *timeouts)

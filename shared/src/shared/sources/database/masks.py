@@ -18,6 +18,12 @@ from dlt.common.schema.typing import TColumnSchema
 
 MIN_KEY_CHARS = 32  # a shorter key could be guessed, and then each value as well
 
+MASKED_MESSAGE = (
+    "The message is not shown, because it may have a value of a masked column; the log of the database "
+    "server has it."
+)
+"""What an error of a database says instead of its message, while rows of a table with masks are read."""
+
 _NUMBERS = ("bigint", "decimal", "double", "wei")
 
 

@@ -1,7 +1,7 @@
 """The rows of a table that are new or changed since the last load: modes `incremental` and `append`."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
@@ -20,6 +20,11 @@ from shared.sources.protocol import CurrentLoad
 
 if TYPE_CHECKING:  # it needs a driver
     from shared.sources.database.postgres.snapshot import PostgresSnapshot
+
+_CURSOR = ("cursor", "start", "columns", "hashes")
+
+_GONE = -1
+"""The file of a part of a table that was detached: nobody knows what was written to it since."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +72,16 @@ class NewRows:
         has_limit = self.snapshot.dialect != "mssql"
         may_split = self.table.mode == "incremental" and has_limit
         if may_split and self._starts_ranges("cursor"):
-            self.state["ranges"] = {"since": {"cursor": cursor.state()["cursor"], "hashes": []}}
+            self.state["ranges"] = {"since": cursor.start_state}
         if "ranges" in self.state:
             yield from self._next_range()
             return
-        for batch in self.snapshot.read(self.table, self.info, cursor.condition()):
+        where = cursor.condition(self._new_values())
+        for batch in self.snapshot.read(self.table, self.info, where):
             unseen = cursor.unseen(self.masking(batch))
             if unseen.num_rows:
                 yield unseen
-        self.state.update(cursor.state())
+        self.state.update(cursor.state(), loaded=sorted(self.info.columns))
 
     def _by_transaction(self, transactions: Transactions) -> Iterator[pa.RecordBatch]:
         since = self.state.get("ranges", {}).get("since", self.state).get("transactions")
@@ -93,20 +99,50 @@ class NewRows:
             yield from self._next_range(transactions.before(position))
             return
         rows = 0
-        where = transactions.since(position) if position else ""
+        where = (
+            " OR ".join([f"({transactions.since(position)})", *self._new_values()])
+            if position
+            else ""
+        )
+        if position and self.table.mode == "append":
+            here = replace(here, files={**dict.fromkeys(position.files, _GONE), **here.files})
         for batch in self.snapshot.read(self.table, self.info, where):
             rows += batch.num_rows
             if batch.num_rows:
                 yield self.masking(batch)
-        is_old = position is None or here.next - position.next > MAX_AGE
-        if position is None or rows or is_old or here.files != position.files:
+        is_old = position is not None and here.next - position.next > MAX_AGE
+        columns = sorted(self.info.columns)
+        changed = (
+            position is None or here.files != position.files or self.state.get("loaded") != columns
+        )
+        if changed or rows or is_old:
             # Otherwise the stored position is still right, and there is nothing to store.
             transactions.wait_until_durable()
             self.state["transactions"] = {**here.stored(), "seen": list(transactions.seen())}
+            self.state["loaded"] = columns
 
     def _starts_ranges(self, kind: str) -> bool:
         is_first = kind not in self.state and "ranges" not in self.state
-        return is_first and ranges.splits(self.table, self.info, self.load)
+        starts = is_first and ranges.splits(self.table, self.info, self.load)
+        if starts:
+            self.state["loaded"] = sorted(self.info.columns)
+        return starts
+
+    def _new_values(self) -> list[str]:
+        """Return the conditions of the rows with a value in a column that no load had before.
+
+        Rows that were appended stay as they are.
+        """
+        loaded = self.state.get("loaded", self.info.columns)
+        new = sorted(self.info.columns.keys() - {*loaded})
+        if new and self.table.mode == "append" and self.load is not None:
+            self.load.warn(
+                f"{self.table.full_name}: {', '.join(new)} is new, and is NULL in the rows that were appended "
+                "before. A run with the tag etl/full_refresh = true loads it for all rows."
+            )
+        if self.table.mode == "append":
+            return []
+        return [f"{self.snapshot.quote(name)} IS NOT NULL" for name in new]
 
     def _next_range(self, condition: str = "") -> Iterator[pa.RecordBatch]:
         """Yield the next range, and ask for the load after it."""
@@ -154,7 +190,7 @@ class NewRows:
 
     def _forget(self) -> None:
         """Remove the position, so that all rows are read."""
-        for name in ("cursor", "hashes", "transactions", "ranges"):
+        for name in (*_CURSOR, "transactions", "ranges", "loaded"):
             self.state.pop(name, None)
 
     def _reject_other_position(self, kind: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from shared.sources.database.base import Snapshot, TableInfo
+from shared.sources.database.base import DatabaseError, Snapshot, TableInfo
 from shared.sources.database.table import Table
 from shared.sources.protocol import CurrentLoad
 
@@ -37,16 +37,27 @@ def read_range(
         table: the table.
         info: the table in this snapshot.
         state: `state["after"]` has the texts of the last key; it is None after the last range.
+            `state["by"]` has its columns: another declared key does not change the ranges that are left.
         condition: which rows count.
+
+    Raises:
+        DatabaseError: a column of the key is gone, so nobody knows which rows are left.
     """
-    key = [info.all_columns[name] for name in _key(table, info)]
+    by = state.setdefault("by", list(_key(table, info)))
+    if missing := [name for name in by if name not in info.all_columns]:
+        raise DatabaseError(
+            f"{table.full_name} of {snapshot.server}: its first load is not complete, and was in the order of "
+            f"{', '.join(missing)}, which is gone. Run once with the tag etl/full_refresh = true."
+        )
+    key = [info.all_columns[name] for name in by]
     names = [snapshot.quote(column.name) for column in key]
     after = state.get("after")
     conditions = [condition] if condition else []
     if after is not None:
         conditions.append(_compare(snapshot, key, ">", after))
     texts = ", ".join(
-        f"{snapshot.text_of(column)} AS k{number}" for number, column in enumerate(key)
+        f"{snapshot.text_of(column)} AS {snapshot.quote(f'range key {number}')}"
+        for number, column in enumerate(key)
     )
     from_table = snapshot.quote(*filter(None, [table.schema, table.name]))
     where = f" WHERE {' AND '.join(f'({each})' for each in conditions)}" if conditions else ""

@@ -10,19 +10,22 @@ import dlt
 import pyarrow as pa
 from dlt.extract import DltResource, DltSource
 
-from shared.sources.database import masks
 from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
 from shared.sources.database.connection import (
     DatabaseConfiguration,
     database_configuration,
     open_database,
 )
+from shared.sources.database.load_position import SOURCE_POSITION, source_position
+from shared.sources.database.masking import Masking
+from shared.sources.database.mode_change import take_over
 from shared.sources.database.news import NewRows
 from shared.sources.database.table import Mode, Table, TableDeclarationError, needs_key
 from shared.sources.hints import APPEND_EACH_RUN, arrow_schema
+from shared.sources.names import column_name
 from shared.sources.partitions import TimeWindow, merge_windows
 from shared.sources.protocol import current_load
-from shared.sources.quoting import quote
+from shared.sources.quoting import literal, quote
 
 ROW_HASH = "_row_hash"
 """The column of a table with history that changes when a row changes."""
@@ -101,56 +104,18 @@ def table_resource(table: Table, name: str) -> DltResource:
         while _READER.is_busy:
             yield None  # dlt goes on with another resource, and comes back
         configuration = database_configuration(name)
-        if table.mode == "changes":
-            with _READER:
-                yield from _changes(table, name, configuration)
-            return
-        with _READER, open_database(configuration) as database, database.snapshot() as snapshot:
-            read = _Reading(snapshot, table, name, configuration.mask_key)
-            yield dlt.mark.with_hints(
-                _with_hash(table, arrow_schema(read.hints).empty_table()),
-                dlt.mark.make_hints(columns={**read.hints, **_technical(table)}),
-            )
-            metrics = dlt.current.resource_metrics()
-            for batch in read.batches():
-                metrics["rows_read"] = metrics.get("rows_read", 0) + batch.num_rows
-                metrics["bytes_read"] = metrics.get("bytes_read", 0) + batch.nbytes
-                yield _with_hash(table, pa.Table.from_batches([batch]))
+        masking = Masking(table, name, configuration.mask_key)
+        with _READER:
+            if table.mode == "changes":
+                yield from _changes(table, configuration, masking)
+            else:
+                with open_database(configuration) as database, database.snapshot() as snapshot:
+                    yield from _Reading(snapshot, table, masking).items()
 
     hints: dict[str, Any] = {"description": table.description} if table.description else {}
     if table.mode == "append":
         hints |= APPEND_EACH_RUN
     return rows.apply_hints(additional_table_hints=hints) if hints else rows
-
-
-def _changes(table: Table, name: str, configuration: DatabaseConfiguration) -> Iterator[Any]:
-    """Yield what Postgres' log says has changed, and change the position in the resource's state."""
-    from shared.sources.database.postgres.changes import Changes
-
-    _windows(table)
-    key = masks.mask_key(
-        table.masks, configuration.mask_key, f"sources.{name}.mask_key", table.full_name
-    )
-    pipeline, state = dlt.current.pipeline(), dlt.current.resource_state()
-    _require_same_masks(table, key, state)
-    owner = (pipeline.pipeline_name, str(pipeline.dataset_name))
-    connect: Any = partial(open_database, configuration)
-    changes = Changes(connect, table, owner, state, current_load())
-    metrics = dlt.current.resource_metrics()
-    for item in changes.items():
-        if isinstance(item, TableInfo):
-            hints: Any = {each.name: each.hints for each in item.columns.values()}
-            hints = masks.masked_hints(hints, table.masks, table.full_name)
-            disposition: Any = "replace" if changes.replaces else None
-            yield dlt.mark.with_hints(
-                arrow_schema(hints).empty_table(),
-                dlt.mark.make_hints(columns=hints, write_disposition=disposition),
-            )
-        else:
-            metrics["rows_read"] = metrics.get("rows_read", 0) + item.num_rows
-            metrics["bytes_read"] = metrics.get("bytes_read", 0) + item.nbytes
-            masked = masks.apply_masks(item, table.masks, key, table.full_name)
-            yield pa.Table.from_batches([masked])
 
 
 class _Reader(threading.local):
@@ -174,23 +139,39 @@ _READER = _Reader()
 class _Reading:
     """What one load reads of a table."""
 
-    def __init__(self, snapshot: Snapshot, table: Table, name: str, mask_key: str | None) -> None:
-        self._snapshot, self._table = snapshot, table
+    def __init__(self, snapshot: Snapshot, table: Table, masking: Masking) -> None:
+        self._snapshot, self._table, self._masking = snapshot, table, masking
         self._windows = _windows(table)
         self._place = f"{table.full_name} of {snapshot.server}"
-        self._key = masks.mask_key(table.masks, mask_key, f"sources.{name}.mask_key", self._place)
         self._info = snapshot.describe(table)
+        _require_free_names(table, self._info, self._place)
         _require_unique_key(snapshot, table, self._info)
-        columns = {column.name: column.hints for column in self._info.columns.values()}
-        self.hints = masks.masked_hints(columns, table.masks, self._place)
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows that this load is to bring, masked; change the position in the resource's state."""
+    def items(self) -> Iterator[Any]:
+        """Yield an empty table with the hints of the columns, and the rows that this load is to bring."""
+        table = self._table
+        columns = {column.name: column.hints for column in self._info.columns.values()}
+        hints = self._masking.hints(columns)
+        yield dlt.mark.with_hints(
+            _with_hash(table, arrow_schema(hints).empty_table()),
+            dlt.mark.make_hints(columns={**hints, **_technical(table)}),
+        )
+        if position := source_position(self._snapshot, table, self._info):
+            dlt.current.resource_metrics()[SOURCE_POSITION] = position
+        for batch in _counted(self._batches()):
+            yield _with_hash(table, batch)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows, masked, and change the position in the resource's state."""
+        state = dlt.current.resource_state()
+        take_over(self._table, state)
+        if self._table.mode in ("incremental", "append", "history"):
+            self._masking.require_same(state)
+        if self._table.mode == "history":
+            state.setdefault("masks", "")  # it has no other state that says that it was loaded
         if self._table.mode in ("incremental", "append"):
-            state = dlt.current.resource_state()
-            _require_same_masks(self._table, self._key, state)
             new = NewRows(
-                self._snapshot, self._table, self._info, state, current_load(), self._masked
+                self._snapshot, self._table, self._info, state, current_load(), self._masking.batch
             )
             yield from new.batches()
             return
@@ -198,28 +179,38 @@ class _Reading:
         if self._windows:
             cursor = self._info.columns[str(self._table.cursor)]
             where = _window(self._snapshot, cursor, self._windows)
-        yield from map(self._masked, self._snapshot.read(self._table, self._info, where))
-
-    def _masked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return masks.apply_masks(batch, self._table.masks, self._key, self._place)
+        yield from map(self._masking.batch, self._snapshot.read(self._table, self._info, where))
 
 
-def _require_same_masks(table: Table, key: bytes, state: dict[str, Any]) -> None:
-    """Reject to add rows to those of other masks: they would not be equal.
+def _changes(table: Table, configuration: DatabaseConfiguration, masking: Masking) -> Iterator[Any]:
+    """Yield what the log of Postgres says has changed, and change the position in the resource's state."""
+    from shared.sources.database.postgres.changes import Changes
 
-    Raises:
-        DatabaseError: the masks or their key have changed since the table was loaded.
-    """
-    before = state.get("masks", "" if state else None)
-    now = masks.fingerprint(table.masks, key) if table.masks else ""
-    if before is not None and before != now:
-        raise DatabaseError(
-            f"{table.full_name}: the masks or their key have changed, and the table has rows of the "
-            "earlier ones. Nothing was loaded. Load all of them anew: run once with the tag "
-            "etl/full_refresh = true."
-        )
-    if now:
-        state["masks"] = now
+    _windows(table)
+    pipeline, state = dlt.current.pipeline(), dlt.current.resource_state()
+    take_over(table, state)
+    masking.require_same(state)
+    owner = (pipeline.pipeline_name, str(pipeline.dataset_name))
+    connect: Any = partial(open_database, configuration)
+    changes = Changes(connect, table, owner, state, current_load())
+    items: Any = changes.items()
+    info: TableInfo = next(items)
+    hints: Any = masking.hints({each.name: each.hints for each in info.columns.values()})
+    disposition: Any = "replace" if changes.replaces else None
+    yield dlt.mark.with_hints(
+        arrow_schema(hints).empty_table(),
+        dlt.mark.make_hints(columns=hints, write_disposition=disposition),
+    )
+    yield from _counted(map(masking.batch, items))
+
+
+def _counted(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yield batches as tables, and count them in the metrics of the resource."""
+    metrics = dlt.current.resource_metrics()
+    for batch in batches:
+        metrics["rows_read"] = metrics.get("rows_read", 0) + batch.num_rows
+        metrics["bytes_read"] = metrics.get("bytes_read", 0) + batch.nbytes
+        yield pa.Table.from_batches([batch])
 
 
 def _window(snapshot: Snapshot, cursor: Column, windows: Sequence[TimeWindow]) -> str:
@@ -262,6 +253,29 @@ def _bound(at: datetime, cursor: Column) -> str:
     return (at if cursor.hints.get("timezone", True) else at.replace(tzinfo=None)).isoformat(" ")
 
 
+def _require_free_names(table: Table, info: TableInfo, place: str) -> None:
+    """Check that there are columns, and none that the load adds itself.
+
+    Raises:
+        DatabaseError: there is no column, or the load would write over one.
+    """
+    if not info.columns:
+        raise DatabaseError(
+            f"{place} has no columns to load. Leave it out, or declare fewer columns in exclude."
+        )
+    own = {ROW_HASH} if table.mode == "history" else set()
+    taken = [
+        name
+        for name in info.columns
+        if column_name(name) in own or column_name(name).startswith("_dlt_")
+    ]
+    if taken:
+        raise DatabaseError(
+            f"{place} has {', '.join(taken)}, a name of a column that the load adds. Declare "
+            f"exclude={taken!r}, or load a view that names it otherwise."
+        )
+
+
 def _require_unique_key(snapshot: Snapshot, table: Table, info: TableInfo) -> None:
     """Check that no two rows have one key; a unique index says so without a query.
 
@@ -296,9 +310,11 @@ def _with_hash(table: Table, rows: pa.Table) -> pa.Table:
         return rows
     import duckdb  # takes long, and only this mode needs it
 
+    # A column without a value adds nothing, so that a new column leaves the hashes as they are.
     parts = ", ".join(
-        f"coalesce(length({quote(name)}::varchar) || ':' || {quote(name)}::varchar, 'null')"
-        for name in rows.column_names
+        f"coalesce({literal(f'{len(name)}:{name}')} || length({quote(name)}::varchar) || ':' || "
+        f"{quote(name)}::varchar, '')"
+        for name in sorted(rows.column_names)
     )
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")

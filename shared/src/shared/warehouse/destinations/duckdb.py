@@ -1,19 +1,26 @@
-"""DuckDB reads large files itself: a query in place of rows, in one transaction and without staging."""
+"""DuckDB: files are inserted in little memory, and a query can take the place of rows."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dlt.common.destination.client import LoadJob, SqlModel
 from dlt.destinations.exceptions import DatabaseTerminalException
+from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
+from duckdb import OutOfMemoryException
 from xxhash import xxh3_128_hexdigest
 
-from shared.warehouse.destinations.sql import SqlReplaceMixin
+from shared.sources.quoting import glob_literal
+from shared.warehouse.destinations.direct import DirectJob, DirectReplaceMixin
 from shared.warehouse.dlt_internals import WarehouseJob
-from shared.warehouse.errors import OutOfPartitionError
+from shared.warehouse.errors import OutOfPartitionError, find_cause
 from shared.warehouse.scope import LoadState
 
 _MEMORY_MB = 256  # for a file that the warehouse reads itself, however long
 _MEMORY_MB_PER_COLUMN = 4
+_BATCH_MEMORY_MB = 64  # for a file in Parquet, of which DuckDB reads a batch of rows per thread
+_BATCH_MEMORY_MB_PER_COLUMN = 8
 
 _UNCHANGED_LOAD_SQL = """
     SELECT load_id, row_count FROM {loads} JOIN (
@@ -95,8 +102,64 @@ class PushdownLoadJob(WarehouseJob):
             check()
 
 
-class DuckDbReplaceMixin(SqlReplaceMixin):
+class ReplaceFilesJob(DirectJob):
+    """Replaces a load's rows of all tables of one transaction, in little memory."""
+
+    def _replace(self) -> None:
+        _in_little_memory(self, self._replace_files)
+
+    def _replace_files(self) -> None:
+        client = self.client.sql_client
+        with client.begin_transaction():
+            for statement in self._deletes():
+                client.execute_sql(statement)
+            for table, path in self._files():
+                name = client.make_qualified_table_name(table)
+                # Of several files, `read_parquet` would convert the columns to a common type.
+                client.execute_sql(
+                    f"INSERT INTO {name} BY NAME SELECT * FROM read_parquet({glob_literal(Path(path))})"
+                )
+            self.client.state.verify_lock()
+
+
+class CopyFileJob(DuckDbCopyJob, WarehouseJob):
+    """Inserts the rows of a file into a table, or into its staging table, in little memory."""
+
+    def run(self) -> None:
+        """Insert them in one transaction."""
+        _in_little_memory(self, super().run)
+
+
+def _in_little_memory(job: WarehouseJob, run: Callable[[], None]) -> None:
+    """Run a transaction with a limit of memory, and again without it if a row needs more.
+
+    DuckDB otherwise uses what there is. Rows of a usual width need one batch of rows per thread.
+    """
+    client = job.client.sql_client
+    columns = len(job.client.schema.get_table_columns(job.load_table_name))
+    try:
+        with _memory_limit(client, _BATCH_MEMORY_MB + columns * _BATCH_MEMORY_MB_PER_COLUMN):
+            run()
+    except Exception as error:
+        if find_cause(error, OutOfMemoryException) is None:
+            raise
+        run()
+
+
+@contextmanager
+def _memory_limit(client: Any, megabytes: int) -> Iterator[None]:
+    """Limit the memory of DuckDB, which all connections of a process to a file share."""
+    client.execute_sql(f"SET memory_limit = '{megabytes}MB'")
+    try:
+        yield
+    finally:
+        client.execute_sql("RESET memory_limit")
+
+
+class DuckDbReplaceMixin(DirectReplaceMixin):
     """A client of DuckDB, which runs a query for the tables of a pushdown."""
+
+    direct_job = ReplaceFilesJob
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
         """Return whether a table is staged: not if the warehouse runs a query for it."""
@@ -111,4 +174,5 @@ class DuckDbReplaceMixin(SqlReplaceMixin):
         """Return the job that loads a file, or runs a query."""
         if table["name"] in self.state.pushdown_tables:
             return PushdownLoadJob(file_path, self.state)
-        return super().create_load_job(table, file_path, *arguments, **options)
+        job = super().create_load_job(table, file_path, *arguments, **options)
+        return CopyFileJob(file_path) if type(job) is DuckDbCopyJob else job

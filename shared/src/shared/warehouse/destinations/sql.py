@@ -32,6 +32,8 @@ class SqlReplaceMixin(SqlAppendMixin):
                     for name in scope.column_names
                 }
                 table["columns"] = {**table["columns"], **keys}
+        if table_name in self.state.unique_tables:
+            table["x-stage-data-deduplicated"] = True  # dlt need not look for repeated keys
         return table  # type: ignore[return-value]
 
     def create_table_chain_completed_followup_jobs(

@@ -20,7 +20,8 @@ _KINDS = {
 }
 
 _TABLE_SQL = """
-    SELECT c.oid::bigint, c.relkind::text, c.reltuples::bigint
+    SELECT c.oid::bigint, c.relkind::text, c.reltuples::bigint,
+        c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid)
     FROM pg_class AS c WHERE c.oid = to_regclass({name})
 """
 
@@ -63,7 +64,7 @@ def describe(snapshot: Snapshot, table: Table) -> TableInfo:
             f"{snapshot.server} has no table {table.full_name}{_similar_table(snapshot, table)}. Declare "
             "the schema and the name in the case that the database has."
         )
-    ((oid, kind, rows),) = found
+    ((oid, kind, rows, is_parent),) = found
     found_columns = snapshot.query(_COLUMNS_SQL.format(oid=oid))
     columns = {str(row[0]): _column(snapshot, table, row) for row in found_columns}
     selected = selected_columns(table, columns, snapshot.server)
@@ -75,7 +76,8 @@ def describe(snapshot: Snapshot, table: Table) -> TableInfo:
             f"{', '.join(denied)}. Grant the right: GRANT SELECT ON {name} TO the user; or exclude the columns."
         )
     indexes = [
-        (primary, unique, tuple(str(names).split("\x1f")))
+        # An index of a table from which others inherit says nothing of their rows.
+        (primary, unique and not is_parent, tuple(str(names).split("\x1f")))
         for primary, unique, names in snapshot.query(_INDEXES_SQL.format(oid=oid))
     ]
     return TableInfo(
@@ -124,6 +126,8 @@ def _column(snapshot: Snapshot, table: Table, row: tuple[Any, ...]) -> Column:
         str(base), int(modifier), bool(is_array), bool(is_composite), str(full_name)
     )
     expression, hints = reading_of(snapshot.quote(name), kind, table.types.get(name))
+    if name in table.key_columns and hints["data_type"] == "json":
+        hints["data_type"] = "text"  # no warehouse compares JSON
     hints = {"nullable": not is_required, **hints, "name": name}
     return Column(name, cast(TColumnSchema, hints), expression, str(full_name))
 

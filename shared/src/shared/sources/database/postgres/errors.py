@@ -4,10 +4,13 @@ import re
 
 from shared.redaction import redact
 from shared.sources.database.base import DatabaseError
+from shared.sources.database.masks import MASKED_MESSAGE
 from shared.sources.database.tls import tls_advice
 
 _ADVICE = {
     "08001": "Check host and port, and that the server is up.",
+    "22021": "A text is not in the encoding of its database. Load the columns that may have such texts as "
+    'bytes: types={{"column": {{"data_type": "binary"}}}}.',
     "28000": "Check the user, and pg_hba.conf of the server.",
     "28P01": "Check user and password in the credentials of the source.",
     "3D000": "Check the name of the database in the credentials of the source.",
@@ -34,12 +37,18 @@ _STATES = {
     "due to conflict with recovery": "40001",
     "terminating connection": "57P01",
     "is (starting up|shutting down)": "57P03",
+    "invalid byte sequence for encoding|has no equivalent in encoding": "22021",
 }
 """The SQLSTATE, by a part of the message: the driver has none while it connects and while rows arrive."""
 
 
 def database_error(
-    error: Exception, server: str, table: str = "", statement: str = ""
+    error: Exception,
+    server: str,
+    table: str = "",
+    statement: str = "",
+    *,
+    has_masks: bool = False,
 ) -> DatabaseError:
     """Return an error of a server with its place and the next step, without secrets and without rows.
 
@@ -48,6 +57,7 @@ def database_error(
         server: the server and database.
         table: the table that was read.
         statement: what was asked, if that is not the table's rows.
+        has_masks: whether the message may have a value that must not be shown.
     """
     lines = [
         line.strip()
@@ -60,5 +70,7 @@ def database_error(
     state = getattr(error, "sqlstate", None) or next(states, "")
     unreachable = _ADVICE["08001"] if re.search("connect", text, re.IGNORECASE) else ""
     advice = _ADVICE.get(state) or tls_advice(text) or unreachable
+    if has_masks:
+        text = MASKED_MESSAGE
     parts = [f"{place}: {redact(text).strip().rstrip('.')}.", statement, advice.format(table=table)]
     return DatabaseError(" ".join(filter(None, parts)))

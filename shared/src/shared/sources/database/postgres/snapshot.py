@@ -50,9 +50,7 @@ class PostgresDatabase:
         self._url = url
         credentials = ConnectionStringCredentials(url)
         self.name = str(credentials.database)
-        self.server = (
-            f"{credentials.host or 'localhost'}:{credentials.port or 5432}/{credentials.database}"
-        )
+        self.server = server_of(credentials)
         self._timeouts = {
             "statement_ms": int(statement_timeout_seconds * 1000),
             "lock_ms": int(lock_timeout_seconds * 1000),
@@ -104,6 +102,11 @@ class PostgresDatabase:
             return dbapi.connect(self._url, autocommit=autocommit)
         except dbapi.Error as error:
             raise database_error(error, self.server) from None
+
+
+def server_of(credentials: ConnectionStringCredentials) -> str:
+    """Return the server and the database of a URL, for messages."""
+    return f"{credentials.host or 'localhost'}:{credentials.port or 5432}/{credentials.database}"
 
 
 class PostgresSnapshot:
@@ -185,7 +188,9 @@ class PostgresSnapshot:
                 for batch in cursor.fetch_record_batch():
                     yield typed(batch, schema, place, info.columns)
             except (dbapi.Error, pa.ArrowException, OSError) as error:
-                raise database_error(error, self.server, table.full_name) from None
+                raise database_error(
+                    error, self.server, table.full_name, has_masks=bool(table.masks)
+                ) from None
 
     def quote(self, *names: str) -> str:
         """Return a name in double quotes."""

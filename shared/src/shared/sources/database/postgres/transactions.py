@@ -156,12 +156,23 @@ class Transactions:
         return tuple(sorted(int(number) for (number,) in found))
 
     def is_other_table(self, position: TransactionPosition) -> bool:
-        """Return whether a position is of another server, or of a time that a restore has undone."""
+        """Return whether a position is of another server, or of one that was restored.
+
+        Raises:
+            DatabaseError: the server has not yet what the last load has read.
+        """
         here = self.position
-        is_other_server = position.database != here.database or (
+        if position.database != here.database or (
             "" not in (position.timeline, here.timeline) and position.timeline != here.timeline
-        )
-        return is_other_server or position.next > here.next
+        ):
+            return True
+        if here.next < position.next:
+            raise DatabaseError(
+                f"{self._snapshot.server} is behind what the last load of {self._name} has read. If it is a "
+                "replica that lags, run again later, or always read the same server. If it was restored from "
+                "a backup, run once with the tag etl/full_refresh = true."
+            )
+        return False
 
     def wait_until_durable(self) -> None:
         """Wait until the server has flushed the transactions that the snapshot sees as complete.

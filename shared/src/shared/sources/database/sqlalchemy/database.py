@@ -16,12 +16,13 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from shared.redaction import redact
 from shared.sources.database.base import Column, DatabaseError, TableInfo
+from shared.sources.database.masks import MASKED_MESSAGE
 from shared.sources.database.sqlalchemy.dialect import Dialect, Timeouts, close_matches
 from shared.sources.database.sqlalchemy.values import first_misfit, to_arrow
 from shared.sources.database.table import Table
 from shared.sources.hints import arrow_schema
 
-_BATCH_ROWS, _FIRST_ROWS, _BATCH_BYTES = 50_000, 100, 32 << 20
+_BATCH_ROWS, _FIRST_ROWS, _BATCH_BYTES = 50_000, 10, 32 << 20
 _MAX_SHOWN = 60  # characters of a value in a message
 
 
@@ -44,7 +45,7 @@ class SqlAlchemyDatabase:
         Raises:
             DatabaseError: the URL is not one of a known database, or its driver is not installed.
         """
-        self._dialect = _dialect(url, Timeouts(statement_timeout_seconds, lock_timeout_seconds))
+        self._dialect = dialect_of(url, Timeouts(statement_timeout_seconds, lock_timeout_seconds))
         self._engine = self._dialect.engine()
 
     @contextmanager
@@ -63,7 +64,10 @@ class SqlAlchemyDatabase:
 
 
 class SqlAlchemySnapshot:
-    """One read-only transaction; see `Snapshot`. While rows are read, it takes no other query."""
+    """One read-only transaction; see `Snapshot`.
+
+    While rows are read, it takes no other query. Rows that are not read to their end may end it.
+    """
 
     def __init__(self, connection: sqlalchemy.Connection, dialect: Dialect) -> None:
         self._connection, self._dialect = connection, dialect
@@ -114,7 +118,7 @@ class SqlAlchemySnapshot:
             f"{where and f' WHERE {where}'}{order_by and f' ORDER BY {order_by}'}"
         )
         streaming = {"stream_results": True, "max_row_buffer": _FIRST_ROWS}
-        with _errors(self._dialect, f"table {table.full_name}"):
+        with _errors(self._dialect, f"table {table.full_name}", has_masks=bool(table.masks)):
             with self._dialect.reading(self._connection):
                 result = self._connection.exec_driver_sql(sql, execution_options=streaming)
             try:
@@ -124,6 +128,9 @@ class SqlAlchemySnapshot:
                     row_bytes = max(batch.nbytes // len(rows), 1)
                     size = max(min(_BATCH_ROWS, size * 10, _BATCH_BYTES // row_bytes), 1)
                     yield batch
+            except BaseException:
+                self._dialect.abandon(self._connection, result)
+                raise
             finally:
                 result.close()
 
@@ -192,7 +199,7 @@ class SqlAlchemySnapshot:
         """Return the error about a value that does not fit its column."""
         names = list(info.columns)
         key = self._key(table, info)
-        pairs = [(name, row[names.index(name)]) for name in key]
+        pairs = [(name, row[names.index(name)]) for name in key if name not in table.masks]
         if len(row) > len(names):
             pairs = [("rowid", row[-1])]
         where = (
@@ -230,21 +237,22 @@ def _shown(value: Any) -> str:
 
 
 @contextmanager
-def _errors(dialect: Dialect, what: str = "") -> Iterator[None]:
-    """Raise errors of the driver as ones that name the server, without a secret."""
+def _errors(dialect: Dialect, what: str = "", *, has_masks: bool = False) -> Iterator[None]:
+    """Raise errors of the driver as ones that name the server, without a secret or a masked value."""
     try:
         yield
     except SQLAlchemyError as error:
         cause = (error.orig if isinstance(error, DBAPIError) else None) or error
         advice = dialect.advice(cause)
-        message = f"{dialect.server}: {what}: {type(cause).__name__}: {cause}. {advice}"
+        text = MASKED_MESSAGE if has_masks else f"{cause}."
+        message = f"{dialect.server}: {what}: {type(cause).__name__}: {text} {advice}"
         raise DatabaseError(redact(message).strip()) from None
     except DatabaseError as error:
         prefix = "" if str(error).startswith(dialect.server) else f"{dialect.server}: "
         raise DatabaseError(f"{prefix}{error}") from None
 
 
-def _dialect(url: str | sqlalchemy.URL, timeouts: Timeouts) -> Dialect:
+def dialect_of(url: str | sqlalchemy.URL, timeouts: Timeouts) -> Dialect:
     """Return the dialect of a URL.
 
     Raises:
