@@ -323,8 +323,8 @@ def test_a_commit_that_is_in_the_log_before_others_see_it_is_loaded_once_they_do
     del tmp_warehouse
     folder = tmp_path / "server"
     folder.mkdir()
-    settings = {"synchronous_standby_names": "nobody", "synchronous_commit": "local"}
-    with PostgresServer(folder, **settings) as server, changing_source(server) as source:
+    server = PostgresServer(folder, synchronous_standby_names="nobody", synchronous_commit="local")
+    with server, changing_source(server) as source:
         monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", source.url)
         source.run(ORDERS)
         load()
