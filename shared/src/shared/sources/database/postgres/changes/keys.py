@@ -183,7 +183,9 @@ def with_deleted(
     """
     name = deleted_column(info.all_columns)
     hints: Any = {"name": name, "data_type": "bool", "nullable": True}
-    flag = Column(name, {**hints, "hard_delete": True} if deletes else hints, expression, "boolean")
+    if deletes:
+        hints["hard_delete"] = True
+    flag = Column(name, hints, expression, "boolean")
     columns = {
         each.name: replace(each, hints={**each.hints, "nullable": each.name not in key})
         for each in info.columns.values()
