@@ -109,7 +109,7 @@ def table_resource(table: Table, name: str) -> DltResource:
             if table.mode == "changes":
                 yield from _changes(table, configuration, masking)
             else:
-                with open_database(configuration) as database, database.snapshot() as snapshot:
+                with open_database(configuration) as database, database.snapshot(table) as snapshot:
                     yield from _Reading(snapshot, table, masking).items()
 
     hints: dict[str, Any] = {"description": table.description} if table.description else {}
