@@ -120,6 +120,15 @@ def test_a_replica_identity_without_the_key_is_refused_before_it_stops_the_appli
     assert shop.run("SELECT count(*) FROM pg_publication") == [(0,)]
 
 
+def test_a_key_that_may_belong_to_several_rows_is_refused(shop: Source) -> None:
+    shop.run("ALTER TABLE orders DROP CONSTRAINT orders_pkey, ADD PRIMARY KEY (id, name)")
+    refused("no unique index")
+    shop.run(
+        "ALTER TABLE orders DROP CONSTRAINT orders_pkey; ALTER TABLE orders REPLICA IDENTITY FULL"
+    )
+    refused("CREATE UNIQUE INDEX")
+
+
 def test_a_replica_identity_that_changed_is_refused_until_a_full_refresh(shop: Source) -> None:
     shop.run(
         "ALTER TABLE orders ALTER name SET NOT NULL; CREATE UNIQUE INDEX by_name ON orders (name)"

@@ -13,7 +13,7 @@ import pytest
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from shared.sources.database import Table
-from shared.sources.database.postgres.changes.load import _Reading
+from shared.sources.database.postgres.changes.load import Changes
 from shared.sources.database.postgres.changes.slot import Slot
 from shared.testing.postgres_server import PostgresServer
 from shared.warehouse import LoadRun
@@ -58,7 +58,7 @@ def dying_iterator(original: Callable[..., Iterator[Any]]) -> Callable[..., Iter
 
 POINTS: dict[str, tuple[Any, str, Any]] = {
     "slot created": (Slot, "prepare", lambda o: dying(o, after=True)),
-    "rows extracted": (_Reading, "items", dying_iterator),
+    "rows extracted": (Changes, "items", dying_iterator),
     "before the load": (LoadRun, "load", lambda o: dying(o, after=False)),
     "rows committed": (SqlJobClientBase, "complete_load", lambda o: dying(o, after=False)),
     "load complete": (SqlJobClientBase, "complete_load", lambda o: dying(o, after=True)),

@@ -16,7 +16,6 @@ from typing import Any
 
 import dagster as dg
 import duckdb
-import psycopg2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -30,6 +29,7 @@ from shared.sources.database import Table, database_source
 from shared.sources.database.masks import Constant, Hash, Mask, Truncate
 from shared.sources.dlt_settings import RepositoryRunContext
 from shared.testing.postgres_server import PostgresServer
+from support.changes import changing_source
 
 KEY = "a-key-of-the-masks-with-40-characters-or-so"
 HIDDEN = "marker-of-a-masked-value"
@@ -60,19 +60,15 @@ def source(
 ) -> Iterator[Any]:
     """Yield a cursor of a database whose table `people` has markers in the columns that are hidden."""
     assert tmp_warehouse
-    url = warehouse_server.database().replace("+psycopg2", "")
-    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
-    monkeypatch.setenv("SOURCES__SHOP__MASK_KEY", KEY)
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
+    with changing_source(warehouse_server) as shop, shop.connection.cursor() as cursor:
+        monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", shop.url)
+        monkeypatch.setenv("SOURCES__SHOP__MASK_KEY", KEY)
         cursor.execute(
             "CREATE TABLE people (email text PRIMARY KEY, card text, street text, born date, "
             "notes text, name text, changed timestamptz DEFAULT now())"
         )
         add(cursor, 1, 3)
         yield cursor
-    connection.close()
 
 
 def add(source: Any, first: int, last: int, size: int = 1) -> None:
@@ -138,6 +134,7 @@ DECLARATIONS = {
     "append": people("append"),
     "mirror": people("mirror"),
     "history": people("history"),
+    "changes": people("changes"),
     "in ranges": people("incremental", rows_per_load=1),
 }
 
@@ -218,7 +215,7 @@ def test_no_event_of_a_run_has_a_masked_value(source: Any, instance: dg.DagsterI
 def test_without_the_key_nothing_is_loaded(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert source
     monkeypatch.delenv("SOURCES__SHOP__MASK_KEY")
-    with pytest.raises(Exception, match=r"people of .*column email: .*SOURCES__SHOP__MASK_KEY"):
+    with pytest.raises(Exception, match=r"people: column email: .*SOURCES__SHOP__MASK_KEY"):
         load(people())
     assert not warehouse.list_tables()
 
@@ -235,17 +232,37 @@ def test_the_key_may_be_in_secrets_toml(
     assert warehouse.query("SELECT min(length(email)) AS n FROM shop_data.people") == [{"n": 64}]
 
 
+@pytest.mark.parametrize("mode", ["incremental", "append", "history"])
 @pytest.mark.parametrize(
-    "change", [{"masks": {**MASKS, "name": Hash()}}, {"masks": {}}, {"key": "other"}]
+    ("before", "now", "key"),
+    [
+        (MASKS, {**MASKS, "name": Hash()}, KEY),
+        (MASKS, {}, KEY),
+        ({}, MASKS, KEY),
+        (MASKS, MASKS, KEY[::-1]),
+    ],
+    ids=["more", "none", "first", "key"],
 )
 def test_rows_with_other_masks_are_not_added_to_a_table(
-    source: Any, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+    source: Any, monkeypatch: pytest.MonkeyPatch, mode: str, before: Any, now: Any, key: str
 ) -> None:
-    load(people("incremental"))
+    load(people(mode, masks=before))
     add(source, 4, 4)
-    if "key" in change:
-        monkeypatch.setenv("SOURCES__SHOP__MASK_KEY", KEY[::-1])
-        change = {}
+    monkeypatch.setenv("SOURCES__SHOP__MASK_KEY", key)
     with pytest.raises(Exception, match="masks or their key have changed"):
-        load(people("incremental", **change))
+        load(people(mode, masks=now))
     assert warehouse.query("SELECT count(*) AS n FROM shop_data.people") == [{"n": 3}]
+
+
+def test_the_place_of_a_wrong_value_is_not_shown_by_a_masked_key(
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(tmp_warehouse / "shop.db")) as shop:
+        shop.execute("CREATE TABLE people (email TEXT PRIMARY KEY, age INTEGER)")
+        shop.execute(f"INSERT INTO people VALUES ('{HIDDEN}', '{SHOWN}')")
+        shop.commit()
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", f"sqlite:///{tmp_warehouse / 'shop.db'}")
+    monkeypatch.setenv("SOURCES__SHOP__MASK_KEY", KEY)
+    with pytest.raises(Exception, match=f"column age .*{SHOWN}") as error:
+        load(Table("people", masks={"email": Hash()}))
+    assert HIDDEN not in "".join(traceback.format_exception(error.value))

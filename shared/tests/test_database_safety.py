@@ -166,8 +166,15 @@ def test_a_table_that_somebody_has_locked_is_named(
 
 def test_a_load_opens_one_connection_at_a_time(shop: Shop) -> None:
     shop.run("CREATE TABLE lines AS SELECT * FROM orders; GRANT SELECT ON lines TO etl")
-    tables = [Table("orders"), Table("lines"), Table("orders", table="again")]
-    assert set(load(*tables).rows_loaded) == {"orders", "lines", "again"}
+    tables = [
+        Table("orders"),
+        Table("lines"),
+        Table("orders", "incremental", key="id", table="new"),
+        Table("orders", "mirror", key="id", table="same"),
+    ]
+    for _ in range(2):
+        load(*tables)
+    assert loaded_tables() == {"orders", "lines", "new", "same"}
 
 
 @pytest.mark.parametrize(

@@ -303,6 +303,21 @@ def test_a_url_that_is_not_a_file_is_refused(url: str) -> None:
         SqlAlchemyDatabase(url)
 
 
+def test_a_file_that_is_not_a_database_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "shop.db").write_bytes(b"a text, " * 200)
+    with (
+        pytest.raises(DatabaseError, match=r"shop\.db.*The file is not one of SQLite"),
+        SqlAlchemyDatabase(f"sqlite:///{tmp_path / 'shop.db'}").snapshot(),
+    ):
+        pass
+
+
+def test_a_search_index_is_read_as_a_table(file: File) -> None:
+    file.run("CREATE VIRTUAL TABLE t USING fts5(title, body)")
+    file.run("INSERT INTO t VALUES ('a', 'b')")
+    assert file.read(Table("t")) == [{"title": "a", "body": "b"}]
+
+
 def test_a_file_that_somebody_has_locked_is_an_error_with_the_next_step(file: File) -> None:
     file.run("CREATE TABLE t (id INT)")
     file.run("BEGIN EXCLUSIVE")

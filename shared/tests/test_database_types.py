@@ -303,3 +303,81 @@ def test_a_value_that_the_warehouse_cannot_have_names_its_column_and_the_way_out
     shop.run("SET timezone = 'UTC'")
     text = shop.run('SELECT "the \'A""t"::text FROM shop WHERE id = 2')[0][0]
     assert loaded("*", "shop", "id")[1][1] == text
+
+
+def refused(table: Table) -> str:
+    """Load a table, and return the error."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - its text is checked
+        load(table)
+    return str(find_cause(caught.value, DatabaseError) or caught.value)
+
+
+DECLARED: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("numeric", "1.50"): {"data_type": "decimal", "precision": 10, "scale": 2},
+    ("numeric", "1.5000000000000000000000000000000000000000000000"): {"data_type": "decimal", "precision": 3, "scale": 1},
+    ("numeric", "-12"): {"data_type": "bigint"},
+    ("numeric", "0.5"): {"data_type": "double"},
+    ("money", "12.34"): {"data_type": "decimal", "precision": 19, "scale": 2},
+    ("int4", "7"): {"data_type": "decimal", "precision": 10, "scale": 0},
+    ("float8", "2"): {"data_type": "bigint"},
+    ("text", "42"): {"data_type": "bigint"},
+    ("text", "2024-01-01"): {"data_type": "date"},
+    ("timestamp", "2024-01-01"): {"data_type": "date"},
+    ("date", "2024-01-01"): {"data_type": "timestamp"},
+    ("int4", "1"): {"data_type": "bool"},
+    ("json", '{"a": 1}'): {"data_type": "text"},
+    ("int8", "9007199254740992"): {"data_type": "double"},
+}  # fmt: skip
+
+
+def test_a_declared_type_replaces_that_of_the_database(any_warehouse: str, shop: Source) -> None:
+    columns = [f"c{number}" for number in range(len(DECLARED))]
+    kinds = [kind for kind, _ in DECLARED]
+    shop.run(
+        f"CREATE TABLE shop ({', '.join(f'{c} {k}' for c, k in zip(columns, kinds, strict=True))})"
+    )
+    shop.run(
+        f"INSERT INTO shop SELECT {', '.join(f'%s::text::{kind}' for kind in kinds)}",
+        [v for _, v in DECLARED],
+    )
+    load(Table("shop", types=dict(zip(columns, DECLARED.values(), strict=True))))
+    assert loaded(", ".join(columns), "shop") == [(
+        Decimal("1.50"), Decimal("1.5"), -12, 0.5, Decimal("12.34"), Decimal(7), 2, 42, date(2024, 1, 1),
+        date(2024, 1, 1), datetime(2024, 1, 1, tzinfo=UTC), True, '{"a": 1}', 2.0**53,
+    )]  # fmt: skip
+
+
+UNFIT: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("numeric", "1.505"): {"data_type": "decimal", "precision": 10, "scale": 2},
+    ("numeric", "100000000"): {"data_type": "decimal", "precision": 10, "scale": 2},
+    ("numeric", "NaN"): {"data_type": "decimal", "precision": 10, "scale": 2},
+    ("numeric", "0." + "0" * 50 + "1"): {"data_type": "decimal", "precision": 38, "scale": 2},
+    ("numeric", "2.5"): {"data_type": "bigint"},
+    ("float8", "2.5"): {"data_type": "bigint"},
+    ("int8", "9007199254740993"): {"data_type": "double"},
+    ("text", "abc"): {"data_type": "bigint"},
+    ("timestamp", "2024-01-01 12:00"): {"data_type": "date"},
+    ("timestamptz", "2024-01-01 12:00+00"): {"data_type": "time"},
+    ("int4", "2"): {"data_type": "bool"},
+}
+
+
+@pytest.mark.parametrize(("kind", "value"), UNFIT)
+def test_a_value_that_a_declared_type_would_change_is_refused(
+    shop: Source, kind: str, value: str
+) -> None:
+    shop.run(f"CREATE TABLE shop (id int, price {kind})")
+    shop.run("INSERT INTO shop SELECT 1, %s::text::" + kind, [value])
+    error = refused(Table("shop", types={"price": UNFIT[kind, value]}))
+    assert "price" in error
+    assert "shop of 127.0.0.1" in error
+    assert 'types={"' in error
+
+
+def test_json_is_the_text_of_the_source(any_warehouse: str, shop: Source) -> None:
+    texts = [r'"\u0000"', '{ "b" : 1,  "a":2, "b":3 }']
+    shop.run("CREATE TABLE shop (id int, data json)")
+    shop.run("INSERT INTO shop VALUES (1, %s), (2, %s)", texts)
+    load(Table("shop"), Table("shop", types={"data": {"data_type": "text"}}, table="texts"))
+    assert loaded("id, CAST(data AS VARCHAR) AS data", "shop") == [(1, texts[0]), (2, texts[1])]
+    assert loaded("id, data", "texts") == [(1, texts[0]), (2, texts[1])]

@@ -16,6 +16,7 @@ from shared import warehouse
 from shared.cli.database_code import FromDatabase, database_summary
 from shared.cli.proposals import ScaffoldError, scaffold_errors
 from shared.sources.database.base import DatabaseError
+from shared.sources.proposals import database_url
 from shared.sources.proposals.database import DatabaseProposal, TableProposal, propose_database
 from shared.sources.proposals.made_up_tables import made_up_sql
 from shared.sources.proposals.personal import is_sensitive
@@ -358,6 +359,19 @@ def test_a_table_that_may_not_be_read_is_named_and_left_out(
     proposal = propose_database(strict_server, tmp_path)
     assert [*by_name(proposal)] == ["orders"]
     assert "permission denied for table salaries" in proposal.remarks[0]
+
+
+def test_a_table_that_somebody_has_locked_is_named_and_left_out(
+    warehouse_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres(warehouse_server, SHOP)
+    monkeypatch.setattr(database_url, "_LOCK_SECONDS", 0.1)
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE payments")
+        proposal = propose_database(url, tmp_path)
+    assert "payments" not in by_name(proposal)
+    assert "stock" in by_name(proposal)
+    assert "payments, which cannot be read: canceling statement due to lock" in proposal.remarks[0]
 
 
 def test_a_database_without_a_readable_table_proposes_nothing(

@@ -147,8 +147,8 @@ def test_a_row_that_was_changed_by_hand_is_named_with_its_range_and_column(
     assert not failed.passed
     assert failed.severity == dg.AssetCheckSeverity.ERROR
     assert failed.description == "id=12 is different in name; id=25 is missing in the warehouse"
-    ranges: Any = failed.metadata["ranges"].value
-    found = [record.data for record in ranges]
+    ranges: Any = failed.metadata["ranges"]
+    found = [record.data for record in ranges.records]
     assert [(row["range"], row["rows_in_source"], row["rows_in_warehouse"]) for row in found] == [
         ("id after 10 to 20", 10, 10),
         ("id after 20", 5, 4),
@@ -206,9 +206,9 @@ def test_what_changed_since_the_load_is_no_difference(shop: Shop) -> None:
     passed = shop.check()
     assert passed.passed
     assert passed.description == (
-        "22 rows agree. 2 rows are newer than the last load. 1 rows are only in the warehouse. 1 keys differ "
-        "and may have changed since the load; a check after the next load tells. 1 more"
-    ).replace("22", "23").replace(". 1 more", "")
+        "23 rows agree. 2 rows are newer than the last load. 1 rows are only in the warehouse. 1 keys differ "
+        "and may have changed since the load; a check after the next load tells"
+    )
     assert passed.metadata["rows_compared"].value == 23
 
 
@@ -216,7 +216,7 @@ def test_a_row_that_only_the_warehouse_has_is_confirmed_after_the_next_load(shop
     shop.run(ORDERS, ROWS)
     shop.locate(Table("orders", mode="mirror", key="id"))
     shop.load()
-    insert = "INSERT INTO shop_data.orders SELECT * REPLACE (99 AS id) FROM shop_data.orders WHERE id = 1"
+    insert = "INSERT INTO shop_data.orders SELECT * REPLACE (99 AS id, 'x' AS _dlt_load_id) FROM shop_data.orders WHERE id = 1"
     shop.by_hand(insert)
     assert shop.check().passed  # the source may have deleted it since the load
     assert shop.check().passed
@@ -228,7 +228,7 @@ def test_a_row_that_only_the_warehouse_has_is_confirmed_after_the_next_load(shop
     shop.by_hand(insert)
     failed = shop.check()
     assert failed.severity == dg.AssetCheckSeverity.WARN
-    assert failed.description == "id=99 is only in the warehouse. 1 rows are only in the warehouse"
+    assert failed.description == "id=99 is only in the warehouse"
 
 
 def test_a_check_while_the_source_changes_fails_only_for_what_was_changed_by_hand(
@@ -275,7 +275,8 @@ def write(one: Any, two: Any, stop: Event) -> None:
                 key = key // 2 * 2 + (connection is two)  # no deadlock
                 if kind == "insert":
                     cursor.execute(
-                        "INSERT INTO orders VALUES (%s, 'new') ON CONFLICT DO NOTHING", [key]
+                        "INSERT INTO orders VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                        [key, str(rng.random())],
                     )
                 elif kind == "update":
                     cursor.execute(
@@ -351,7 +352,7 @@ def test_a_table_without_a_key_and_one_of_partitions_are_refused(shop: Shop) -> 
     shop.run("CREATE TABLE orders (id int, name text)")
     shop.locate(Table("orders"))
     shop.load()
-    with pytest.raises(dg.Failure, match="orders of .* has no key whose values are loaded"):
+    with pytest.raises(dg.Failure, match=r"orders of .* has no key whose values are loaded"):
         shop.check()
     with pytest.raises(dg.DagsterInvalidDefinitionError, match="mode window"):
         build_reconciliation_check(KEY, Table("orders", mode="window", cursor="at"), "shop")

@@ -30,8 +30,8 @@ CHECK_NAME = "source_and_warehouse_agree"
 """The name of the check."""
 
 UNCONFIRMED = "unconfirmed"
-"""Metadata of an evaluation: keys that may have changed since the load, with the hash of the row in the
-source, and since when they differ so."""
+"""Metadata of an evaluation: keys that may have changed since the load, with a hash of both rows, and since
+when they differ so."""
 
 _MAX_SHOWN = 10  # keys and ranges in a result
 
@@ -61,9 +61,9 @@ def build_reconciliation_check(
       written before, and is unchanged, must be in the warehouse as it is: if not, the check fails, ERROR. A
       newer row does not count, nor does the row of the warehouse with its key.
     - Elsewhere, and for rows that are only in the warehouse, nothing says whether the source has changed since
-      the load. Such a difference is confirmed if a check after another load finds it again, with the same row
-      in the source: the check fails, WARN. A row that the source changed and changed back in between, or
-      deleted twice, can be named so although it is right.
+      the load. Such a difference is confirmed if a check after another load finds it again, with the same rows
+      on both sides: the check fails, WARN. That can be wrong for one row only: one that the source changed or
+      inserted back to exactly what the warehouse has, and after that load changed or deleted once more.
     - The modes `incremental` and `append` keep what the source deletes, so rows that are only in the warehouse
       are counted and do not fail.
 
@@ -170,8 +170,9 @@ class _Stored:
         if keys.column:
             conditions.append(keys.condition(*self._order(keys.column)))
         where = " AND ".join(f"({condition})" for condition in conditions if condition)
+        load_id = "_dlt_load_id" if self.has("_dlt_load_id") else "NULL"
         return warehouse.query(
-            f"SELECT {selected} FROM {warehouse.quote_identifier(self._dataset, self._table)}"
+            f"SELECT {selected}, {load_id} AS load_id FROM {warehouse.quote_identifier(self._dataset, self._table)}"
             f"{where and f' WHERE {where}'}"
         )
 
@@ -236,9 +237,10 @@ class _Report:
         if len(found) > _MAX_SHOWN:
             shown.append("…")
         text = "; ".join(shown) or f"{self.counts['rows']:,} rows agree"
+        extra = self.counts[EXTRA] - sum(finding.kind == EXTRA for finding in found)
         notes = {
             f"{self.counts['newer']:,} rows are newer than the last load": self.counts["newer"],
-            f"{self.counts[EXTRA]:,} rows are only in the warehouse": self.counts[EXTRA],
+            f"{extra:,} rows are only in the warehouse": extra,
             f"{len(self.unconfirmed):,} keys differ and may have changed since the load; a check after the "
             "next load tells": len(self.unconfirmed) - len(self.confirmed),
         }

@@ -84,7 +84,9 @@ class MariaDbServer:
             *self._options,
         ]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=self._environment()
+            )
         deadline = time.monotonic() + _START_SECONDS
         while not self._accepts_connections():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -134,9 +136,17 @@ class MariaDbServer:
             *_as_root(),
         ]
         with self._log.open("ab") as log:
-            done = subprocess.run(command, stdout=log, stderr=log, check=False)
+            done = subprocess.run(
+                command, stdout=log, stderr=log, env=self._environment(), check=False
+            )
         if done.returncode:
             raise RuntimeError(self._log.read_text(errors="replace")[-2000:])
+
+    def _environment(self) -> dict[str, str]:
+        """Return an environment with a separate temporary folder: a starting server deletes files in it."""
+        temporary = self.folder / "tmp"
+        temporary.mkdir(exist_ok=True)
+        return {**os.environ, "TMPDIR": str(temporary)}
 
     def _accepts_connections(self) -> bool:
         import pymysql

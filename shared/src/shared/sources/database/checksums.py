@@ -71,7 +71,7 @@ class Finding:
         key: the key as a text, `id=5`.
         kind: what is wrong, such as `DIFFERENT`.
         columns: names of the columns that differ.
-        digest: the hash of the source's row; empty if it has none.
+        digest: a hash of the row in both databases, and of the load that wrote it to the warehouse.
         is_proven: whether the row of the source was there before the load began, and since.
     """
 
@@ -106,7 +106,7 @@ class RangeResult:
 
 
 StoredRows = Callable[[KeyRange, Mapping[str, Column]], list[dict[str, Any]]]
-"""Returns the rows of the warehouse in a range, with some columns, in their order."""
+"""Returns the rows of the warehouse in a range: some columns in their order, and the id of the row's load."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Comparison:
         ordered, value = _order(snapshot, keys.column)
         condition = keys.condition(ordered, value)
         last = snapshot.query(
-            f"SELECT {snapshot.text_of(keys.column)} FROM {_name(snapshot, self.table)}"
+            f"SELECT {snapshot.text_of(keys.column)} AS bound FROM {_name(snapshot, self.table)}"
             f"{condition and f' WHERE {condition}'} ORDER BY {ordered} LIMIT 1 OFFSET {self.rows_per_range - 1}"
         )
         return replace(keys, to=str(last[0][0]) if last else None)
@@ -199,11 +199,12 @@ class Comparison:
         source = _canonical(pa.Table.from_batches(batches, schema), hints)
         if newer is None:
             source = source.append_column(_NEWER, pa.repeat(pa.scalar(False), len(source)))
+        load_ids = [row.pop("load_id") for row in stored]
         copy = _canonical(_arrow(stored, arrow_schema(hints), self.table), hints)
         numbered = [f"c{number}" for number in range(len(hints))]
         sides = _Sides(
             source.rename_columns([*numbered, "is_newer"]),
-            copy.rename_columns(numbered),
+            copy.rename_columns(numbered).append_column("load_id", pa.array(load_ids, pa.string())),
             list(hints),
             len(self._key(info)),
             self.allow_repeated,
@@ -337,10 +338,11 @@ class _Sides:
             CREATE TABLE compared AS
             WITH s AS (SELECT {key}, is_newer, {row} FROM source),
                 w AS (
-                    SELECT {key}, count(*) AS copies, list(digest) AS digests, first(texts) AS texts
-                    FROM (SELECT {key}, {row} FROM copy) GROUP BY {key}
+                    SELECT {key}, count(*) AS copies, list(digest) AS digests,
+                        first(texts) AS texts, max(load_id) AS load_id
+                    FROM (SELECT {key}, load_id, {row} FROM copy) GROUP BY {key}
                 )
-            SELECT concat({shown}) AS key, s.digest, w.digests[1] AS stored_digest, w.copies,
+            SELECT concat({shown}) AS key, s.digest, w.digests[1] AS stored_digest, w.copies, w.load_id,
                 coalesce(s.is_newer, false) AS is_newer,
                 CASE WHEN s.is_newer THEN NULL
                     WHEN s.digest IS NULL THEN '{EXTRA}'
@@ -367,6 +369,6 @@ _TOTALS_SQL = f"""
 _COUNTS_SQL = "SELECT kind, count(*) FROM compared WHERE kind IS NOT NULL GROUP BY kind"
 
 _FINDINGS_SQL = f"""
-    SELECT key, kind, columns, coalesce(digest, '') FROM compared WHERE kind IS NOT NULL
+    SELECT key, kind, columns, left(md5(concat_ws('/', digest, stored_digest, load_id)), 16) FROM compared WHERE kind IS NOT NULL
     ORDER BY kind = '{EXTRA}', key LIMIT {MAX_FINDINGS}
 """

@@ -7,6 +7,7 @@ value, the overlap. The state has the hashes of the rows in it, so that they are
 import hashlib
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -49,9 +50,15 @@ class CursorRange:
         self._stored = stored
         quoted = snapshot.quote(table.cursor)
         name = snapshot.quote(*filter(None, [table.schema, table.name]))
-        ((newest,),) = snapshot.query(
-            f"SELECT {snapshot.text_of(self._column)} FROM (SELECT max({quoted}) AS {quoted} FROM {name}) AS newest"
+        newest_row = f"SELECT max({quoted}) AS {quoted} FROM {name}"
+        if snapshot.dialect == "postgresql":  # it has no max() of a uuid or a bool
+            newest_row = (
+                f"SELECT {quoted} FROM {name} WHERE {quoted} IS NOT NULL ORDER BY 1 DESC LIMIT 1"
+            )
+        found = snapshot.query(
+            f"SELECT {snapshot.text_of(self._column)} FROM ({newest_row}) AS newest"
         )
+        newest = found[0][0] if found else None
         before = stored.get("cursor")
         self._before = before
         self._newest = before if newest is None else str(newest)
@@ -113,8 +120,14 @@ class CursorRange:
         """Return the value of a text, less the overlap."""
         kind, overlap = self._column.hints["data_type"], self._table.overlap
         try:
-            if kind == "bigint":
-                return int(text) - int(DEFAULT_NUMBER_OVERLAP if overlap is None else overlap)  # type: ignore[arg-type]
+            is_whole = kind == "decimal" and not self._column.hints.get("scale")
+            if kind == "bigint" or is_whole:
+                less = int(DEFAULT_NUMBER_OVERLAP if overlap is None else overlap)  # type: ignore[arg-type]
+                # An unsigned number is a decimal, and its database has no negative ones.
+                return Decimal(max(int(text) - less, 0)) if is_whole else int(text) - less
+            if kind in ("decimal", "double"):
+                number: Any = Decimal if kind == "decimal" else float
+                return number(text) - number(overlap or 0)
             if kind in ("date", "timestamp"):
                 at = (date if kind == "date" else datetime).fromisoformat(text)
                 return at - (DEFAULT_OVERLAP if overlap is None else overlap)  # type: ignore[operator]

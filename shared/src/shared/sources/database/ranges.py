@@ -46,7 +46,8 @@ def read_range(
     if after is not None:
         conditions.append(_compare(snapshot, key, ">", after))
     texts = ", ".join(
-        f"{snapshot.text_of(column)} AS k{number}" for number, column in enumerate(key)
+        f"{snapshot.text_of(column)} AS {snapshot.quote(f'range key {number}')}"
+        for number, column in enumerate(key)
     )
     from_table = snapshot.quote(*filter(None, [table.schema, table.name]))
     where = f" WHERE {' AND '.join(f'({each})' for each in conditions)}" if conditions else ""

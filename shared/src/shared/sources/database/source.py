@@ -162,9 +162,12 @@ class _Reading:
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows, masked, and change the position in the resource's state."""
-        if self._table.mode in ("incremental", "append"):
-            state = dlt.current.resource_state()
+        state = dlt.current.resource_state()
+        if self._table.mode in ("incremental", "append", "history"):
             self._masking.require_same(state)
+        if self._table.mode == "history":
+            state.setdefault("masks", "")  # it has no other state that says that it was loaded
+        if self._table.mode in ("incremental", "append"):
             new = NewRows(
                 self._snapshot, self._table, self._info, state, current_load(), self._masking.batch
             )
@@ -179,16 +182,23 @@ class _Reading:
 
 def _changes(table: Table, configuration: DatabaseConfiguration, masking: Masking) -> Iterator[Any]:
     """Yield what the log of Postgres says has changed, and change the position in the resource's state."""
-    from shared.sources.database.postgres.changes import read_changes
+    from shared.sources.database.postgres.changes import Changes
 
     _windows(table)
     pipeline, state = dlt.current.pipeline(), dlt.current.resource_state()
     masking.require_same(state)
     owner = (pipeline.pipeline_name, str(pipeline.dataset_name))
     connect: Any = partial(open_database, configuration)
-    items = read_changes(connect, table, owner, state, current_load(), masking=masking)
-    yield next(items)  # the columns
-    yield from _counted(items)
+    changes = Changes(connect, table, owner, state, current_load())
+    items: Any = changes.items()
+    info: TableInfo = next(items)
+    hints: Any = masking.hints({each.name: each.hints for each in info.columns.values()})
+    disposition: Any = "replace" if changes.replaces else None
+    yield dlt.mark.with_hints(
+        arrow_schema(hints).empty_table(),
+        dlt.mark.make_hints(columns=hints, write_disposition=disposition),
+    )
+    yield from _counted(map(masking.batch, items))
 
 
 def _counted(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

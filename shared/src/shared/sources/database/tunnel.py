@@ -96,43 +96,49 @@ def open_tunnel(
         DatabaseError: the SSH server or its host key is not known, it refuses the login, or it does not
             reach the host. The message names the server and the next step.
     """
+    server, options = _ssh_server(ssh_url, key_file)
+    connection = _connect(server, known_hosts=known_hosts, password=password, **options)
     try:
-        import asyncssh
+        yield "127.0.0.1", _listen(server, connection, host, port)
+    finally:
+        sync(get_loop(), _close, connection)
 
+
+def _connect(server: str, **options: Any) -> Any:
+    try:
         from shared.sources import ssh
     except ImportError:
         raise DatabaseError(
             "Add shared[sftp] to the project, to connect over SSH: it has asyncssh."
         ) from None
-    server, options = _ssh_server(ssh_url, key_file)
     try:
-        connection = sync(
+        return sync(
             get_loop(),
             ssh.connect,
             server,
-            known_hosts=known_hosts,
             login_advice="check the user in ssh_tunnel, and add a key to the SSH agent, name it in "
             "~/.ssh/config or ssh_key_file, or set the secret ssh_password.",
             timeout_seconds=_TIMEOUT_SECONDS,
-            password=password,
             **options,
         )
     except (ssh.SshSettingsError, PermissionError) as error:
         raise DatabaseError(str(error)) from None
     except ConnectionError as error:
         raise DatabaseError(f"{error}. Check ssh_tunnel, and that the server is up.") from None
+
+
+def _listen(server: str, connection: Any, host: str, port: int) -> int:
+    """Return the local port that a connection forwards."""
+    import asyncssh
+
     try:
-        try:
-            listener = sync(get_loop(), _forward, connection, host, port)
-        except (OSError, asyncssh.Error) as error:
-            reason = getattr(error, "reason", "") or str(error) or type(error).__name__
-            raise DatabaseError(
-                f"{server} does not reach {host}:{port}: {reason}. Check host and port of the database as "
-                "that server knows it, and AllowTcpForwarding and PermitOpen in its sshd_config."
-            ) from None
-        yield "127.0.0.1", listener.get_port()
-    finally:
-        sync(get_loop(), _close, connection)
+        return int(sync(get_loop(), _forward, connection, host, port).get_port())
+    except (OSError, asyncssh.Error) as error:
+        reason = getattr(error, "reason", "") or str(error) or type(error).__name__
+        raise DatabaseError(
+            f"{server} does not reach {host}:{port}: {reason}. Check host and port of the database as that "
+            "server knows it, and AllowTcpForwarding and PermitOpen in its sshd_config."
+        ) from None
 
 
 def _ssh_server(ssh_url: str, key_file: Path | None) -> tuple[str, dict[str, Any]]:

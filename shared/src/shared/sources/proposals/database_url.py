@@ -36,6 +36,7 @@ _HINTS = {
     "%40, / is %2F, : is %3A and % is %25",
     r"translate host|name or service|getaddrinfo|resolve|unknown.*host": "Check the name of the host",
     r"does not exist|unknown database|cannot open database": "Check the name of the database",
+    r"load the driver": "Install the system libraries that the driver needs",
     r"refused|timed? ?out|timeout|unreachable|can't connect|unable to connect": "Check the host and the "
     "port, and whether a firewall is between",
 }

@@ -43,14 +43,33 @@ def _typed(values: pa.Array, kind: pa.DataType, place: str, column: Column) -> p
     try:
         if pa.types.is_decimal(kind):
             _require_digits(values)
-        converted = values if values.type == kind else values.cast(kind)
+        converted = values if values.type == kind else _converted(values, kind)
         _require_limits(converted)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DatabaseError(
             f"{place}: a value of the column {column.name} ({column.database_type}) is not a "
             f"{column.hints['data_type']} that the warehouse can have: {error}. Declare "
             f'types={{"{column.name}": {{"data_type": "text"}}}}, or a type that has all of its values.'
         ) from None
+    return converted
+
+
+def _converted(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return values of another type.
+
+    Raises:
+        pa.ArrowInvalid: a value would change, or it is a number of seconds or days of no stated kind.
+    """
+    if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
+        return values.cast(kind)
+    sent = values.type
+    if pa.types.is_temporal(sent) != pa.types.is_temporal(kind) or pa.types.is_time(kind):
+        raise pa.ArrowInvalid(f"{sent} is not {kind}")
+    converted = values.cast(kind)
+    # Arrow itself cuts the time of a date, and has any number as true.
+    is_cut = pa.types.is_date(kind) or pa.types.is_boolean(kind)
+    if is_cut and not converted.cast(sent).equals(values):
+        raise pa.ArrowInvalid("it would change")
     return converted
 
 

@@ -124,6 +124,8 @@ def _column(snapshot: Snapshot, table: Table, row: tuple[Any, ...]) -> Column:
         str(base), int(modifier), bool(is_array), bool(is_composite), str(full_name)
     )
     expression, hints = reading_of(snapshot.quote(name), kind, table.types.get(name))
+    if name in table.key_columns and hints["data_type"] == "json":
+        hints["data_type"] = "text"  # no warehouse compares JSON
     hints = {"nullable": not is_required, **hints, "name": name}
     return Column(name, cast(TColumnSchema, hints), expression, str(full_name))
 

@@ -57,8 +57,12 @@ class PostgresDatabase:
         }
 
     @contextmanager
-    def snapshot(self) -> Iterator["PostgresSnapshot"]:
+    def snapshot(self, lock: str = "") -> Iterator["PostgresSnapshot"]:
         """Connect, and yield a snapshot: a transaction that only reads, at REPEATABLE READ.
+
+        Args:
+            lock: the quoted name of a table that nobody can truncate or rewrite while the snapshot is open.
+                A snapshot shows a table as empty that was rewritten after it and before its first query.
 
         Raises:
             DatabaseError: the server does not answer or refuses the user.
@@ -68,6 +72,8 @@ class PostgresDatabase:
             snapshot = PostgresSnapshot(connection, self.server)
             for statement in _SETTINGS_SQL:
                 snapshot.execute(statement.format(**self._timeouts))
+            if lock:  # before the first query, which takes the snapshot
+                snapshot.execute(f"LOCK TABLE {lock} IN ACCESS SHARE MODE")
             _require_readable_types(snapshot)
             yield snapshot
         finally:

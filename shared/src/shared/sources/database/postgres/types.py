@@ -82,31 +82,29 @@ def reading_of(
     if declared is None or not declared.get("data_type"):
         return expression, {**hints, **(declared or {})}
     wanted = declared["data_type"]
-    if wanted == hints["data_type"] and wanted != "decimal":
-        return expression, {**hints, **declared}
-    if wanted == "text":
-        return f"{quoted}::text", dict(declared)
     if wanted == "decimal":
         digits = {"precision": declared.get("precision") or 38, "scale": declared.get("scale") or 0}
-        return f"trim_scale({quoted}::numeric)::text", {**declared, **digits}
-    if wanted == "binary" and hints["data_type"] == "text":
+        hints |= {**declared, **digits}
+    elif wanted == hints["data_type"]:
+        return expression, {**hints, **declared}
+    else:
+        hints = dict(declared)
+    return _declared(quoted, kind, str(wanted), expression), hints
+
+
+def _declared(quoted: str, kind: PostgresType, wanted: str, natural: str) -> str:
+    """Return the SQL from whose value Arrow makes that of a declared type; it refuses what would change."""
+    text = f"{quoted}::text"
+    if wanted == "json":
+        is_text = kind.name in ("text", "varchar", "bpchar", "citext")
+        return f"{quoted}::json::text" if is_text else f"to_json({quoted})::text"
+    if wanted == "binary" and natural in (quoted, text):
         # A cast would read backslashes as escapes.
-        return f"convert_to({quoted}::text, getdatabaseencoding())", dict(declared)
-    return f"{quoted}::{_CASTS[str(wanted)]}", dict(declared)
-
-
-_CASTS = {
-    "bool": "boolean",
-    "bigint": "bigint",
-    "double": "double precision",
-    "timestamp": "timestamptz",
-    "date": "date",
-    "time": "time",
-    "json": "jsonb::text",
-    "binary": "bytea",
-    "wei": "numeric::text",
-}
-"""The SQL type of what a declaration wants, by dlt's type."""
+        return f"convert_to({text}, getdatabaseencoding())"
+    if kind.name == "numeric" and wanted != "text":
+        return f"trim_scale({quoted})::text"
+    is_amount = kind.name == "money" and wanted == "decimal"
+    return text if wanted in ("text", "decimal") and not is_amount else natural
 
 
 def _natural(quoted: str, kind: PostgresType) -> tuple[str, dict[str, Any]]:

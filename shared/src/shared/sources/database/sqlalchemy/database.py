@@ -22,7 +22,7 @@ from shared.sources.database.sqlalchemy.values import first_misfit, to_arrow
 from shared.sources.database.table import Table
 from shared.sources.hints import arrow_schema
 
-_BATCH_ROWS, _FIRST_ROWS, _BATCH_BYTES = 50_000, 100, 32 << 20
+_BATCH_ROWS, _FIRST_ROWS, _BATCH_BYTES = 50_000, 10, 32 << 20
 _MAX_SHOWN = 60  # characters of a value in a message
 
 
@@ -64,7 +64,10 @@ class SqlAlchemyDatabase:
 
 
 class SqlAlchemySnapshot:
-    """One read-only transaction; see `Snapshot`. While rows are read, it takes no other query."""
+    """One read-only transaction; see `Snapshot`.
+
+    While rows are read, it takes no other query. Rows that are not read to their end may end it.
+    """
 
     def __init__(self, connection: sqlalchemy.Connection, dialect: Dialect) -> None:
         self._connection, self._dialect = connection, dialect
@@ -125,6 +128,9 @@ class SqlAlchemySnapshot:
                     row_bytes = max(batch.nbytes // len(rows), 1)
                     size = max(min(_BATCH_ROWS, size * 10, _BATCH_BYTES // row_bytes), 1)
                     yield batch
+            except BaseException:
+                self._dialect.abandon(self._connection, result)
+                raise
             finally:
                 result.close()
 

@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 import sqlalchemy
+from dlt.common import logger
 from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.database.base import Column, DatabaseError, TableInfo
 from shared.sources.database.table import Table
+from shared.sources.protocol import current_load
 
 Query = Callable[[str], list[tuple[Any, ...]]]
 """Runs a query and returns its rows."""
@@ -54,6 +56,11 @@ class Dialect(Protocol):
 
     def reading(self, connection: sqlalchemy.Connection) -> AbstractContextManager[None]:
         """Make the driver return values as `values.to_arrow` takes them, while a query starts."""
+
+    def abandon(
+        self, connection: sqlalchemy.Connection, result: sqlalchemy.CursorResult[Any]
+    ) -> None:
+        """End a query of which not all rows are read, without reading them."""
 
     def describe(self, query: Query, table: Table) -> TableInfo | None:
         """Return a table with all of its columns as `columns`; None if the catalog does not have it."""
@@ -116,6 +123,12 @@ def unique_keys(
     """
     fitting = [names for _, names in sorted(unique.items()) if names and required.issuperset(names)]
     return [*filter(None, [list(primary_key)]), *sorted(fitting, key=len)]
+
+
+def warn(message: str) -> None:
+    """Show a message with the result of the load, or log it where a source is read without one."""
+    load = current_load()
+    (load.warn if load else logger.warning)(message)
 
 
 def close_matches(name: str, names: Iterable[str]) -> str:

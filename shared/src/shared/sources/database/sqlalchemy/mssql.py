@@ -18,7 +18,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import sqlalchemy
-from dlt.common import logger
 
 from shared.sources.database.base import Column, DatabaseError, TableInfo
 from shared.sources.database.sqlalchemy import dialect
@@ -98,7 +97,7 @@ class SqlServer:
         connection.exec_driver_sql(isolation_sql(bool(state == 1)))
         connection.exec_driver_sql(f"SET LOCK_TIMEOUT {round(self._timeouts.lock * 1000)}")
         if state != 1:
-            logger.warning(
+            dialect.warn(
                 f"{self.server}: the database does not allow SNAPSHOT isolation, so that each statement "
                 "of a load reads its own moment. Let an owner run: "
                 "ALTER DATABASE CURRENT SET ALLOW_SNAPSHOT_ISOLATION ON."
@@ -109,6 +108,12 @@ class SqlServer:
         """Do nothing: the expressions of columns say how values pass."""
         del connection
         yield
+
+    def abandon(
+        self, connection: sqlalchemy.Connection, result: sqlalchemy.CursorResult[Any]
+    ) -> None:
+        """Do nothing: the driver ends the query."""
+        del connection, result
 
     def table_names(self, query: Query, table: Table) -> list[str]:
         """Return the tables and views of the schema that the user sees."""

@@ -11,7 +11,8 @@ Numbers and times pass as the texts that the server writes, so that no driver ro
 - `timestamp` is in UTC; `datetime` has no zone.
 - Geometry is WKB; enum, set, uuid, inet and unknown types are text.
 
-Tables of MyISAM and other engines without transactions are read as they are at each statement.
+Tables of MyISAM and other engines without transactions are read as they are at each statement, with a
+warning.
 """
 
 import math
@@ -63,6 +64,7 @@ _UINT64_BITS = 64
 _NUMBERED = ("bit", "enum", "set")
 """Types whose order is that of a number."""
 
+_WITHOUT_TRANSACTIONS = ("MyISAM", "Aria", "MEMORY", "CSV", "ARCHIVE", "MRG_MyISAM")
 _KINDS = {"BASE TABLE": "table", "SYSTEM VERSIONED": "table", "VIEW": "view", "SYSTEM VIEW": "view"}
 _ADVICE = {
     1044: "Let an owner of the database run: GRANT SELECT ON database.* TO the user.",
@@ -163,6 +165,16 @@ class MySql:
         finally:
             driver.decoders = decoders
 
+    def abandon(
+        self, connection: sqlalchemy.Connection, result: sqlalchemy.CursorResult[Any]
+    ) -> None:
+        """Close the connection: PyMySQL reads all rows to their end otherwise, or fails if it is lost."""
+        unread: Any = getattr(result.cursor, "_result", None)
+        if unread is not None:
+            unread.unbuffered_active = False
+        if not connection.closed:
+            connection.invalidate()
+
     def table_names(self, query: Query, table: Table) -> list[str]:
         """Return the tables and views of the schema that the user sees."""
         schema = self._schema(table)
@@ -173,14 +185,22 @@ class MySql:
 
     def describe(self, query: Query, table: Table) -> TableInfo | None:
         """Return a table from the information schema."""
+        name = dialect.text(table.name)
         where = (
-            f"table_schema = {self._schema(table)} AND BINARY table_name = "
-            f"BINARY {dialect.text(table.name)}"
+            f"table_schema = {self._schema(table)} AND table_name = {name} "
+            f"AND CAST(table_name AS BINARY) = CAST({name} AS BINARY)"  # in the same case
         )
-        found = query(f"SELECT table_type, table_rows FROM information_schema.tables WHERE {where}")
+        found = query(
+            f"SELECT table_type, table_rows, engine FROM information_schema.tables WHERE {where}"
+        )
         if not found:
             return None
-        kind, estimated_rows = found[0]
+        kind, estimated_rows, engine = found[0]
+        if engine in _WITHOUT_TRANSACTIONS:
+            dialect.warn(
+                f"{self.server}: table {table.full_name} has the engine {engine}, which has no transactions: "
+                "rows that change while it is read may be missing or old. ALTER TABLE … ENGINE=InnoDB helps."
+            )
         rows = query(
             "SELECT column_name, data_type, column_type, is_nullable = 'YES', numeric_precision, "
             f"numeric_scale FROM information_schema.columns WHERE {where} ORDER BY ordinal_position"
@@ -219,11 +239,11 @@ class MySql:
         kind = _kind(column)
         self._refuse_unsorted(column)
         if kind in _TIMES:
-            word = {"date": "DATE", "time": "TIME"}.get(kind, "TIMESTAMP")
             text = dialect.moment(value, column)
-            if word == "DATE" and text.endswith(" 00:00:00"):
-                text = text[:10]
-            return f"{word if ' ' not in text else 'TIMESTAMP'}{dialect.text(text)}"
+            if kind == "time":
+                return f"TIME{dialect.text(text)}"
+            is_day = len(text) == len("YYYY-MM-DD")
+            return f"TIMESTAMP{dialect.text(f'{text} 00:00:00' if is_day else text)}"
         if kind in {"float", "double"}:
             number = dialect.number(value, column)
             return number if "e" in number.lower() else f"{number}E0"

@@ -100,6 +100,12 @@ class Sqlite:
         del connection
         yield
 
+    def abandon(
+        self, connection: sqlalchemy.Connection, result: sqlalchemy.CursorResult[Any]
+    ) -> None:
+        """Do nothing: the driver ends the query."""
+        del connection, result
+
     def table_names(self, query: Query, table: Table) -> list[str]:
         """Return the tables and views of the file."""
         del table
@@ -133,7 +139,7 @@ class Sqlite:
             columns=columns,
             primary_key=keys[0] if keys else (),
             indexed=frozenset(names[0] for _, names in indexes.values()) | {*primary_key[:1]},
-            estimated_rows=-1 if kind == "view" or without_rowid else 0,
+            estimated_rows=0 if kind == "table" and not without_rowid else -1,
             kind="view" if kind == "view" else "table",
             unique_keys=list(map(frozenset, keys)),
         )
@@ -212,6 +218,8 @@ class Sqlite:
                 f"Another program has locked the file for more than {self._timeouts.lock:g} s. End its "
                 "transaction, or set the file to WAL mode: PRAGMA journal_mode=WAL."
             )
+        if "not a database" in text:
+            return "The file is not one of SQLite, or it is encrypted."
         if "unable to open" in text:
             return "Check that the file exists and that the user may read it."
         return ""

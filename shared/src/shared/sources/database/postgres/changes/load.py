@@ -8,9 +8,10 @@ changed, how often its key was, or whether a load reads a change again.
 What makes that exact:
 
 - A publication and a slot exist before the first snapshot, so the slot has every change after it.
-- A snapshot comes before the log is read. Only changes of transactions that it sees are taken, and the stored
-  position stays before the first one that it does not see: commits become visible in another order than
-  they are logged.
+- A snapshot comes before the log is read, and the log is on the server's disk up to that point, so that a
+  crash of the server takes back nothing that was read.
+- Only changes of transactions that the snapshot sees are taken, and the stored position stays before the
+  first one that it does not see: commits become visible in another order than they are logged.
 - The position is stored with the rows. The slot is advanced only to a stored position.
 - What changes rows without an entry in the log (TRUNCATE, ALTER TABLE, a partition that is attached or
   dropped, a new column with a default) shows in the catalog in the same snapshot, and the rows that it
@@ -25,14 +26,13 @@ import logging
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Protocol
 
-import dlt
 import pyarrow as pa
 
 from shared.sources.database import ranges
 from shared.sources.database.base import DatabaseError, Snapshot, TableInfo
-from shared.sources.database.masking import Masking
 from shared.sources.database.postgres.changes.keys import (
     ChangedKeys,
     Visibility,
@@ -41,16 +41,15 @@ from shared.sources.database.postgres.changes.keys import (
     with_deleted,
 )
 from shared.sources.database.postgres.changes.replicated import Reader, ReplicatedTable
-from shared.sources.database.postgres.changes.session import PostgresSession
 from shared.sources.database.postgres.changes.slot import (
     FULL_REFRESH,
     HasSessions,
     Slot,
+    lsn,
     lsn_text,
     slot_name,
 )
 from shared.sources.database.table import Table
-from shared.sources.hints import arrow_schema
 from shared.sources.protocol import CurrentLoad
 from shared.sources.quoting import quote
 
@@ -65,9 +64,6 @@ State = MutableMapping[str, Any]
 class PostgresSnapshot(Snapshot, Protocol):
     """A snapshot of Postgres."""
 
-    def execute(self, sql: str) -> None:
-        """Run a statement that returns nothing."""
-
     def read_from(
         self, relation: str, table: Table, info: TableInfo, where: str = "", order_by: str = ""
     ) -> Iterator[pa.RecordBatch]:
@@ -80,120 +76,102 @@ class PostgresDatabase(HasSessions, Protocol):
     name: str
     """Its name on its server."""
 
-    def snapshot(self) -> AbstractContextManager[PostgresSnapshot]:
-        """Connect, and yield a snapshot."""
+    def snapshot(self, lock: str = "") -> AbstractContextManager[PostgresSnapshot]:
+        """Connect, and yield a snapshot; nobody can rewrite the locked table while it is open."""
 
 
 Connect = Callable[[], AbstractContextManager[PostgresDatabase]]
 
 
-def read_changes(
-    connect: Connect,
-    table: Table,
-    owner: Sequence[str],
-    state: State,
-    load: CurrentLoad | None,
-    *,
-    masking: Masking,
-) -> Iterator[Any]:
-    """Yield the items of one load: an empty table with the hints of the columns, and Arrow batches.
+class Changes:
+    """One load of the changes of a table.
 
-    Args:
-        connect: opens the database; also after the load, to advance the slot.
-        table: the table, with its key.
-        owner: what names its slot and publication: the pipeline and the dataset.
-        state: the position of the last load; empty before the first one and for a full refresh.
-        load: the load that runs.
-        masking: masks the columns.
-
-    Raises:
-        DatabaseError: changes are missing or cannot be read; the message says what to do.
+    Attributes:
+        replaces: whether the rows of this load replace those of the warehouse; known with the first item.
     """
-    with connect() as database, database.session() as session:
-        slot = slot_name(*owner, database.name, table.full_name)
-        reading = _Reading(session, table, slot, state, load, masking=masking)
-        start = state.get("position")
-        if start is None:
-            reading.start()
-        else:
-            reading.resume()
-        with database.snapshot() as snapshot:
-            items = reading.items(snapshot)
-            yield next(items)
-            yield from map(masking.batch, items)
-    position = state["position"]
-
-    def confirm() -> None:
-        try:
-            with connect() as database, database.session() as session:
-                Slot(session, slot, table.full_name).advance(position)
-        except DatabaseError as error:  # the rows are loaded, and the next load does it
-            _LOGGER.warning("%s The next load advances the slot.", error)
-
-    if load is not None and position != start:
-        load.after_commit(confirm)
-
-
-class _Reading:
-    """One load of the changes of a table."""
 
     def __init__(
         self,
-        session: PostgresSession,
+        connect: Connect,
         table: Table,
-        slot: str,
+        owner: Sequence[str],
         state: State,
         load: CurrentLoad | None,
-        *,
-        masking: Masking,
     ) -> None:
-        self._masking = masking
-        self._session, self._table, self._state, self._load = session, table, state, load
-        self._slot = Slot(session, slot, table.full_name)
+        """Remember what to load. Nothing connects yet.
+
+        Args:
+            connect: opens the database; also after the load, to advance the slot.
+            table: the table, with its key.
+            owner: what names its slot and publication: the pipeline and the dataset.
+            state: the position of the last load; it has none before the first load and in a full refresh.
+            load: the load that runs.
+        """
+        self._connect, self._table, self._owner = connect, table, owner
+        self._state, self._load = state, load
         self._quoted = ".".join(map(quote, filter(None, [table.schema, table.name])))
-        self._place = f"{table.full_name} of {session.server}"
-        self._end = 0
+        self.replaces = False
 
-    def start(self) -> None:
-        """Prepare the slot to read all rows, because there is no earlier load."""
-        replicated = self._replicated(self._session)
-        position = self._slot.prepare(replicated.oid, self._quoted)
-        publication = self._slot.publication(replicated.oid)
-        self._state.update(position=lsn_text(position), publication=publication)
+    def items(self) -> Iterator[TableInfo | pa.RecordBatch]:
+        """Yield the columns of the load, then its rows in batches, and change the state.
 
-    def resume(self) -> None:
-        """Check that the slot has all changes since the last load."""
-        replicated = self._replicated(self._session)
-        self._slot.resume(replicated.oid, self._state["publication"], self._position)
-        self._end = self._slot.flushed()
+        Raises:
+            DatabaseError: changes are missing or cannot be read; the message says what to do.
+        """
+        start = self._state.get("position")
+        with self._connect() as database, database.session() as session:
+            name = slot_name(*self._owner, database.name, self._table.full_name)
+            slot = Slot(session, name, self._table.full_name)
+            replicated = self._replicated(session)
+            if start is None:
+                position = slot.prepare(replicated.oid, self._quoted)
+                self._state["position"] = lsn_text(position)
+                self._state["publication"] = slot.publication(replicated.oid)
+            else:
+                slot.resume(replicated.oid, self._state["publication"], lsn(start))
+            end = slot.flushed()
+            with database.snapshot(lock=self._quoted) as snapshot:
+                slot.wait_until_durable()
+                yield from self._read(snapshot, slot, end)
+        if self._load is not None and self._state["position"] != start:
+            self._load.after_commit(partial(self._confirm, name, self._state["position"]))
 
-    def items(self, snapshot: PostgresSnapshot) -> Iterator[Any]:
+    def _confirm(self, slot: str, position: str) -> None:
+        """Advance the slot. If that fails, the next load does it."""
+        try:
+            with self._connect() as database, database.session() as session:
+                Slot(session, slot, self._table.full_name).advance(position)
+        except DatabaseError as error:
+            _LOGGER.warning("%s The rows are loaded, and the next load advances the slot.", error)
+
+    def _read(
+        self, snapshot: PostgresSnapshot, slot: Slot, end: int
+    ) -> Iterator[TableInfo | pa.RecordBatch]:
         """Yield what changed, or all rows if there is no earlier load or the log does not say it."""
-        # A snapshot shows a table as empty that was rewritten after it; a locked one cannot be.
-        snapshot.execute(f"LOCK TABLE {self._quoted} IN ACCESS SHARE MODE")
         info = snapshot.describe(self._table)
+        self._require_unique_index(snapshot, info)
         now = self._replicated(snapshot)
         before = ReplicatedTable(**self._state["table"]) if "table" in self._state else None
         if before is not None:
-            self._reject_renamed(before, now)
-        replaces = before is None or before.needs_all_rows(now)
+            self._reject_renamed(snapshot, before, now)
+        self.replaces = before is None or before.needs_all_rows(now)
         read = with_deleted(info, self._table.key_columns)
-        yield self._declaration(read, replaces=replaces)
-        if replaces:
+        yield read
+        if before is None or self.replaces:
             self._remember(now.loading(info.columns), info)
-        if before is None and ranges.splits(self._table, info, self._load):
-            self._state["ranges"] = {}
-        elif replaces:
             self._state.pop("ranges", None)
-            yield from snapshot.read(self._table, read)
-            return
+            if before is None and ranges.splits(self._table, info, self._load):
+                self._state["ranges"] = {}
+            else:
+                yield from snapshot.read(self._table, read)
+                return
         if "ranges" in self._state:
             yield from self._next_range(snapshot, read)
             return
         assert before is not None
         yield from self._unlogged_changes(snapshot, read, before, now)
         self._remember(now.loading(info.columns, before), info)
-        yield from self._logged_changes(snapshot, info, now)
+        yield from self._logged_changes(snapshot, slot, info, now.oid, end)
 
     def _remember(self, table: ReplicatedTable, info: TableInfo) -> None:
         self._state.update(table=asdict(table), loaded=sorted(info.columns))
@@ -214,9 +192,7 @@ class _Reading:
         now: ReplicatedTable,
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows of new partitions, and those with a value in a new column."""
-        columns = [
-            name for name in read.columns if name in now.columns.keys() - self._state["loaded"]
-        ]
+        columns = sorted(now.columns.keys() & read.columns.keys() - {*self._state["loaded"]})
         conditions = [f"{quote(name)} IS NOT NULL" for name in columns]
         if parts := before.new_parts(now):
             conditions.append(f"tableoid IN ({', '.join(parts)})")
@@ -224,54 +200,64 @@ class _Reading:
             yield from snapshot.read(self._table, read, " OR ".join(conditions))
 
     def _logged_changes(
-        self, snapshot: PostgresSnapshot, info: TableInfo, now: ReplicatedTable
+        self, snapshot: PostgresSnapshot, slot: Slot, info: TableInfo, oid: int, end: int
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows that the log says have changed, and change the position."""
+        """Yield the rows that the log says have changed, and change the position.
+
+        Args:
+            snapshot: the snapshot.
+            slot: the slot.
+            info: the table in the snapshot.
+            oid: its id.
+            end: the end of the log before the snapshot.
+        """
         key, limit, start = self._table.key_columns, self._table.rows_per_load, self._position
         ((visible,),) = snapshot.query("SELECT pg_current_snapshot()::text")
-        changed = ChangedKeys(self._place, now.oid, key, Visibility.of(visible), start)
+        place = f"{self._table.full_name} of {snapshot.server}"
+        changed = ChangedKeys(place, oid, key, Visibility.of(visible), start)
         read = with_deleted(info, key, quote(deleted_column(info.all_columns)))
         rows = 0
-        for keys in changed.collect(self._slot.peek(limit)):
+        for keys in changed.collect(slot.peek(limit)):
             relation = changed_rows_sql(snapshot, self._quoted, info, key, keys)
             for batch in snapshot.read_from(relation, self._table, read):
                 rows += batch.num_rows
                 yield batch
         has_more = changed.messages >= limit
-        reached = changed.last_end if has_more else self._end
+        reached = changed.last_end if has_more else end
         position = max(start, min(reached, changed.first_unseen or reached))
         if rows or position - start >= QUIET_BYTES:
             self._state["position"] = lsn_text(position)
         if has_more and position > start and self._load is not None:
             self._load.load_again()
 
-    def _declaration(self, read: TableInfo, *, replaces: bool) -> Any:
-        """Return the item that declares the columns, and whether the load replaces the table."""
-        hints: Any = self._masking.hints({name: each.hints for name, each in read.columns.items()})
-        disposition: Any = "replace" if replaces else None
-        return dlt.mark.with_hints(
-            arrow_schema(hints).empty_table(),
-            dlt.mark.make_hints(columns=hints, write_disposition=disposition),
-        )
-
     def _replicated(self, reader: Reader) -> ReplicatedTable:
-        """Return what the catalog says; `describe` names a table that is not there."""
         found = ReplicatedTable.of(reader, self._quoted, self._table.key_columns)
         if found is None:
             raise DatabaseError(
-                f"{self._place} does not exist. Declare the schema and the name in the case that the "
-                "database has."
+                f"{reader.server} has no table {self._table.full_name}. Declare the schema and the name in "
+                "the case that the database has."
             )
         return found
 
-    def _reject_renamed(self, before: ReplicatedTable, now: ReplicatedTable) -> None:
+    def _require_unique_index(self, snapshot: PostgresSnapshot, info: TableInfo) -> None:
+        key = self._table.key_columns
+        if not any(columns <= {*key} for columns in info.unique_keys):
+            names = ", ".join(map(quote, key))
+            raise DatabaseError(
+                f"{self._table.full_name} of {snapshot.server}: no unique index says that the key "
+                f"{', '.join(key)} identifies a row, and finds it. Declare the columns of the primary key, "
+                f"or CREATE UNIQUE INDEX ON {self._quoted} ({names}), with columns that are NOT NULL."
+            )
+
+    def _reject_renamed(
+        self, snapshot: PostgresSnapshot, before: ReplicatedTable, now: ReplicatedTable
+    ) -> None:
         for name, other in before.renamed_columns(now):
             raise DatabaseError(
-                f"{self._place}: the column {name} was renamed to {other}, and the rows that are loaded "
-                f"have its values under the old name. {FULL_REFRESH}"
+                f"{self._table.full_name} of {snapshot.server}: the column {name} was renamed to {other}, and "
+                f"the rows that are loaded have its values under the old name. {FULL_REFRESH}"
             )
 
     @property
     def _position(self) -> int:
-        high, low = self._state["position"].split("/")
-        return (int(high, 16) << 32) + int(low, 16)
+        return lsn(self._state["position"])

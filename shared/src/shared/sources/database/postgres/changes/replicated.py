@@ -16,7 +16,9 @@ _SQL = """
         SELECT c.* FROM pg_partition_tree(to_regclass({name})) AS tree JOIN pg_class AS c
         ON c.oid = tree.relid WHERE tree.isleaf AND c.oid <> to_regclass({name})
     )
-    SELECT pg_is_in_recovery(), current_setting('wal_level'), root.oid::bigint, root.relkind::text,
+    SELECT pg_is_in_recovery(), current_setting('wal_level'),
+        CASE WHEN NOT pg_is_in_recovery() THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END,
+        root.oid::bigint, root.relkind::text,
         (SELECT bool_and(relpersistence = 'p') FROM parts),
         EXISTS (SELECT FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhparent
             WHERE i.inhparent = root.oid AND c.relkind <> 'p'),
@@ -47,12 +49,15 @@ class ReplicatedTable:
     """What changes if rows change without an entry in the log, or the log's entries mean something else.
 
     Attributes:
+        timeline: of the server's log. It is another one after a replica became the primary, which may have
+            lost transactions that a load has read.
         oid: the id of the table.
         files: the number of the file of each partition, or of the table. TRUNCATE, VACUUM FULL and an ALTER
             TABLE that rewrites rows give it a new one.
         columns: the number of each column. No other column of the table ever has it.
     """
 
+    timeline: str
     oid: int
     files: Mapping[str, int]
     columns: Mapping[str, int]
@@ -73,7 +78,20 @@ class ReplicatedTable:
         rows = reader.query(_SQL.format(name=literal(table)))
         if not rows:
             return None
-        ((recovery, wal_level, oid, kind, persistent, inherited, files, columns, parts),) = rows
+        (
+            (
+                recovery,
+                wal_level,
+                timeline,
+                oid,
+                kind,
+                persistent,
+                inherited,
+                files,
+                columns,
+                parts,
+            ),
+        ) = rows
         objections = {
             "the server is a replica, which has no publications; read the changes from its primary.": (
                 recovery
@@ -96,7 +114,7 @@ class ReplicatedTable:
                 raise DatabaseError(f"{table} of {reader.server}: {objection}")
         for part in json.loads(parts or "[]"):
             _require_identity(f"{table} of {reader.server}", key, part)
-        return cls(int(oid), json.loads(files or "{}"), json.loads(columns))
+        return cls(str(timeline), int(oid), json.loads(files or "{}"), json.loads(columns))
 
     def loading(
         self, columns: Iterable[str], before: "ReplicatedTable | None" = None
@@ -120,7 +138,7 @@ class ReplicatedTable:
         A part of the table is gone or has another file, or a column was dropped and created anew.
         """
         return (
-            self.oid != now.oid
+            (self.timeline, self.oid) != (now.timeline, now.oid)
             or any(now.files.get(part) != file for part, file in self.files.items())
             or any(now.columns.get(name, number) != number for name, number in self.columns.items())
         )

@@ -19,6 +19,7 @@ FULL_REFRESH = "Run the table once with the tag etl/full_refresh, which reads al
 """What to do if changes are lost."""
 
 _MAX_NAME_BYTES = 63
+_POLL_SECONDS = 0.02
 
 _STATUS_SQL = """
     SELECT s.wal_status::text, (s.confirmed_flush_lsn - '0/0')::bigint, s.active_pid::bigint,
@@ -90,6 +91,12 @@ def slot_name(*parts: str) -> str:
 def lsn_text(lsn: int) -> str:
     """Return a position of the log as Postgres writes it, such as `0/16B3748`."""
     return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+def lsn(text: str) -> int:
+    """Return a position of the log from its text."""
+    high, low = text.split("/")
+    return (int(high, 16) << 32) + int(low, 16)
 
 
 def slot_lag(database: HasSessions, name: str) -> SlotLag | None:
@@ -217,9 +224,15 @@ class Slot:
         self.advance(lsn_text(position))
 
     def flushed(self) -> int:
-        """Return the end of the server's log."""
-        ((lsn,),) = self._session.query("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint")
-        return int(lsn)
+        """Return the end of the log on the server's disk."""
+        ((end,),) = self._session.query("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint")
+        return int(end)
+
+    def wait_until_durable(self) -> None:
+        """Wait until the log of now is on the server's disk. A server flushes it several times a second."""
+        ((end,),) = self._session.query("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
+        while self.flushed() < end:
+            time.sleep(_POLL_SECONDS)
 
     def peek(self, limit: int) -> Iterator[bytes]:
         """Yield the messages of committed transactions, oldest first. The slot keeps them.
@@ -274,7 +287,7 @@ class Slot:
             )
             if oldest >= running:
                 return
-            time.sleep(0.05)
+            time.sleep(_POLL_SECONDS)
 
     def _error(self, text: str) -> DatabaseError:
         place = f"{self._table} of {self._session.server}" if self._table else self._session.server
