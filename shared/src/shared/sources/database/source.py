@@ -32,7 +32,8 @@ ROW_HASH = "_row_hash"
 
 _DISPOSITIONS: dict[Mode, Any] = {
     "full": "replace",
-    "incremental": {"disposition": "merge", "strategy": "delete-insert"},
+    # `_require_unique_key` has found that no key comes twice.
+    "incremental": {"disposition": "merge", "strategy": "delete-insert", "deduplicated": True},
     "append": "append",
     "mirror": {"disposition": "merge", "strategy": "cdc"},
     "history": {

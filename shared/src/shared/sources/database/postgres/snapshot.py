@@ -17,7 +17,7 @@ from shared.sources.database.table import Table
 from shared.sources.hints import arrow_schema
 from shared.sources.quoting import literal, quote
 
-_BATCH_BYTES = 8 << 20
+_BATCH_BYTES = 2 << 20
 
 _SETTINGS_SQL = (
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
@@ -166,7 +166,7 @@ class PostgresSnapshot:
     def read(
         self, table: Table, info: TableInfo, where: str = "", order_by: str = ""
     ) -> Iterator[pa.RecordBatch]:
-        """Yield rows in batches of about 8 MB; see `Snapshot.read`."""
+        """Yield rows in batches of about 2 MB; see `Snapshot.read`."""
         relation = self.quote(*filter(None, [table.schema, table.name]))
         yield from self.read_from(relation, table, info, where, order_by)
 
