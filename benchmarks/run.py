@@ -11,32 +11,16 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
+from bench_data import DATA, ITEMS_OPTIONS, database, feeds, items
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-DATA = HERE / "data"
-ITEMS_SQL = """
-    COPY (
-        SELECT i AS id,
-            DATE '2015-01-01' + (hash(i) % 4000)::INTEGER AS day,
-            'C' || lpad((hash(i * 7) % 100000)::VARCHAR, 6, '0') AS code,
-            ((hash(i * 3) % 10000000) / 100)::DECIMAL(18, 2) AS price,
-            hash(i * 5) % 1000 AS pieces,
-            'item number ' || (hash(i * 11) % 1000000) || ' of the list' AS note
-        FROM range({rows}) AS numbers(i)
-    ) TO '{file}' ({options})
-"""
-ITEMS_OPTIONS = {"csv": "HEADER", "jsonl": "FORMAT JSON", "parquet": "FORMAT PARQUET"}
-RECORDED = (
-    HERE.parent / "projects/api_etl/src/api_etl/recorded/days/feed_2025-03-10_2025-03-17.json"
-)
 
 
 @dataclass(frozen=True)
@@ -73,6 +57,8 @@ class Workload:
             return str(items(self.size, self.kind))
         if self.kind == "neows":
             return str(feeds(self.size))
+        if self.kind == "database":
+            return database(self.size)
         return str(self.size)
 
 
@@ -161,44 +147,38 @@ WORKLOADS = {
         for many in (3, 10, 30)
     },
 }
+
+
+def database_systems(kind: str) -> dict[str, System]:
+    """Return the systems that copy a table of Postgres into a warehouse of a kind."""
+    ours, plain = "ours_database.py", "dlt_database.py"
+    systems = {
+        "limit": System("limit_database.py", (kind,)),
+        "ours": System(ours, (kind,)),
+        "ours_incremental": System(ours, (kind, "incremental")),
+        "dlt_sqlalchemy": System(plain, (kind, "sqlalchemy"), max_runs=2),
+        "dlt_pyarrow": System(plain, (kind, "pyarrow"), max_runs=2),
+        "dlt_connectorx": System(plain, (kind, "connectorx"), max_runs=2),
+    }
+    return systems | ({"sling": System("sling_database.py", (kind,))} if kind == "postgres" else {})
+
+
+def large_systems(kind: str) -> dict[str, System]:
+    """Return those of `database_systems` of which the memory for a large table is of interest."""
+    return {name: system for name, system in database_systems(kind).items() if "dlt" not in name}
+
+
+for kind in ("duckdb", "postgres"):
+    nothing_new = {"ours": System("ours_database.py", (kind, "nothing_new"))}
+    WORKLOADS |= {
+        f"postgres_{kind}_2m": Workload("database", 2_000_000, database_systems(kind)),
+        f"postgres_{kind}_20m": Workload("database", 20_000_000, large_systems(kind), max_runs=1),
+        f"postgres_{kind}_nothing_new": Workload("database", 2_000_000, nothing_new),
+    }
 BY_REQUEST = {
     "csv_replace_100m": Workload("csv", 100_000_000, {"limit": LIMIT, "ours": OURS}, max_runs=1),
     "locations_100": Workload("number", 100, {"ours": System("ours_locations.py")}, max_runs=1),
 }
-
-
-def items(rows: int, kind: str) -> Path:
-    """Return a file of this kind with this number of rows."""
-    file = DATA / f"items_{rows}.{kind}"
-    if not file.exists():
-        duckdb.sql(ITEMS_SQL.format(rows=rows, file=file, options=ITEMS_OPTIONS[kind]))
-    return file
-
-
-def feeds(objects: int) -> Path:
-    """Return a folder of eight-day feeds with this number of objects, built from a recorded feed."""
-    folder = DATA / f"feeds_{objects}"
-    if folder.exists():
-        return folder
-    folder.mkdir()
-    recorded = json.loads(RECORDED.read_text())["near_earth_objects"]
-    objects_to_copy = [item for day in sorted(recorded) for item in recorded[day]]
-    per_day = 125
-    for window in range(objects // (8 * per_day)):
-        first = date(2000, 1, 1) + timedelta(days=8 * window)
-        days = {}
-        for n in range(8):
-            day = (first + timedelta(days=n)).isoformat()
-            days[day] = [
-                dict(objects_to_copy[(n * per_day + m) % len(objects_to_copy)])
-                for m in range(per_day)
-            ]
-            for item in days[day]:
-                (approach,) = item["close_approach_data"]
-                item["close_approach_data"] = [{**approach, "close_approach_date": day}]
-        feed = {"element_count": 8 * per_day, "near_earth_objects": days}
-        (folder / f"{first}.json").write_text(json.dumps(feed))
-    return folder
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -431,3 +432,18 @@ def test_a_first_load_goes_on_by_the_key_with_which_it_began(
     assert killed_load("completed", lambda: load(orders)) == -signal.SIGKILL
     load(Table("orders", mode="incremental", key="code", rows_per_load=10))
     assert [row[0] for row in loaded()] == [*range(1, 26)]
+
+
+def test_a_table_that_is_rewritten_while_a_load_waits_for_it_is_not_empty(shop: Source) -> None:
+    shop.run(ORDERS)
+    shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
+    other = shop.connect()
+    shop.run("TRUNCATE orders; INSERT INTO orders VALUES (3, 'c')", other)
+    with ThreadPoolExecutor() as pool:
+        loading = pool.submit(load, Table("orders"))
+        while not shop.run("SELECT 1 FROM pg_locks WHERE NOT granted") and not loading.done():
+            pass
+        other.commit()
+        loading.result()
+    other.close()
+    assert loaded() == [(3, "c")]

@@ -27,7 +27,7 @@ SPEC = warehouse.pipeline("shop_pipeline", "shop_data")
 class Shop:
     """A database on a server that asks for passwords, as its owner sees it.
 
-    Loads log in as the user `etl`, who may open one connection at a time.
+    Loads log in as the user `etl`, who may open two connections: one may still end while the next begins.
     """
 
     def __init__(self, server: PostgresServer) -> None:
@@ -73,7 +73,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]
         started.start()
         owner = psycopg2.connect(host="127.0.0.1", port=started.port, user="postgres")
         with owner, owner.cursor() as cursor:
-            cursor.execute("CREATE ROLE etl LOGIN CONNECTION LIMIT 1 PASSWORD %s", [PASSWORD])
+            cursor.execute("CREATE ROLE etl LOGIN CONNECTION LIMIT 2 PASSWORD %s", [PASSWORD])
         owner.close()
         yield started
 

@@ -188,7 +188,7 @@ def test_key_ranges_of_a_first_load_are_inserted_one_after_the_other() -> None:
     assert len(stored()) == 30
 
 
-KNOWN = {
+KNOWN: dict[str, tuple[list[Any], list[Any]]] = {
     "text": (["a", "B", "ä"], ["ä", "a"]),
     "text between others": (["a", "c"], ["a", "b"]),
     "negative": ([-5, 0, 5], [-9, 0]),

@@ -45,9 +45,7 @@ def find_new_keys(client: Any, schema: Schema, content: PackageContent, state: L
         if not keys or not _merges_by_primary_key(schema, table):
             continue
         files = content.files[name]
-        if not table.get("x-stage-data-deduplicated") and repeated_key(
-            keys, files, state.working_dir
-        ):
+        if not table.get("x-stage-data-deduplicated") and _may_repeat(keys, files, state):
             continue
         if strategy in _BY_KEY:
             state.unique_tables.add(name)
@@ -58,6 +56,14 @@ def find_new_keys(client: Any, schema: Schema, content: PackageContent, state: L
             continue
         if any(not client.row_count(name, condition) for condition in ranges):
             state.inserted_tables.add(name)
+
+
+def _may_repeat(keys: Sequence[str], files: Sequence[str], state: LoadState) -> bool:
+    """Return whether two rows have one key, or whether that takes too much memory to know."""
+    try:
+        return repeated_key(keys, files, state.working_dir) is not None
+    except duckdb.OutOfMemoryException:
+        return True
 
 
 def _merges_by_primary_key(schema: Schema, table: TTableSchema) -> bool:

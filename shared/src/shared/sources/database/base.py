@@ -110,8 +110,11 @@ class Snapshot(Protocol):
 class Database(Protocol):
     """A database that a source reads."""
 
-    def snapshot(self) -> AbstractContextManager[Snapshot]:
+    def snapshot(self, table: Table | None = None) -> AbstractContextManager[Snapshot]:
         """Connect, and yield a snapshot. Its transaction ends with the block.
+
+        Args:
+            table: the table that is to be read, which nobody can truncate or rewrite meanwhile.
 
         Raises:
             DatabaseError: it cannot connect.

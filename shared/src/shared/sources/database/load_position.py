@@ -1,13 +1,8 @@
 """What a load notes about its snapshot, so that a check knows which rows the warehouse must have."""
 
-from typing import TYPE_CHECKING, cast
-
 from shared.sources.database.base import Snapshot, TableInfo
 from shared.sources.database.postgres.transactions import Transactions, has_transactions
 from shared.sources.database.table import Table
-
-if TYPE_CHECKING:
-    from shared.sources.database.postgres.snapshot import PostgresSnapshot
 
 SOURCE_POSITION = "source_position"
 """The metric of a load, and the metadata of the materialization, that has its `source_position`."""
@@ -17,7 +12,7 @@ def transactions_of(snapshot: Snapshot, table: Table, info: TableInfo) -> Transa
     """Return the transactions of a table; None if its rows do not say which has written them."""
     if snapshot.dialect != "postgresql" or not has_transactions(info.kind):
         return None
-    transactions = Transactions(cast("PostgresSnapshot", snapshot), table)
+    transactions = Transactions(snapshot, table)
     return None if transactions.has_foreign_parts else transactions
 
 

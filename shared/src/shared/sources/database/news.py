@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,9 +17,6 @@ from shared.sources.database.postgres.transactions import (
 )
 from shared.sources.database.table import Table
 from shared.sources.protocol import CurrentLoad
-
-if TYPE_CHECKING:  # it needs a driver
-    from shared.sources.database.postgres.snapshot import PostgresSnapshot
 
 _CURSOR = ("cursor", "start", "columns", "hashes")
 
@@ -58,7 +55,7 @@ class NewRows:
         transactions = None
         is_postgres = self.snapshot.dialect == "postgresql"
         if is_postgres and self.table.overlap is None and has_transactions(self.info.kind):
-            transactions = Transactions(cast("PostgresSnapshot", self.snapshot), self.table)
+            transactions = Transactions(self.snapshot, self.table)
         if transactions is None or transactions.has_foreign_parts:
             self._reject_other_position("cursor")
             yield from self._by_cursor()

@@ -32,7 +32,8 @@ ROW_HASH = "_row_hash"
 
 _DISPOSITIONS: dict[Mode, Any] = {
     "full": "replace",
-    "incremental": {"disposition": "merge", "strategy": "delete-insert"},
+    # `_require_unique_key` has found that no key comes twice.
+    "incremental": {"disposition": "merge", "strategy": "delete-insert", "deduplicated": True},
     "append": "append",
     "mirror": {"disposition": "merge", "strategy": "cdc"},
     "history": {
@@ -109,7 +110,7 @@ def table_resource(table: Table, name: str) -> DltResource:
             if table.mode == "changes":
                 yield from _changes(table, configuration, masking)
             else:
-                with open_database(configuration) as database, database.snapshot() as snapshot:
+                with open_database(configuration) as database, database.snapshot(table) as snapshot:
                     yield from _Reading(snapshot, table, masking).items()
 
     hints: dict[str, Any] = {"description": table.description} if table.description else {}

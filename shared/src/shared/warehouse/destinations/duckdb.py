@@ -19,8 +19,8 @@ from shared.warehouse.scope import LoadState
 
 _MEMORY_MB = 256  # for a file that the warehouse reads itself, however long
 _MEMORY_MB_PER_COLUMN = 4
-_BATCH_MEMORY_MB = 64  # for a file in Parquet, of which DuckDB reads a batch of rows per thread
-_BATCH_MEMORY_MB_PER_COLUMN = 8
+_BATCH_MEMORY_MB = 24  # for a file in Parquet, of which DuckDB reads a batch of rows per thread
+_BATCH_MEMORY_MB_PER_COLUMN = 6
 
 _UNCHANGED_LOAD_SQL = """
     SELECT load_id, row_count FROM {loads} JOIN (

@@ -17,7 +17,7 @@ from shared.sources.database.table import Table
 from shared.sources.hints import arrow_schema
 from shared.sources.quoting import literal, quote
 
-_BATCH_BYTES = 8 << 20
+_BATCH_BYTES = 2 << 20
 
 _SETTINGS_SQL = (
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
@@ -32,6 +32,9 @@ _SETTINGS_SQL = (
     "SET LOCAL statement_timeout = '{statement_ms}ms'",
     "SET LOCAL lock_timeout = '{lock_ms}ms'",
 )
+
+_NOT_LOCKABLE = ("3F000", "42501", "42809", "42P01")
+"""SQLSTATEs of a lock: no schema, no right to the whole table, a materialized view, no table."""
 
 
 class PostgresDatabase:
@@ -57,23 +60,23 @@ class PostgresDatabase:
         }
 
     @contextmanager
-    def snapshot(self, lock: str = "") -> Iterator["PostgresSnapshot"]:
+    def snapshot(self, table: Table | None = None) -> Iterator["PostgresSnapshot"]:
         """Connect, and yield a snapshot: a transaction that only reads, at REPEATABLE READ.
 
         Args:
-            lock: the quoted name of a table that nobody can truncate or rewrite while the snapshot is open.
-                A snapshot shows a table as empty that was rewritten after it and before its first query.
+            table: a table that nobody can truncate or rewrite while the snapshot is open. A snapshot shows
+                a table as empty that was rewritten after it and before its first query.
 
         Raises:
             DatabaseError: the server does not answer or refuses the user.
         """
         connection = self._connect()
         try:
-            snapshot = PostgresSnapshot(connection, self.server)
-            for statement in _SETTINGS_SQL:
-                snapshot.execute(statement.format(**self._timeouts))
-            if lock:  # before the first query, which takes the snapshot
-                snapshot.execute(f"LOCK TABLE {lock} IN ACCESS SHARE MODE")
+            snapshot = self._begin(connection)
+            # Before the first query, which takes the snapshot.
+            if table is not None and not snapshot.may_lock(table):
+                connection.rollback()
+                snapshot = self._begin(connection)
             _require_readable_types(snapshot)
             yield snapshot
         finally:
@@ -96,6 +99,12 @@ class PostgresDatabase:
             yield session
         finally:
             connection.close()
+
+    def _begin(self, connection: Any) -> "PostgresSnapshot":
+        snapshot = PostgresSnapshot(connection, self.server)
+        for statement in _SETTINGS_SQL:
+            snapshot.execute(statement.format(**self._timeouts))
+        return snapshot
 
     def _connect(self, *, autocommit: bool = False) -> Any:
         try:
@@ -125,16 +134,21 @@ class PostgresSnapshot:
             except dbapi.Error as error:
                 raise database_error(error, self.server, statement=sql) from None
 
-    @contextmanager
-    def optional(self) -> Iterator[None]:
-        """Ignore an error of the queries in the block, after which the transaction goes on."""
-        self.execute("SAVEPOINT optional")
-        try:
-            yield
-        except DatabaseError:
-            self.execute("ROLLBACK TO SAVEPOINT optional")
-        else:
-            self.execute("RELEASE SAVEPOINT optional")
+    def may_lock(self, table: Table) -> bool:
+        """Keep others from rewriting a table; return whether the user and the kind of table allow it.
+
+        Raises:
+            DatabaseError: somebody else has locked it.
+        """
+        name = self.quote(*filter(None, [table.schema, table.name]))
+        with self._connection.cursor() as cursor:
+            try:
+                cursor.execute(f"LOCK TABLE {name} IN ACCESS SHARE MODE")
+            except dbapi.Error as error:
+                if getattr(error, "sqlstate", None) in _NOT_LOCKABLE:
+                    return False
+                raise database_error(error, self.server, table.full_name) from None
+        return True
 
     def describe(self, table: Table) -> TableInfo:
         """Return what the catalog says about a table; see `Snapshot.describe`."""
@@ -152,7 +166,7 @@ class PostgresSnapshot:
     def read(
         self, table: Table, info: TableInfo, where: str = "", order_by: str = ""
     ) -> Iterator[pa.RecordBatch]:
-        """Yield rows in batches of about 8 MB; see `Snapshot.read`."""
+        """Yield rows in batches of about 2 MB; see `Snapshot.read`."""
         relation = self.quote(*filter(None, [table.schema, table.name]))
         yield from self.read_from(relation, table, info, where, order_by)
 

@@ -12,13 +12,10 @@ A row that is older than 2^32 transactions can seem new; it is then read again.
 
 import time
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from shared.sources.database.base import DatabaseError
+from shared.sources.database.base import DatabaseError, Snapshot
 from shared.sources.database.table import Table
-
-if TYPE_CHECKING:  # it needs a driver
-    from shared.sources.database.postgres.snapshot import PostgresSnapshot
 
 MAX_SEEN = 100_000
 """How many transactions after the oldest running one a position remembers."""
@@ -44,9 +41,12 @@ _SNAPSHOT_SQL = """
 """
 
 _LOG_SQL = """
-    SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_insert_lsn()::text END,
-        CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
+    SELECT CASE WHEN has_no_log THEN NULL ELSE pg_current_wal_insert_lsn()::text END,
+        CASE WHEN has_no_log THEN '' ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
         (SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'wal_writer_delay')
+    FROM (SELECT pg_is_in_recovery() OR EXISTS (
+        SELECT FROM pg_proc WHERE proname = 'aurora_version'
+    ) AS has_no_log) AS server
 """
 """The end of the server's log, its timeline, and how often the server flushes it. A replica shows only what
 its primary has flushed."""
@@ -92,7 +92,7 @@ class TransactionPosition:
 class Transactions:
     """The transactions that a snapshot sees in a table."""
 
-    def __init__(self, snapshot: "PostgresSnapshot", table: Table) -> None:
+    def __init__(self, snapshot: Snapshot, table: Table) -> None:
         """Read the snapshot's numbers and the parts of the table."""
         self._snapshot = snapshot
         self._name = snapshot.quote(*filter(None, [table.schema, table.name]))
@@ -101,12 +101,8 @@ class Transactions:
         parts = snapshot.query(
             _PARTS_SQL.format(name=f"'{self._name.replace(chr(39), chr(39) * 2)}'")
         )
-        self._end_of_log, timeline, delay = None, "", 0.0
         began = time.monotonic()
-        with (
-            snapshot.optional()
-        ):  # not every service that speaks Postgres' protocol has a log of its own
-            ((self._end_of_log, timeline, delay),) = snapshot.query(_LOG_SQL)
+        ((self._end_of_log, timeline, delay),) = snapshot.query(_LOG_SQL)
         self._flushed_at = began + _FLUSH_ROUNDS * delay
         self.has_foreign_parts = any(foreign for _, _, foreign in parts)
         self.position = TransactionPosition(

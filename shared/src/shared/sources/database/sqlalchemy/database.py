@@ -49,7 +49,10 @@ class SqlAlchemyDatabase:
         self._engine = self._dialect.engine()
 
     @contextmanager
-    def snapshot(self) -> Iterator["SqlAlchemySnapshot"]:
+    def snapshot(
+        self,
+        table: Table | None = None,  # noqa: ARG002 - a table that is rewritten is an error there
+    ) -> Iterator["SqlAlchemySnapshot"]:
         """Connect, and yield a snapshot. Its transaction ends with the block.
 
         Raises:

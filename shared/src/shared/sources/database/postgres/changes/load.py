@@ -76,8 +76,8 @@ class PostgresDatabase(HasSessions, Protocol):
     name: str
     """Its name on its server."""
 
-    def snapshot(self, lock: str = "") -> AbstractContextManager[PostgresSnapshot]:
-        """Connect, and yield a snapshot; nobody can rewrite the locked table while it is open."""
+    def snapshot(self, table: Table | None = None) -> AbstractContextManager[PostgresSnapshot]:
+        """Connect, and yield a snapshot; nobody can rewrite the table while it is open."""
 
 
 Connect = Callable[[], AbstractContextManager[PostgresDatabase]]
@@ -130,7 +130,7 @@ class Changes:
             else:
                 slot.resume(replicated.oid, self._state["publication"], lsn(start))
             end = slot.flushed()
-            with database.snapshot(lock=self._quoted) as snapshot:
+            with database.snapshot(self._table) as snapshot:
                 slot.wait_until_durable()
                 yield from self._read(snapshot, slot, end)
         if self._load is not None and self._state["position"] != start:
