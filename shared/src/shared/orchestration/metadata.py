@@ -91,7 +91,7 @@ def load_metadata(
             job.file_size for job in jobs if job.job_file_info.file_format != "model"
         ),
         **_metrics(resources, result),
-        "dlt_load_id": ", ".join(result.info.loads_ids),
+        "dlt_load_id": ", ".join(package.load_id for package in result.load_packages),
         **_total_rows(stats),
         "dagster/storage_kind": warehouse.warehouse_type(),
         **columns,
@@ -102,7 +102,7 @@ def load_metadata(
 def _jobs(result: warehouse.LoadResult, tables: Sequence[str]) -> list[Any]:
     return [
         job
-        for package in result.info.load_packages
+        for package in result.load_packages
         for job in package.jobs["completed_jobs"]
         if job.job_file_info.table_name in tables
     ]

@@ -63,8 +63,8 @@ class CurrentLoad(Protocol):
         Its `dlt.current.resource_state()` is empty then.
         """
 
-    def load_again(self) -> None:
-        """Run the same load once more after this one, because the source has more rows.
+    def load_again(self, resource: str) -> None:
+        """Load a resource once more after this load, because it has more rows; others are not loaded.
 
         A large table is so loaded in parts that commit on their own: a killed run loses one of them.
         """

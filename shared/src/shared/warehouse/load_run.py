@@ -83,7 +83,7 @@ class LoadRun:
         for resource in self.source.resources.values():
             resource.custom_metrics.clear()  # the clone has those of the last load
         self.deferred: dict[str, RetryLaterError] = {}
-        self._has_more = False
+        self._unfinished: set[str] = set()
         self._full_refresh: set[str] = set()
         self._after_commit: list[Callable[[], None]] = []
         self._warnings: list[str] = []
@@ -215,7 +215,7 @@ class LoadRun:
                 if (partitions := shrunken_partitions(counts, tables[table].partition_row_counts))
             },
             duration_seconds=time.monotonic() - self._started,
-            has_more=self._has_more,
+            unfinished=frozenset(self._unfinished),
             warnings=self._warnings,
         )
 
@@ -277,9 +277,9 @@ class LoadRun:
         """Return whether a resource brings all of its rows anew; see `CurrentLoad`."""
         return resource in self._full_refresh
 
-    def load_again(self) -> None:
-        """Run the same load once more after this one; see `CurrentLoad`."""
-        self._has_more = True
+    def load_again(self, resource: str) -> None:
+        """Load a resource once more after this load; see `CurrentLoad`."""
+        self._unfinished.add(resource)
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Call an action once the load is complete; see `CurrentLoad`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from dlt.common.pipeline import LoadInfo
 from dlt.common.schema import Schema
+from dlt.common.storages.load_package import LoadPackageInfo
 
 from shared.sources.protocol import RetryLaterError
 from shared.warehouse.scope import PartitionScope
@@ -29,7 +30,8 @@ class LoadResult:
         shrunken: partitions that kept less than half of their rows, by table, with the rows before and
             after.
         duration_seconds: from the first step to the last.
-        has_more: whether the source has more rows, for the next load.
+        unfinished: the resources that have more rows, for the next load.
+        earlier: dlt's reports of the loads before, if the plan took several.
         warnings: what the source says that could be better.
     """
 
@@ -43,11 +45,17 @@ class LoadResult:
     deferred: Mapping[str, RetryLaterError]
     shrunken: Mapping[str, Mapping[str, tuple[int, int]]]
     duration_seconds: float
-    has_more: bool = False
+    unfinished: frozenset[str] = frozenset()
+    earlier: Sequence[LoadInfo] = ()
     warnings: Sequence[str] = ()
 
+    @property
+    def load_packages(self) -> list[LoadPackageInfo]:
+        """dlt's packages of all loads of the plan."""  # noqa: D403 - its name
+        return [package for info in (*self.earlier, self.info) for package in info.load_packages]
+
     def followed_by(self, other: "LoadResult") -> "LoadResult":
-        """Return the result of two loads of one plan: the state after the second, and the sums of both."""
+        """Return the result of two loads of one plan: what both left, and the sums of both."""
         metrics: dict[str, dict[str, Any]] = {
             name: dict(each) for name, each in self.metrics.items()
         }
@@ -57,6 +65,11 @@ class LoadResult:
                 before[key] = before[key] + value if _is_number(before.get(key)) else value
         return replace(
             other,
+            earlier=[*self.earlier, self.info],
+            tables={**self.tables, **other.tables},
+            scopes={**self.scopes, **other.scopes},
+            deferred={**self.deferred, **other.deferred},
+            shrunken={**self.shrunken, **other.shrunken},
             rows_loaded=dict(Counter(self.rows_loaded) + Counter(other.rows_loaded)),
             metrics=metrics,
             warnings=list(dict.fromkeys([*self.warnings, *other.warnings])),

@@ -34,8 +34,8 @@ MAX_EXTRACTIONS = 10
 def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
     """Run a load from its first request to its last row, while it locks what it replaces.
 
-    If the warehouse cannot read a file itself, the load runs again without pushdown. While a source says
-    that it has more rows, the same load follows.
+    If the warehouse cannot read a file itself, the load runs again without pushdown. While a resource
+    says that it has more rows, another load of it follows.
 
     Raises:
         LoadPlanError: a resource that is loaded by partition has a cursor without an end value; or a
@@ -55,9 +55,10 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
     if names := refreshable(plan.source, plan.options.full_refresh, plan.scopes):
         _settled(partial(_mark_full_refresh, plan, names, log), log)
     result = _settled(partial(_load_once, plan, log), log)
-    while result.has_more:
+    while result.unfinished:
         log(f"{sum(result.rows_loaded.values())} rows are loaded, and the source has more.")
-        result = result.followed_by(_settled(partial(_load_once, plan, log), log))
+        rest = replace(plan, source=plan.source.with_resources(*sorted(result.unfinished)))
+        result = result.followed_by(_settled(partial(_load_once, rest, log), log))
     return result
 
 

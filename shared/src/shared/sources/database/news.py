@@ -10,6 +10,7 @@ from shared.sources.database import ranges
 from shared.sources.database.base import DatabaseError, Snapshot, TableInfo
 from shared.sources.database.cursors import CursorRange
 from shared.sources.database.postgres.transactions import (
+    GONE,
     MAX_AGE,
     TransactionPosition,
     Transactions,
@@ -20,8 +21,10 @@ from shared.sources.protocol import CurrentLoad
 
 _CURSOR = ("cursor", "start", "columns", "hashes")
 
-_GONE = -1
-"""The file of a part of a table that was detached: nobody knows what was written to it since."""
+_REFRESH = (
+    "Load all of them anew: run once with the tag etl/full_refresh = true. It also removes the rows that the "
+    'source has deleted since; to keep them, load into another table: Table(..., table="name").'
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class NewRows:
             yield from self._by_transaction(transactions)
 
     def _by_cursor(self) -> Iterator[pa.RecordBatch]:
+        self._reject_other_server()
         cursor = CursorRange(self.snapshot, self.table, self.info, self.state)
         self._warn_without_index()
         has_limit = self.snapshot.dialect != "mssql"
@@ -102,7 +106,12 @@ class NewRows:
             else ""
         )
         if position and self.table.mode == "append":
-            here = replace(here, files={**dict.fromkeys(position.files, _GONE), **here.files})
+            # A detached part may return, and nobody knows what was written to it meanwhile.
+            here = replace(
+                here,
+                files={**dict.fromkeys(position.files, GONE), **here.files},
+                bounds={**position.bounds, **here.bounds},
+            )
         for batch in self.snapshot.read(self.table, self.info, where):
             rows += batch.num_rows
             if batch.num_rows:
@@ -150,7 +159,7 @@ class NewRows:
             del self.state["ranges"]
             self.state.update(progress["since"])
         if self.load is not None:
-            self.load.load_again()
+            self.load.load_again(self.table.target)
 
     def _is_lost(self, transactions: Transactions, position: TransactionPosition) -> bool:
         """Return whether all rows are to be read again.
@@ -160,13 +169,10 @@ class NewRows:
         """
         other = transactions.is_other_table(position)
         if self.table.mode == "append" and (other or transactions.rewritten(position)):
-            what = (
-                "is on another server, or was restored" if other else "was rewritten or truncated"
-            )
+            what = "is on another server, or was restored" if other else "was rewritten or replaced"
             raise DatabaseError(
                 f"{self.table.full_name} of {self.snapshot.server} {what} since the last load, so its rows "
-                "do not say which were added. Nothing was loaded. Load all of them anew: run once with the "
-                "tag etl/full_refresh = true."
+                f"do not say which were added. Nothing was loaded. {_REFRESH}"
             )
         return other
 
@@ -187,8 +193,21 @@ class NewRows:
 
     def _forget(self) -> None:
         """Remove the position, so that all rows are read."""
-        for name in (*_CURSOR, "transactions", "ranges", "loaded"):
+        for name in (*_CURSOR, "server", "transactions", "ranges", "loaded"):
             self.state.pop(name, None)
+
+    def _reject_other_server(self) -> None:
+        """Read all rows if the stored cursor is that of another database; reject to append them."""
+        server = self.state.setdefault("server", self.snapshot.server)
+        if server == self.snapshot.server:
+            return
+        if self.table.mode == "append":
+            raise DatabaseError(
+                f"{self.table.full_name} is read from {self.snapshot.server} now, and its position is that of "
+                f"{server}, so rows would be added again or left out. Nothing was loaded. {_REFRESH}"
+            )
+        self._forget()
+        self.state["server"] = self.snapshot.server
 
     def _reject_other_position(self, kind: str) -> None:
         """Reject to append from a position that another declaration stored."""

@@ -23,6 +23,9 @@ MAX_SEEN = 100_000
 MAX_AGE = 2**28
 """How many transactions old a position may become without new rows, before it is stored anew."""
 
+GONE = -1
+"""The file of a part of a table that was detached."""
+
 _WITH_XMIN = ("table", "partitioned table", "materialized view")
 
 _PARTS_SQL = """
@@ -30,7 +33,8 @@ _PARTS_SQL = """
         SELECT {name}::regclass::oid AS oid
         UNION ALL SELECT i.inhrelid FROM pg_inherits AS i JOIN parts ON i.inhparent = parts.oid
     )
-    SELECT c.oid::bigint, pg_relation_filenode(c.oid)::bigint, c.relkind = 'f'
+    SELECT c.oid::bigint, pg_relation_filenode(c.oid)::bigint, c.relkind = 'f',
+        coalesce(pg_get_expr(c.relpartbound, c.oid), '')
     FROM parts JOIN pg_class AS c USING (oid) WHERE c.relkind <> 'p' ORDER BY 1
 """
 
@@ -68,6 +72,7 @@ class TransactionPosition:
         next: the first transaction that had not begun.
         seen: transactions from `oldest` on whose rows were seen.
         files: the file of each part of the table, by the part's number. A new part is read as a whole.
+        bounds: the bounds of each part, which are empty for a table without partitions.
         database: the server and the database.
         timeline: the timeline of the server, which a failover to a replica changes; empty if unknown.
     """
@@ -76,6 +81,7 @@ class TransactionPosition:
     next: int
     seen: tuple[int, ...] = ()
     files: dict[str, int] = field(default_factory=dict)
+    bounds: dict[str, str] = field(default_factory=dict)
     database: str = ""
     timeline: str = ""
 
@@ -104,11 +110,12 @@ class Transactions:
         began = time.monotonic()
         ((self._end_of_log, timeline, delay),) = snapshot.query(_LOG_SQL)
         self._flushed_at = began + _FLUSH_ROUNDS * delay
-        self.has_foreign_parts = any(foreign for _, _, foreign in parts)
+        self.has_foreign_parts = any(foreign for _, _, foreign, _ in parts)
         self.position = TransactionPosition(
             int(oldest),
             int(following),
-            files={str(oid): int(file or 0) for oid, file, _ in parts},
+            files={str(oid): int(file or 0) for oid, file, _, _ in parts},
+            bounds={str(oid): str(bounds) for oid, _, _, bounds in parts},
             database=f"{system}/{database}",
             timeline=str(timeline),
         )
@@ -183,9 +190,31 @@ class Transactions:
             time.sleep(_POLL_SECONDS)
 
     def rewritten(self, position: TransactionPosition) -> bool:
-        """Return whether a part of the table has a new file, so that its rows may have new numbers."""
-        files = self.position.files
-        return any(files[part] != file for part, file in position.files.items() if part in files)
+        """Return whether rows that a position has seen may have new numbers.
+
+        A part with another file was copied, rewritten or truncated. VACUUM FULL and CLUSTER keep the numbers
+        of old rows. So does no row of a part that took the place of one that is gone.
+        """
+        here = self.position
+        gone = position.files.keys() - here.files.keys()
+        new = here.files.keys() - position.files.keys()
+        replaced = {position.bounds.get(part, "") for part in gone}
+        if any(here.bounds.get(part, "") in replaced for part in new):
+            return True
+        changed = [
+            part
+            for part, file in position.files.items()
+            if part in here.files and here.files[part] != file
+        ]
+        if any(position.files[part] == GONE for part in changed):
+            return True
+        if not changed:
+            return False
+        kept = self._snapshot.query(
+            f"SELECT bool_or({self.number} < {position.oldest}) FROM {self._name} "
+            f"WHERE tableoid IN ({', '.join(changed)}) GROUP BY tableoid"
+        )
+        return not all(has_old_rows for (has_old_rows,) in kept)
 
 
 def has_transactions(kind: str) -> bool:

@@ -182,7 +182,7 @@ class Changes:
         if progress["after"] is None:
             del self._state["ranges"]
         if self._load is not None:  # the next range, or what has changed meanwhile
-            self._load.load_again()
+            self._load.load_again(self._table.target)
 
     def _unlogged_changes(
         self,
@@ -228,7 +228,7 @@ class Changes:
         if rows or position - start >= QUIET_BYTES:
             self._state["position"] = lsn_text(position)
         if has_more and position > start and self._load is not None:
-            self._load.load_again()
+            self._load.load_again(self._table.target)
 
     def _replicated(self, reader: Reader) -> ReplicatedTable:
         found = ReplicatedTable.of(reader, self._quoted, self._table.key_columns)
