@@ -91,36 +91,57 @@ def build_changed_tables_sensor(
             for target, entry in entries.items()
             if (reason := _settle(context.instance, keys[target], entry, retry_minutes * 60))
         }
-        facts = probe_tables(source_name, tables, cursors)
-        changes = {
-            target: describe_change(entry.loaded, facts[target])
-            for target, entry in entries.items()
-            if target not in waiting and entry.loaded != facts[target]
-        }
-        if changes:
-            request = _request_id(
-                context.instance, [(keys[t], entries[t], facts[t]) for t in changes]
-            )
-            for target in changes:
-                entries[target].requested, entries[target].request = facts[target], request
-        cursor = json.dumps({target: asdict(entry) for target, entry in entries.items()})
-        if not changes:
-            notes = "; ".join(f"{target} {reason}" for target, reason in waiting.items())
-            return dg.SensorResult(cursor=cursor, skip_reason=notes or "No table has changed.")
-        why = "; ".join(f"{target}: {change}" for target, change in changes.items())
-        context.log.info("Changed: %s", why)
-        return dg.SensorResult(
-            cursor=cursor,
-            run_requests=[
-                dg.RunRequest(
-                    run_key=request,
-                    asset_selection=[keys[target] for target in changes],
-                    tags={CHANGED_TABLES: why, CHANGE_REQUEST: request},
-                )
-            ],
-        )
+        changes = _changes(entries, probe_tables(source_name, tables, cursors), waiting)
+        return _request(context, keys, entries, changes, waiting)
 
     return sensor
+
+
+@dataclass
+class _Change:
+    """What has changed in a table, and the facts that say so."""
+
+    facts: Facts
+    text: str
+
+
+def _changes(
+    entries: Mapping[str, _Entry], facts: Mapping[str, Facts], waiting: Mapping[str, str]
+) -> dict[str, _Change]:
+    """Return what has changed since the last load, by table, of those that do not wait."""
+    return {
+        target: _Change(facts[target], describe_change(entry.loaded, facts[target]))
+        for target, entry in entries.items()
+        if target not in waiting and entry.loaded != facts[target]
+    }
+
+
+def _request(
+    context: dg.SensorEvaluationContext,
+    keys: Mapping[str, dg.AssetKey],
+    entries: Mapping[str, _Entry],
+    changes: Mapping[str, _Change],
+    waiting: Mapping[str, str],
+) -> dg.SensorResult:
+    """Return the request of a run of the tables that have changed, and note it in the entries."""
+    request = ""
+    if changes:
+        changed = [(keys[name], entries[name], each.facts) for name, each in changes.items()]
+        request = _request_id(context.instance, changed)
+        for name, each in changes.items():
+            entries[name].requested, entries[name].request = each.facts, request
+    cursor = json.dumps({target: asdict(entry) for target, entry in entries.items()})
+    if not changes:
+        notes = "; ".join(f"{target} {reason}" for target, reason in waiting.items())
+        return dg.SensorResult(cursor=cursor, skip_reason=notes or "No table has changed.")
+    why = "; ".join(f"{name}: {each.text}" for name, each in changes.items())
+    context.log.info("Changed: %s", why)
+    run = dg.RunRequest(
+        run_key=request,
+        asset_selection=[keys[name] for name in changes],
+        tags={CHANGED_TABLES: why, CHANGE_REQUEST: request},
+    )
+    return dg.SensorResult(cursor=cursor, run_requests=[run])
 
 
 def _settle(

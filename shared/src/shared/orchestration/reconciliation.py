@@ -1,4 +1,23 @@
-"""The asset check that compares a table of a database with its copy in the warehouse."""
+"""The asset check that compares a table of a database with its copy in the warehouse.
+
+**Consistency.** The source changes while the check runs and after the load, so not each difference is an
+error. In a range, the rows of the warehouse are read first, then those of the source in a new snapshot:
+
+- A table of Postgres: a load notes which transactions its snapshot has seen. A row of the source that was
+  written before, and is unchanged, must be in the warehouse as it is: if not, the check fails, ERROR. A newer
+  row does not count, nor does the row of the warehouse with its key.
+- Elsewhere, and for rows that are only in the warehouse, nothing says whether the source has changed since the
+  load. Such a difference is confirmed if a check after another load finds it again, with the same rows on both
+  sides: the check fails, WARN. That can be wrong for one row only: one that the source changed or inserted back
+  to exactly what the warehouse has, and after that load changed or deleted once more.
+- The modes `incremental` and `append` keep what the source deletes, so rows that are only in the warehouse are
+  counted and do not fail.
+
+**Cost.** For each range the source is asked with one connection: one query for the range's end, one for its
+rows, of the compared columns, and at most seven of its catalog. Ranges need a key whose first column is an
+integer, a date, or, in Postgres, a text; the order of texts is that of their bytes, for which an index must
+have the collation `C`. Any other key is one range, in memory as a whole.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -54,23 +73,7 @@ def build_reconciliation_check(
     and keys that differ. For a schedule of its own, select it alone:
     `dg.define_asset_job("reconcile", dg.AssetSelection.checks(check))`.
 
-    **Consistency.** The source changes while the check runs and after the load, so not each difference is
-    an error. In a range, the rows of the warehouse are read first, then those of the source in a new snapshot:
-
-    - A table of Postgres: a load notes which transactions its snapshot has seen. A row of the source that was
-      written before, and is unchanged, must be in the warehouse as it is: if not, the check fails, ERROR. A
-      newer row does not count, nor does the row of the warehouse with its key.
-    - Elsewhere, and for rows that are only in the warehouse, nothing says whether the source has changed since
-      the load. Such a difference is confirmed if a check after another load finds it again, with the same rows
-      on both sides: the check fails, WARN. That can be wrong for one row only: one that the source changed or
-      inserted back to exactly what the warehouse has, and after that load changed or deleted once more.
-    - The modes `incremental` and `append` keep what the source deletes, so rows that are only in the warehouse
-      are counted and do not fail.
-
-    **Cost.** For each range the source is asked with one connection: one query for the range's end, one
-    for its rows, of the compared columns, and at most seven of its catalog. Ranges need a key whose first
-    column is an integer, a date, or, in Postgres, a text; the order of texts is that of their bytes, for which
-    an index must have the collation `C`. Any other key is one range, in memory as a whole.
+    The module says at which consistency, and what it costs the source.
 
     Args:
         asset: the table's key, `[dataset, table]`.
@@ -91,11 +94,9 @@ def build_reconciliation_check(
             f"{table.full_name}: each partition of a table with the mode window is of the moment of its load, so "
             "the table cannot be compared as a whole. Check its partitions' row counts instead."
         )
-    conditions = [warehouse_condition] if warehouse_condition else []
-    if table.mode == "history":
-        conditions.append("_dlt_valid_to IS NULL")
-    if allow_extra is None and table.mode in _KEEPS_DELETED:
-        allow_extra = True
+    comparison = _TableComparison(
+        asset, table, source_name, columns, rows_per_range, allow_extra, warehouse_condition
+    )
 
     @dg.asset_check(
         asset=asset,
@@ -104,29 +105,48 @@ def build_reconciliation_check(
         "last load.",
     )
     def agree(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        check_key = dg.AssetCheckKey(asset, CHECK_NAME)
-        position, started = _last_load(context.instance, asset)
-        before: Any = last_check_metadata(context.instance, check_key).get(UNCONFIRMED)
+        with as_dagster_failure():
+            return comparison.evaluate(context.instance)
+
+    return agree
+
+
+@dataclass(frozen=True)
+class _TableComparison:
+    """What a check compares; see `build_reconciliation_check`."""
+
+    asset: dg.AssetKey
+    table: Table
+    source_name: str
+    columns: Sequence[str]
+    rows_per_range: int
+    allow_extra: bool | None
+    warehouse_condition: str
+
+    def evaluate(self, instance: dg.DagsterInstance) -> dg.AssetCheckResult:
+        """Compare the table, range by range, and return the result."""
+        allow_extra = self.allow_extra
+        if allow_extra is None and self.table.mode in _KEEPS_DELETED:
+            allow_extra = True
+        current = "_dlt_valid_to IS NULL" if self.table.mode == "history" else ""
+        position, started = _last_load(instance, self.asset)
+        check_key = dg.AssetCheckKey(self.asset, CHECK_NAME)
+        before: Any = last_check_metadata(instance, check_key).get(UNCONFIRMED)
         report = _Report(allow_extra, before.value if before else {}, started)
-        with (
-            as_dagster_failure(),
-            open_database(database_configuration(source_name)) as database,
-        ):
-            stored = _Stored(asset, conditions)
+        with open_database(database_configuration(self.source_name)) as database:
+            stored = _Stored(self.asset, [*filter(None, [self.warehouse_condition, current])])
             comparison = Comparison(
                 database,
-                table,
-                columns,
-                rows_per_range,
+                self.table,
+                self.columns,
+                self.rows_per_range,
                 position,
-                allow_repeated=table.mode == "append",
+                allow_repeated=self.table.mode == "append",
                 is_stored=stored.has,
             )
             for result in comparison.results(stored.rows):
                 report.add(result)
         return report.result()
-
-    return agree
 
 
 def _last_load(instance: dg.DagsterInstance, asset: dg.AssetKey) -> tuple[str | None, float]:

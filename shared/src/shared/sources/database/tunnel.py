@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from fsspec.asyn import get_loop, sync
 
@@ -65,7 +65,7 @@ def tunneled(
     ) as (local_host, local_port):
         is_postgres = backend == "postgres"
         host = hosts.removesuffix(f":{parts.port}") if is_postgres else local_host
-        local = parts._replace(netloc=f"{user}{at}{host}:{local_port}").geturl()
+        local = urlunsplit((parts.scheme, f"{user}{at}{host}:{local_port}", *parts[2:]))
         yield with_parameters(local, hostaddr=local_host) if is_postgres else local
 
 
