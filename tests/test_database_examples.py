@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import dagster as dg
+import psycopg2
 import pytest
 from dagster_dlt import dlt_assets
 
@@ -16,6 +17,7 @@ from shared import warehouse
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
 from shared.sources.database import database_source
+from shared.testing.postgres_server import PostgresServer
 
 Run = Callable[[str], None]
 
@@ -67,11 +69,11 @@ def run(root: Path, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> Run
     return execute
 
 
-def example(root: Path, heading: str) -> ModuleType:
-    """Return the Python below a heading of the page as a module."""
+def example(root: Path, heading: str, block: int = 0) -> ModuleType:
+    """Return a block of Python below a heading of the page as a module."""
     page = (root / "docs" / "databases.md").read_text()
     (section,) = re.findall(rf"^#+ {heading}\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
-    (code,) = re.findall(r"```python.*?\n(.*?)```", section, re.DOTALL)
+    code = re.findall(r"```python.*?\n(.*?)```", section, re.DOTALL)[block]
     module = ModuleType("example")
     exec(code, module.__dict__)
     return module
@@ -105,10 +107,11 @@ def test_a_load_of_each_mode_brings_what_changed_and_a_rerun_nothing(
 def test_every_mode_of_the_page_is_tested_and_has_ten_lines(root: Path) -> None:
     page = (root / "docs" / "databases.md").read_text()
     section = page.partition("\n## Modes\n")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [*MODES, "window"]
-    assert re.findall(r"^### (\w+)$", section, re.MULTILINE) == [*MODES, "window"]
+    others = ["changes", "window"]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [*MODES, *others]
+    assert re.findall(r"^### (\w+)$", section, re.MULTILINE) == [*MODES, *others]
     blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    assert len(blocks) == len(MODES)
+    assert len(blocks) == len(MODES) + 1  # that of a window is a whole asset
     assert max(len(block.splitlines()) for block in blocks) <= 10
 
 
@@ -173,3 +176,62 @@ def test_a_run_with_the_tag_of_a_full_refresh_loads_all_rows_again(
         found.append((1, "sent") in rows(ORDERS))
         run("DELETE FROM orders WHERE order_id = 1")
     assert found == [True, False], "only the second run sees that the row is deleted"
+
+
+def test_the_changes_of_a_table_are_loaded_and_its_slot_is_watched(
+    root: Path,
+    run: Run,
+    warehouse_server: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+    instance: dg.DagsterInstance,
+) -> None:
+    url = warehouse_server.database().replace("+psycopg2", "")
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute("CREATE TABLE orders (order_id int PRIMARY KEY, status text)")
+        cursor.execute("INSERT INTO orders VALUES (1, 'sent'), (2, 'new')")
+        load(example(root, "changes"))
+        cursor.execute("DELETE FROM orders WHERE order_id = 1; UPDATE orders SET status = 'paid'")
+        load(example(root, "changes"))
+        assert rows(ORDERS) == [(2, "paid")]
+        assert checked(example(root, "changes", 1).orders_slot, instance)
+        cursor.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+            "WHERE database = current_database()"
+        )
+
+
+def checked(check: dg.AssetChecksDefinition, instance: dg.DagsterInstance) -> bool:
+    """Return whether the check of an asset passes."""
+    defs = dg.Definitions(
+        assets=[dg.AssetSpec(key.asset_key) for key in check.check_keys], asset_checks=[check]
+    )
+    result = defs.resolve_implicit_global_asset_job_def().execute_in_process(instance=instance)
+    return all(evaluation.passed for evaluation in result.get_asset_check_evaluations())
+
+
+def test_the_sensor_requests_the_tables_that_have_changed(
+    root: Path, run: Run, instance: dg.DagsterInstance
+) -> None:
+    sensor = example(root, "Load only what has changed").changed_tables
+    assets = [dg.AssetSpec(dg.AssetKey(["shop", name])) for name in ("customers", "orders")]
+    defs = dg.Definitions(assets=assets, sensors=[sensor])
+    context = dg.build_sensor_context(instance=instance, definitions=defs)
+    requests = sensor.evaluate_tick(context).run_requests
+    assert requests
+    (request,) = requests
+    assert {key.to_user_string() for key in request.asset_selection or ()} == {
+        "shop/customers",
+        "shop/orders",
+    }
+    assert "etl/changed_tables" in request.tags
+
+
+def test_the_check_finds_a_row_that_was_changed_in_the_warehouse(
+    root: Path, run: Run, instance: dg.DagsterInstance
+) -> None:
+    load(example(root, "incremental"))
+    module = example(root, "Compare the warehouse with the source")
+    assert checked(module.orders_agree, instance)
+    assert module.every_night.cron_schedule == "0 3 * * *"

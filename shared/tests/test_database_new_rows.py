@@ -136,10 +136,34 @@ def test_rows_that_are_equal_are_each_added(shop: Source) -> None:
     assert appended(shop, ENTRIES, again) == [1, 1, 2, 2]
 
 
+def test_rows_that_follow_deleted_ones_are_loaded(shop: Source) -> None:
+    shop.run(ORDERS)
+    shop.run("INSERT INTO orders VALUES (1, 'a'), (999999, 'typo')")
+    orders = Table("orders", mode="incremental", key="id", cursor="id", overlap=10)
+    load(orders)
+    shop.run("DELETE FROM orders WHERE id = 999999; INSERT INTO orders VALUES (2, 'b')")
+    load(orders)
+    shop.run("INSERT INTO orders VALUES (3, 'c')")
+    load(orders)
+    assert loaded() == [(1, "a"), (2, "b"), (3, "c"), (999999, "typo")]
+
+
+def test_a_column_that_is_created_anew_is_loaded_for_all_rows(shop: Source) -> None:
+    shop.run(ORDERS)
+    shop.run("INSERT INTO orders VALUES (1, 'old')")
+    orders = Table("orders", mode="incremental", key="id")
+    load(orders)
+    shop.run("ALTER TABLE orders DROP name; ALTER TABLE orders ADD name text DEFAULT 'new'")
+    load(orders)
+    assert loaded() == [(1, "new")]
+
+
 def test_rows_are_not_added_again_when_the_newest_are_deleted(shop: Source) -> None:
     numbers = "CREATE TABLE entries (id int); INSERT INTO entries SELECT generate_series(1, 40)"
-    gone = "DELETE FROM entries WHERE id > 20"
-    assert appended(shop, numbers, gone, cursor="id", overlap=10) == [*range(1, 41)]
+    some = "DELETE FROM entries WHERE id > 35"
+    assert appended(shop, numbers, some, cursor="id", overlap=10) == [*range(1, 41)]
+    with pytest.raises(Exception, match=r"greatest values of the cursor id were deleted"):
+        appended(shop, "DELETE FROM entries WHERE id > 20", cursor="id", overlap=10)
 
 
 def test_a_larger_overlap_adds_no_row_again(shop: Source) -> None:
@@ -150,8 +174,9 @@ def test_a_larger_overlap_adds_no_row_again(shop: Source) -> None:
 
 def test_a_row_with_a_time_in_the_future_does_not_hide_later_rows(shop: Source) -> None:
     future = "INSERT INTO entries VALUES (3, '2999-01-01')"
-    present = "INSERT INTO entries VALUES (4, timezone('UTC', now()))"
-    assert appended(shop, ENTRIES, future, present) == [1, 2, 3, 4]
+    local = "INSERT INTO entries VALUES (4, timezone('UTC', now()) - interval '5 hours')"
+    corrected = "INSERT INTO entries VALUES (5, timezone('UTC', now()) - interval '4 hours')"
+    assert appended(shop, ENTRIES, future, local, corrected) == [1, 2, 3, 4, 5]
 
 
 def test_an_overlap_of_dates_has_whole_days(shop: Source) -> None:

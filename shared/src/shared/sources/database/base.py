@@ -27,12 +27,14 @@ class Column:
         hints: dlt's column in the warehouse, under the same name; `nullable` included.
         expression: the SQL that reads it, in which its name is quoted.
         database_type: the database's name of its type, for messages, such as `numeric(10,2)`.
+        number: what differs for another column of the same name; 0 if the database does not say it.
     """
 
     name: str
     hints: TColumnSchema
     expression: str
     database_type: str
+    number: int = 0
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,13 @@ class CursorRange:
         self._kind = str(self._column.hints["data_type"])
         self._before = None if "start" not in stored else self._value(stored["start"])
         self._last = None if stored.get("cursor") is None else self._value(stored["cursor"])
-        self._newest = self._read_newest() or stored.get("cursor")
-        self._start = self._next_start()
         self._hashes = _RowHashes(table, info, stored)
+        newest = self._read_newest(self._since_before())
+        if newest is None and self._before is not None and self._read_newest():
+            self._begin_again()
+            newest = self._read_newest()
+        self._newest = newest or stored.get("cursor")
+        self._start = self._next_start(newest)
 
     def condition(self, more: Sequence[str]) -> str:
         """Return the condition of the rows to read; empty for all.
@@ -91,10 +95,11 @@ class CursorRange:
             "start": None if self._start is None else self._text(self._start),
         }
 
-    def _read_newest(self) -> str | None:
+    def _read_newest(self, conditions: Sequence[str] = ()) -> str | None:
+        """Return the greatest value of the rows that meet some conditions."""
         quoted = self._snapshot.quote(self._column.name)
         name = self._snapshot.quote(*filter(None, [self._table.schema, self._table.name]))
-        where = f"{quoted} IS NOT NULL" if self._before is None else self._at_least_before()
+        where = " AND ".join([f"{quoted} IS NOT NULL", *conditions])
         newest = f"SELECT max({quoted}) AS {quoted} FROM {name} WHERE {where}"
         if self._snapshot.dialect == "postgresql":  # it has no max() of a uuid or a bool
             newest = f"SELECT {quoted} FROM {name} WHERE {where} ORDER BY 1 DESC LIMIT 1"
@@ -103,16 +108,55 @@ class CursorRange:
         )
         return None if not found or found[0][0] is None else str(found[0][0])
 
+    def _begin_again(self) -> None:
+        """Begin at the greatest value that is left, because the ones from the stored begin on were deleted.
+
+        Raises:
+            DatabaseError: rows would be appended again.
+        """
+        if self._table.mode == "append":
+            raise DatabaseError(
+                f"{self._table.full_name} of {self._snapshot.server}: the rows with the greatest values of the "
+                f"cursor {self._table.cursor} were deleted since the last load, so a load cannot know which of "
+                "the others it has added. Nothing was loaded. Load all of them anew: run once with the tag "
+                "etl/full_refresh = true."
+            )
+        self._hashes.forget()
+        self._before = self._last = None
+        self._before = self._next_start(self._read_newest())
+
+    def _since_before(self) -> list[str]:
+        return [] if self._before is None else [self._at_least_before()]
+
     def _at_least_before(self) -> str:
         start = self._snapshot.literal(self._text(self._before), self._column)
         return f"{self._snapshot.quote(self._column.name)} >= {start}"
 
-    def _next_start(self) -> Any:
+    def _next_start(self, newest: str | None) -> Any:
         """Return where the next load begins: never before this one, and never after the present."""
-        if self._newest is None:
+        value = None if newest is None else self._value(newest)
+        present = self._present()
+        if value is not None and present is not None and value > present:
+            text = self._snapshot.literal(self._text(present), self._column)
+            until = f"{self._snapshot.quote(self._column.name)} <= {text}"
+            past = self._read_newest([*self._since_before(), until])
+            value = None if past is None else self._value(past)
+        if value is None:
             return self._before
-        start = self._lowered(self._value(self._newest))
+        start = self._lowered(value)
         return start if self._before is None or not self._is_ordered else max(start, self._before)
+
+    def _present(self) -> Any:
+        """Return the present as a value of the column; None if it is no time.
+
+        A time without a zone counts as UTC. Where it is ahead of UTC, the overlap has more rows.
+        """
+        if self._kind not in ("date", "timestamp"):
+            return None
+        now = datetime.now(UTC)
+        if self._kind == "date":
+            return now.date()
+        return now if self._column.hints.get("timezone", True) else now.replace(tzinfo=None)
 
     @property
     def _is_ordered(self) -> bool:
@@ -150,12 +194,12 @@ class CursorRange:
         return text
 
     def _lowered(self, value: Any) -> Any:
-        """Return a value less the overlap; the present less the overlap if it is in the future."""
+        """Return a value less the overlap."""
         overlap: Any = self._table.overlap
         try:
             if self._kind in ("date", "timestamp"):
                 overlap = DEFAULT_OVERLAP if overlap is None else overlap
-                return min(value, self._present()) - self._whole_days(overlap)
+                return value - self._whole_days(overlap)
             if self._kind in ("bigint", "decimal", "double"):
                 is_whole = not self._column.hints.get("scale") and self._kind != "double"
                 default = DEFAULT_NUMBER_OVERLAP if is_whole else 0
@@ -169,16 +213,6 @@ class CursorRange:
         if not overlap:
             return value
         raise self._unsuitable(f"it is {self._column.database_type}")
-
-    def _present(self) -> Any:
-        """Return the present as a value of the column.
-
-        A time without a zone counts as UTC. If it is ahead of UTC, the overlap has more rows.
-        """
-        now = datetime.now(UTC)
-        if self._kind == "date":
-            return now.date()
-        return now if self._column.hints.get("timezone", True) else now.replace(tzinfo=None)
 
     def _whole_days(self, overlap: timedelta) -> timedelta:
         """Return an overlap; for dates, rounded up to whole days."""

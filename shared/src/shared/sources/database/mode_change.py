@@ -22,8 +22,7 @@ def take_over(table: Table, state: dict[str, Any]) -> None:
     modes = dlt.current.source_state().setdefault("modes", {})
     before, load = modes.get(table.target, table.mode), current_load()
     modes[table.target] = table.mode
-    is_replaced = table.mode == "full" or (load is not None and load.is_full_refresh(table.target))
-    if before == table.mode or is_replaced:
+    if before == table.mode:
         return
     place = f"{table.full_name}: the mode was {before} and is {table.mode} now"
     if "history" in (before, table.mode):
@@ -31,6 +30,8 @@ def take_over(table: Table, state: dict[str, Any]) -> None:
             f"{place}, and the rows of one have no meaning in the other. Nothing was loaded. Load into "
             f'another table: Table(..., table="{table.target}_{table.mode}").'
         )
+    if table.mode == "full" or (load is not None and load.is_full_refresh(table.target)):
+        return  # the table is replaced
     if table.mode == "append":
         raise DatabaseError(
             f"{place}, so the rows that are there would come again. Nothing was loaded. Load all of them "

@@ -82,7 +82,7 @@ class NewRows:
             unseen = cursor.unseen(self.masking(batch))
             if unseen.num_rows:
                 yield unseen
-        self.state.update(cursor.state(), loaded=sorted(self.info.columns))
+        self.state.update(cursor.state(), loaded=self._columns)
 
     def _by_transaction(self, transactions: Transactions) -> Iterator[pa.RecordBatch]:
         since = self.state.get("ranges", {}).get("since", self.state).get("transactions")
@@ -117,7 +117,7 @@ class NewRows:
             if batch.num_rows:
                 yield self.masking(batch)
         is_old = position is not None and here.next - position.next > MAX_AGE
-        columns = sorted(self.info.columns)
+        columns = self._columns
         changed = (
             position is None or here.files != position.files or self.state.get("loaded") != columns
         )
@@ -131,7 +131,7 @@ class NewRows:
         is_first = kind not in self.state and "ranges" not in self.state
         starts = is_first and ranges.splits(self.table, self.info, self.load)
         if starts:
-            self.state["loaded"] = sorted(self.info.columns)
+            self.state["loaded"] = self._columns
         return starts
 
     def _new_values(self) -> list[str]:
@@ -139,8 +139,8 @@ class NewRows:
 
         Rows that were appended stay as they are.
         """
-        loaded = self.state.get("loaded", self.info.columns)
-        new = sorted(self.info.columns.keys() - {*loaded})
+        loaded = self.state.get("loaded", self._columns)
+        new = [name for name, number in self._columns.items() if loaded.get(name) != number]
         if new and self.table.mode == "append" and self.load is not None:
             self.load.warn(
                 f"{self.table.full_name}: {', '.join(new)} is new, and is NULL in the rows that were appended "
@@ -149,6 +149,11 @@ class NewRows:
         if self.table.mode == "append":
             return []
         return [f"{self.snapshot.quote(name)} IS NOT NULL" for name in new]
+
+    @property
+    def _columns(self) -> dict[str, int]:
+        """The numbers of the columns, by name: a column that was dropped and created anew has another."""
+        return {name: self.info.columns[name].number for name in sorted(self.info.columns)}
 
     def _next_range(self, condition: str = "") -> Iterator[pa.RecordBatch]:
         """Yield the next range, and ask for the load after it."""

@@ -27,7 +27,8 @@ _TABLE_SQL = """
 
 _COLUMNS_SQL = """
     SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, base.name, base.modifier,
-        base.is_array, base.is_composite, has_column_privilege(a.attrelid, a.attnum, 'SELECT')
+        base.is_array, base.is_composite, has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
+        a.attnum::bigint
     FROM pg_attribute AS a CROSS JOIN LATERAL (
         WITH RECURSIVE types AS (
             SELECT t.oid, a.atttypmod AS modifier FROM pg_type AS t WHERE t.oid = a.atttypid
@@ -69,7 +70,7 @@ def describe(snapshot: Snapshot, table: Table) -> TableInfo:
     columns = {str(row[0]): _column(snapshot, table, row) for row in found_columns}
     selected = selected_columns(table, columns, snapshot.server)
     if denied := [
-        name for name, *_, may_read in found_columns if name in selected and not may_read
+        name for name, *_, may_read, _ in found_columns if name in selected and not may_read
     ]:
         raise DatabaseError(
             f"{table.full_name} of {snapshot.server}: the user of the source may not read "
@@ -121,7 +122,7 @@ def selected_columns(
 
 
 def _column(snapshot: Snapshot, table: Table, row: tuple[Any, ...]) -> Column:
-    name, full_name, is_required, base, modifier, is_array, is_composite, _ = row
+    name, full_name, is_required, base, modifier, is_array, is_composite, _, number = row
     kind = PostgresType(
         str(base), int(modifier), bool(is_array), bool(is_composite), str(full_name)
     )
@@ -129,7 +130,7 @@ def _column(snapshot: Snapshot, table: Table, row: tuple[Any, ...]) -> Column:
     if name in table.key_columns and hints["data_type"] == "json":
         hints["data_type"] = "text"  # no warehouse compares JSON
     hints = {"nullable": not is_required, **hints, "name": name}
-    return Column(name, cast(TColumnSchema, hints), expression, str(full_name))
+    return Column(name, cast(TColumnSchema, hints), expression, str(full_name), int(number))
 
 
 def _similar_table(snapshot: Snapshot, table: Table) -> str:

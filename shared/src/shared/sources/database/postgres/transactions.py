@@ -199,7 +199,12 @@ class Transactions:
         gone = position.files.keys() - here.files.keys()
         new = here.files.keys() - position.files.keys()
         replaced = {position.bounds.get(part, "") for part in gone}
-        if any(here.bounds.get(part, "") in replaced for part in new):
+        moved = any(
+            bounds != here.bounds[part]
+            for part, bounds in position.bounds.items()
+            if part in here.bounds
+        )
+        if moved or any(here.bounds.get(part, "") in replaced for part in new):
             return True
         changed = [
             part

@@ -178,6 +178,7 @@ class Sqlite:
             if data_type == "timestamp":
                 text = text.replace("T", " ").removesuffix(" 00:00:00")
                 text = text.rstrip("0").rstrip(".") if "." in text else text
+                text = re.sub(r"( \d\d:\d\d):00$", r"\1", text)
             return dialect.text(text.replace(" ", getattr(column, "separator", " ")))
         if "\0" in str(value):
             return f"CAST(X'{str(value).encode().hex()}' AS TEXT)"
@@ -261,7 +262,11 @@ class Sqlite:
             )
         separator = next(iter(separators), " ")
         return TimeColumn(
-            column.name, column.hints, column.expression, column.database_type, separator
+            column.name,
+            column.hints,
+            column.expression,
+            column.database_type,
+            separator=separator,
         )
 
     def _indexes(self, query: Query, name: str) -> dict[str, tuple[bool, list[str]]]:
