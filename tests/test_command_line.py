@@ -71,6 +71,16 @@ def test_an_asset_runs_the_requested_partition_after_the_check_that_can_block_it
     assert loaded == [("2018-01-23.csv", results[1]["rows"])]
 
 
+def test_a_run_has_the_tags_of_the_options(etl_environment: dict[str, str]) -> None:
+    only(etl_environment, "simple_etl")
+    done = etl(etl_environment, "run", "simple_etl", "--tag", "etl/full_refresh=no_such_table")
+    assert done.returncode == 1
+    assert "names no_such_table, which this run does not load" in " ".join(done.stdout.split())
+    wrong = etl(etl_environment, "run", "simple_etl", "--tag", "etl/full_refresh")
+    assert wrong.returncode == 2
+    assert "KEY=VALUE" in wrong.stderr + wrong.stdout
+
+
 def test_a_range_of_partitions_is_one_run_and_uses_the_recorded_days_without_a_key(
     etl_environment: dict[str, str],
 ) -> None:

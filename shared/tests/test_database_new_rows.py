@@ -331,3 +331,33 @@ def test_key_ranges_of_a_table_load_no_other_table_again(shop: Source) -> None:
     result = load(large, Table("orders"))
     assert (result.rows_loaded["large"], result.rows_loaded["orders"]) == (25, 1)
     assert result.tables.keys() == {"large", "orders"}
+
+
+def test_ranges_of_a_table_whose_cursor_is_null_are_loaded(shop: Source) -> None:
+    shop.run("CREATE TABLE orders (id int PRIMARY KEY, name text, c int)")
+    shop.run("INSERT INTO orders SELECT generate_series(1, 25), 'x'; ANALYZE orders")
+    orders = Table("orders", mode="incremental", key="id", cursor="c", overlap=1, rows_per_load=10)
+    load(orders)
+    load(orders)
+    assert len(loaded()) == 25
+
+
+def test_a_table_that_is_rewritten_without_a_lock_is_refused(
+    shop: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.run(
+        "CREATE TABLE orders (id int, name text, secret text); INSERT INTO orders VALUES (1, 'a')"
+    )
+    shop.run("CREATE ROLE limited LOGIN; GRANT SELECT (id, name) ON orders TO limited")
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", shop.url.replace("postgres@", "limited@"))
+    other = shop.connect()
+    shop.run("TRUNCATE orders; INSERT INTO orders VALUES (1, 'a')", other)
+    with ThreadPoolExecutor() as pool:
+        loading = pool.submit(load, Table("orders", exclude=["secret"]))
+        while not shop.run("SELECT 1 FROM pg_locks WHERE NOT granted") and not loading.done():
+            pass
+        other.commit()
+        with pytest.raises(Exception, match=r"was truncated or rewritten while it was read"):
+            loading.result()
+    other.close()
+    shop.run("DROP OWNED BY limited; DROP ROLE limited")

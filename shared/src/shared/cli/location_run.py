@@ -45,7 +45,7 @@ def run_location(
         started.wait()
         nodes = {key: asset_node(graph, key) for key in keys}
         for result in _materialize(
-            location, defs, nodes, partitions, instance=instance, started=started
+            location, defs, nodes, selection, instance=instance, started=started
         ):
             send(result)
 
@@ -113,7 +113,7 @@ def _materialize(
     location: str,
     defs: dg.Definitions,
     nodes: Mapping[dg.AssetKey, Any],
-    partitions: tuple[str, str] | None,
+    selection: RunSelection,
     *,
     instance: dg.DagsterInstance,
     started: threading.Event,
@@ -129,9 +129,12 @@ def _materialize(
             yield AssetResult(location, key.to_user_string(), "running")
         results = [
             job.execute_in_process(
-                asset_selection=group, instance=instance, tags=tags, raise_on_error=False
+                asset_selection=group,
+                instance=instance,
+                tags={**dict(selection.tags), **tags},
+                raise_on_error=False,
             )
-            for tags in _run_tags([nodes[key] for key in group], partitions, instance)
+            for tags in _run_tags([nodes[key] for key in group], selection.partitions, instance)
             if started.is_set()
         ]
         if not started.is_set():

@@ -15,10 +15,12 @@ class RunSelection:
     Attributes:
         selections: assets in Dagster's selection syntax; None for the complete location.
         partitions: the first and the last partition to run; None for those of the sample.
+        tags: the tags of the runs.
     """
 
     selections: tuple[str, ...] | None = None
     partitions: tuple[str, str] | None = None
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,11 @@ def run(
     last: Annotated[
         str | None, typer.Option("--to", metavar="KEY", help="… to this one, in a single run.")
     ] = None,
+    *,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A tag of the runs, such as etl/full_refresh=true."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Materialize assets and print a load summary.
@@ -54,7 +59,8 @@ def run(
         modules = code_locations()
     except WorkspaceError as error:
         fail(str(error))
-    selected = _select(names or [], modules, partitions)
+    tags = _tags(tag or [])
+    selected = _select(names or [], modules, partitions, tags)
     results = _run_locations(modules, selected, as_json)
     if as_json:
         print_json([{**asdict(result), "seconds": round(result.seconds, 3)} for result in results])
@@ -77,8 +83,20 @@ def _partitions(
     return (partition, partition) if partition is not None else None
 
 
+def _tags(options: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the tags of the options."""
+    pairs = [option.partition("=") for option in options]
+    for key, equals, _ in pairs:
+        if not key or not equals:
+            fail(f"--tag is {key!r}; write KEY=VALUE, such as etl/full_refresh=true.", 2)
+    return tuple((key, value) for key, _, value in pairs)
+
+
 def _select(
-    names: Sequence[str], modules: Mapping[str, str], partitions: tuple[str, str] | None
+    names: Sequence[str],
+    modules: Mapping[str, str],
+    partitions: tuple[str, str] | None,
+    tags: tuple[tuple[str, str], ...],
 ) -> dict[str, RunSelection]:
     """Return what each location runs. Only the locations know which of them has an asset."""
     for name in names:
@@ -86,7 +104,9 @@ def _select(
             fail(f"No code location {name!r}; workspace.yaml has {', '.join(modules)}.", 2)
     selections = tuple(_selection(name) for name in names if name not in modules)
     return {
-        location: RunSelection(selections if names and location not in names else None, partitions)
+        location: RunSelection(
+            selections if names and location not in names else None, partitions, tags
+        )
         for location in modules
         if not names or selections or location in names
     }

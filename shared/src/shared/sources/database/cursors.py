@@ -51,7 +51,7 @@ class CursorRange:
         self._table, self._snapshot = table, snapshot
         self._column: Column = info.columns[table.cursor]
         self._kind = str(self._column.hints["data_type"])
-        self._before = None if "start" not in stored else self._value(stored["start"])
+        self._before = None if stored.get("start") is None else self._value(stored["start"])
         self._last = None if stored.get("cursor") is None else self._value(stored["cursor"])
         self._hashes = _RowHashes(table, info, stored)
         newest = self._read_newest(self._since_before())

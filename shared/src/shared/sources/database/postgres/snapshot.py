@@ -36,6 +36,16 @@ _SETTINGS_SQL = (
 _NOT_LOCKABLE = ("3F000", "42501", "42809", "42P01")
 """SQLSTATEs of a lock: no schema, no right to the whole table, a materialized view, no table."""
 
+_REWRITTEN_SQL = """
+    WITH RECURSIVE parts AS (
+        SELECT to_regclass({name})::oid AS oid
+        UNION ALL SELECT i.inhrelid FROM pg_inherits AS i JOIN parts ON i.inhparent = parts.oid
+    )
+    SELECT count(*) FROM parts JOIN pg_class AS c USING (oid)
+    WHERE c.relfilenode <> pg_relation_filenode(c.oid)
+"""
+"""How many parts of a table have another file now than the snapshot says."""
+
 
 class PostgresDatabase:
     """A database of a Postgres server. A load opens one connection at a time, and two in the mode changes."""
@@ -169,6 +179,12 @@ class PostgresSnapshot:
         """Yield rows in batches of about 2 MB; see `Snapshot.read`."""
         relation = self.quote(*filter(None, [table.schema, table.name]))
         yield from self.read_from(relation, table, info, where, order_by)
+        # Without a lock, a table can be rewritten after the snapshot, which then sees it as empty.
+        if self.query(_REWRITTEN_SQL.format(name=literal(relation))) != [(0,)]:
+            raise DatabaseError(
+                f"{table.full_name} of {self.server} was truncated or rewritten while it was read. Nothing "
+                "was loaded. Run again."
+            )
 
     def read_from(
         self, relation: str, table: Table, info: TableInfo, where: str = "", order_by: str = ""

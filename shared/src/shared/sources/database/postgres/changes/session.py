@@ -25,7 +25,7 @@ _IN_USE = "is active for PID"
 NO_RIGHT = "42501"
 """The SQLSTATE of a statement that the user has no right to run."""
 
-TIMED_OUT = "57014"
+TIMED_OUT = ("57014", "55P03")
 """The SQLSTATE of a statement that took too long."""
 
 

@@ -285,14 +285,14 @@ class Slot:
                 f"{literal(self.name)}, 'pgoutput')"
             )
         except ReplicationError as error:
-            if error.sqlstate == TIMED_OUT:
+            if error.sqlstate in TIMED_OUT:
                 raise self._waited() from None
             raise
 
     def _waited(self) -> DatabaseError:
         return self._error(
             "a first load waits until the transactions are over that write when it begins, and one took "
-            "longer than statement_timeout_seconds of the source. Find it: SELECT pid, xact_start, query "
+            "longer than the timeouts of the source. Find it: SELECT pid, xact_start, query "
             "FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start; or in "
             "pg_prepared_xacts."
         )
