@@ -19,7 +19,7 @@ from shared.sources.database.connection import (
 from shared.sources.database.load_position import SOURCE_POSITION, source_position
 from shared.sources.database.masking import Masking
 from shared.sources.database.mode_change import take_over
-from shared.sources.database.news import NewRows
+from shared.sources.database.new_rows import NewRows
 from shared.sources.database.table import Mode, Table, TableDeclarationError, needs_key
 from shared.sources.hints import APPEND_EACH_RUN, arrow_schema
 from shared.sources.names import column_name
