@@ -212,7 +212,10 @@ def test_an_invalid_name_is_one_clear_line_and_changes_nothing(
         (["--from", "values.csv"], "values.csv: x is twice in the header"),
         (["--from", "sqlite:///gone.db"], "There is no file "),
         (["--from", "sqlite:///gone.db", "--no-sample"], "--from is a database"),
-        (["--from", "oracle://reader:hunter22@host/shop"], "oracle:// is no URL of a database"),
+        (
+            ["--from", "oracle://reader:hunter22@host/shop"],
+            "oracle:// is not the URL of a database",
+        ),
         (["--from", "mysql://reader:hunter22@127.0.0.1:9/shop"], "Check the host and the port"),
     ],
 )

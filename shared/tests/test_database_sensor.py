@@ -265,7 +265,7 @@ def test_a_table_of_another_database_is_probed_by_its_rows_and_cursor(
         file.execute("INSERT INTO orders VALUES (1, 7)")
         file.commit()
         assert probe_tables("shop", [orders]) == {"orders": {"rows": "1", "at": "7"}}
-    with pytest.raises(DatabaseError, match="only its number of rows tells"):
+    with pytest.raises(DatabaseError, match="only its number of rows shows"):
         probe_tables("shop", [ITEMS])
 
 

@@ -410,7 +410,7 @@ def test_a_database_without_a_readable_table_proposes_nothing(
         ("127.0.0.1:", "127.0.0.1:1", "port"),
         (f":{PASSWORD}", ":x/hunter22@hunter22", "in the user and the password, @ is %40"),
         (f":{PASSWORD}", ":x@hunter22/hunter22", "in the user and the password, @ is %40"),
-        ("postgresql:", "oracle:", "oracle:// is no URL of a database .* postgresql://user"),
+        ("postgresql:", "oracle:", "oracle:// is not the URL of a database .* postgresql://user"),
         ("/test_", "?test=", "names no database"),
     ],
 )

@@ -67,12 +67,12 @@ def build_changed_tables_sensor(
         retry_minutes: how long it waits after a run that failed.
 
     Raises:
-        DagsterInvalidDefinitionError: a table is loaded by partitions, which no probe tells.
+        DagsterInvalidDefinitionError: a table is loaded by partitions, which a probe does not see.
     """
     by_window = [table.target for table in tables if table.mode == "window"]
     if by_window:
         raise dg.DagsterInvalidDefinitionError(
-            f"{', '.join(by_window)}: the mode window loads a partition at a time, and a probe does not tell "
+            f"{', '.join(by_window)}: the mode window loads a partition at a time, and a probe does not see "
             "which has changed. Leave it out of the sensor, and load it on a schedule."
         )
     keys = {table.target: asset_key(dataset, table.target) for table in tables}

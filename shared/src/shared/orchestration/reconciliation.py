@@ -4,7 +4,7 @@
 error. In a range, the rows of the warehouse are read first, then those of the source in a new snapshot:
 
 - A table of Postgres: a load notes which transactions its snapshot has seen. A row of the source that was
-  written before, and is unchanged, must be in the warehouse as it is: if not, the check fails, ERROR. A newer
+  written before, and is unchanged, must be in the warehouse unchanged: if not, the check fails, ERROR. A newer
   row does not count, nor does the row of the warehouse with its key.
 - Elsewhere, and for rows that are only in the warehouse, nothing says whether the source has changed since the
   load. Such a difference is confirmed if a check after another load finds it again, with the same rows on both
@@ -13,7 +13,7 @@ error. In a range, the rows of the warehouse are read first, then those of the s
 - The modes `incremental` and `append` keep what the source deletes, so rows that are only in the warehouse are
   counted and do not fail.
 
-**Cost.** For each range the source is asked with one connection: one query for the range's end, one for its
+**Cost.** For each range the check opens one connection to the source, and sends one query for the range's end, one for its
 rows, of the compared columns, and at most seven of its catalog. Ranges need a key whose first column is an
 integer, a date, or, in Postgres, a text; the order of texts is that of their bytes, for which an index must
 have the collation `C`. Any other key is one range, in memory as a whole.

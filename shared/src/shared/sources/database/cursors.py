@@ -147,7 +147,7 @@ class CursorRange:
         return start if self._before is None or not self._is_ordered else max(start, self._before)
 
     def _present(self) -> Any:
-        """Return the present as a value of the column; None if it is no time.
+        """Return the present as a value of the column; None if it is not a time.
 
         A time without a zone counts as UTC. Where it is ahead of UTC, the overlap has more rows.
         """

@@ -125,7 +125,7 @@ def _count(snapshot: Snapshot, table: Table, cursor: str | None) -> Facts:
     cursor = table.cursor or cursor
     if cursor is None:
         raise DatabaseError(
-            f"{table.full_name} of {snapshot.server}: without a cursor, only its number of rows tells whether it "
+            f"{table.full_name} of {snapshot.server}: without a cursor, only its number of rows shows whether it "
             f'has changed. Pass cursors={{"{table.target}": "updated_at"}}, a column that grows with each '
             "change, or load the table on a schedule."
         )

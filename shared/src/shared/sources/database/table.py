@@ -39,7 +39,7 @@ class Table:
         schema: the schema of the database; by default the one that the connection has.
         key: the columns that identify a row; by default the primary key of the database.
         cursor: a column that grows with each new or changed row, such as `updated_at`. A table of
-            Postgres needs none for `incremental` and `append`: its transactions tell what is new.
+            Postgres needs none for `incremental` and `append`: new rows are found by their transactions.
         overlap: how much later than its cursor value a row may commit. If it is given, a load reads
             by the cursor's index and again from `overlap` before the last value. Without it, Postgres
             reads exactly the rows of transactions that the last load did not see, with one scan of

@@ -46,7 +46,7 @@ def parse_url(url: str, folder: Path) -> sa.URL:
     """Return the URL of a database, without the name of a driver.
 
     Raises:
-        DatabaseError: it is no URL of a supported database; nothing of the URL is repeated.
+        DatabaseError: it is not the URL of a supported database; nothing of the URL is repeated.
     """
     scheme, _, _ = url.partition("://")
     backend, _, _ = scheme.partition("+")
@@ -54,7 +54,7 @@ def parse_url(url: str, folder: Path) -> sa.URL:
     if backend not in FORMS:
         shown = scheme if re.fullmatch(r"[a-z0-9+]{1,30}", scheme) else "this"
         raise DatabaseError(
-            f"{shown}:// is no URL of a database that can be read. Write {', or '.join(FORMS.values())}"
+            f"{shown}:// is not the URL of a database that can be read. Write {', or '.join(FORMS.values())}"
         )
     form = f"Write it as {FORMS[backend]}"
     try:

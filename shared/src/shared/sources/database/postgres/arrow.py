@@ -30,7 +30,7 @@ def typed(
         columns: the columns of the batch.
 
     Raises:
-        DatabaseError: a value does not fit the type of its column, or is no text.
+        DatabaseError: a value does not fit the type of its column, or is not a text.
     """
     arrays = [
         _typed(values, field.type, place, column)

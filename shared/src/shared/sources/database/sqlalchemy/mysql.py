@@ -3,7 +3,7 @@
 Numbers and times pass as the texts that the server writes, so that no driver rounds them.
 
 - `tinyint(1)` is a bool; another value than 0 and 1 is an error.
-- `bigint unsigned` is `decimal(20,0)`; `bit(1)` is a bool, and other bits are a whole number.
+- `bigint unsigned` is `decimal(20,0)`; `bit(1)` is a bool, and other bits are a bigint.
 - A decimal of more than 38 digits is read as text.
 - A zero date, such as `0000-00-00` or `2024-00-10`, is an error; with `types={"column": {"nullable": True}}`
   it is NULL.
