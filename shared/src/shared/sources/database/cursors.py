@@ -109,7 +109,7 @@ class CursorRange:
         return None if not found or found[0][0] is None else str(found[0][0])
 
     def _begin_again(self) -> None:
-        """Begin at the greatest value that is left, because the ones from the stored begin on were deleted.
+        """Read all rows, because the ones from the stored begin on were deleted, and may have hidden others.
 
         Raises:
             DatabaseError: rows would be appended again.
@@ -123,7 +123,6 @@ class CursorRange:
             )
         self._hashes.forget()
         self._before = self._last = None
-        self._before = self._next_start(self._read_newest())
 
     def _since_before(self) -> list[str]:
         return [] if self._before is None else [self._at_least_before()]
