@@ -363,3 +363,20 @@ def test_a_table_that_is_rewritten_without_a_lock_is_refused(
             loading.result()
     other.close()
     shop.run("DROP OWNED BY limited; DROP ROLE limited")
+
+
+def test_rows_that_move_from_the_default_partition_are_not_appended_again(shop: Source) -> None:
+    shop.run("CREATE TABLE orders (id int, name text) PARTITION BY LIST (name)")
+    shop.run("CREATE TABLE other PARTITION OF orders DEFAULT")
+    shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
+    orders = Table("orders", mode="append")
+    load(orders)
+    shop.run("CREATE TABLE c PARTITION OF orders FOR VALUES IN ('c')")
+    shop.run("INSERT INTO orders VALUES (3, 'c')")
+    load(orders)
+    shop.run("CREATE TABLE b (LIKE orders)")
+    moved = "WITH moved AS (DELETE FROM other WHERE id = 2 RETURNING *) INSERT INTO b SELECT * FROM moved"
+    shop.run(f"{moved}; ALTER TABLE orders ATTACH PARTITION b FOR VALUES IN ('b')")
+    with pytest.raises(Exception, match="was rewritten or replaced"):
+        load(orders)
+    assert loaded() == [(1, "a"), (2, "b"), (3, "c")]

@@ -105,6 +105,8 @@ class NewRows:
             if position
             else ""
         )
+        if self.table.mode == "append":
+            here = replace(here, default_rows=transactions.default_rows())
         if position and self.table.mode == "append":
             # A detached part may return, and nobody knows what was written to it meanwhile.
             here = replace(

@@ -74,6 +74,8 @@ class TransactionPosition:
         files: the file of each part of the table, by the part's number. A new part is read as a whole.
         bounds: the bounds of each part, which are empty for a table without partitions.
         database: the server and the database.
+        default_rows: how many rows the default partition has, of a table that is appended to: rows that move
+            from there to a new partition seem new.
         timeline: the timeline of the server, which a failover to a replica changes; empty if unknown.
     """
 
@@ -84,6 +86,7 @@ class TransactionPosition:
     bounds: dict[str, str] = field(default_factory=dict)
     database: str = ""
     timeline: str = ""
+    default_rows: int = 0
 
     @classmethod
     def of(cls, stored: dict[str, Any]) -> "TransactionPosition":
@@ -177,6 +180,14 @@ class Transactions:
             )
         return False
 
+    def default_rows(self) -> int:
+        """Return how many rows the default partition has."""
+        parts = [part for part, bounds in self.position.bounds.items() if bounds == "DEFAULT"]
+        if not parts:
+            return 0
+        count = f"SELECT count(*) FROM {self._name} WHERE tableoid IN ({', '.join(parts)})"
+        return int(self._snapshot.query(count)[0][0])
+
     def wait_until_durable(self) -> None:
         """Wait until the server has flushed the transactions that the snapshot sees as complete.
 
@@ -205,6 +216,8 @@ class Transactions:
             if part in here.bounds
         )
         if moved or any(here.bounds.get(part, "") in replaced for part in new):
+            return True
+        if new and position.default_rows > self.default_rows():
             return True
         changed = [
             part
