@@ -100,20 +100,11 @@ class NewRows:
             yield from self._next_range(transactions.before(position))
             return
         rows = 0
-        where = (
-            " OR ".join([f"({transactions.since(position)})", *self._new_values()])
-            if position
-            else ""
-        )
+        where = ""
+        if position:
+            where = " OR ".join([f"({transactions.since(position)})", *self._new_values()])
         if self.table.mode == "append":
-            here = replace(here, default_rows=transactions.default_rows())
-        if position and self.table.mode == "append":
-            # A detached part may return, and nobody knows what was written to it meanwhile.
-            here = replace(
-                here,
-                files={**dict.fromkeys(position.files, GONE), **here.files},
-                bounds={**position.bounds, **here.bounds},
-            )
+            here = _after_append(transactions, position)
         for batch in self.snapshot.read(self.table, self.info, where):
             rows += batch.num_rows
             if batch.num_rows:
@@ -228,3 +219,18 @@ class NewRows:
                 "before, or run once with the tag etl/full_refresh = true."
             )
         self._forget()
+
+
+def _after_append(
+    transactions: Transactions, position: TransactionPosition | None
+) -> TransactionPosition:
+    """Return the position after a load that appends, with what shows later that rows have moved."""
+    here = replace(transactions.position, default_rows=transactions.default_rows())
+    if position is None:
+        return here
+    # A detached part may return, and nobody knows what was written to it meanwhile.
+    return replace(
+        here,
+        files={**dict.fromkeys(position.files, GONE), **here.files},
+        bounds={**position.bounds, **here.bounds},
+    )
