@@ -1,67 +1,20 @@
 """Tables of Postgres are loaded exactly, in each mode, while the source changes."""
 
-from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import psycopg2
 import pytest
 
 from shared import warehouse
 from shared.sources.database import DatabaseError, Table, TableDeclarationError, database_source
 from shared.sources.partitions import PartitionKey, TimeWindow
-from shared.testing.postgres_server import PostgresServer
+from shared.testing.source_database import SourceDatabase, load, loaded
 from shared.warehouse.errors import find_cause
-
-SPEC = warehouse.pipeline("shop_pipeline", "shop_data")
-
-
-class Source:
-    """A database of a server, as its application sees it."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.connection = self.connect()
-        self.connection.autocommit = True
-
-    def connect(self) -> Any:
-        return psycopg2.connect(self.url)
-
-    def run(self, sql: str, connection: Any = None) -> list[tuple[Any, ...]]:
-        with (connection or self.connection).cursor() as cursor:
-            cursor.execute(sql)
-            return list(cursor.fetchall()) if cursor.description else []
-
-
-@pytest.fixture
-def shop(
-    warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Any
-) -> Iterator[Source]:
-    """Yield an empty database that the source `shop` reads."""
-    url = warehouse_server.database().replace("+psycopg2", "")
-    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
-    source = Source(url)
-    yield source
-    source.connection.close()
-
-
-def load(
-    *tables: Table, partitions: Sequence[str] = (), refresh: Sequence[str] = ()
-) -> warehouse.LoadResult:
-    options = warehouse.LoadOptions(full_refresh=refresh)
-    source = database_source(tables, name="shop")
-    return warehouse.load(warehouse.plan_load(SPEC, source, partitions, options))
-
-
-def loaded(columns: str = "id, name", table: str = "orders") -> list[tuple[Any, ...]]:
-    rows = warehouse.query(f"SELECT {columns} FROM shop_data.{table} ORDER BY 1, 2")
-    return [tuple(row.values()) for row in rows]
-
 
 ORDERS = "CREATE TABLE orders (id int PRIMARY KEY, name text, updated_at timestamptz DEFAULT clock_timestamp())"
 
 
-def test_a_full_load_replaces_the_table(any_warehouse: str, shop: Source) -> None:
+def test_a_full_load_replaces_the_table(any_warehouse: str, shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
     load(Table("orders"))
@@ -74,7 +27,7 @@ def test_a_full_load_replaces_the_table(any_warehouse: str, shop: Source) -> Non
 
 @pytest.mark.parametrize("overlap", [None, timedelta(minutes=1)])
 def test_an_incremental_load_reads_only_new_and_changed_rows(
-    any_warehouse: str, shop: Source, overlap: timedelta | None
+    any_warehouse: str, shop: SourceDatabase, overlap: timedelta | None
 ) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
@@ -89,7 +42,7 @@ def test_an_incremental_load_reads_only_new_and_changed_rows(
     assert loaded() == [(1, "a"), (2, "c"), (3, "n"), (4, "d")]
 
 
-def test_a_table_of_postgres_needs_no_cursor_to_load_new_rows(shop: Source) -> None:
+def test_a_table_of_postgres_needs_no_cursor_to_load_new_rows(shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE orders (id int PRIMARY KEY, name text)")
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
     orders = Table("orders", mode="incremental", key="id")
@@ -102,7 +55,7 @@ def test_a_table_of_postgres_needs_no_cursor_to_load_new_rows(shop: Source) -> N
 @pytest.mark.parametrize("mode", ["incremental", "append"])
 @pytest.mark.parametrize("savepoint", ["", "SAVEPOINT s;"])
 def test_a_row_that_commits_late_with_an_earlier_cursor_value_is_loaded_once(
-    shop: Source, mode: Any, savepoint: str
+    shop: SourceDatabase, mode: Any, savepoint: str
 ) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a')")
@@ -126,7 +79,7 @@ def test_a_row_that_commits_late_with_an_earlier_cursor_value_is_loaded_once(
 
 @pytest.mark.parametrize("overlap", [None, timedelta(minutes=1)])
 def test_an_append_adds_each_row_once(
-    any_warehouse: str, shop: Source, overlap: timedelta | None
+    any_warehouse: str, shop: SourceDatabase, overlap: timedelta | None
 ) -> None:
     shop.run("CREATE TABLE orders (id int, name text, at timestamptz DEFAULT clock_timestamp())")
     shop.run("INSERT INTO orders VALUES (1, 'a'), (1, 'a'), (2, 'b')")
@@ -139,7 +92,7 @@ def test_an_append_adds_each_row_once(
     assert loaded() == [(1, "a"), (1, "a"), (2, "b"), (3, "c"), (3, "c")]
 
 
-def test_a_mirror_deletes_what_is_gone(any_warehouse: str, shop: Source) -> None:
+def test_a_mirror_deletes_what_is_gone(any_warehouse: str, shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b'), (3, 'c')")
     orders = Table("orders", mode="mirror", key="id")
@@ -149,7 +102,7 @@ def test_a_mirror_deletes_what_is_gone(any_warehouse: str, shop: Source) -> None
     assert loaded() == [(2, "z"), (3, "c")]
 
 
-def test_a_history_closes_old_versions(any_warehouse: str, shop: Source) -> None:
+def test_a_history_closes_old_versions(any_warehouse: str, shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE orders (id int PRIMARY KEY, name text)")
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b'), (3, NULL)")
     orders = Table("orders", mode="history", key="id")
@@ -165,7 +118,7 @@ def test_a_history_closes_old_versions(any_warehouse: str, shop: Source) -> None
 
 @pytest.mark.parametrize("kind", ["timestamptz", "timestamp", "date"])
 def test_a_window_replaces_the_rows_of_its_partition(
-    any_warehouse: str, shop: Source, kind: str
+    any_warehouse: str, shop: SourceDatabase, kind: str
 ) -> None:
     shop.run(f'CREATE TABLE orders (id int PRIMARY KEY, name text, "At" {kind})')
     shop.run(
@@ -188,7 +141,7 @@ def test_a_window_replaces_the_rows_of_its_partition(
     assert loaded() == [(2, "b")]
 
 
-def test_a_large_first_load_commits_in_key_ranges(any_warehouse: str, shop: Source) -> None:
+def test_a_large_first_load_commits_in_key_ranges(any_warehouse: str, shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE orders (tenant text, id int, name text, PRIMARY KEY (tenant, id))")
     shop.run(
         "INSERT INTO orders SELECT 't' || n % 3, n, 'x' FROM generate_series(1, 25) AS n; ANALYZE orders"
@@ -215,7 +168,7 @@ def test_a_large_first_load_commits_in_key_ranges(any_warehouse: str, shop: Sour
 
 @pytest.mark.parametrize("mode", ["incremental", "append"])
 def test_a_full_refresh_loads_all_rows_anew_and_the_next_run_goes_on(
-    any_warehouse: str, shop: Source, mode: Any
+    any_warehouse: str, shop: SourceDatabase, mode: Any
 ) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
@@ -231,7 +184,7 @@ def test_a_full_refresh_loads_all_rows_anew_and_the_next_run_goes_on(
     assert loaded() == [(2, "b"), (3, "c")]
 
 
-def test_a_key_that_is_not_unique_is_refused(shop: Source) -> None:
+def test_a_key_that_is_not_unique_is_refused(shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE orders (id int, name text)")
     shop.run("INSERT INTO orders VALUES (1, 'a'), (1, 'b')")
     with pytest.raises(Exception, match=r"orders of .*: 1 values of the key id are NULL or belong"):
@@ -255,7 +208,7 @@ def test_a_declaration_that_cannot_be_exact_is_refused() -> None:
         database_source([Table("orders"), Table("orders", schema="old")], name="shop")
 
 
-def test_a_missing_table_or_column_is_named(shop: Source) -> None:
+def test_a_missing_table_or_column_is_named(shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     for table, text in (
         (Table("order"), "has no table order; it has public.orders"),

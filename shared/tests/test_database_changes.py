@@ -13,33 +13,24 @@ from shared.sources.database import Table, ranges
 from shared.sources.database.masks import Constant
 from shared.sources.database.postgres.changes.slot import Slot
 from shared.testing.postgres_server import PostgresServer
-from support.changes import ORDERS, Source, changing_source, load, loaded
+from shared.testing.source_database import SourceDatabase, created_database
+from support.changes import ORDERS, load, loaded, rows_of
 
 
-@pytest.fixture
-def shop(
-    warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Path
-) -> Iterator[Source]:
-    """Yield an empty database that the source `shop` reads."""
-    with changing_source(warehouse_server) as source:
-        monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", source.url)
-        yield source
-
-
-def test_inserts_updates_and_deletes_are_loaded(any_warehouse: str, shop: Source) -> None:
+def test_inserts_updates_and_deletes_are_loaded(any_warehouse: str, shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
     load()
-    assert loaded() == shop.rows() == [(1, "a", None), (2, "b", None)]
+    assert loaded() == rows_of(shop) == [(1, "a", None), (2, "b", None)]
     shop.run("INSERT INTO orders VALUES (3, 'c')")
     shop.run("UPDATE orders SET name = 'x' WHERE id = 1; DELETE FROM orders WHERE id = 2")
     result = load()
     assert result.rows_loaded["orders"] == 3
-    assert loaded() == shop.rows() == [(1, "x", None), (3, "c", None)]
+    assert loaded() == rows_of(shop) == [(1, "x", None), (3, "c", None)]
     assert load().rows_loaded.get("orders", 0) == 0
 
 
-def test_a_run_without_changes_stores_nothing(shop: Source) -> None:
+def test_a_run_without_changes_stores_nothing(shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     load()
     load()
@@ -49,7 +40,9 @@ def test_a_run_without_changes_stores_nothing(shop: Source) -> None:
 
 
 @pytest.mark.parametrize("identity", ["DEFAULT", "FULL", "USING INDEX orders_by_id"])
-def test_a_large_value_that_is_not_in_the_log_keeps_its_value(identity: str, shop: Source) -> None:
+def test_a_large_value_that_is_not_in_the_log_keeps_its_value(
+    identity: str, shop: SourceDatabase
+) -> None:
     shop.run(ORDERS)
     shop.run("CREATE UNIQUE INDEX orders_by_id ON orders (id)")
     shop.run(f"ALTER TABLE orders REPLICA IDENTITY {identity}")
@@ -61,23 +54,23 @@ def test_a_large_value_that_is_not_in_the_log_keeps_its_value(identity: str, sho
     shop.run("UPDATE orders SET name = 'd' WHERE id = 2")
     shop.run("UPDATE orders SET id = 3 WHERE id = 1")
     load()
-    assert loaded() == shop.rows() == [(2, "d", "other" * 5000), (3, "b", "long" * 5000)]
+    assert loaded() == rows_of(shop) == [(2, "d", "other" * 5000), (3, "b", "long" * 5000)]
 
 
-def test_a_key_that_is_too_large_for_the_log_is_found(shop: Source) -> None:
+def test_a_key_that_is_too_large_for_the_log_is_found(shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE orders (id text PRIMARY KEY, name text, note text)")
     shop.run("ALTER TABLE orders ALTER id SET STORAGE EXTERNAL")
     shop.run("INSERT INTO orders VALUES (repeat('k', 2500), 'a', NULL)")
     load()
     shop.run("UPDATE orders SET name = 'b'")
     load()
-    assert loaded() == shop.rows() == [("k" * 2500, "b", None)]
+    assert loaded() == rows_of(shop) == [("k" * 2500, "b", None)]
     shop.run("DELETE FROM orders")
     load()
     assert loaded() == []
 
 
-def test_keys_change_in_chains_and_swap(any_warehouse: str, shop: Source) -> None:
+def test_keys_change_in_chains_and_swap(any_warehouse: str, shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b'), (3, 'c')")
     load()
@@ -85,10 +78,10 @@ def test_keys_change_in_chains_and_swap(any_warehouse: str, shop: Source) -> Non
     shop.run("UPDATE orders SET id = -id WHERE id IN (2, 3)")
     shop.run("UPDATE orders SET id = CASE id WHEN -2 THEN 3 ELSE 2 END WHERE id < 0")
     load()
-    assert loaded() == shop.rows() == [(2, "c", None), (3, "b", None), (20, "a", None)]
+    assert loaded() == rows_of(shop) == [(2, "c", None), (3, "b", None), (20, "a", None)]
 
 
-def test_a_truncated_table_has_its_new_rows_only(any_warehouse: str, shop: Source) -> None:
+def test_a_truncated_table_has_its_new_rows_only(any_warehouse: str, shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
     load()
@@ -100,11 +93,11 @@ def test_a_truncated_table_has_its_new_rows_only(any_warehouse: str, shop: Sourc
     load()
     shop.run("TRUNCATE orders; INSERT INTO orders VALUES (2, 'newer')")
     load()
-    assert loaded() == shop.rows() == [(2, "newer", None)]
+    assert loaded() == rows_of(shop) == [(2, "newer", None)]
 
 
 @pytest.mark.parametrize("statement", ["VACUUM FULL orders", "CLUSTER orders USING orders_pkey"])
-def test_a_rewritten_table_stays_the_same(statement: str, shop: Source) -> None:
+def test_a_rewritten_table_stays_the_same(statement: str, shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
     load()
@@ -112,10 +105,12 @@ def test_a_rewritten_table_stays_the_same(statement: str, shop: Source) -> None:
     shop.run(statement)
     shop.run("INSERT INTO orders VALUES (3, 'c')")
     load()
-    assert loaded() == shop.rows() == [(2, "b", None), (3, "c", None)]
+    assert loaded() == rows_of(shop) == [(2, "b", None), (3, "c", None)]
 
 
-def test_a_rolled_back_or_open_transaction_is_not_loaded_and_a_late_one_is(shop: Source) -> None:
+def test_a_rolled_back_or_open_transaction_is_not_loaded_and_a_late_one_is(
+    shop: SourceDatabase,
+) -> None:
     shop.run(ORDERS)
     load()
     other = shop.connect()
@@ -129,11 +124,11 @@ def test_a_rolled_back_or_open_transaction_is_not_loaded_and_a_late_one_is(shop:
     other.commit()
     other.close()
     load()
-    assert loaded() == shop.rows() == [(1, "late", None), (3, "kept", None), (4, "early", None)]
+    assert loaded() == rows_of(shop) == [(1, "late", None), (3, "kept", None), (4, "early", None)]
 
 
 def test_a_new_column_is_loaded_also_for_the_rows_that_its_default_filled(
-    any_warehouse: str, shop: Source
+    any_warehouse: str, shop: SourceDatabase
 ) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
@@ -150,7 +145,7 @@ def test_a_new_column_is_loaded_also_for_the_rows_that_its_default_filled(
     assert loaded("id, made") == shop.run("SELECT id, made::text FROM orders ORDER BY id")
 
 
-def test_a_dropped_column_stays_without_new_values(shop: Source) -> None:
+def test_a_dropped_column_stays_without_new_values(shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a', 'kept')")
     load()
@@ -160,18 +155,18 @@ def test_a_dropped_column_stays_without_new_values(shop: Source) -> None:
     assert loaded() == [(1, "a", "kept"), (2, "b", None)]
     shop.run("ALTER TABLE orders ADD note text")  # another column, so the old values are gone
     load()
-    assert loaded() == shop.rows() == [(1, "a", None), (2, "b", None)]
+    assert loaded() == rows_of(shop) == [(1, "a", None), (2, "b", None)]
 
 
-def test_a_column_that_was_excluded_is_loaded_for_all_rows(shop: Source) -> None:
+def test_a_column_that_was_excluded_is_loaded_for_all_rows(shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a', 'x'), (2, 'b', NULL)")
     load(Table("orders", mode="changes", key="id", exclude=["note"]))
     load()
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
 
 
-def test_a_renamed_column_is_refused_until_a_full_refresh(shop: Source) -> None:
+def test_a_renamed_column_is_refused_until_a_full_refresh(shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a')")
     load()
@@ -182,7 +177,7 @@ def test_a_renamed_column_is_refused_until_a_full_refresh(shop: Source) -> None:
     assert loaded("id, name, remark") == [(1, "a", "r")]
 
 
-def test_a_column_of_another_type_is_refused(shop: Source) -> None:
+def test_a_column_of_another_type_is_refused(shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a', '12')")
     load()
@@ -193,21 +188,21 @@ def test_a_column_of_another_type_is_refused(shop: Source) -> None:
 
 
 def test_a_full_refresh_replaces_the_rows_and_goes_on_with_the_log(
-    any_warehouse: str, shop: Source
+    any_warehouse: str, shop: SourceDatabase
 ) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a')")
     load()
     shop.run("INSERT INTO orders VALUES (2, 'b'); DELETE FROM orders WHERE id = 1")
     load(refresh=True)
-    assert loaded() == shop.rows() == [(2, "b", None)]
+    assert loaded() == rows_of(shop) == [(2, "b", None)]
     shop.run("INSERT INTO orders VALUES (3, 'c'); DELETE FROM orders WHERE id = 2")
     load()
-    assert loaded() == shop.rows() == [(3, "c", None)]
+    assert loaded() == rows_of(shop) == [(3, "c", None)]
 
 
 def test_a_large_first_load_is_read_in_ranges_and_joins_the_log(
-    any_warehouse: str, shop: Source, monkeypatch: pytest.MonkeyPatch
+    any_warehouse: str, shop: SourceDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run(ORDERS)
     shop.run(
@@ -225,21 +220,21 @@ def test_a_large_first_load_is_read_in_ranges_and_joins_the_log(
 
     monkeypatch.setattr(ranges, "read_range", read_range)
     assert load(table).rows_loaded["orders"] >= 100
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
 
 
-def test_a_large_backlog_is_loaded_in_parts(shop: Source) -> None:
+def test_a_large_backlog_is_loaded_in_parts(shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     table = Table("orders", mode="changes", key="id", rows_per_load=10)
     load(table)
     for number in range(25):
         shop.run(f"INSERT INTO orders VALUES ({number}, 'n'), ({number + 100}, 'm')")
     load(table)
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
     assert len(loaded()) == 50
 
 
-def test_a_row_that_changes_often_is_read_once_for_each_query(shop: Source) -> None:
+def test_a_row_that_changes_often_is_read_once_for_each_query(shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     load()
     shop.run("INSERT INTO orders VALUES (1, '0')")
@@ -249,7 +244,7 @@ def test_a_row_that_changes_often_is_read_once_for_each_query(shop: Source) -> N
     assert loaded() == [(1, "19", None)]
 
 
-def test_keys_of_many_types_and_names_are_found(any_warehouse: str, shop: Source) -> None:
+def test_keys_of_many_types_and_names_are_found(any_warehouse: str, shop: SourceDatabase) -> None:
     columns = {
         "Day": "date",
         'at"time': "timestamptz",
@@ -281,7 +276,7 @@ def test_keys_of_many_types_and_names_are_found(any_warehouse: str, shop: Source
     assert loaded("name, exact") == []
 
 
-def test_keys_that_are_equal_only_in_the_database_are_different_rows(shop: Source) -> None:
+def test_keys_that_are_equal_only_in_the_database_are_different_rows(shop: SourceDatabase) -> None:
     shop.run(
         "CREATE EXTENSION citext; CREATE TABLE orders (id citext PRIMARY KEY, name text, note text)"
     )
@@ -289,11 +284,11 @@ def test_keys_that_are_equal_only_in_the_database_are_different_rows(shop: Sourc
     load()
     shop.run("UPDATE orders SET id = 'abc'")
     load()
-    assert loaded() == shop.rows() == [("abc", "a", None)]
+    assert loaded() == rows_of(shop) == [("abc", "a", None)]
 
 
 def test_a_commit_between_the_snapshot_and_the_log_is_loaded_by_the_next_run(
-    shop: Source, monkeypatch: pytest.MonkeyPatch
+    shop: SourceDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run(ORDERS)
     load()
@@ -312,7 +307,7 @@ def test_a_commit_between_the_snapshot_and_the_log_is_loaded_by_the_next_run(
         load()
     assert loaded() == [(2, "early", None)]
     load()
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
     assert len(loaded()) == 3
     other.close()
 
@@ -324,7 +319,7 @@ def test_a_commit_that_is_in_the_log_before_others_see_it_is_loaded_once_they_do
     folder = tmp_path / "server"
     folder.mkdir()
     server = PostgresServer(folder, synchronous_standby_names="nobody", synchronous_commit="local")
-    with server, changing_source(server) as source:
+    with server, created_database(server) as source:
         monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", source.url)
         source.run(ORDERS)
         load()
@@ -340,16 +335,16 @@ def test_a_commit_that_is_in_the_log_before_others_see_it_is_loaded_once_they_do
         source.run("INSERT INTO orders VALUES (2, 'visible')")
         for _ in range(2):
             load()
-            assert loaded() == source.rows() == [(2, "visible", None)]
+            assert loaded() == rows_of(source) == [(2, "visible", None)]
         source.run(f"SELECT pg_cancel_backend({pid})")
         commit.join()
         waiting.close()
         load()
-        assert loaded() == source.rows() == [(1, "waits", None), (2, "visible", None)]
+        assert loaded() == rows_of(source) == [(1, "waits", None), (2, "visible", None)]
 
 
 def test_nobody_truncates_a_table_while_its_changes_are_read(
-    shop: Source, monkeypatch: pytest.MonkeyPatch
+    shop: SourceDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a')")
@@ -366,11 +361,11 @@ def test_nobody_truncates_a_table_while_its_changes_are_read(
     monkeypatch.setattr(Slot, "wait_until_durable", truncate)
     load()
     assert errors
-    assert loaded() == shop.rows() == [(1, "b", None)]
+    assert loaded() == rows_of(shop) == [(1, "b", None)]
 
 
 def test_masked_values_are_masked_in_the_first_load_and_in_changes(
-    any_warehouse: str, shop: Source
+    any_warehouse: str, shop: SourceDatabase
 ) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'secret-1', 'x'), (2, 'secret-2', NULL)")
@@ -383,7 +378,7 @@ def test_masked_values_are_masked_in_the_first_load_and_in_changes(
         load()
 
 
-def test_tables_of_one_source_are_loaded_together(shop: Source) -> None:
+def test_tables_of_one_source_are_loaded_together(shop: SourceDatabase) -> None:
     shop.run(f"{ORDERS}; CREATE TABLE customers (id int PRIMARY KEY, name text)")
     tables = (
         Table("orders", mode="changes", key="id"),

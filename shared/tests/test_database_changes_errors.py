@@ -1,7 +1,6 @@
 """What keeps the mode changes from being exact is refused, with the table and the next step."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,20 @@ from shared.sources.database import Table
 from shared.sources.database.connection import database_configuration, open_database
 from shared.sources.database.postgres.changes import slot_lag, slot_name
 from shared.testing.postgres_server import PostgresServer
-from support.changes import CHANGES, ORDERS, Source, changing_source, load, loaded
+from shared.testing.source_database import SourceDatabase, created_database
+from support.changes import CHANGES, ORDERS, load, loaded, rows_of
 
 
-def slot_of(shop: Source) -> str:
-    return slot_name("shop_pipeline", "shop_data", shop.url.rpartition("/")[2], "orders")
+def slot_of(shop: SourceDatabase) -> str:
+    return slot_name("shop_pipeline", "shop_data", shop.name, "orders")
 
 
 @pytest.fixture
-def shop(
-    warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Path
-) -> Iterator[Source]:
-    """Yield a database with a table that the source `shop` reads."""
-    with changing_source(warehouse_server) as source:
-        monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", source.url)
-        source.run(ORDERS)
-        source.run("INSERT INTO orders VALUES (1, 'a')")
-        yield source
+def shop(shop: SourceDatabase) -> SourceDatabase:
+    """Return the database with a table of one row."""
+    shop.run(ORDERS)
+    shop.run("INSERT INTO orders VALUES (1, 'a')")
+    return shop
 
 
 def refused(text: str, *tables: Table) -> None:
@@ -37,18 +33,18 @@ def refused(text: str, *tables: Table) -> None:
     assert "127.0.0.1" in str(caught.value)
 
 
-def drop_slot(shop: Source) -> None:
+def drop_slot(shop: SourceDatabase) -> None:
     shop.run(f"SELECT pg_drop_replication_slot('{slot_of(shop)}')")
 
 
-def goes_on_after_a_full_refresh(shop: Source) -> None:
+def goes_on_after_a_full_refresh(shop: SourceDatabase) -> None:
     load(refresh=True)
     shop.run("INSERT INTO orders VALUES (50, 'after'); DELETE FROM orders WHERE id = 1")
     load()
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
 
 
-def test_a_dropped_slot_is_refused_until_a_full_refresh(shop: Source) -> None:
+def test_a_dropped_slot_is_refused_until_a_full_refresh(shop: SourceDatabase) -> None:
     load()
     drop_slot(shop)
     shop.run("INSERT INTO orders VALUES (2, 'lost')")
@@ -57,7 +53,7 @@ def test_a_dropped_slot_is_refused_until_a_full_refresh(shop: Source) -> None:
     goes_on_after_a_full_refresh(shop)
 
 
-def test_a_slot_that_lost_changes_is_refused_until_a_full_refresh(shop: Source) -> None:
+def test_a_slot_that_lost_changes_is_refused_until_a_full_refresh(shop: SourceDatabase) -> None:
     load()
     shop.run("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
     shop.run("SELECT pg_reload_conf()")
@@ -76,7 +72,7 @@ def test_a_slot_that_lost_changes_is_refused_until_a_full_refresh(shop: Source) 
     goes_on_after_a_full_refresh(shop)
 
 
-def test_a_slot_that_somebody_else_has_advanced_is_refused(shop: Source) -> None:
+def test_a_slot_that_somebody_else_has_advanced_is_refused(shop: SourceDatabase) -> None:
     load()
     shop.run("INSERT INTO orders VALUES (2, 'lost')")
     shop.run(f"SELECT pg_replication_slot_advance('{slot_of(shop)}', pg_current_wal_lsn())")
@@ -84,7 +80,9 @@ def test_a_slot_that_somebody_else_has_advanced_is_refused(shop: Source) -> None
     goes_on_after_a_full_refresh(shop)
 
 
-def test_a_publication_that_was_changed_is_refused_until_a_full_refresh(shop: Source) -> None:
+def test_a_publication_that_was_changed_is_refused_until_a_full_refresh(
+    shop: SourceDatabase,
+) -> None:
     load()
     for statement in (
         f'ALTER PUBLICATION "{slot_of(shop)}" DROP TABLE orders',
@@ -100,7 +98,9 @@ def test_a_publication_that_was_changed_is_refused_until_a_full_refresh(shop: So
         goes_on_after_a_full_refresh(shop)
 
 
-def test_a_table_that_was_created_anew_is_refused_until_a_full_refresh(shop: Source) -> None:
+def test_a_table_that_was_created_anew_is_refused_until_a_full_refresh(
+    shop: SourceDatabase,
+) -> None:
     load()
     shop.run(f"DROP TABLE orders; {ORDERS}; INSERT INTO orders VALUES (7, 'new')")
     refused("the table was created anew")
@@ -109,7 +109,7 @@ def test_a_table_that_was_created_anew_is_refused_until_a_full_refresh(shop: Sou
 
 @pytest.mark.parametrize("identity", ["NOTHING", "USING INDEX by_name"])
 def test_a_replica_identity_without_the_key_is_refused_before_it_stops_the_application(
-    shop: Source, identity: str
+    shop: SourceDatabase, identity: str
 ) -> None:
     shop.run(
         "ALTER TABLE orders ALTER name SET NOT NULL; CREATE UNIQUE INDEX by_name ON orders (name)"
@@ -120,7 +120,7 @@ def test_a_replica_identity_without_the_key_is_refused_before_it_stops_the_appli
     assert shop.run("SELECT count(*) FROM pg_publication") == [(0,)]
 
 
-def test_a_key_that_may_belong_to_several_rows_is_refused(shop: Source) -> None:
+def test_a_key_that_may_belong_to_several_rows_is_refused(shop: SourceDatabase) -> None:
     shop.run("ALTER TABLE orders DROP CONSTRAINT orders_pkey, ADD PRIMARY KEY (id, name)")
     refused("no unique index")
     shop.run(
@@ -129,7 +129,9 @@ def test_a_key_that_may_belong_to_several_rows_is_refused(shop: Source) -> None:
     refused("CREATE UNIQUE INDEX")
 
 
-def test_a_replica_identity_that_changed_is_refused_until_a_full_refresh(shop: Source) -> None:
+def test_a_replica_identity_that_changed_is_refused_until_a_full_refresh(
+    shop: SourceDatabase,
+) -> None:
     shop.run(
         "ALTER TABLE orders ALTER name SET NOT NULL; CREATE UNIQUE INDEX by_name ON orders (name)"
     )
@@ -150,14 +152,14 @@ def test_a_replica_identity_that_changed_is_refused_until_a_full_refresh(shop: S
     ],
 )
 def test_a_table_whose_changes_are_not_in_the_log_is_refused(
-    shop: Source, statement: str, what: str
+    shop: SourceDatabase, statement: str, what: str
 ) -> None:
     shop.run(statement)
     refused(what)
 
 
 def test_a_user_without_the_right_to_replicate_is_told_the_statement(
-    shop: Source, monkeypatch: pytest.MonkeyPatch
+    shop: SourceDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     role = f"reader_{slot_of(shop)[-12:]}"
     shop.run(f"CREATE ROLE {role} LOGIN PASSWORD 'a-secret'; GRANT SELECT ON orders TO {role}")
@@ -174,12 +176,12 @@ def test_a_user_without_the_right_to_replicate_is_told_the_statement(
     load()
     shop.run("INSERT INTO orders VALUES (2, 'b')")
     load()
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
     shop.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_first_load_names_what_it_waits_for(
-    shop: Source, monkeypatch: pytest.MonkeyPatch
+    shop: SourceDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCES__SHOP__STATEMENT_TIMEOUT_SECONDS", "0.2")
     other = shop.connect()
@@ -188,10 +190,10 @@ def test_a_first_load_names_what_it_waits_for(
     other.commit()
     other.close()
     load()
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
 
 
-def test_a_slot_in_use_is_refused_and_the_next_run_goes_on(shop: Source) -> None:
+def test_a_slot_in_use_is_refused_and_the_next_run_goes_on(shop: SourceDatabase) -> None:
     import psycopg2.extras
 
     load()
@@ -210,7 +212,7 @@ def test_a_slot_in_use_is_refused_and_the_next_run_goes_on(shop: Source) -> None
     ):
         pass
     load()
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
 
 
 def test_a_server_that_logs_no_changes_is_refused(
@@ -219,14 +221,14 @@ def test_a_server_that_logs_no_changes_is_refused(
     del tmp_warehouse
     folder = tmp_path / "server"
     folder.mkdir()
-    with PostgresServer(folder, wal_level="replica") as server, changing_source(server) as source:
+    with PostgresServer(folder, wal_level="replica") as server, created_database(server) as source:
         monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", source.url)
         source.run(ORDERS)
         refused("ALTER SYSTEM SET wal_level = logical")
         assert source.run("SELECT count(*) FROM pg_publication") == [(0,)]
 
 
-def test_the_lag_of_a_slot_grows_with_the_log_and_a_load_ends_it(shop: Source) -> None:
+def test_the_lag_of_a_slot_grows_with_the_log_and_a_load_ends_it(shop: SourceDatabase) -> None:
     with open_database(database_configuration("shop")) as opened:
         database: Any = opened
         assert slot_lag(database, slot_of(shop)) is None
@@ -264,7 +266,9 @@ PARTITIONED = """
 """
 
 
-def test_a_partitioned_table_is_loaded_through_all_that_happens_to_partitions(shop: Source) -> None:
+def test_a_partitioned_table_is_loaded_through_all_that_happens_to_partitions(
+    shop: SourceDatabase,
+) -> None:
     table = Table("orders", mode="changes", key=("id", "day"))
 
     def check() -> None:
@@ -294,7 +298,7 @@ def test_a_partitioned_table_is_loaded_through_all_that_happens_to_partitions(sh
     check()
 
 
-def test_changes_of_another_table_with_the_same_key_do_not_matter(shop: Source) -> None:
+def test_changes_of_another_table_with_the_same_key_do_not_matter(shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE customers (id int PRIMARY KEY, name text)")
     tables = (CHANGES, Table("customers", mode="changes", key="id"))
     load(*tables)

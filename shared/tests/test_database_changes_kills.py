@@ -1,11 +1,8 @@
 """The mode changes is exact wherever a load is killed, and whatever changes concurrently."""
 
-import os
 import random
 import signal
-import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -15,26 +12,12 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from shared.sources.database import Table
 from shared.sources.database.postgres.changes.load import Changes
 from shared.sources.database.postgres.changes.slot import Slot
-from shared.testing.postgres_server import PostgresServer
+from shared.testing.killed_loads import in_forked_process, kill
+from shared.testing.source_database import SourceDatabase
 from shared.warehouse import LoadRun
-from support.changes import CHANGES, ORDERS, Source, changing_source, load, loaded
-
-
-@pytest.fixture
-def shop(
-    warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Path
-) -> Iterator[Source]:
-    """Yield an empty database that the source `shop` reads."""
-    with changing_source(warehouse_server) as source:
-        monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", source.url)
-        yield source
-
+from support.changes import CHANGES, ORDERS, load, loaded, rows_of
 
 SLOW_ON_SERVERS = True
-
-
-def kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def dying(original: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
@@ -69,34 +52,32 @@ POINTS: dict[str, tuple[Any, str, Any]] = {
 
 def killed_load(point: str, table: Table = CHANGES, *, refresh: bool = False) -> int:
     """Load in a process that is killed at a point, and return the signal that ended it."""
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        child = os.fork()  # Python warns about threads; those that exist own no locks here
-    if child == 0:
-        try:
-            signal.alarm(60)
-            owner, name, change = POINTS[point]
-            setattr(owner, name, change(getattr(owner, name)))
-            load(table, refresh=refresh)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def run() -> None:
+        owner, name, change = POINTS[point]
+        setattr(owner, name, change(getattr(owner, name)))
+        load(table, refresh=refresh)
+
+    return in_forked_process(run)
 
 
 @pytest.mark.parametrize("point", [point for point in POINTS if "advance" not in point])
-def test_a_killed_first_load_is_exact(any_warehouse: str, shop: Source, point: str) -> None:
+def test_a_killed_first_load_is_exact(any_warehouse: str, shop: SourceDatabase, point: str) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
     assert killed_load(point) == -signal.SIGKILL
     shop.run("DELETE FROM orders WHERE id = 1; INSERT INTO orders VALUES (3, 'c')")
     load()
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
     shop.run("UPDATE orders SET name = 'x'")
     load()
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
 
 
 @pytest.mark.parametrize("point", [point for point in POINTS if point != "slot created"])
-def test_a_killed_load_of_changes_is_exact(any_warehouse: str, shop: Source, point: str) -> None:
+def test_a_killed_load_of_changes_is_exact(
+    any_warehouse: str, shop: SourceDatabase, point: str
+) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
     load()
@@ -107,14 +88,14 @@ def test_a_killed_load_of_changes_is_exact(any_warehouse: str, shop: Source, poi
             "UPDATE orders SET id = 4, name = 'x' WHERE id = 3; INSERT INTO orders VALUES (1, 'y')"
         )
     load()
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
     load()
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
 
 
 @pytest.mark.parametrize("point", ["rows extracted", "rows committed", "load complete"])
 def test_a_killed_full_refresh_and_a_killed_reading_of_a_truncated_table_are_exact(
-    shop: Source, point: str
+    shop: SourceDatabase, point: str
 ) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
@@ -123,16 +104,16 @@ def test_a_killed_full_refresh_and_a_killed_reading_of_a_truncated_table_are_exa
     assert killed_load(point, refresh=True) == -signal.SIGKILL
     shop.run("INSERT INTO orders VALUES (3, 'c'); DELETE FROM orders WHERE id = 2")
     load()
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
     shop.run("TRUNCATE orders; INSERT INTO orders VALUES (9, 'z')")
     assert killed_load(point) == -signal.SIGKILL
     shop.run("INSERT INTO orders VALUES (8, 'y'); DELETE FROM orders WHERE id = 9")
     load()
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
 
 
 @pytest.mark.parametrize("point", ["rows extracted", "rows committed", "load complete"])
-def test_a_killed_range_of_a_first_load_is_exact(shop: Source, point: str) -> None:
+def test_a_killed_range_of_a_first_load_is_exact(shop: SourceDatabase, point: str) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders SELECT i, 'n' FROM generate_series(1, 50) AS i; ANALYZE orders")
     table = Table("orders", mode="changes", key="id", rows_per_load=20)
@@ -141,13 +122,13 @@ def test_a_killed_range_of_a_first_load_is_exact(shop: Source, point: str) -> No
         shop.run("UPDATE orders SET id = id - 100 WHERE id = (SELECT max(id) FROM orders)")
         shop.run("UPDATE orders SET name = 'x' WHERE id % 5 = 0; DELETE FROM orders WHERE id = 7")
     load(table)
-    assert loaded() == shop.rows()
+    assert loaded() == rows_of(shop)
 
 
 class Generator:
     """Changes a table at random over several connections, of which some have open transactions."""
 
-    def __init__(self, shop: Source, seed: int, names: list[str]) -> None:
+    def __init__(self, shop: SourceDatabase, seed: int, names: list[str]) -> None:
         self.random, self.shop, self.names = random.Random(seed), shop, names
         self.writers = [shop.connect() for _ in range(3)]
         for writer in self.writers:
@@ -207,7 +188,9 @@ class Generator:
         ),
     ],
 )
-def test_after_each_run_the_warehouse_has_the_table(shop: Source, identity: str, seed: int) -> None:
+def test_after_each_run_the_warehouse_has_the_table(
+    shop: SourceDatabase, identity: str, seed: int
+) -> None:
     shop.run(ORDERS)
     shop.run(f"ALTER TABLE orders REPLICA IDENTITY {identity}")
     load()
@@ -218,7 +201,7 @@ def test_after_each_run_the_warehouse_has_the_table(shop: Source, identity: str,
         if generator.random.random() < 0.3:
             killed_load(generator.random.choice(list(POINTS)))
         load()
-        assert loaded() == shop.rows()
+        assert loaded() == rows_of(shop)
     generator.close()
     load()
     columns = [

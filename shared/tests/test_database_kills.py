@@ -10,13 +10,14 @@ import psycopg2
 import pytest
 
 from shared import warehouse
-from shared.sources.database import Table, database_source
+from shared.sources.database import Table
+from shared.testing import source_database
 from shared.testing.killed_loads import RECORDED, killed_load
 from shared.testing.postgres_server import PostgresServer
+from shared.testing.source_database import SourceDatabase
 
 SLOW_ON_SERVERS = True
 
-SPEC = warehouse.pipeline("shop_pipeline", "shop_data")
 KEYED = ("full", "incremental", "mirror", "history")
 TABLES = [
     *(Table(mode, mode=mode, key="id") for mode in KEYED),  # type: ignore[arg-type]
@@ -84,27 +85,15 @@ class Application:
 
 
 @pytest.fixture
-def source_url(
-    warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Any
-) -> str:
-    """Return the URL of an empty database that the source `shop` reads."""
-    url = warehouse_server.database().replace("+psycopg2", "")
-    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
-    return url
-
-
-@pytest.fixture
-def application(source_url: str) -> Iterator[Application]:
+def application(shop: SourceDatabase) -> Iterator[Application]:
     """Yield an application of the source's database."""
-    running = Application(source_url, seed=1)
+    running = Application(shop.url, seed=1)
     yield running
     running.close()
 
 
 def load(refresh: tuple[str, ...] = ()) -> warehouse.LoadResult:
-    options = warehouse.LoadOptions(full_refresh=refresh, min_row_ratio=0)
-    source = database_source(TABLES, name="shop")
-    return warehouse.load(warehouse.plan_load(SPEC, source, options=options))
+    return source_database.load(*TABLES, refresh=refresh)
 
 
 def differences(application: Application) -> dict[str, Any]:

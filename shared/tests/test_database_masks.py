@@ -19,22 +19,18 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dagster_dlt import dlt_assets
 from dlt.common.runtime.run_context import switched_run_context
 
 from shared import warehouse
 from shared.orchestration.resource import WarehouseDltResource
-from shared.orchestration.translator import WarehouseTranslator
-from shared.sources.database import Table, database_source
+from shared.sources.database import Table
 from shared.sources.database.masks import Constant, Hash, Mask, Truncate
 from shared.sources.dlt_settings import RepositoryRunContext
-from shared.testing.postgres_server import PostgresServer
-from support.changes import changing_source
+from shared.testing.source_database import SourceDatabase, load, shop_assets
 
 KEY = "a-key-of-the-masks-with-40-characters-or-so"
 HIDDEN = "marker-of-a-masked-value"
 SHOWN = "marker-of-a-shown-value"
-SPEC = warehouse.pipeline("shop_pipeline", "shop_data")
 MASKS: Mapping[str, Mask] = {
     "email": Hash(),
     "card": Constant(),
@@ -48,31 +44,20 @@ def people(mode: Any = "full", **declared: Any) -> Table:
     return Table("people", mode, **{"masks": MASKS, "exclude": ["notes"], "key": key} | declared)
 
 
-def load(table: Table, min_row_ratio: float = 0) -> warehouse.LoadResult:
-    options = warehouse.LoadOptions(min_row_ratio=min_row_ratio)
-    source = database_source([table], name="shop")
-    return warehouse.load(warehouse.plan_load(SPEC, source, (), options))
-
-
 @pytest.fixture
-def source(
-    warehouse_server: PostgresServer, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
-    """Yield a cursor of a database whose table `people` has markers in the columns that are hidden."""
-    assert tmp_warehouse
-    with changing_source(warehouse_server) as shop, shop.connection.cursor() as cursor:
-        monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", shop.url)
-        monkeypatch.setenv("SOURCES__SHOP__MASK_KEY", KEY)
-        cursor.execute(
-            "CREATE TABLE people (email text PRIMARY KEY, card text, street text, born date, "
-            "notes text, name text, changed timestamptz DEFAULT now())"
-        )
-        add(cursor, 1, 3)
-        yield cursor
+def source(shop: SourceDatabase, monkeypatch: pytest.MonkeyPatch) -> SourceDatabase:
+    """Return a database whose table `people` has markers in the columns that are hidden."""
+    monkeypatch.setenv("SOURCES__SHOP__MASK_KEY", KEY)
+    shop.run(
+        "CREATE TABLE people (email text PRIMARY KEY, card text, street text, born date, "
+        "notes text, name text, changed timestamptz DEFAULT now())"
+    )
+    add(shop, 1, 3)
+    return shop
 
 
-def add(source: Any, first: int, last: int, size: int = 1) -> None:
-    source.execute(
+def add(source: SourceDatabase, first: int, last: int, size: int = 1) -> None:
+    source.run(
         f"INSERT INTO people SELECT '{HIDDEN}-' || n || '@example.com', '{HIDDEN}-card-' || n, "
         f"'{HIDDEN}-street-' || n, '1987-06-05', '{HIDDEN}-notes-' || n, "
         f"'{SHOWN}-' || n || repeat(md5(n::text), {size}) FROM generate_series({first}, {last}) AS n"
@@ -140,8 +125,8 @@ DECLARATIONS = {
 
 
 @pytest.mark.parametrize("name", DECLARATIONS)
-def test_a_load_leaves_no_masked_value(source: Any, tmp_path: Path, name: str) -> None:
-    source.execute("ANALYZE people")
+def test_a_load_leaves_no_masked_value(source: SourceDatabase, tmp_path: Path, name: str) -> None:
+    source.run("ANALYZE people")
     load(DECLARATIONS[name])
     add(source, 4, 4)
     load(DECLARATIONS[name])
@@ -159,11 +144,11 @@ def test_a_load_leaves_no_masked_value(source: Any, tmp_path: Path, name: str) -
 
 
 def test_a_load_that_fails_while_it_reads_leaves_no_masked_value(
-    source: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    source: SourceDatabase, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     add(source, 5, 12000, 50)
-    source.execute(
+    source.run(
         f"INSERT INTO people (email, card, name) VALUES ('zz-{HIDDEN}', '{HIDDEN}', 'last');"
         "CREATE VIEW broken AS SELECT email, card, street, born, notes, name, "
         "CASE WHEN name = 'last' THEN card::int END AS number FROM people"
@@ -179,11 +164,11 @@ def test_a_load_that_fails_while_it_reads_leaves_no_masked_value(
 
 
 def test_a_load_that_fails_before_its_commit_leaves_no_masked_value(
-    source: Any, tmp_path: Path
+    source: SourceDatabase, tmp_path: Path
 ) -> None:
     load(people())
-    source.execute(f"DELETE FROM people; INSERT INTO people VALUES ('{HIDDEN}', NULL)")
-    source.execute(f"UPDATE people SET name = '{SHOWN}-of-the-failed-run'")
+    source.run(f"DELETE FROM people; INSERT INTO people VALUES ('{HIDDEN}', NULL)")
+    source.run(f"UPDATE people SET name = '{SHOWN}-of-the-failed-run'")
     with pytest.raises(Exception, match="people") as error:
         load(people(), min_row_ratio=0.9)
     assert HIDDEN not in "".join(traceback.format_exception(error.value))
@@ -192,27 +177,22 @@ def test_a_load_that_fails_before_its_commit_leaves_no_masked_value(
     assert has(texts, f"{SHOWN}-of-the-failed-run", ".parquet")
 
 
-def test_no_event_of_a_run_has_a_masked_value(source: Any, instance: dg.DagsterInstance) -> None:
+def test_no_event_of_a_run_has_a_masked_value(
+    source: SourceDatabase, instance: dg.DagsterInstance
+) -> None:
     assert source
 
-    @dlt_assets(
-        dlt_source=database_source([people()], name="shop"),
-        dlt_pipeline=SPEC,
-        name="shop",
-        dagster_dlt_translator=WarehouseTranslator("team:test"),
-    )
-    def assets(context: dg.AssetExecutionContext, dlt_resource: WarehouseDltResource) -> Any:
-        yield from dlt_resource.run(context)
-
-    resources = {"dlt_resource": WarehouseDltResource()}
-    result = dg.materialize([assets], resources=resources, instance=instance)
+    resources = {"dlt": WarehouseDltResource()}
+    result = dg.materialize([shop_assets(people())], resources=resources, instance=instance)
     events = "".join(map(repr, instance.all_logs(result.run_id)))
     assert SHOWN in events, "the preview has what is not masked"
     assert HIDDEN not in events
     assert KEY not in events
 
 
-def test_without_the_key_nothing_is_loaded(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_key_nothing_is_loaded(
+    source: SourceDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert source
     monkeypatch.delenv("SOURCES__SHOP__MASK_KEY")
     with pytest.raises(Exception, match=r"people: column email: .*SOURCES__SHOP__MASK_KEY"):
@@ -221,7 +201,7 @@ def test_without_the_key_nothing_is_loaded(source: Any, monkeypatch: pytest.Monk
 
 
 def test_the_key_may_be_in_secrets_toml(
-    source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: SourceDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert source
     monkeypatch.delenv("SOURCES__SHOP__MASK_KEY")
@@ -244,7 +224,12 @@ def test_the_key_may_be_in_secrets_toml(
     ids=["more", "none", "first", "key"],
 )
 def test_rows_with_other_masks_are_not_added_to_a_table(
-    source: Any, monkeypatch: pytest.MonkeyPatch, mode: str, before: Any, now: Any, key: str
+    source: SourceDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    before: Any,
+    now: Any,
+    key: str,
 ) -> None:
     load(people(mode, masks=before))
     add(source, 4, 4)

@@ -1,71 +1,25 @@
 """Rows are loaded once, whatever happens to their table, its columns and its cursor between loads."""
 
 import signal
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-import psycopg2
 import pytest
 
 from shared import warehouse
-from shared.sources.database import DatabaseError, Table, database_source
+from shared.sources.database import DatabaseError, Table
 from shared.sources.database.postgres.snapshot import PostgresDatabase
 from shared.sources.database.postgres.transactions import Transactions
 from shared.testing.killed_loads import killed_load
 from shared.testing.postgres_server import PostgresServer
-
-SPEC = warehouse.pipeline("shop_pipeline", "shop_data")
-
-
-class Source:
-    """A database of a server, as its application sees it."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.connection = self.connect()
-        self.connection.autocommit = True
-
-    def connect(self) -> Any:
-        return psycopg2.connect(self.url)
-
-    def run(self, sql: str, connection: Any = None) -> list[tuple[Any, ...]]:
-        with (connection or self.connection).cursor() as cursor:
-            cursor.execute(sql)
-            return list(cursor.fetchall()) if cursor.description else []
-
-
-@pytest.fixture
-def shop(
-    warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Any
-) -> Iterator[Source]:
-    """Yield an empty database that the source `shop` reads."""
-    url = warehouse_server.database().replace("+psycopg2", "")
-    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
-    source = Source(url)
-    yield source
-    source.connection.close()
-
-
-def load(
-    *tables: Table, partitions: Sequence[str] = (), refresh: Sequence[str] = ()
-) -> warehouse.LoadResult:
-    options = warehouse.LoadOptions(full_refresh=refresh)
-    source = database_source(tables, name="shop")
-    return warehouse.load(warehouse.plan_load(SPEC, source, partitions, options))
-
-
-def loaded(columns: str = "id, name", table: str = "orders") -> list[tuple[Any, ...]]:
-    rows = warehouse.query(f"SELECT {columns} FROM shop_data.{table} ORDER BY 1, 2")
-    return [tuple(row.values()) for row in rows]
-
+from shared.testing.source_database import SourceDatabase, load, loaded
 
 ORDERS = "CREATE TABLE orders (id int PRIMARY KEY, name text, updated_at timestamptz DEFAULT clock_timestamp())"
 
 
-def test_a_server_that_is_behind_the_last_load_is_refused(shop: Source) -> None:
+def test_a_server_that_is_behind_the_last_load_is_refused(shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     with PostgresDatabase(shop.url).snapshot() as snapshot:
         here = Transactions(snapshot, Table("orders"))
@@ -76,11 +30,11 @@ def test_a_server_that_is_behind_the_last_load_is_refused(shop: Source) -> None:
 
 
 def test_a_table_on_another_server_is_read_anew_and_not_appended_again(
-    shop: Source, warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    shop: SourceDatabase, warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     orders = Table("orders", mode="incremental", key="id")
     added = Table("orders", mode="append", table="added")
-    moved = Source(warehouse_server.database().replace("+psycopg2", ""))
+    moved = SourceDatabase(warehouse_server.database())
     for source in (shop, moved):
         source.run(ORDERS)
         source.run("INSERT INTO orders VALUES (1, 'a')")
@@ -96,7 +50,7 @@ def test_a_table_on_another_server_is_read_anew_and_not_appended_again(
     assert loaded(table="added") == loaded() == [(1, "a"), (2, "b")]
 
 
-def test_a_rewritten_table_is_not_appended_again(shop: Source) -> None:
+def test_a_rewritten_table_is_not_appended_again(shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE orders (id int, name text)")
     shop.run("INSERT INTO orders VALUES (1, 'a')")
     orders = Table("orders", mode="append")
@@ -107,7 +61,7 @@ def test_a_rewritten_table_is_not_appended_again(shop: Source) -> None:
     assert loaded() == [(1, "a")]
 
 
-def appended(shop: Source, *changes: str, cursor: str = "at", **options: Any) -> list[Any]:
+def appended(shop: SourceDatabase, *changes: str, cursor: str = "at", **options: Any) -> list[Any]:
     """Load a table that is appended to by its cursor, after each change, and return its ids."""
     entries = Table(
         "entries", mode="append", cursor=cursor, **{"overlap": timedelta(hours=1), **options}
@@ -122,7 +76,7 @@ def appended(shop: Source, *changes: str, cursor: str = "at", **options: Any) ->
 ENTRIES = "CREATE TABLE entries (id int, at timestamp); INSERT INTO entries VALUES (1, '2024-01-01 10:00'), (2, NULL)"
 
 
-def test_a_new_column_adds_no_row_again(shop: Source) -> None:
+def test_a_new_column_adds_no_row_again(shop: SourceDatabase) -> None:
     more = (
         "ALTER TABLE entries ADD note text; INSERT INTO entries VALUES (3, '2024-01-01 10:00', 'n')"
     )
@@ -131,12 +85,12 @@ def test_a_new_column_adds_no_row_again(shop: Source) -> None:
         appended(shop, "ALTER TABLE entries DROP note")
 
 
-def test_rows_that_are_equal_are_each_added(shop: Source) -> None:
+def test_rows_that_are_equal_are_each_added(shop: SourceDatabase) -> None:
     again = "INSERT INTO entries VALUES (1, '2024-01-01 10:00'), (2, NULL)"
     assert appended(shop, ENTRIES, again) == [1, 1, 2, 2]
 
 
-def test_rows_that_follow_deleted_ones_are_loaded(shop: Source) -> None:
+def test_rows_that_follow_deleted_ones_are_loaded(shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (999999, 'typo')")
     orders = Table("orders", mode="incremental", key="id", cursor="id", overlap=10)
@@ -150,7 +104,7 @@ def test_rows_that_follow_deleted_ones_are_loaded(shop: Source) -> None:
     assert [row[0] for row in loaded()] == [*range(1, 52), 999999]
 
 
-def test_a_column_that_is_created_anew_is_loaded_for_all_rows(shop: Source) -> None:
+def test_a_column_that_is_created_anew_is_loaded_for_all_rows(shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'old')")
     orders = Table("orders", mode="incremental", key="id")
@@ -160,7 +114,7 @@ def test_a_column_that_is_created_anew_is_loaded_for_all_rows(shop: Source) -> N
     assert loaded() == [(1, "new")]
 
 
-def test_rows_are_not_added_again_when_the_newest_are_deleted(shop: Source) -> None:
+def test_rows_are_not_added_again_when_the_newest_are_deleted(shop: SourceDatabase) -> None:
     numbers = "CREATE TABLE entries (id int); INSERT INTO entries SELECT generate_series(1, 40)"
     some = "DELETE FROM entries WHERE id > 35"
     assert appended(shop, numbers, some, cursor="id", overlap=10) == [*range(1, 41)]
@@ -168,27 +122,29 @@ def test_rows_are_not_added_again_when_the_newest_are_deleted(shop: Source) -> N
         appended(shop, "DELETE FROM entries WHERE id > 20", cursor="id", overlap=10)
 
 
-def test_a_larger_overlap_adds_no_row_again(shop: Source) -> None:
+def test_a_larger_overlap_adds_no_row_again(shop: SourceDatabase) -> None:
     numbers = "CREATE TABLE entries (id int); INSERT INTO entries SELECT generate_series(1, 40)"
     appended(shop, numbers, cursor="id", overlap=10)
     assert appended(shop, "SELECT 1", cursor="id", overlap=30) == [*range(1, 41)]
 
 
-def test_a_row_with_a_time_in_the_future_does_not_hide_later_rows(shop: Source) -> None:
+def test_a_row_with_a_time_in_the_future_does_not_hide_later_rows(shop: SourceDatabase) -> None:
     future = "INSERT INTO entries VALUES (3, '2999-01-01')"
     local = "INSERT INTO entries VALUES (4, timezone('UTC', now()) - interval '5 hours')"
     corrected = "INSERT INTO entries VALUES (5, timezone('UTC', now()) - interval '4 hours')"
     assert appended(shop, ENTRIES, future, local, corrected) == [1, 2, 3, 4, 5]
 
 
-def test_an_overlap_of_dates_has_whole_days(shop: Source) -> None:
+def test_an_overlap_of_dates_has_whole_days(shop: SourceDatabase) -> None:
     first = "CREATE TABLE entries (id int, at date); INSERT INTO entries VALUES (1, '2024-01-02')"
     late = "INSERT INTO entries VALUES (2, '2024-01-01')"
     assert appended(shop, first, late) == [1, 2]
 
 
 @pytest.mark.parametrize("overlap", [None, timedelta(minutes=1)])
-def test_a_new_column_is_loaded_for_all_rows(shop: Source, overlap: timedelta | None) -> None:
+def test_a_new_column_is_loaded_for_all_rows(
+    shop: SourceDatabase, overlap: timedelta | None
+) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
     cursor = {"cursor": "updated_at", "overlap": overlap} if overlap else {}
@@ -200,7 +156,7 @@ def test_a_new_column_is_loaded_for_all_rows(shop: Source, overlap: timedelta | 
     assert load(orders).rows_loaded.get("orders", 0) == 0
 
 
-def test_rows_of_another_mode_are_not_appended_again(shop: Source) -> None:
+def test_rows_of_another_mode_are_not_appended_again(shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a')")
     append = Table("orders", mode="append")
@@ -215,7 +171,7 @@ def test_rows_of_another_mode_are_not_appended_again(shop: Source) -> None:
         load(Table("orders", mode="history", key="id"))
 
 
-def test_a_detached_partition_that_returns_is_not_appended_again(shop: Source) -> None:
+def test_a_detached_partition_that_returns_is_not_appended_again(shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE orders (id int, name text) PARTITION BY LIST (id)")
     shop.run("CREATE TABLE one PARTITION OF orders FOR VALUES IN (1)")
     shop.run("CREATE TABLE two PARTITION OF orders FOR VALUES IN (2)")
@@ -230,7 +186,7 @@ def test_a_detached_partition_that_returns_is_not_appended_again(shop: Source) -
     assert loaded() == [(1, "a"), (2, "b")]
 
 
-def test_a_key_of_a_table_with_heirs_is_checked(shop: Source) -> None:
+def test_a_key_of_a_table_with_heirs_is_checked(shop: SourceDatabase) -> None:
     shop.run(ORDERS)
     shop.run("CREATE TABLE old_orders () INHERITS (orders)")
     shop.run("INSERT INTO orders VALUES (1, 'a'); INSERT INTO old_orders VALUES (1, 'b')")
@@ -239,7 +195,7 @@ def test_a_key_of_a_table_with_heirs_is_checked(shop: Source) -> None:
 
 
 def test_a_first_load_goes_on_by_the_key_with_which_it_began(
-    shop: Source,
+    shop: SourceDatabase,
 ) -> None:
     shop.run("CREATE TABLE orders (id int PRIMARY KEY, name text, code int UNIQUE NOT NULL)")
     shop.run(
@@ -251,7 +207,9 @@ def test_a_first_load_goes_on_by_the_key_with_which_it_began(
     assert [row[0] for row in loaded()] == [*range(1, 26)]
 
 
-def test_a_table_that_is_rewritten_while_a_load_waits_for_it_is_not_empty(shop: Source) -> None:
+def test_a_table_that_is_rewritten_while_a_load_waits_for_it_is_not_empty(
+    shop: SourceDatabase,
+) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")
     other = shop.connect()
@@ -267,7 +225,7 @@ def test_a_table_that_is_rewritten_while_a_load_waits_for_it_is_not_empty(shop: 
 
 
 @pytest.mark.parametrize("change", ["VACUUM FULL orders", "CLUSTER orders USING orders_pkey"])
-def test_rows_are_appended_after_their_table_was_copied(shop: Source, change: str) -> None:
+def test_rows_are_appended_after_their_table_was_copied(shop: SourceDatabase, change: str) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a')")
     orders = Table("orders", mode="append")
@@ -278,7 +236,7 @@ def test_rows_are_appended_after_their_table_was_copied(shop: Source, change: st
     assert loaded() == [(1, "a"), (2, "b")]
 
 
-def test_a_table_that_was_created_anew_is_not_appended_again(shop: Source) -> None:
+def test_a_table_that_was_created_anew_is_not_appended_again(shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE orders (id int, name text)")
     shop.run("INSERT INTO orders VALUES (1, 'a')")
     orders = Table("orders", mode="append")
@@ -291,7 +249,7 @@ def test_a_table_that_was_created_anew_is_not_appended_again(shop: Source) -> No
     assert loaded() == [(1, "a")]
 
 
-def test_a_new_partition_is_appended_while_an_old_one_is_dropped(shop: Source) -> None:
+def test_a_new_partition_is_appended_while_an_old_one_is_dropped(shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE orders (id int, name text) PARTITION BY LIST (id)")
     shop.run("CREATE TABLE one PARTITION OF orders FOR VALUES IN (1)")
     shop.run("INSERT INTO orders VALUES (1, 'a')")
@@ -309,12 +267,12 @@ def test_a_new_partition_is_appended_while_an_old_one_is_dropped(shop: Source) -
 
 
 def test_a_cursor_is_not_continued_on_another_server(
-    shop: Source, warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    shop: SourceDatabase, warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     orders = Table(
         "orders", mode="incremental", key="id", cursor="updated_at", overlap=timedelta(0)
     )
-    moved = Source(warehouse_server.database().replace("+psycopg2", ""))
+    moved = SourceDatabase(warehouse_server.database())
     for source, at in ((shop, "2025-01-01"), (moved, "2024-01-01")):
         source.run(ORDERS)
         source.run(f"INSERT INTO orders VALUES (1, '{at}', '{at}')")
@@ -325,7 +283,7 @@ def test_a_cursor_is_not_continued_on_another_server(
     assert loaded() == [(1, "2024-01-01")]
 
 
-def test_key_ranges_of_a_table_load_no_other_table_again(shop: Source) -> None:
+def test_key_ranges_of_a_table_load_no_other_table_again(shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE large (id int PRIMARY KEY); CREATE TABLE orders (id int)")
     shop.run("INSERT INTO large SELECT generate_series(1, 25); INSERT INTO orders VALUES (1)")
     shop.run("ANALYZE")
@@ -335,7 +293,7 @@ def test_key_ranges_of_a_table_load_no_other_table_again(shop: Source) -> None:
     assert result.tables.keys() == {"large", "orders"}
 
 
-def test_ranges_of_a_table_whose_cursor_is_null_are_loaded(shop: Source) -> None:
+def test_ranges_of_a_table_whose_cursor_is_null_are_loaded(shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE orders (id int PRIMARY KEY, name text, c int)")
     shop.run("INSERT INTO orders SELECT generate_series(1, 25), 'x'; ANALYZE orders")
     orders = Table("orders", mode="incremental", key="id", cursor="c", overlap=1, rows_per_load=10)
@@ -345,7 +303,7 @@ def test_ranges_of_a_table_whose_cursor_is_null_are_loaded(shop: Source) -> None
 
 
 def test_a_table_that_is_rewritten_without_a_lock_is_refused(
-    shop: Source, monkeypatch: pytest.MonkeyPatch
+    shop: SourceDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run(
         "CREATE TABLE orders (id int, name text, secret text); INSERT INTO orders VALUES (1, 'a')"
@@ -365,7 +323,9 @@ def test_a_table_that_is_rewritten_without_a_lock_is_refused(
     shop.run("DROP OWNED BY limited; DROP ROLE limited")
 
 
-def test_rows_that_move_from_the_default_partition_are_not_appended_again(shop: Source) -> None:
+def test_rows_that_move_from_the_default_partition_are_not_appended_again(
+    shop: SourceDatabase,
+) -> None:
     shop.run("CREATE TABLE orders (id int, name text) PARTITION BY LIST (name)")
     shop.run("CREATE TABLE other PARTITION OF orders DEFAULT")
     shop.run("INSERT INTO orders VALUES (1, 'a'), (2, 'b')")

@@ -1,61 +1,30 @@
 """Keys and cursors of each type of Postgres; types and columns that change between loads."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
-import psycopg2
 import pytest
 
 from shared import warehouse
-from shared.sources.database import DatabaseError, Table, database_source
-from shared.testing.postgres_server import PostgresServer
-from shared.warehouse.errors import find_cause
-
-SPEC = warehouse.pipeline("shop_pipeline", "shop_data")
-
-
-class Source:
-    """A database of a server, as its application sees it."""
-
-    def __init__(self, url: str) -> None:
-        self.connection = psycopg2.connect(url)
-        self.connection.autocommit = True
-
-    def run(self, sql: str) -> list[tuple[Any, ...]]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql)
-            return list(cursor.fetchall()) if cursor.description else []
+from shared.sources.database import Table
+from shared.testing import source_database
+from shared.testing.source_database import SourceDatabase, loaded, refused
 
 
 @pytest.fixture
-def shop(
-    warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Any
-) -> Iterator[Source]:
-    """Yield an empty database that the source `shop` reads; its sessions have an odd zone."""
-    url = warehouse_server.database().replace("+psycopg2", "")
-    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
-    source = Source(url)
-    ((name,),) = source.run("SELECT current_database()")
-    source.run(f"ALTER DATABASE {name} SET timezone = 'Asia/Kathmandu'")
-    source.run(f"ALTER DATABASE {name} SET datestyle = 'SQL, DMY'")
-    source.connection.close()
-    source = Source(url)
-    yield source
-    source.connection.close()
+def shop(shop: SourceDatabase) -> Iterator[SourceDatabase]:
+    """Yield the database with sessions in an odd zone, also those of its application."""
+    shop.configure(timezone="'Asia/Kathmandu'", datestyle="'SQL, DMY'")
+    with closing((odd := SourceDatabase(shop.url)).connection):
+        yield odd
 
 
 def load(*tables: Table) -> dict[str, int]:
     """Load tables, and return how many rows each got."""
-    source = database_source(tables, name="shop")
-    plan = warehouse.plan_load(SPEC, source, (), warehouse.LoadOptions())
-    rows = warehouse.load(plan).rows_loaded
+    rows = source_database.load(*tables).rows_loaded
     return {table.target: rows.get(table.target, 0) for table in tables}
-
-
-def loaded(columns: str, table: str) -> list[tuple[Any, ...]]:
-    rows = warehouse.query(f"SELECT {columns} FROM shop_data.{table} ORDER BY 1")
-    return [tuple(row.values()) for row in rows]
 
 
 KEYS = {
@@ -84,7 +53,7 @@ KEYS = {
 
 
 def test_a_key_of_each_type_splits_a_first_load_into_ranges(
-    any_warehouse: str, shop: Source
+    any_warehouse: str, shop: SourceDatabase
 ) -> None:
     shop.run(
         "CREATE TYPE mood AS ENUM ('c', 'a', 'b', 'e', 'd', 'f', 'h', 'g', 'j', 'i', 'k', 'l'); "
@@ -132,7 +101,7 @@ OTHER_CURSORS = {
 
 
 @pytest.mark.parametrize("mode", ["incremental", "append"])
-def test_a_cursor_of_each_type_reads_what_is_new(shop: Source, mode: Any) -> None:
+def test_a_cursor_of_each_type_reads_what_is_new(shop: SourceDatabase, mode: Any) -> None:
     tables: list[tuple[str, str, str, Any]] = []
     for kind, (value, overlap) in CURSORS.items():
         tables.append((f"t{len(tables)}", kind, value, overlap))
@@ -154,13 +123,6 @@ def test_a_cursor_of_each_type_reads_what_is_new(shop: Source, mode: Any) -> Non
     assert load(*declared) == {table.name: 0 for table in declared}
     for table in declared:
         assert [n for (n,) in loaded("id", table.name)] == [-1, 1, 2, 3, 4, 5, 105, 106], table
-
-
-def refused(table: Table) -> str:
-    """Load a table, and return the error."""
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - its text is checked
-        load(table)
-    return str(find_cause(caught.value, DatabaseError) or caught.value)
 
 
 HASHED = (
@@ -202,7 +164,7 @@ OTHER = (
 
 
 def test_a_history_has_a_version_for_each_change_of_each_type(
-    any_warehouse: str, shop: Source
+    any_warehouse: str, shop: SourceDatabase
 ) -> None:
     columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(HASHED))
     shop.run(f"CREATE TABLE shop (id int PRIMARY KEY, {columns}, x text, y text)")
@@ -226,7 +188,7 @@ def test_a_history_has_a_version_for_each_change_of_each_type(
 
 
 def test_an_integer_may_grow_and_another_change_of_type_is_refused(
-    any_warehouse: str, shop: Source
+    any_warehouse: str, shop: SourceDatabase
 ) -> None:
     shop.run("CREATE TABLE shop (id int PRIMARY KEY, price int); INSERT INTO shop VALUES (1, 2)")
     table = Table("shop", mode="mirror", key="id")
@@ -243,7 +205,7 @@ def test_an_integer_may_grow_and_another_change_of_type_is_refused(
 
 
 def test_columns_that_are_added_renamed_or_gone_have_a_stated_outcome(
-    any_warehouse: str, shop: Source
+    any_warehouse: str, shop: SourceDatabase
 ) -> None:
     shop.run("CREATE TABLE shop (id int PRIMARY KEY, a text); INSERT INTO shop VALUES (1, 'x')")
     table = Table("shop", mode="mirror", key="id")

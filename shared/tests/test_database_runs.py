@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
 
 import dagster as dg
-import psycopg2
 import pytest
 from dagster_dlt import DagsterDltResource, dlt_assets
 
@@ -13,7 +12,7 @@ from shared import warehouse
 from shared.orchestration.resource import FULL_REFRESH, WarehouseDltResource
 from shared.orchestration.translator import WarehouseTranslator
 from shared.sources.database import Table, database_source
-from shared.testing.postgres_server import PostgresServer
+from shared.testing.source_database import SourceDatabase
 
 TABLES = [
     Table("orders", mode="incremental", key="id"),
@@ -33,20 +32,16 @@ def shop(context: dg.AssetExecutionContext, dlt: DagsterDltResource) -> Iterator
 
 
 @pytest.fixture
-def connection(
-    warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Any
-) -> Iterator[Any]:
-    """Yield a connection to the database of the source, with two rows in each table."""
-    url = warehouse_server.database().replace("+psycopg2", "")
-    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
-    connected = psycopg2.connect(url)
-    connected.autocommit = True
-    with connected.cursor() as cursor:
-        for table in ("orders", "visits"):
-            cursor.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, at timestamptz)")
-            cursor.execute(f"INSERT INTO {table} VALUES (1, now()), (2, now())")
-    yield connected
-    connected.close()
+def database(
+    source_database: SourceDatabase, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> SourceDatabase:
+    """Return the database of the source, with two rows in each table."""
+    assert tmp_warehouse
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", source_database.url)
+    for table in ("orders", "visits"):
+        source_database.run(f"CREATE TABLE {table} (id int PRIMARY KEY, at timestamptz)")
+        source_database.run(f"INSERT INTO {table} VALUES (1, now()), (2, now())")
+    return source_database
 
 
 def run(instance: dg.DagsterInstance, **tags: str) -> dg.ExecuteInProcessResult:
@@ -68,12 +63,10 @@ def logged(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> s
 
 
 def test_a_run_tag_loads_one_table_anew_without_touching_others(
-    instance: dg.DagsterInstance, connection: Any
+    instance: dg.DagsterInstance, database: SourceDatabase
 ) -> None:
     assert run(instance).success
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM orders WHERE id = 1")
-        cursor.execute("DELETE FROM visits WHERE id = 1")
+    database.run("DELETE FROM orders WHERE id = 1; DELETE FROM visits WHERE id = 1")
     assert run(instance).success
     assert (ids("orders"), ids("visits")) == ([1, 2], [1, 2])
     assert run(instance, **{FULL_REFRESH: "orders"}).success
@@ -83,7 +76,7 @@ def test_a_run_tag_loads_one_table_anew_without_touching_others(
 
 
 def test_a_run_says_what_it_read_and_which_index_helps(
-    instance: dg.DagsterInstance, connection: Any
+    instance: dg.DagsterInstance, database: SourceDatabase
 ) -> None:
     result = run(instance)
     metadata = result.asset_materializations_for_node("shop")[0].metadata
@@ -93,7 +86,7 @@ def test_a_run_says_what_it_read_and_which_index_helps(
 
 
 def test_a_run_without_credentials_says_which_to_set(
-    instance: dg.DagsterInstance, tmp_warehouse: Any
+    instance: dg.DagsterInstance, tmp_warehouse: Path
 ) -> None:
     result = run(instance)
     assert not result.success

@@ -9,19 +9,17 @@ from urllib.parse import quote
 import dagster as dg
 import psycopg2
 import pytest
-from dagster_dlt import dlt_assets
 
 from shared import warehouse
 from shared.orchestration.resource import WarehouseDltResource
-from shared.orchestration.translator import WarehouseTranslator
-from shared.sources.database import DatabaseError, Table, database_source
+from shared.sources.database import DatabaseError, Table
 from shared.sources.database.connection import database_configuration, open_database
 from shared.testing.postgres_server import PostgresServer
+from shared.testing.source_database import SourceDatabase, load, shop_assets
 from shared.warehouse.errors import find_cause
 
 PASSWORD = "the/Password of#shop"
 WRONG = "another/Password of#shop"
-SPEC = warehouse.pipeline("shop_pipeline", "shop_data")
 
 
 class Shop:
@@ -32,21 +30,10 @@ class Shop:
 
     def __init__(self, server: PostgresServer) -> None:
         self.port = server.port
-        self.name = server.database().rpartition("/")[2]
+        self.owner = SourceDatabase(server.database())
+        self.name = self.owner.name
         self.server = f"127.0.0.1:{self.port}/{self.name}"
-        self.owner = self.connect()
-
-    def connect(self) -> Any:
-        connection = psycopg2.connect(
-            host="127.0.0.1", port=self.port, dbname=self.name, user="postgres"
-        )
-        connection.autocommit = True
-        return connection
-
-    def run(self, sql: str) -> list[tuple[Any, ...]]:
-        with self.owner.cursor() as cursor:
-            cursor.execute(sql)
-            return list(cursor.fetchall()) if cursor.description else []
+        self.run = self.owner.run
 
     def url(self, **parts: Any) -> str:
         given: dict[str, Any] = {
@@ -90,11 +77,7 @@ def shop(
     source.run("INSERT INTO orders VALUES (1, 'a', 'x'), (2, 'b', 'y')")
     source.run("GRANT SELECT ON orders TO etl")
     yield source
-    source.owner.close()
-
-
-def load(*tables: Table) -> warehouse.LoadResult:
-    return warehouse.load(warehouse.plan_load(SPEC, database_source(tables, name="shop")))
+    source.owner.connection.close()
 
 
 def failure(*tables: Table) -> str:
@@ -152,10 +135,8 @@ def test_a_table_that_somebody_has_locked_is_named(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, orders: Table
 ) -> None:
     monkeypatch.setenv("SOURCES__SHOP__LOCK_TIMEOUT_SECONDS", "0.2")
-    other = shop.connect()
-    other.autocommit = False
-    with other.cursor() as cursor:
-        cursor.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+    other = shop.owner.connect()
+    shop.run("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE", other)
     message = failure(orders)
     other.close()
     assert f"orders of {shop.server}" in message
@@ -239,18 +220,9 @@ def test_a_failed_run_of_dagster_has_no_password(
 ) -> None:
     monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", shop.url(password=WRONG))
 
-    @dlt_assets(
-        dlt_source=database_source([Table("orders")], name="shop"),
-        dlt_pipeline=SPEC,
-        name="shop",
-        dagster_dlt_translator=WarehouseTranslator("team:test"),
-    )
-    def assets(context: dg.AssetExecutionContext, dlt_resource: WarehouseDltResource) -> Any:
-        yield from dlt_resource.run(context)
-
     result = dg.materialize(
-        [assets],
-        resources={"dlt_resource": WarehouseDltResource()},
+        [shop_assets(Table("orders"))],
+        resources={"dlt": WarehouseDltResource()},
         instance=instance,
         raise_on_error=False,
     )

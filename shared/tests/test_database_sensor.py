@@ -1,26 +1,22 @@
 """The sensor of a database loads each table after it has changed, and loses no change."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psycopg2
 import pytest
-from dagster_dlt import dlt_assets
 
-from shared import warehouse
 from shared.orchestration.database_sensor import (
     CHANGED_TABLES,
     build_changed_tables_sensor,
 )
 from shared.orchestration.resource import WarehouseDltResource
-from shared.orchestration.translator import WarehouseTranslator
-from shared.sources.database import DatabaseError, Table, database_source
+from shared.sources.database import DatabaseError, Table
 from shared.sources.database.probe import probe_tables
-from shared.testing.postgres_server import PostgresServer
+from shared.testing.source_database import SourceDatabase, loaded, shop_assets
 
 ORDERS = Table("orders", mode="incremental", key="id")
 ITEMS = Table("items", mode="mirror", key="id")
@@ -29,9 +25,8 @@ ITEMS = Table("items", mode="mirror", key="id")
 class Shop:
     """The source database, and a location with the sensor of its tables."""
 
-    def __init__(self, url: str, instance: dg.DagsterInstance) -> None:
-        self.connection = psycopg2.connect(url)
-        self.connection.autocommit = True
+    def __init__(self, database: SourceDatabase, instance: dg.DagsterInstance) -> None:
+        self.database, self.connection = database, database.connection
         self.instance = instance
         self.cursor: str | None = None
         self.run_keys: set[str] = set()
@@ -43,27 +38,14 @@ class Shop:
 
     def locate(self, *tables: Table) -> None:
         """Make a location of some tables."""
-
-        @dlt_assets(
-            dlt_source=database_source(tables, name="shop"),
-            dlt_pipeline=warehouse.pipeline("shop_pipeline", dataset_name="shop_data"),
-            dagster_dlt_translator=WarehouseTranslator("team:test"),
-            name="shop",
-        )
-        def shop_tables(
-            context: dg.AssetExecutionContext, dlt: WarehouseDltResource
-        ) -> Iterator[Any]:
-            yield from dlt.run(context=context)
-
         self.sensor = build_changed_tables_sensor(tables, "shop", "shop_data", retry_minutes=0)
         self.defs = dg.Definitions(
-            [shop_tables], sensors=[self.sensor], resources={"dlt": WarehouseDltResource()}
+            [shop_assets(*tables)], sensors=[self.sensor], resources={"dlt": WarehouseDltResource()}
         )
 
     def run(self, sql: str) -> None:
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql)
-            cursor.execute("SELECT pg_stat_force_next_flush()")
+        self.database.run(sql)
+        self.database.run("SELECT pg_stat_force_next_flush()")
 
     def tick(self, *, keep_cursor: bool = True) -> list[dg.RunRequest]:
         """Do what Dagster's daemon does: keep the cursor, ignore known run keys, and create runs."""
@@ -112,22 +94,8 @@ class Shop:
 
 
 @pytest.fixture
-def shop(
-    warehouse_server: PostgresServer,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_warehouse: Path,
-    instance: dg.DagsterInstance,
-) -> Iterator[Shop]:
-    url = warehouse_server.database().replace("+psycopg2", "")
-    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
-    shop = Shop(url, instance)
-    yield shop
-    shop.connection.close()
-
-
-def loaded(table: str = "orders") -> list[tuple[Any, ...]]:
-    rows = warehouse.query(f"SELECT id, name FROM shop_data.{table} ORDER BY 1")
-    return [tuple(row.values()) for row in rows]
+def shop(shop: SourceDatabase, instance: dg.DagsterInstance) -> Shop:
+    return Shop(shop, instance)
 
 
 def test_only_tables_that_changed_are_loaded_and_the_tag_says_why(shop: Shop) -> None:
@@ -153,7 +121,7 @@ def test_every_change_is_seen_also_without_a_cursor(
     shop.changed()
     shop.run(change)
     assert shop.changed().keys() == {"items"}
-    assert loaded("items") == rows
+    assert loaded(table="items") == rows
     assert shop.changed() == {}
 
 
@@ -229,9 +197,7 @@ def test_a_database_that_does_not_answer_fails_the_tick_and_the_next_one_goes_on
 
 
 def test_a_table_without_counters_is_scanned_and_every_change_is_seen(shop: Shop) -> None:
-    shop.run(
-        "ALTER ROLE postgres IN DATABASE " + shop.connection.info.dbname + " SET track_counts = off"
-    )
+    shop.run("ALTER ROLE postgres IN DATABASE " + shop.database.name + " SET track_counts = off")
     seen = [probe_tables("shop", [ITEMS])["items"]]
     assert seen[0]["rows"] == "1"
     for change in (

@@ -1,68 +1,14 @@
 """Names, kinds of tables and encodings of Postgres, into each warehouse."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import psycopg2
 import pytest
-from psycopg2.extensions import quote_ident
 
 from shared import warehouse
-from shared.sources.database import DatabaseError, Table, database_source
+from shared.sources.database import Table
 from shared.sources.database.postgres.snapshot import PostgresDatabase
 from shared.testing.postgres_server import PostgresServer
-from shared.warehouse.errors import find_cause
-
-SPEC = warehouse.pipeline("shop_pipeline", "shop_data")
-
-
-class Source:
-    """A database of a server, as its application sees it."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.connection = psycopg2.connect(url)
-        self.connection.autocommit = True
-
-    def run(self, sql: str) -> list[tuple[Any, ...]]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql)
-            return list(cursor.fetchall()) if cursor.description else []
-
-    def quote(self, name: str) -> str:
-        return str(quote_ident(name, self.connection))
-
-
-@pytest.fixture
-def shop(
-    warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Any
-) -> Iterator[Source]:
-    """Yield an empty database that the source `shop` reads."""
-    url = warehouse_server.database().replace("+psycopg2", "")
-    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
-    source = Source(url)
-    yield source
-    source.connection.close()
-
-
-def load(*tables: Table) -> warehouse.LoadResult:
-    return warehouse.load(
-        warehouse.plan_load(SPEC, database_source(tables, name="shop"), (), warehouse.LoadOptions())
-    )
-
-
-def loaded(columns: str, table: str) -> list[tuple[Any, ...]]:
-    rows = warehouse.query(f"SELECT {columns} FROM shop_data.{table} ORDER BY 1")
-    return [tuple(row.values()) for row in rows]
-
-
-def refused(*tables: Table) -> str:
-    """Load tables, and return the error, which leaves nothing in the warehouse."""
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - any kind; its text is checked
-        load(*tables)
-    error = find_cause(caught.value, DatabaseError)
-    return str(error or caught.value)
-
+from shared.testing.source_database import SourceDatabase, load, loaded, refused
 
 NAMES = [
     "Capital", "with space", 'dou"ble', "sin'gle", "per%cent %s %(x)s", "semi;colon", "{brace} {0}",
@@ -72,7 +18,9 @@ NAMES = [
 
 
 @pytest.mark.parametrize("mode", ["full", "incremental", "history"])
-def test_a_column_of_any_name_is_loaded(any_warehouse: str, shop: Source, mode: Any) -> None:
+def test_a_column_of_any_name_is_loaded(
+    any_warehouse: str, shop: SourceDatabase, mode: Any
+) -> None:
     columns = ", ".join(f"{shop.quote(name)} int" for name in NAMES)
     numbers = ", ".join(map(str, range(len(NAMES))))
     shop.run(f"CREATE TABLE shop (id int PRIMARY KEY, {columns})")
@@ -87,7 +35,9 @@ def test_a_column_of_any_name_is_loaded(any_warehouse: str, shop: Source, mode: 
     assert rows[0]["名前"] == NAMES.index("名前")
 
 
-def test_a_schema_table_and_key_of_any_name_are_loaded(any_warehouse: str, shop: Source) -> None:
+def test_a_schema_table_and_key_of_any_name_are_loaded(
+    any_warehouse: str, shop: SourceDatabase
+) -> None:
     tables = []
     for number, name in enumerate(NAMES):
         quoted = shop.quote(name)
@@ -109,7 +59,9 @@ def test_a_schema_table_and_key_of_any_name_are_loaded(any_warehouse: str, shop:
         ("_row_hash", "history"),
     ],
 )
-def test_a_column_with_a_name_of_the_engine_is_refused(shop: Source, name: str, mode: Any) -> None:
+def test_a_column_with_a_name_of_the_engine_is_refused(
+    shop: SourceDatabase, name: str, mode: Any
+) -> None:
     shop.run(f"CREATE TABLE shop (id int PRIMARY KEY, {shop.quote(name)} text)")
     error = refused(Table("shop", mode=mode, key="id"))
     assert f"has {name}, a name of a column that the load adds" in error
@@ -117,7 +69,7 @@ def test_a_column_with_a_name_of_the_engine_is_refused(shop: Source, name: str, 
     assert loaded("id", "shop") == []
 
 
-def test_other_reserved_names_are_loaded(any_warehouse: str, shop: Source) -> None:
+def test_other_reserved_names_are_loaded(any_warehouse: str, shop: SourceDatabase) -> None:
     shop.run(
         "CREATE TABLE shop (id int PRIMARY KEY, file_name text, _partition text, _row_hash text)"
     )
@@ -126,7 +78,7 @@ def test_other_reserved_names_are_loaded(any_warehouse: str, shop: Source) -> No
     assert loaded("id, file_name, _partition, _row_hash", "shop") == [(1, "a", "b", "c")]
 
 
-def test_two_columns_that_become_one_are_refused(any_warehouse: str, shop: Source) -> None:
+def test_two_columns_that_become_one_are_refused(any_warehouse: str, shop: SourceDatabase) -> None:
     shop.run('CREATE TABLE shop (id int, "userId" text, user_id text)')
     shop.run("INSERT INTO shop VALUES (1, 'a', 'b')")
     error = refused(Table("shop"))
@@ -136,7 +88,7 @@ def test_two_columns_that_become_one_are_refused(any_warehouse: str, shop: Sourc
     assert loaded("id, user_id", "shop") == [(1, "a")]
 
 
-def test_a_table_of_1600_columns_is_loaded(any_warehouse: str, shop: Source) -> None:
+def test_a_table_of_1600_columns_is_loaded(any_warehouse: str, shop: SourceDatabase) -> None:
     """Postgres has rows of 8 kB at most, so as a warehouse it has 1,000 of these numbers."""
     count = 1598 if any_warehouse == "duckdb" else 900
     shop.run(f"CREATE TABLE shop ({', '.join(f'c{n} int' for n in range(1598))})")
@@ -146,12 +98,12 @@ def test_a_table_of_1600_columns_is_loaded(any_warehouse: str, shop: Source) -> 
     assert list(row.values())[:1598] == [*range(count), *[None] * (1598 - count)]
 
 
-def test_a_table_without_columns_is_refused(shop: Source) -> None:
+def test_a_table_without_columns_is_refused(shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE shop ()")
     assert "shop of 127.0.0.1" in refused(Table("shop"))
 
 
-def test_a_table_without_rows_has_its_columns(any_warehouse: str, shop: Source) -> None:
+def test_a_table_without_rows_has_its_columns(any_warehouse: str, shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE shop (id int, price numeric(10,2), at timestamp, tags text[])")
     load(Table("shop"))
     assert loaded('id, price, "at", tags', "shop") == []
@@ -170,14 +122,14 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_of_table_is_loaded(any_warehouse: str, shop: Source, kind: str) -> None:
+def test_each_kind_of_table_is_loaded(any_warehouse: str, shop: SourceDatabase, kind: str) -> None:
     shop.run("CREATE TABLE data (id int, name text); INSERT INTO data VALUES (1, 'a'), (2, 'b')")
     shop.run(KINDS[kind])
     load(Table("shop"))
     assert loaded("id, name", "shop") == [(1, "a"), (2, "b")]
 
 
-def test_a_foreign_table_is_loaded(shop: Source, tmp_path: Any) -> None:
+def test_a_foreign_table_is_loaded(shop: SourceDatabase, tmp_path: Any) -> None:
     file = tmp_path / "data.csv"
     file.write_text("1,a\n2,b\n")
     for folder in (tmp_path, *tmp_path.parents[:3]):
@@ -191,7 +143,9 @@ def test_a_foreign_table_is_loaded(shop: Source, tmp_path: Any) -> None:
     assert loaded("id, name", "shop") == [(1, "a"), (2, "b")]
 
 
-def test_an_attached_partition_with_old_rows_is_read(any_warehouse: str, shop: Source) -> None:
+def test_an_attached_partition_with_old_rows_is_read(
+    any_warehouse: str, shop: SourceDatabase
+) -> None:
     shop.run("CREATE TABLE old (id int PRIMARY KEY, name text); INSERT INTO old VALUES (-1, 'old')")
     shop.run("CREATE TABLE shop (id int PRIMARY KEY, name text) PARTITION BY RANGE (id)")
     shop.run("CREATE TABLE new PARTITION OF shop FOR VALUES FROM (0) TO (10)")
@@ -204,7 +158,9 @@ def test_an_attached_partition_with_old_rows_is_read(any_warehouse: str, shop: S
     assert loaded("id, name", "shop") == [(-1, "old"), (1, "a")]
 
 
-def test_generated_and_identity_columns_are_loaded(any_warehouse: str, shop: Source) -> None:
+def test_generated_and_identity_columns_are_loaded(
+    any_warehouse: str, shop: SourceDatabase
+) -> None:
     shop.run(
         "CREATE TABLE shop (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a int, "
         "stored int GENERATED ALWAYS AS (a * 2) STORED, virt int GENERATED ALWAYS AS (a * 3) VIRTUAL)"
@@ -214,7 +170,7 @@ def test_generated_and_identity_columns_are_loaded(any_warehouse: str, shop: Sou
     assert loaded("id, a, stored, virt", "shop") == [(1, 1, 2, 3), (2, None, None, None)]
 
 
-def database_with(shop: Source, encoding: str) -> str:
+def database_with(shop: SourceDatabase, encoding: str) -> str:
     """Create a database with an encoding, and return its name."""
     ((name,),) = shop.run("SELECT current_database() || '_encoded'")
     shop.run(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} LOCALE 'C'")
@@ -224,7 +180,7 @@ def database_with(shop: Source, encoding: str) -> str:
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "WIN1252", "EUC_JP"])
 def test_texts_of_another_encoding_are_unicode(
     any_warehouse: str,
-    shop: Source,
+    shop: SourceDatabase,
     warehouse_server: PostgresServer,
     monkeypatch: Any,
     encoding: str,
@@ -232,7 +188,7 @@ def test_texts_of_another_encoding_are_unicode(
     text = "日本" if encoding == "EUC_JP" else "größe"
     url = f"postgresql://postgres@127.0.0.1:{warehouse_server.port}/{database_with(shop, encoding)}"
     monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
-    source = Source(url)
+    source = SourceDatabase(url)
     source.connection.set_client_encoding("UTF8")
     source.run(f'CREATE TABLE shop (id int, name text, "{text}" jsonb)')
     source.run(f"""INSERT INTO shop VALUES (1, '{text}', '{{"a": "{text}"}}')""")
@@ -242,11 +198,11 @@ def test_texts_of_another_encoding_are_unicode(
 
 
 def test_bytes_that_are_no_text_are_refused_and_can_be_loaded_as_bytes(
-    any_warehouse: str, shop: Source, warehouse_server: PostgresServer, monkeypatch: Any
+    any_warehouse: str, shop: SourceDatabase, warehouse_server: PostgresServer, monkeypatch: Any
 ) -> None:
     url = f"postgresql://postgres@127.0.0.1:{warehouse_server.port}/{database_with(shop, 'SQL_ASCII')}"
     monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
-    source = Source(url)
+    source = SourceDatabase(url)
     source.run("CREATE TABLE shop (id int, name text)")
     source.run("INSERT INTO shop VALUES (1, E'gr\\xf6\\\\n')")
     source.connection.close()
@@ -257,7 +213,7 @@ def test_bytes_that_are_no_text_are_refused_and_can_be_loaded_as_bytes(
     assert [bytes(value) for _, value in loaded("id, name", "shop")] == [b"gr\xf6\\n"]
 
 
-def test_batches_of_wide_rows_are_bounded(shop: Source) -> None:
+def test_batches_of_wide_rows_are_bounded(shop: SourceDatabase) -> None:
     shop.run("CREATE TABLE shop (id int, name text)")
     shop.run("INSERT INTO shop SELECT n, repeat('x', 1000000) FROM generate_series(1, 40) AS n")
     shop.run("INSERT INTO shop VALUES (41, repeat('é', 20000000))")
@@ -273,7 +229,7 @@ def test_batches_of_wide_rows_are_bounded(shop: Source) -> None:
     assert sizes[-2] < 10_000_000
 
 
-def test_a_server_that_hides_its_types_is_refused(shop: Source) -> None:
+def test_a_server_that_hides_its_types_is_refused(shop: SourceDatabase) -> None:
     ((name,),) = shop.run("SELECT current_database()")
     shop.run(f"CREATE TABLE shop (id int); ALTER DATABASE {name} SET quote_all_identifiers = on")
     assert "ALTER ROLE ... SET quote_all_identifiers = off" in refused(Table("shop"))

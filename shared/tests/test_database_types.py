@@ -1,20 +1,16 @@
 """Each type of Postgres arrives in each warehouse with the value that the source has, or as a stated text."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-import psycopg2
 import pytest
 
-from shared import warehouse
-from shared.sources.database import DatabaseError, Table, database_source
-from shared.testing.postgres_server import PostgresServer
+from shared.sources.database import DatabaseError, Table
+from shared.testing.source_database import SourceDatabase, load, loaded, refused
 from shared.warehouse.errors import find_cause
-
-SPEC = warehouse.pipeline("shop_pipeline", "shop_data")
 
 ODD_SETTINGS = {
     "timezone": "'Asia/Kathmandu'",
@@ -152,50 +148,7 @@ AS_JSON: Mapping[str, Sequence[tuple[str, str]]] = {
 """Values of types that the warehouse has as JSON, and that JSON."""
 
 
-class Source:
-    """A database of a server, as its application sees it."""
-
-    def __init__(self, url: str) -> None:
-        self.connection = psycopg2.connect(url)
-        self.connection.autocommit = True
-
-    def run(self, sql: str, parameters: Any = None) -> list[tuple[Any, ...]]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql, parameters)
-            return list(cursor.fetchall()) if cursor.description else []
-
-
-@pytest.fixture
-def shop(
-    warehouse_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Any
-) -> Iterator[Source]:
-    """Yield an empty database, with odd settings, that the source `shop` reads."""
-    url = warehouse_server.database().replace("+psycopg2", "")
-    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
-    source = Source(url)
-    yield source
-    source.connection.close()
-
-
-def be_odd(source: Source) -> None:
-    """Change the settings of the source's database for the sessions that follow."""
-    ((name,),) = source.run("SELECT current_database()")
-    for setting, value in ODD_SETTINGS.items():
-        source.run(f"ALTER DATABASE {name} SET {setting} = {value}")
-
-
-def load(*tables: Table) -> warehouse.LoadResult:
-    return warehouse.load(
-        warehouse.plan_load(SPEC, database_source(tables, name="shop"), (), warehouse.LoadOptions())
-    )
-
-
-def loaded(columns: str, table: str, order: str = "1") -> list[tuple[Any, ...]]:
-    rows = warehouse.query(f"SELECT {columns} FROM shop_data.{table} ORDER BY {order}")
-    return [tuple(row.values()) for row in rows]
-
-
-def create(source: Source, values: Mapping[str, Sequence[str]]) -> list[str]:
+def create(source: SourceDatabase, values: Mapping[str, Sequence[str]]) -> list[str]:
     """Create the table `shop` with a column per type, a row per value and a row of NULLs; return columns."""
     names = [f"c{number}" for number in range(len(values))]
     columns = ", ".join(f"{name} {kind}" for name, kind in zip(names, values, strict=True))
@@ -205,7 +158,7 @@ def create(source: Source, values: Mapping[str, Sequence[str]]) -> list[str]:
         casts = ", ".join(
             f"%s::text::{kind}" if kind != "bytea" else "%s::bytea" for kind in values
         )
-        source.run(f"INSERT INTO shop SELECT {row}, {casts}", cells)
+        source.run(f"INSERT INTO shop SELECT {row}, {casts}", parameters=cells)
     return names
 
 
@@ -232,11 +185,11 @@ def assert_same(found: Sequence[Any], expected: Sequence[Any], kinds: Sequence[s
 
 
 def test_a_value_of_a_type_that_the_warehouse_has_is_the_same(
-    any_warehouse: str, shop: Source
+    any_warehouse: str, shop: SourceDatabase
 ) -> None:
     shop.run(TYPES_SQL)
     names = create(shop, SAME_VALUE)
-    be_odd(shop)
+    shop.configure(**ODD_SETTINGS)
     load(Table("shop"))
     shop.run("SET timezone = 'UTC'")
     read = [
@@ -248,11 +201,11 @@ def test_a_value_of_a_type_that_the_warehouse_has_is_the_same(
 
 
 def test_a_value_of_another_type_is_the_text_of_the_source(
-    any_warehouse: str, shop: Source
+    any_warehouse: str, shop: SourceDatabase
 ) -> None:
     shop.run(TYPES_SQL)
     names = create(shop, AS_TEXT)
-    be_odd(shop)
+    shop.configure(**ODD_SETTINGS)
     load(Table("shop"))
     shop.run("SET timezone = 'UTC'; SET intervalstyle = 'iso_8601'")
     texts = ", ".join(f"{name}::text" for name in names)
@@ -263,10 +216,10 @@ def test_a_value_of_another_type_is_the_text_of_the_source(
     )
 
 
-def test_arrays_rows_and_json_are_json(any_warehouse: str, shop: Source) -> None:
+def test_arrays_rows_and_json_are_json(any_warehouse: str, shop: SourceDatabase) -> None:
     shop.run(TYPES_SQL)
     names = create(shop, {kind: [value for value, _ in pairs] for kind, pairs in AS_JSON.items()})
-    be_odd(shop)
+    shop.configure(**ODD_SETTINGS)
     load(Table("shop"))
     texts = ", ".join(f"CAST({name} AS VARCHAR) AS {name}" for name in names)
     found = zip(*loaded(texts, "shop", "id"), strict=True)
@@ -291,7 +244,7 @@ LIMITS = {
 
 @pytest.mark.parametrize(("kind", "value"), [(k, v) for k, vs in LIMITS.items() for v in vs])
 def test_a_value_that_the_warehouse_cannot_have_names_its_column_and_the_way_out(
-    shop: Source, kind: str, value: str
+    shop: SourceDatabase, kind: str, value: str
 ) -> None:
     shop.run(f'CREATE TABLE shop (id int, "the \'A""t" {kind})')
     shop.run(f"INSERT INTO shop VALUES (1, NULL), (2, '{value}')")
@@ -305,13 +258,6 @@ def test_a_value_that_the_warehouse_cannot_have_names_its_column_and_the_way_out
     shop.run("SET timezone = 'UTC'")
     text = shop.run('SELECT "the \'A""t"::text FROM shop WHERE id = 2')[0][0]
     assert loaded("*", "shop", "id")[1][1] == text
-
-
-def refused(table: Table) -> str:
-    """Load a table, and return the error."""
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - its text is checked
-        load(table)
-    return str(find_cause(caught.value, DatabaseError) or caught.value)
 
 
 DECLARED: Mapping[tuple[str, str], Any] = {
@@ -332,7 +278,9 @@ DECLARED: Mapping[tuple[str, str], Any] = {
 }  # fmt: skip
 
 
-def test_a_declared_type_replaces_that_of_the_database(any_warehouse: str, shop: Source) -> None:
+def test_a_declared_type_replaces_that_of_the_database(
+    any_warehouse: str, shop: SourceDatabase
+) -> None:
     columns = [f"c{number}" for number in range(len(DECLARED))]
     kinds = [kind for kind, _ in DECLARED]
     shop.run(
@@ -340,7 +288,7 @@ def test_a_declared_type_replaces_that_of_the_database(any_warehouse: str, shop:
     )
     shop.run(
         f"INSERT INTO shop SELECT {', '.join(f'%s::text::{kind}' for kind in kinds)}",
-        [v for _, v in DECLARED],
+        parameters=[v for _, v in DECLARED],
     )
     load(Table("shop", types=dict(zip(columns, DECLARED.values(), strict=True))))
     assert loaded(", ".join(columns), "shop") == [(
@@ -366,20 +314,20 @@ UNFIT: Mapping[tuple[str, str], Any] = {
 
 @pytest.mark.parametrize(("kind", "value"), UNFIT)
 def test_a_value_that_a_declared_type_would_change_is_refused(
-    shop: Source, kind: str, value: str
+    shop: SourceDatabase, kind: str, value: str
 ) -> None:
     shop.run(f"CREATE TABLE shop (id int, price {kind})")
-    shop.run("INSERT INTO shop SELECT 1, %s::text::" + kind, [value])
+    shop.run("INSERT INTO shop SELECT 1, %s::text::" + kind, parameters=[value])
     error = refused(Table("shop", types={"price": UNFIT[kind, value]}))
     assert "price" in error
     assert "shop of 127.0.0.1" in error
     assert 'types={"' in error
 
 
-def test_json_is_the_text_of_the_source(any_warehouse: str, shop: Source) -> None:
+def test_json_is_the_text_of_the_source(any_warehouse: str, shop: SourceDatabase) -> None:
     texts = [r'"\u0000"', '{ "b" : 1,  "a":2, "b":3 }']
     shop.run("CREATE TABLE shop (id int, data json)")
-    shop.run("INSERT INTO shop VALUES (1, %s), (2, %s)", texts)
+    shop.run("INSERT INTO shop VALUES (1, %s), (2, %s)", parameters=texts)
     load(Table("shop"), Table("shop", types={"data": {"data_type": "text"}}, table="texts"))
     assert loaded("id, CAST(data AS VARCHAR) AS data", "shop") == [(1, texts[0]), (2, texts[1])]
     assert loaded("id, data", "texts") == [(1, texts[0]), (2, texts[1])]

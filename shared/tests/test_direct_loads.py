@@ -2,8 +2,7 @@
 
 import os
 import signal
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -19,6 +18,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import warehouse
 from shared.sources.hints import APPEND_EACH_RUN
+from shared.testing.killed_loads import in_forked_process, kill
 from shared.warehouse import new_keys
 from shared.warehouse.destinations import duckdb as duckdb_jobs
 from shared.warehouse.destinations.direct import DirectJob
@@ -110,19 +110,6 @@ def stop(_: object) -> Any:
     raise DatabaseTerminalException(RuntimeError("stopped by the test"))
 
 
-def in_a_process_that_is_killed(run: Callable[[], None]) -> int:
-    """Run something in a process of its own, and return the signal that ended it."""
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        child = os.fork()  # Python warns about threads; those that exist own no locks here
-    if child == 0:
-        try:
-            signal.alarm(60)
-            run()
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 @pytest.mark.usefixtures("any_warehouse")
 def test_a_replacement_that_is_killed_after_its_delete_leaves_the_old_rows(
     monkeypatch: pytest.MonkeyPatch,
@@ -130,10 +117,10 @@ def test_a_replacement_that_is_killed_after_its_delete_leaves_the_old_rows(
     load(rows_of([1, 2, 3], 1), **REPLACE)
 
     def killed() -> None:
-        monkeypatch.setattr(DirectJob, "_files", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        monkeypatch.setattr(DirectJob, "_files", lambda _: kill())
         load(rows_of([4], 2), **REPLACE)
 
-    assert in_a_process_that_is_killed(killed) == -signal.SIGKILL
+    assert in_forked_process(killed) == -signal.SIGKILL
     assert stored() == [(1, 1), (2, 1), (3, 1)]
     load(rows_of([4], 2), **REPLACE)
     assert stored() == [(4, 2)]

@@ -2,7 +2,6 @@
 
 import random
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Event, Thread
@@ -12,17 +11,17 @@ import dagster as dg
 import duckdb
 import psycopg2
 import pytest
-from dagster_dlt import dlt_assets
 
 from shared import warehouse
 from shared.orchestration.reconciliation import build_reconciliation_check
 from shared.orchestration.resource import WarehouseDltResource
-from shared.orchestration.translator import WarehouseTranslator, asset_key
-from shared.sources.database import Table, database_source
+from shared.orchestration.translator import asset_key
+from shared.sources.database import Table
 from shared.sources.database.checksums import Comparison
 from shared.sources.database.connection import database_configuration, open_database
 from shared.sources.database.masks import Constant
-from shared.testing.postgres_server import PostgresServer
+from shared.testing.other_databases import SqliteDatabase
+from shared.testing.source_database import SourceDatabase, shop_assets
 
 KEY = asset_key("shop_data", "orders")
 
@@ -43,21 +42,9 @@ class Shop:
 
     def locate(self, table: Table, **check: Any) -> None:
         """Make a location of a table and its check."""
-
-        @dlt_assets(
-            dlt_source=database_source([table], name="shop"),
-            dlt_pipeline=warehouse.pipeline("shop_pipeline", dataset_name="shop_data"),
-            dagster_dlt_translator=WarehouseTranslator("team:test"),
-            name="shop",
-        )
-        def shop_tables(
-            context: dg.AssetExecutionContext, dlt: WarehouseDltResource
-        ) -> Iterator[Any]:
-            yield from dlt.run(context=context)
-
         agree = build_reconciliation_check(KEY, table, "shop", **check)
         defs = dg.Definitions(
-            [shop_tables],
+            [shop_assets(table)],
             asset_checks=[agree],
             jobs=[
                 dg.define_asset_job("load", dg.AssetSelection.assets(KEY).without_checks()),
@@ -84,7 +71,7 @@ def execute(url: str, *statements: str) -> None:
             for sql in statements:
                 file.execute(sql)
         return
-    connect = sqlite3.connect if url.endswith(".sqlite") else psycopg2.connect
+    connect = sqlite3.connect if url.endswith(".db") else psycopg2.connect
     with closing(connect(url)) as connection:
         for sql in statements:
             with closing(connection.cursor()) as cursor:
@@ -103,29 +90,13 @@ def stored_url(tmp_path: Path, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def shop(
-    tmp_warehouse: Path,
-    warehouse_server: PostgresServer,
-    monkeypatch: pytest.MonkeyPatch,
-    instance: dg.DagsterInstance,
-    stored_url: str,
-) -> Shop:
-    url = warehouse_server.database().replace("+psycopg2", "")
-    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", url)
-    return Shop(instance, url, stored_url)
+def shop(shop: SourceDatabase, instance: dg.DagsterInstance, stored_url: str) -> Shop:
+    return Shop(instance, shop.url, stored_url)
 
 
 @pytest.fixture
-def lite(
-    tmp_warehouse: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    instance: dg.DagsterInstance,
-    stored_url: str,
-) -> Shop:
-    path = tmp_path / "shop.sqlite"
-    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", f"sqlite:///{path}")
-    return Shop(instance, str(path), stored_url)
+def lite(sqlite_shop: SqliteDatabase, instance: dg.DagsterInstance, stored_url: str) -> Shop:
+    return Shop(instance, str(sqlite_shop.path), stored_url)
 
 
 ORDERS = "CREATE TABLE orders (id int PRIMARY KEY, name text, secret text)"

@@ -23,16 +23,34 @@ def killed_load(point: str, load: Callable[[], object], times: int = 1) -> int:
         load: what loads.
         times: at which time the point is reached it is killed.
     """
+
+    def run() -> None:
+        _kill_at(point, times)
+        load()
+
+    return in_forked_process(run)
+
+
+def in_forked_process(run: Callable[[], object]) -> int:
+    """Run something in a forked process, and return the signal that ended it.
+
+    Args:
+        run: what to run; it calls `kill` somewhere.
+    """
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         child = os.fork()  # Python warns about threads; those that exist own no locks here
     if child == 0:
         try:
             signal.alarm(60)
-            _kill_at(point, times)
-            load()
+            run()
         finally:
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill() -> None:
+    """Kill this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _kill_at(point: str, times: int) -> None:
@@ -43,7 +61,7 @@ def _kill_at(point: str, times: int) -> None:
     def run(self: RunnableLoadJob, *arguments: Any) -> None:
         if self.job_file_info().table_name == point and not next(left):
             time.sleep(0.3)  # the other jobs commit
-            _kill()
+            kill()
         run_job(self, *arguments)
 
     RunnableLoadJob.run_managed = run  # type: ignore[method-assign]
@@ -60,10 +78,6 @@ def _killed_when_complete(
         if point == "completed" or not is_last:
             original(self, load_id)
         if is_last:
-            _kill()
+            kill()
 
     return complete_load
-
-
-def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)

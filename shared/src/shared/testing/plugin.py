@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
@@ -11,7 +12,9 @@ import duckdb
 import pytest
 
 from shared.testing.mariadb_server import MariaDbServer, missing_program
+from shared.testing.other_databases import MariaDbDatabase, SqliteDatabase
 from shared.testing.postgres_server import PostgresServer
+from shared.testing.source_database import SourceDatabase, created_database
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,6 +82,45 @@ def postgres_warehouse(
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", url)
     return url
+
+
+@pytest.fixture
+def source_database(warehouse_server: PostgresServer) -> Iterator[SourceDatabase]:
+    """Yield an empty Postgres database for a source to read."""
+    with created_database(warehouse_server) as database:
+        yield database
+
+
+@pytest.fixture
+def shop(
+    source_database: SourceDatabase, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> SourceDatabase:
+    """Make `source_database` what the source `shop` reads, and return it.
+
+    The functions of `shared.testing.source_database` load its tables into the test's warehouse.
+    """
+    del tmp_warehouse  # sets the warehouse, which another fixture may override
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", source_database.url)
+    return source_database
+
+
+@pytest.fixture
+def mariadb_shop(
+    mariadb_server: MariaDbServer, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MariaDbDatabase]:
+    """Like `shop`, of MariaDB."""
+    del tmp_warehouse
+    with closing(MariaDbDatabase(mariadb_server)) as database:
+        monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", database.url)
+        yield database
+
+
+@pytest.fixture
+def sqlite_shop(tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteDatabase]:
+    """Like `shop`, of SQLite."""
+    monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", f"sqlite:///{tmp_warehouse / 'shop.db'}")
+    with closing(SqliteDatabase(tmp_warehouse / "shop.db")) as database:
+        yield database
 
 
 @pytest.fixture(scope="session")
