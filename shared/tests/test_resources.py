@@ -13,8 +13,6 @@ import requests
 from adbc_driver_manager.dbapi import Cursor
 from dagster_dlt import dlt_assets
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
-from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
-from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
 from shared import warehouse
@@ -285,22 +283,19 @@ def test_a_load_that_fails_between_delete_and_insert_keeps_the_old_rows(
 ) -> None:
     old = [{"day": "mon", "n": 1}]
     assert run_flat(old, partition=partition).success
-    client = Psycopg2SqlClient if warehouse.warehouse_type() == "postgres" else DuckDbSqlClient
-    original, copy = client.execute_many, Cursor.adbc_ingest
+    execute, copy = DuckDbSqlClient.execute_sql, Cursor.adbc_ingest
 
-    def failing(
-        self: SqlClientBase[Any], statements: Sequence[str], *rest: Any, **named: Any
-    ) -> Any:
-        broken = [s.replace("INSERT INTO", "INSERT INTO nowhere.x --") for s in statements]
-        is_load = any("DELETE FROM" in s for s in statements) and len(statements) > 1
-        return original(self, broken if is_load else statements, *rest, **named)
+    def failing(self: DuckDbSqlClient, sql: Any, *rest: Any, **named: Any) -> Any:
+        if "INSERT INTO" in str(sql) and "flat_numbers" in str(sql):
+            raise ConnectionError("the disk went away")
+        return execute(self, sql, *rest, **named)
 
     def failing_copy(self: Cursor, table: str, *rest: Any, **named: Any) -> int:
-        if table == "flat_numbers" and partition:
+        if table == "flat_numbers":
             raise ConnectionError("the server went away")
         return copy(self, table, *rest, **named)
 
-    monkeypatch.setattr(client, "execute_many", failing)
+    monkeypatch.setattr(DuckDbSqlClient, "execute_sql", failing)
     monkeypatch.setattr(Cursor, "adbc_ingest", failing_copy)
     assert not run_flat([{"day": "mon", "n": 2}], partition=partition).success
     assert flat_rows() == old

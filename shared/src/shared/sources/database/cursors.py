@@ -134,7 +134,7 @@ class CursorRange:
     def _next_start(self, newest: str | None) -> Any:
         """Return where the next load begins: never before this one, and never after the present."""
         value = None if newest is None else self._value(newest)
-        present = self._present()
+        present = self._present(value)
         if value is not None and present is not None and value > present:
             text = self._snapshot.literal(self._text(present), self._column)
             until = f"{self._snapshot.quote(self._column.name)} <= {text}"
@@ -145,17 +145,17 @@ class CursorRange:
         start = self._lowered(value)
         return start if self._before is None or not self._is_ordered else max(start, self._before)
 
-    def _present(self) -> Any:
-        """Return the present as a value of the column; None if it is not a time.
+    def _present(self, value: Any) -> Any:
+        """Return the present in the form of a value; None if it is not a time.
 
         A time without a zone counts as UTC. Where it is ahead of UTC, the overlap has more rows.
         """
-        if self._kind not in ("date", "timestamp"):
-            return None
         now = datetime.now(UTC)
         if self._kind == "date":
             return now.date()
-        return now if self._column.hints.get("timezone", True) else now.replace(tzinfo=None)
+        if self._kind != "timestamp" or value is None:
+            return None
+        return now if value.tzinfo else now.replace(tzinfo=None)
 
     @property
     def _is_ordered(self) -> bool:

@@ -106,6 +106,8 @@ def open_tunnel(
 
 def _connect(server: str, **options: Any) -> Any:
     try:
+        import asyncssh  # noqa: F401 - what `ssh` needs
+
         from shared.sources import ssh
     except ImportError:
         raise DatabaseError(
