@@ -78,6 +78,7 @@ def test_a_run_tag_loads_one_table_anew_without_touching_others(
 def test_a_run_says_what_it_read_and_which_index_helps(
     instance: dg.DagsterInstance, database: SourceDatabase
 ) -> None:
+    assert "mode incremental" in str(shop.descriptions_by_key[dg.AssetKey(["shop", "orders"])])
     result = run(instance)
     metadata = result.asset_materializations_for_node("shop")[0].metadata
     assert metadata["rows_read"].value == 2

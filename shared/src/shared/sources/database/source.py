@@ -113,10 +113,11 @@ def table_resource(table: Table, name: str) -> DltResource:
                 with open_database(configuration) as database, database.snapshot(table) as snapshot:
                     yield from _Reading(snapshot, table, masking).items()
 
-    hints: dict[str, Any] = {"description": table.description} if table.description else {}
+    description = table.description or f"Rows of {table.full_name} in {name}; mode {table.mode}."
+    hints: dict[str, Any] = {"description": description}
     if table.mode == "append":
         hints |= APPEND_EACH_RUN
-    return rows.apply_hints(additional_table_hints=hints) if hints else rows
+    return rows.apply_hints(additional_table_hints=hints)
 
 
 class _Reader(threading.local):
