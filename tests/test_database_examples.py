@@ -165,7 +165,7 @@ def test_a_run_with_the_tag_of_a_full_refresh_loads_all_rows_again(
     defs = dg.Definitions(
         assets=[shop_assets],
         jobs=[
-            example(root, "Load a table anew").reload_orders,
+            example(root, "Full refresh").reload_orders,
             dg.define_asset_job("load", selection="*"),
         ],
         resources={"dlt": WarehouseDltResource()},

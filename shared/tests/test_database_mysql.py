@@ -1,8 +1,7 @@
 """Tables of MariaDB are read exactly, or an error names the column and the row."""
 
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from ipaddress import IPv4Address
@@ -20,61 +19,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from shared import warehouse
 from shared.sources.database import DatabaseError, Table, database_source
 from shared.sources.database.sqlalchemy import SqlAlchemyDatabase
-from shared.sources.database.sqlalchemy.database import SqlAlchemySnapshot
 from shared.sources.database.sqlalchemy.dialect import Timeouts
 from shared.sources.database.sqlalchemy.mysql import MySql
 from shared.sources.partitions import PartitionKey, TimeWindow
 from shared.testing.mariadb_server import MariaDbServer
+from shared.testing.other_databases import MariaDbDatabase, rows_of
 
 SPEC = warehouse.pipeline("shop_pipeline", "shop_data")
 at = datetime.fromisoformat
 
 
-class Source:
-    """A database of a server, as its application sees it."""
-
-    def __init__(self, server: MariaDbServer) -> None:
-        self.server, self.url = server, server.database()
-        self.name = self.url.rpartition("/")[2]
-        self.connection = self.connect()
-        self.run("SET sql_mode = ''")  # as applications with zero dates have it
-
-    def connect(self) -> Any:
-        return self.server.connect(self.name)
-
-    def close(self) -> None:
-        self.connection.close()
-
-    def run(self, sql: str, connection: Any = None) -> list[tuple[Any, ...]]:
-        with (connection or self.connection).cursor() as cursor:
-            cursor.execute(sql)
-            return list(cursor.fetchall())
-
-    def as_user(self, password: str = "a-password-of-tests") -> str:
-        """Return the URL of a user without rights."""
-        user = f"u{self.name[-20:]}"
-        self.run(f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY 'a-password-of-tests'")
-        return self.url.replace("root@", f"{user}:{password}@")
-
-    def read(self, table: Table) -> list[dict[str, Any]]:
-        with SqlAlchemyDatabase(self.url).snapshot() as snapshot:
-            return rows_of(snapshot, table)
-
-
-def rows_of(snapshot: SqlAlchemySnapshot, table: Table, where: str = "") -> list[dict[str, Any]]:
-    batches = snapshot.read(table, snapshot.describe(table), where)
-    return [row for batch in batches for row in batch.to_pylist()]
-
-
 @pytest.fixture
-def shop(
-    mariadb_server: MariaDbServer, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Path
-) -> Iterator[Source]:
-    """Yield an empty database that the source `shop` reads."""
-    del tmp_warehouse  # sets the warehouse
-    with closing(Source(mariadb_server)) as source:
-        monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", source.url)
-        yield source
+def shop(mariadb_shop: MariaDbDatabase) -> MariaDbDatabase:
+    """Return an empty database that the source `shop` reads."""
+    return mariadb_shop
 
 
 BIGINT, TEXT, BINARY, BOOL = ({"data_type": kind} for kind in ("bigint", "text", "binary", "bool"))
@@ -121,7 +79,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-def test_a_value_comes_exactly_in_the_type_of_its_column(shop: Source) -> None:
+def test_a_value_comes_exactly_in_the_type_of_its_column(shop: MariaDbDatabase) -> None:
     shop.run("SET time_zone = '+02:00'")
     columns = ", ".join(f"c{number} {kind}" for number, (kind, *_) in enumerate(VALUES))
     shop.run(f"CREATE TABLE t (id INT PRIMARY KEY, {columns})")
@@ -150,7 +108,7 @@ def test_a_value_comes_exactly_in_the_type_of_its_column(shop: Source) -> None:
     ],
 )  # fmt: skip
 def test_a_value_that_does_not_fit_is_an_error_with_its_place_and_the_next_step(
-    shop: Source, declared: str, stored: str, message: str
+    shop: MariaDbDatabase, declared: str, stored: str, message: str
 ) -> None:
     shop.run(f"CREATE TABLE t (a INT, b INT, v {declared}, PRIMARY KEY (a, b))")
     shop.run(f"INSERT INTO t VALUES (1, 2, {stored})")
@@ -160,7 +118,9 @@ def test_a_value_that_does_not_fit_is_an_error_with_its_place_and_the_next_step(
         shop.read(Table("t"))
 
 
-def test_a_declared_type_replaces_that_of_the_column_and_its_values_must_fit(shop: Source) -> None:
+def test_a_declared_type_replaces_that_of_the_column_and_its_values_must_fit(
+    shop: MariaDbDatabase,
+) -> None:
     shop.run(
         "CREATE TABLE t (id INT PRIMARY KEY, a TINYINT(1), b TIME, c DATETIME NOT NULL, d LONGTEXT, e POINT)"
     )
@@ -187,7 +147,7 @@ def test_a_declared_type_replaces_that_of_the_column_and_its_values_must_fit(sho
     [pytest.param(kind, value, id=kind) for kind, value, *_ in VALUES if "point" not in kind],
 )
 def test_the_text_of_a_value_finds_its_rows_by_the_index(
-    shop: Source, kind: str, value: str
+    shop: MariaDbDatabase, kind: str, value: str
 ) -> None:
     shop.run("SET time_zone = '+02:00'")
     prefix = "(9)" if kind in {"json", "longblob"} else ""
@@ -207,7 +167,7 @@ def test_the_text_of_a_value_finds_its_rows_by_the_index(
             assert plan[0][3:6:2] == ("range", "tv"), plan
 
 
-def test_names_with_any_characters_are_read(shop: Source) -> None:
+def test_names_with_any_characters_are_read(shop: MariaDbDatabase) -> None:
     odd = 'A "b" `c` %s :d \\ ?'
     quoted = "`" + odd.replace("`", "``") + "`"
     shop.run(f"CREATE TABLE {quoted} ({quoted} INT PRIMARY KEY, b INT)")
@@ -215,14 +175,14 @@ def test_names_with_any_characters_are_read(shop: Source) -> None:
     assert shop.read(Table(odd)) == [{odd: 1, "b": 2}]
 
 
-def test_a_table_with_very_many_columns_is_read(shop: Source) -> None:
+def test_a_table_with_very_many_columns_is_read(shop: MariaDbDatabase) -> None:
     names = [f"c{number}" for number in range(1000)]
     shop.run(f"CREATE TABLE t ({', '.join(f'{name} INT' for name in names)})")
     shop.run(f"INSERT INTO t VALUES ({', '.join(map(str, range(1000)))})")
     assert shop.read(Table("t")) == [dict(zip(names, range(1000), strict=True))]
 
 
-def test_keys_indexes_and_kinds_are_described(shop: Source) -> None:
+def test_keys_indexes_and_kinds_are_described(shop: MariaDbDatabase) -> None:
     shop.run(
         "CREATE TABLE a (id INT PRIMARY KEY, x INT, y INT INVISIBLE DEFAULT 5, z INT AS (x * 2), KEY (x, y))"
     )
@@ -249,7 +209,9 @@ def test_keys_indexes_and_kinds_are_described(shop: Source) -> None:
         assert rows_of(snapshot, Table("d", schema=shop.name)) == [{"n": 100}]
 
 
-def test_all_of_a_snapshot_is_of_one_moment_and_nothing_can_be_written(shop: Source) -> None:
+def test_all_of_a_snapshot_is_of_one_moment_and_nothing_can_be_written(
+    shop: MariaDbDatabase,
+) -> None:
     shop.run("CREATE TABLE t (id INT PRIMARY KEY)")
     shop.run("CREATE TABLE other (id INT PRIMARY KEY)")
     with SqlAlchemyDatabase(shop.url).snapshot() as snapshot:
@@ -261,7 +223,7 @@ def test_all_of_a_snapshot_is_of_one_moment_and_nothing_can_be_written(shop: Sou
     assert shop.read(Table("t")) == [{"id": 1}]
 
 
-def test_a_missing_table_or_column_is_named_with_close_ones(shop: Source) -> None:
+def test_a_missing_table_or_column_is_named_with_close_ones(shop: MariaDbDatabase) -> None:
     shop.run("CREATE TABLE orders (id INT, updated_at DATETIME)")
     for table, message in (
         (Table("Orders"), f"{shop.name}: table Orders: there is no .* Did you mean orders"),
@@ -272,7 +234,7 @@ def test_a_missing_table_or_column_is_named_with_close_ones(shop: Source) -> Non
             shop.read(table)
 
 
-def test_a_missing_right_is_named_with_the_statement_that_grants_it(shop: Source) -> None:
+def test_a_missing_right_is_named_with_the_statement_that_grants_it(shop: MariaDbDatabase) -> None:
     shop.run("CREATE TABLE orders (id INT, secret INT)")
     url = shop.as_user()
     user = str(sqlalchemy.make_url(url).username)
@@ -298,7 +260,7 @@ def test_a_missing_right_is_named_with_the_statement_that_grants_it(shop: Source
             rows_of(snapshot, Table("orders"))
 
 
-def test_a_wrong_password_or_host_is_an_error_without_the_password(shop: Source) -> None:
+def test_a_wrong_password_or_host_is_an_error_without_the_password(shop: MariaDbDatabase) -> None:
     for url, message in (
         (shop.as_user("wrong-password"), "Check the user and the password"),
         ("mysql://root:wrong-password@127.0.0.1:1/shop", "Check the host and the port"),
@@ -312,7 +274,7 @@ def test_a_wrong_password_or_host_is_an_error_without_the_password(shop: Source)
         assert "wrong-password" not in str(caught.value)
 
 
-def test_a_locked_table_is_an_error_with_the_next_step(shop: Source) -> None:
+def test_a_locked_table_is_an_error_with_the_next_step(shop: MariaDbDatabase) -> None:
     shop.run("CREATE TABLE t (id INT)")
     shop.run("LOCK TABLES t WRITE")
     database = SqlAlchemyDatabase(shop.url, lock_timeout_seconds=0.1)
@@ -325,7 +287,9 @@ def test_a_locked_table_is_an_error_with_the_next_step(shop: Source) -> None:
         rows_of(snapshot, Table("t"))
 
 
-def test_a_statement_that_takes_too_long_is_an_error_with_the_next_step(shop: Source) -> None:
+def test_a_statement_that_takes_too_long_is_an_error_with_the_next_step(
+    shop: MariaDbDatabase,
+) -> None:
     database = SqlAlchemyDatabase(shop.url, statement_timeout_seconds=0.05)
     with (
         database.snapshot() as snapshot,
@@ -334,7 +298,7 @@ def test_a_statement_that_takes_too_long_is_an_error_with_the_next_step(shop: So
         snapshot.query("SELECT max(seq * 2) FROM seq_1_to_1000000000")
 
 
-def test_a_connection_that_ends_while_rows_are_read_is_an_error(shop: Source) -> None:
+def test_a_connection_that_ends_while_rows_are_read_is_an_error(shop: MariaDbDatabase) -> None:
     shop.run("CREATE TABLE t AS SELECT seq AS id, repeat('x', 1000) AS v FROM seq_1_to_20000")
     with SqlAlchemyDatabase(shop.url).snapshot() as snapshot:
         ((number,),) = snapshot.query("SELECT connection_id()")
@@ -345,7 +309,7 @@ def test_a_connection_that_ends_while_rows_are_read_is_an_error(shop: Source) ->
             list(batches)
 
 
-def test_an_error_ends_the_query_on_the_server(shop: Source) -> None:
+def test_an_error_ends_the_query_on_the_server(shop: MariaDbDatabase) -> None:
     shop.run("CREATE TABLE t (id INT PRIMARY KEY)")
     shop.run("INSERT INTO t VALUES (0)")
     shop.run("CREATE VIEW v AS SELECT if(seq = 3, 2, 1) AS b FROM t JOIN seq_1_to_1000000000")
@@ -448,7 +412,7 @@ def test_a_server_is_read_over_tls_only_if_its_certificate_is_known(
             cipher("ssl_mode=verify_identity")
 
 
-def test_a_server_without_tls_is_not_read_where_tls_is_required(shop: Source) -> None:
+def test_a_server_without_tls_is_not_read_where_tls_is_required(shop: MariaDbDatabase) -> None:
     with (
         pytest.raises(DatabaseError, match=r"SSL is required.*ssl_mode=disabled"),
         SqlAlchemyDatabase(f"{shop.url}?ssl_mode=required").snapshot(),
@@ -471,7 +435,7 @@ ORDERS = (
 )
 
 
-def test_a_full_load_and_a_mirror_have_the_rows_of_the_source(shop: Source) -> None:
+def test_a_full_load_and_a_mirror_have_the_rows_of_the_source(shop: MariaDbDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a', NULL), (2, 'b', '2024-01-01')")
     for orders in (Table("orders"), Table("orders", mode="mirror", key="id")):
@@ -488,7 +452,7 @@ def test_a_full_load_and_a_mirror_have_the_rows_of_the_source(shop: Source) -> N
 @pytest.mark.parametrize("kind", ["DATETIME(6)", "TIMESTAMP(6)"])
 @pytest.mark.parametrize("mode", ["incremental", "append"])
 def test_new_rows_are_loaded_once_also_if_they_commit_late(
-    shop: Source, mode: Any, kind: str
+    shop: MariaDbDatabase, mode: Any, kind: str
 ) -> None:
     shop.run(ORDERS.replace("DATETIME(6)", kind))
     orders = Table(
@@ -510,7 +474,7 @@ def test_new_rows_are_loaded_once_also_if_they_commit_late(
 
 
 @pytest.mark.parametrize("kind", ["BIGINT UNSIGNED", "DECIMAL(9,2)", "DOUBLE"])
-def test_a_number_of_any_type_is_a_cursor(shop: Source, kind: str) -> None:
+def test_a_number_of_any_type_is_a_cursor(shop: MariaDbDatabase, kind: str) -> None:
     shop.run(f"CREATE TABLE orders (id {kind} PRIMARY KEY, name TEXT)")
     shop.run("INSERT INTO orders SELECT seq, 'x' FROM seq_1_to_9")
     orders = Table("orders", mode="append", cursor="id", overlap=2)
@@ -521,7 +485,7 @@ def test_a_number_of_any_type_is_a_cursor(shop: Source, kind: str) -> None:
     assert [row for row, _ in loaded()] == list(range(1, 12))
 
 
-def test_a_table_without_transactions_is_read_with_a_warning(shop: Source) -> None:
+def test_a_table_without_transactions_is_read_with_a_warning(shop: MariaDbDatabase) -> None:
     shop.run("CREATE TABLE orders (id INT PRIMARY KEY, name TEXT) ENGINE=MyISAM")
     shop.run("INSERT INTO orders VALUES (1, 'a')")
     source = database_source([Table("orders")], name="shop")
@@ -532,7 +496,7 @@ def test_a_table_without_transactions_is_read_with_a_warning(shop: Source) -> No
     assert loaded() == [(1, "a")]
 
 
-def test_a_first_load_in_key_ranges_has_each_row_once(shop: Source) -> None:
+def test_a_first_load_in_key_ranges_has_each_row_once(shop: MariaDbDatabase) -> None:
     shop.run(
         "CREATE TABLE orders (k VARCHAR(9), e ENUM('z', 'a'), id INT, name TEXT, at BIGINT, PRIMARY KEY (k, e, id))"
     )
@@ -552,7 +516,7 @@ def test_a_first_load_in_key_ranges_has_each_row_once(shop: Source) -> None:
 
 
 @pytest.mark.parametrize("kind", ["DATETIME(6)", "TIMESTAMP(6)"])
-def test_a_window_replaces_the_rows_of_its_partition(shop: Source, kind: str) -> None:
+def test_a_window_replaces_the_rows_of_its_partition(shop: MariaDbDatabase, kind: str) -> None:
     shop.run("SET time_zone = '+00:00'")
     shop.run(ORDERS.replace("DATETIME(6)", kind))
     for number, time_of_row in enumerate(
@@ -572,7 +536,7 @@ def test_the_server_of_tests_starts_again_with_its_data(
 ) -> None:
     del mariadb_server  # skips the test if there is none
     with MariaDbServer(tmp_path) as server:
-        source = Source(server)
+        source = MariaDbDatabase(server)
         source.run("CREATE TABLE t AS SELECT 1 AS id")
         server.stop("kill")
         with pytest.raises(pymysql.OperationalError):

@@ -10,49 +10,21 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-import sqlalchemy
 
 from shared import warehouse
 from shared.sources.database import DatabaseError, Table, database_source
 from shared.sources.database.masks import Constant
 from shared.sources.database.sqlalchemy import SqlAlchemyDatabase
-from shared.sources.database.sqlalchemy.database import SqlAlchemySnapshot
 from shared.sources.partitions import PartitionKey, TimeWindow
+from shared.testing.other_databases import SqliteDatabase, rows_of
 
 SPEC = warehouse.pipeline("shop_pipeline", "shop_data")
 
 
-class File:
-    """A file of SQLite, as its application sees it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.connection = sqlite3.connect(path, isolation_level=None)
-
-    def close(self) -> None:
-        self.connection.close()
-
-    def run(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        return self.connection.execute(sql, values).fetchall()
-
-    def open(self, lock_timeout: float = 60) -> SqlAlchemyDatabase:
-        url = sqlalchemy.URL.create("sqlite", database=str(self.path))
-        return SqlAlchemyDatabase(url, lock_timeout_seconds=lock_timeout)
-
-    def read(self, table: Table) -> list[dict[str, Any]]:
-        with self.open().snapshot() as snapshot:
-            return rows_of(snapshot, table)
-
-
-def rows_of(snapshot: SqlAlchemySnapshot, table: Table, where: str = "") -> list[dict[str, Any]]:
-    batches = snapshot.read(table, snapshot.describe(table), where)
-    return [row for batch in batches for row in batch.to_pylist()]
-
-
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[File]:
+def file(tmp_path: Path) -> Iterator[SqliteDatabase]:
     """Yield an empty file; its name has characters that a URI escapes."""
-    with closing(File(tmp_path / "a shop?%41#.db")) as opened:
+    with closing(SqliteDatabase(tmp_path / "a shop?%41#.db")) as opened:
         yield opened
 
 
@@ -102,7 +74,7 @@ NAIVE = {"data_type": "timestamp", "timezone": False}
     ],
 )
 def test_a_value_comes_exactly_in_the_type_of_its_column(
-    file: File, declared: str, stored: str, hints: dict[str, Any], value: Any
+    file: SqliteDatabase, declared: str, stored: str, hints: dict[str, Any], value: Any
 ) -> None:
     file.run(f"CREATE TABLE t (id INTEGER PRIMARY KEY, v {declared})")
     file.run(f"INSERT INTO t VALUES (1, {stored}), (2, NULL)")
@@ -136,7 +108,7 @@ def test_a_value_comes_exactly_in_the_type_of_its_column(
     ],
 )  # fmt: skip
 def test_a_value_of_another_type_is_an_error_with_its_place_and_the_next_step(
-    file: File, declared: str, stored: str, message: str
+    file: SqliteDatabase, declared: str, stored: str, message: str
 ) -> None:
     file.run(f"CREATE TABLE t (a INT, b INT, v {declared}, PRIMARY KEY (a, b))")
     file.run(f"INSERT INTO t VALUES (1, 1, NULL), (1, 2, {stored})")
@@ -144,7 +116,9 @@ def test_a_value_of_another_type_is_an_error_with_its_place_and_the_next_step(
         file.read(Table("t"))
 
 
-def test_a_declared_type_replaces_that_of_the_column_and_its_values_must_fit(file: File) -> None:
+def test_a_declared_type_replaces_that_of_the_column_and_its_values_must_fit(
+    file: SqliteDatabase,
+) -> None:
     file.run("CREATE TABLE t (id INTEGER PRIMARY KEY, a INTEGER, b TEXT, c DATETIME, d REAL)")
     file.run("INSERT INTO t VALUES (1, 'x', '12.50', 1700000000, 3.0), (2, 5, '1e1', NULL, NULL)")
     types: dict[str, Any] = {
@@ -162,21 +136,21 @@ def test_a_declared_type_replaces_that_of_the_column_and_its_values_must_fit(fil
         file.read(Table("t", types=types))
 
 
-def test_an_integer_that_a_double_does_not_hold_is_an_error(file: File) -> None:
+def test_an_integer_that_a_double_does_not_hold_is_an_error(file: SqliteDatabase) -> None:
     file.run("CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER)")
     file.run("INSERT INTO t VALUES (1, 9007199254740992), (2, 9007199254740993)")
     with pytest.raises(DatabaseError, match=r"id=2: the value 9007199254740993 does not fit"):
         file.read(Table("t", types={"v": {"data_type": "double"}}))
 
 
-def test_a_row_without_a_key_is_named_by_its_rowid(file: File) -> None:
+def test_a_row_without_a_key_is_named_by_its_rowid(file: SqliteDatabase) -> None:
     file.run("CREATE TABLE t (ROWID TEXT, v INTEGER)")
     file.run("INSERT INTO t (_rowid_, v) VALUES (7, 1), (8, 'x')")
     with pytest.raises(DatabaseError, match="rowid=8: the value 'x'"):
         file.read(Table("t"))
 
 
-def test_an_error_has_no_value_of_a_masked_column(file: File) -> None:
+def test_an_error_has_no_value_of_a_masked_column(file: SqliteDatabase) -> None:
     file.run("CREATE TABLE t (v INTEGER PRIMARY KEY, w INTEGER)")
     file.run("INSERT INTO t VALUES (77, 'secret')")
     masks: dict[str, Any] = {"v": Constant(), "w": Constant()}
@@ -187,7 +161,7 @@ def test_an_error_has_no_value_of_a_masked_column(file: File) -> None:
     assert "v=77" not in str(caught.value)
 
 
-def test_names_with_any_characters_are_read(file: File) -> None:
+def test_names_with_any_characters_are_read(file: SqliteDatabase) -> None:
     odd = 'A "b" %s :c ?d [e] `f`'
     quoted = '"' + odd.replace('"', '""') + '"'
     file.run(f"CREATE TABLE {quoted} ({quoted} INTEGER, b INTEGER)")
@@ -196,14 +170,14 @@ def test_names_with_any_characters_are_read(file: File) -> None:
 
 
 @pytest.mark.parametrize("count", [1600, 2000])
-def test_a_table_with_very_many_columns_is_read(file: File, count: int) -> None:
+def test_a_table_with_very_many_columns_is_read(file: SqliteDatabase, count: int) -> None:
     names = [f"c{number}" for number in range(count)]
     file.run(f"CREATE TABLE t ({', '.join(f'{name} INTEGER' for name in names)})")
     file.run(f"INSERT INTO t VALUES ({', '.join(map(str, range(count)))})")
     assert file.read(Table("t")) == [dict(zip(names, range(count), strict=True))]
 
 
-def test_keys_indexes_and_sizes_are_described(file: File) -> None:
+def test_keys_indexes_and_sizes_are_described(file: SqliteDatabase) -> None:
     file.run("CREATE TABLE a (id INTEGER PRIMARY KEY, x INT)")
     file.run("INSERT INTO a VALUES (5, 1)")
     file.run("CREATE INDEX ax ON a (x)")
@@ -235,14 +209,14 @@ def test_keys_indexes_and_sizes_are_described(file: File) -> None:
         assert rows_of(snapshot, Table("e")) == [{"x": 1, "y": 2, "z": 3}]
 
 
-def test_a_null_in_a_primary_key_is_an_error(file: File) -> None:
+def test_a_null_in_a_primary_key_is_an_error(file: SqliteDatabase) -> None:
     file.run("CREATE TABLE t (k TEXT PRIMARY KEY, v INT)")
     file.run("INSERT INTO t VALUES (NULL, 1)")
     with pytest.raises(DatabaseError, match=r"column k .*: NULL in a column that is not nullable"):
         file.read(Table("t"))
 
 
-def test_a_missing_table_or_column_is_named_with_close_ones(file: File) -> None:
+def test_a_missing_table_or_column_is_named_with_close_ones(file: SqliteDatabase) -> None:
     file.run("CREATE TABLE orders (id INT, updated_at TEXT)")
     for table, message in (
         (Table("Order"), "shop.*table Order: there is no .* Did you mean orders"),
@@ -257,7 +231,7 @@ def test_a_missing_table_or_column_is_named_with_close_ones(file: File) -> None:
 
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
-def test_all_of_a_snapshot_is_of_one_moment(file: File, mode: str) -> None:
+def test_all_of_a_snapshot_is_of_one_moment(file: SqliteDatabase, mode: str) -> None:
     file.run(f"PRAGMA journal_mode={mode}")
     file.run("CREATE TABLE t (id INTEGER PRIMARY KEY)")
     file.run("INSERT INTO t VALUES (1)")
@@ -273,7 +247,7 @@ def test_all_of_a_snapshot_is_of_one_moment(file: File, mode: str) -> None:
     assert file.read(Table("t")) == [{"id": 1}, {"id": 2}]
 
 
-def test_a_file_in_wal_mode_that_nobody_has_open_is_read(file: File) -> None:
+def test_a_file_in_wal_mode_that_nobody_has_open_is_read(file: SqliteDatabase) -> None:
     file.run("PRAGMA journal_mode=WAL")
     file.run("CREATE TABLE t (id INT)")
     file.run("INSERT INTO t VALUES (1)")
@@ -282,7 +256,7 @@ def test_a_file_in_wal_mode_that_nobody_has_open_is_read(file: File) -> None:
     assert file.read(Table("t")) == [{"id": 1}]
 
 
-def test_a_load_cannot_write_and_creates_no_file(file: File, tmp_path: Path) -> None:
+def test_a_load_cannot_write_and_creates_no_file(file: SqliteDatabase, tmp_path: Path) -> None:
     file.run("CREATE TABLE t (id INT)")
     with file.open().snapshot() as snapshot, pytest.raises(DatabaseError, match="readonly"):
         snapshot.query("INSERT INTO t VALUES (1)")
@@ -312,13 +286,15 @@ def test_a_file_that_is_not_a_database_is_an_error(tmp_path: Path) -> None:
         pass
 
 
-def test_a_search_index_is_read_as_a_table(file: File) -> None:
+def test_a_search_index_is_read_as_a_table(file: SqliteDatabase) -> None:
     file.run("CREATE VIRTUAL TABLE t USING fts5(title, body)")
     file.run("INSERT INTO t VALUES ('a', 'b')")
     assert file.read(Table("t")) == [{"title": "a", "body": "b"}]
 
 
-def test_a_file_that_somebody_has_locked_is_an_error_with_the_next_step(file: File) -> None:
+def test_a_file_that_somebody_has_locked_is_an_error_with_the_next_step(
+    file: SqliteDatabase,
+) -> None:
     file.run("CREATE TABLE t (id INT)")
     file.run("BEGIN EXCLUSIVE")
     with (
@@ -348,7 +324,7 @@ def test_a_file_that_somebody_has_locked_is_an_error_with_the_next_step(file: Fi
     ],
 )
 def test_the_text_of_a_value_finds_its_rows_by_the_index(
-    file: File, declared: str, stored: str
+    file: SqliteDatabase, declared: str, stored: str
 ) -> None:
     file.run(f"CREATE TABLE t (v {declared})")
     file.run(f"INSERT INTO t VALUES ({stored}), (NULL)")
@@ -374,7 +350,7 @@ def test_the_text_of_a_value_finds_its_rows_by_the_index(
     ],
 )
 def test_times_whose_texts_are_not_in_the_order_of_time_are_no_cursor(
-    file: File, values: list[str]
+    file: SqliteDatabase, values: list[str]
 ) -> None:
     file.run("CREATE TABLE t (id INTEGER PRIMARY KEY, at TIMESTAMPTZ)")
     for value in values:
@@ -383,7 +359,7 @@ def test_times_whose_texts_are_not_in_the_order_of_time_are_no_cursor(
         file.read(Table("t", mode="incremental", key="id", cursor="at"))
 
 
-def test_numbers_that_are_stored_as_texts_are_no_cursor(file: File) -> None:
+def test_numbers_that_are_stored_as_texts_are_no_cursor(file: SqliteDatabase) -> None:
     file.run("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT, w)")
     table = Table("t", types={"v": {"data_type": "bigint"}})
     with file.open().snapshot() as snapshot:
@@ -393,7 +369,7 @@ def test_numbers_that_are_stored_as_texts_are_no_cursor(file: File) -> None:
                 snapshot.text_of(column)
 
 
-def test_batches_of_wide_rows_have_few_rows(file: File) -> None:
+def test_batches_of_wide_rows_have_few_rows(file: SqliteDatabase) -> None:
     file.run("CREATE TABLE t (v BLOB)")
     file.run(
         "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) "
@@ -408,11 +384,13 @@ def test_batches_of_wide_rows_have_few_rows(file: File) -> None:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Path) -> Iterator[File]:
+def shop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_warehouse: Path
+) -> Iterator[SqliteDatabase]:
     """Yield an empty file that the source `shop` reads."""
     del tmp_warehouse  # sets the warehouse
     monkeypatch.setenv("SOURCES__SHOP__CREDENTIALS", f"sqlite:///{tmp_path / 'shop.db'}")
-    with closing(File(tmp_path / "shop.db")) as opened:
+    with closing(SqliteDatabase(tmp_path / "shop.db")) as opened:
         yield opened
 
 
@@ -429,7 +407,7 @@ def loaded(columns: str = "id, name") -> list[tuple[Any, ...]]:
 ORDERS = "CREATE TABLE orders (id INTEGER PRIMARY KEY, name TEXT, updated_at DATETIME)"
 
 
-def test_a_full_load_and_a_mirror_have_the_rows_of_the_source(shop: File) -> None:
+def test_a_full_load_and_a_mirror_have_the_rows_of_the_source(shop: SqliteDatabase) -> None:
     shop.run(ORDERS)
     shop.run("INSERT INTO orders VALUES (1, 'a', NULL), (2, 'b', '2024-01-01')")
     for orders in (Table("orders"), Table("orders", mode="mirror", key="id")):
@@ -446,7 +424,7 @@ def test_a_full_load_and_a_mirror_have_the_rows_of_the_source(shop: File) -> Non
 @pytest.mark.parametrize("form", ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"])
 @pytest.mark.parametrize("mode", ["incremental", "append"])
 def test_new_rows_are_loaded_once_also_if_they_commit_late(
-    shop: File, mode: Any, form: str
+    shop: SqliteDatabase, mode: Any, form: str
 ) -> None:
     shop.run(ORDERS)
 
@@ -467,7 +445,7 @@ def test_new_rows_are_loaded_once_also_if_they_commit_late(
     assert [row for row, _ in loaded()] == list(range(6))
 
 
-def test_a_first_load_in_key_ranges_has_each_row_once(shop: File) -> None:
+def test_a_first_load_in_key_ranges_has_each_row_once(shop: SqliteDatabase) -> None:
     shop.run("CREATE TABLE orders (k TEXT, id INT, name TEXT, at INT, PRIMARY KEY (k, id))")
     for number in range(25):
         shop.run("INSERT INTO orders VALUES (?, ?, 'x', ?)", f"it's {number % 3}", number, number)
@@ -482,7 +460,7 @@ def test_a_first_load_in_key_ranges_has_each_row_once(shop: File) -> None:
 
 
 @pytest.mark.parametrize("separator", [" ", "T"])
-def test_a_window_replaces_the_rows_of_its_partition(shop: File, separator: str) -> None:
+def test_a_window_replaces_the_rows_of_its_partition(shop: SqliteDatabase, separator: str) -> None:
     shop.run(ORDERS)
     for number, at in enumerate(
         ("2024-01-01 23:00:00", "2024-01-02 00:00:00", "2024-01-02 00:30:00", "2024-01-02 01:00:00")

@@ -180,7 +180,7 @@ def test_what_changed_since_the_load_is_no_difference(shop: Shop) -> None:
     assert passed.passed
     assert passed.description == (
         "23 rows agree. 2 rows are newer than the last load. 1 rows are only in the warehouse. 1 keys differ "
-        "and may have changed since the load; a check after the next load tells"
+        "and may have changed since the load; the check after the next load decides"
     )
     assert passed.metadata["rows_compared"].value == 23
 

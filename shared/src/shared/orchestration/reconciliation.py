@@ -70,7 +70,7 @@ def build_reconciliation_check(
     """Return the check that a table in the warehouse has the rows of the source.
 
     The check compares counts and hashes of all rows, a range of the key at a time, and names the first ranges
-    and keys that differ. For a schedule of its own, select it alone:
+    and keys that differ. For a separate schedule, select it alone:
     `dg.define_asset_job("reconcile", dg.AssetSelection.checks(check))`.
 
     The module says at which consistency, and what it costs the source.
@@ -87,11 +87,11 @@ def build_reconciliation_check(
             `deleted_at IS NULL` where deletions are marked. Of a table with history, the current ones do.
 
     Raises:
-        DagsterInvalidDefinitionError: the table is loaded by partitions, of different moments.
+        DagsterInvalidDefinitionError: the table is loaded by partitions, at different times.
     """
     if table.mode == "window":
         raise dg.DagsterInvalidDefinitionError(
-            f"{table.full_name}: each partition of a table with the mode window is of the moment of its load, so "
+            f"{table.full_name}: each partition of a table with the mode window has the rows of the time of its load, so "
             "the table cannot be compared as a whole. Check its partitions' row counts instead."
         )
     comparison = _TableComparison(
@@ -261,8 +261,8 @@ class _Report:
         notes = {
             f"{self.counts['newer']:,} rows are newer than the last load": self.counts["newer"],
             f"{extra:,} rows are only in the warehouse": extra,
-            f"{len(self.unconfirmed):,} keys differ and may have changed since the load; a check after the "
-            "next load tells": len(self.unconfirmed) - len(self.confirmed),
+            f"{len(self.unconfirmed):,} keys differ and may have changed since the load; the check after "
+            "the next load decides": len(self.unconfirmed) - len(self.confirmed),
         }
         kinds = {
             kind: count for kind, count in self.counts.items() if kind not in ("rows", "newer")

@@ -46,7 +46,7 @@ FORCE_RELOAD = "etl/force_reload"
 """The run tag that loads a large file although it is unchanged and its rows are in the table."""
 
 FULL_REFRESH = "etl/full_refresh"
-"""The run tag that loads tables anew from their first row: `true`, or names of tables after commas."""
+"""The run tag that loads all rows of tables again: `true`, or names of tables after commas."""
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
@@ -261,7 +261,7 @@ def _plan(
 def _full_refresh(
     run: dg.DagsterRun, resources: Mapping[dg.AssetKey, Sequence[DltResource]]
 ) -> frozenset[str]:
-    """Return the resources whose tables a run loads anew; other steps of the run load its other tables.
+    """Return the resources whose rows a run loads again; other steps of the run load its other tables.
 
     Raises:
         LoadPlanError: the run loads no table of a name.

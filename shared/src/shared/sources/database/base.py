@@ -66,7 +66,7 @@ class TableInfo:
 
 
 class Snapshot(Protocol):
-    """One read-only transaction of a database: everything that it reads is of one moment."""
+    """One read-only transaction of a database: everything that it reads is of one point in time."""
 
     dialect: str
     """The database: `postgresql`, `mysql`, `sqlite` or `mssql`."""

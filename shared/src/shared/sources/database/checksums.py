@@ -16,7 +16,8 @@ import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.database.base import Column, Database, DatabaseError, Snapshot, TableInfo
-from shared.sources.database.load_position import oldest_unseen, transactions_of
+from shared.sources.database.load_position import oldest_unseen
+from shared.sources.database.postgres.transactions import transactions_of
 from shared.sources.database.table import Table
 from shared.sources.hints import arrow_schema
 from shared.sources.quoting import literal

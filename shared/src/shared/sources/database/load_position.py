@@ -1,19 +1,11 @@
 """What a load notes about its snapshot, so that a check knows which rows the warehouse must have."""
 
 from shared.sources.database.base import Snapshot, TableInfo
-from shared.sources.database.postgres.transactions import Transactions, has_transactions
+from shared.sources.database.postgres.transactions import Transactions, transactions_of
 from shared.sources.database.table import Table
 
 SOURCE_POSITION = "source_position"
 """The metric of a load, and the metadata of the materialization, that has its `source_position`."""
-
-
-def transactions_of(snapshot: Snapshot, table: Table, info: TableInfo) -> Transactions | None:
-    """Return the transactions of a table; None if its rows do not say which has written them."""
-    if snapshot.dialect != "postgresql" or not has_transactions(info.kind):
-        return None
-    transactions = Transactions(snapshot, table)
-    return None if transactions.has_foreign_parts else transactions
 
 
 def source_position(snapshot: Snapshot, table: Table, info: TableInfo) -> str | None:

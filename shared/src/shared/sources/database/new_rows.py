@@ -14,7 +14,7 @@ from shared.sources.database.postgres.transactions import (
     MAX_AGE,
     TransactionPosition,
     Transactions,
-    has_transactions,
+    transactions_of,
 )
 from shared.sources.database.table import Table
 from shared.sources.protocol import CurrentLoad
@@ -56,10 +56,9 @@ class NewRows:
                 again; or the table does not say which rows are new.
         """
         transactions = None
-        is_postgres = self.snapshot.dialect == "postgresql"
-        if is_postgres and self.table.overlap is None and has_transactions(self.info.kind):
-            transactions = Transactions(self.snapshot, self.table)
-        if transactions is None or transactions.has_foreign_parts:
+        if self.table.overlap is None:
+            transactions = transactions_of(self.snapshot, self.table, self.info)
+        if transactions is None:
             self._reject_other_position("cursor")
             yield from self._by_cursor()
         else:

@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from shared.sources.database.base import DatabaseError, Snapshot
+from shared.sources.database.base import DatabaseError, Snapshot, TableInfo
 from shared.sources.database.table import Table
 
 MAX_SEEN = 100_000
@@ -235,6 +235,9 @@ class Transactions:
         return not all(has_old_rows for (has_old_rows,) in kept)
 
 
-def has_transactions(kind: str) -> bool:
-    """Return whether rows of a kind of table have the number of their transaction."""
-    return kind in _WITH_XMIN
+def transactions_of(snapshot: Snapshot, table: Table, info: TableInfo) -> Transactions | None:
+    """Return the transactions of a table; None if its rows do not say which has written them."""
+    if snapshot.dialect != "postgresql" or info.kind not in _WITH_XMIN:
+        return None
+    transactions = Transactions(snapshot, table)
+    return None if transactions.has_foreign_parts else transactions
