@@ -57,6 +57,7 @@ PRIVATE_NAMES = {
     "dagster:DagsterRun.remote_job_origin": "is_run_of_location",
     "dagster:SensorEvaluationContext.code_location_origin": "is_run_of_location",
     "dagster:AssetsDefinition.is_executable": "assets_of_steps",
+    "dagster:AssetsDefinition.check_keys": "defined_keys",
     "dagster:AssetsDefinition.metadata_by_key": "declared_load",
     "dagster:AssetExecutionContext.is_subset": "is_subset",
     "dagster:AssetExecutionContext.retry_number": "retry_number",

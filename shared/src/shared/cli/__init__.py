@@ -12,6 +12,7 @@ import typer
 
 from shared import settings
 from shared.cli.check import check
+from shared.cli.contract import contract
 from shared.cli.doctor import PACKAGES, doctor
 from shared.cli.migrate import migrate
 from shared.cli.new import new
@@ -33,6 +34,7 @@ app.command(epilog="Example: etl check csv_etl data/drop/2018-01-22.csv")(check)
 app.command(epilog="Example: etl migrate orders.orders --column price --type double --dry-run")(
     migrate
 )
+app.command(epilog="Example: etl contract --update")(contract)
 app.command(epilog="Example: etl doctor --json")(doctor)
 
 
