@@ -23,6 +23,7 @@ class Inventory:
 
     Attributes:
         location: the location's name.
+        package: the name of its package.
         project: the folder of its pyproject.toml; None in a wheel.
         contract: what others can depend on.
         code: the version and the modules of each asset.
@@ -30,6 +31,7 @@ class Inventory:
     """
 
     location: str
+    package: str
     project: Path | None = None
     contract: dict[str, Any] = field(default_factory=dict)
     code: dict[str, Any] = field(default_factory=dict)
@@ -62,6 +64,7 @@ def read_inventories(workspace: Workspace, locations: Iterable[str]) -> dict[str
 
 def _read(workspace: Workspace, location: str) -> Inventory:
     python = workspace.pythons.get(location, sys.executable)
+    package = workspace.modules[location].partition(".")[0]
     path = os.pathsep.join(map(str, workspace.python_path))
     environment = {**os.environ, "PWD": str(workspace.root)}
     if path:
@@ -78,13 +81,13 @@ def _read(workspace: Workspace, location: str) -> Inventory:
                 check=False,
             )
         except OSError as error:
-            return Inventory(location, error="; ".join(no_interpreter(python, error)))
+            return Inventory(location, package, error="; ".join(no_interpreter(python, error)))
         if not file.exists():
             last = (done.stderr.strip() or "no output").splitlines()[-1]
             ended = f"its process ended with exit code {done.returncode}: {last}"
-            return Inventory(location, error=redact(ended))
+            return Inventory(location, package, error=redact(ended))
         document = json.loads(file.read_text())
     if "error" in document:
-        return Inventory(location, error=document["error"])
+        return Inventory(location, package, error=document["error"])
     project = document["project"] and Path(document["project"])
-    return Inventory(location, project, document["contract"], document["code"])
+    return Inventory(location, package, project, document["contract"], document["code"])
