@@ -35,7 +35,13 @@ from shared.warehouse.load_run import LoadRun
 from shared.warehouse.locks.file import duckdb_path, duckdb_path_of, exclusive_connection
 from shared.warehouse.pipeline import PipelineSpec, pipeline, require_source, require_spec
 from shared.warehouse.plan import LoadOptions, LoadPlan, plan_load
-from shared.warehouse.query import check_connection, print_query, query, read_only_connection
+from shared.warehouse.query import (
+    check_connection,
+    find_tables,
+    print_query,
+    query,
+    read_only_connection,
+)
 from shared.warehouse.replacement.partitioning import partition_scopes
 from shared.warehouse.result import LoadResult
 from shared.warehouse.run import load
@@ -85,6 +91,7 @@ __all__ = [
     "duckdb_path_of",
     "exclusive_connection",
     "filled_tables",
+    "find_tables",
     "known_schema",
     "list_environments",
     "list_tables",
