@@ -1,5 +1,6 @@
 """`etl env`: list, show and drop environments."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -7,6 +8,7 @@ from rich.table import Table
 
 from shared import environments
 from shared.cli.confirm import current_environment
+from shared.cli.instance_home import delete_home
 from shared.cli.terminal import (
     AsJson,
     console,
@@ -58,6 +60,7 @@ def show(
         file = str(warehouse.duckdb_path_of(environment))
     values = {
         "name": environment.name,
+        "DAGSTER_HOME": str(dagster_home(environment)),
         **(
             {"file": file} if warehouse.warehouse_type() == "duckdb" else {"datasets": f"{prefix}*"}
         ),
@@ -87,13 +90,14 @@ def drop(
     """
     environment = _named(name)
     if not yes and not environment.is_production and name in environments.declared():
-        if not console.is_terminal:
+        if not sys.stdin.isatty():
             fail(f"{name} is in environments.toml, and others may use it; add --yes.", 2)
         typer.confirm(f"Drop all tables of {name}?", abort=True, err=True)
     with warehouse_errors():
         from shared import warehouse
 
         dropped = warehouse.drop_environment(name, log=print_note)
+    delete_home(environment)
     if as_json:
         print_json({"name": name, "dropped": dropped})
     elif dropped:
