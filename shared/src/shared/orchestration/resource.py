@@ -82,7 +82,7 @@ class WarehouseEventIterator(DltEventIterator[DltEventType]):
 class WarehouseDltResource(DagsterDltResource):
     """`DagsterDltResource` whose loads are exact: `warehouse.load` in place of dlt's `run`."""
 
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002, PLR6301 - Dagster's interface
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's interface
         """Read the secrets of `SECRETS_PROVIDER` again in this run, before code uses them."""
         forget_secrets()
 

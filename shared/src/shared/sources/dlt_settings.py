@@ -179,7 +179,11 @@ class RepositoryRunContext(RunContext):
             *own,
             _SettingsFile(SECRETS_TOML, folders, str(self.global_dir)),
             _SettingsFile(CONFIG_TOML, folders, str(self.global_dir)),
-            *([SecretsProvider(place)] if (place := settings.get(secrets_provider.SETTING)) else []),
+            *(
+                [SecretsProvider(place)]
+                if (place := settings.get(secrets_provider.SETTING))
+                else []
+            ),
         ]
 
 

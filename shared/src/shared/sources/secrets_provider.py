@@ -8,7 +8,9 @@ read before code uses a secret, so importing a location sends no request.
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -28,7 +30,6 @@ from dlt.common.configuration.specs import AwsCredentials, GcpServiceAccountCred
 from dlt.common.configuration.specs.base_configuration import is_secret_hint
 from dlt.common.configuration.utils import auto_config_fragment
 
-from shared import settings
 from shared.redaction import redact
 
 SETTING = "SECRETS_PROVIDER"
@@ -43,6 +44,19 @@ values_read: list[Any] = []
 """What this process has read from the provider, also in earlier runs: for redaction."""
 
 _TIMEOUT_SECONDS = 30
+
+
+_closed: ContextVar[bool] = ContextVar("closed", default=False)
+
+
+@contextmanager
+def without_provider() -> Iterator[None]:
+    """Let dlt resolve settings inside the block without the provider, because it needs no secret."""
+    token = _closed.set(True)
+    try:
+        yield
+    finally:
+        _closed.reset(token)
 
 
 class SecretsProviderError(RuntimeError):
@@ -154,15 +168,13 @@ def _google(url: SplitResult) -> _Place:
 
     def open_provider() -> VaultDocProvider:
         credentials = resolve_configuration(
-            GcpServiceAccountCredentials(), sections=("providers", "google_secrets")
+            GcpServiceAccountCredentials(project_id=project),
+            sections=("providers", "google_secrets"),
         )
-        credentials.project_id = project
         return _Google(credentials)
 
     packages = "google-api-python-client google-auth-httplib2"
-    return _Place(
-        f"Google Cloud Secret Manager ({project})", "", _Google, packages, open_provider
-    )
+    return _Place(f"Google Cloud Secret Manager ({project})", "", _Google, packages, open_provider)
 
 
 def _hashicorp(url: SplitResult) -> _Place:
@@ -178,6 +190,17 @@ def _hashicorp(url: SplitResult) -> _Place:
         "requests",
         lambda: _HashiCorp(server, mount, prefix),
     )
+
+
+def _is_in_provider(sections: Sequence[str]) -> bool:
+    """Return whether dlt looks for a value of one source or destination.
+
+    dlt also looks there for settings of its own, and for those of all sources or destinations.
+    """
+    start = next((n for n, section in enumerate(sections) if section in SECTIONS), len(sections))
+    names = sections[start + 1 : start + 2]
+    own = ("runtime", "credentials", "staging_config")
+    return bool(names) and names[0] not in own and "runtime" not in sections
 
 
 def _prefix(path: str) -> str:
@@ -200,9 +223,7 @@ def _place(text: str) -> _Place:
     """
     url = urlsplit(text)
     try:
-        if not url.netloc or url.query or url.fragment:
-            raise ValueError(text)
-        return _SCHEMES[url.scheme](url)
+        return _SCHEMES[url.scheme if url.netloc and not url.query else ""](url)
     except (KeyError, ValueError):
         raise ValueError(
             f"{SETTING} is {redact(text)!r}; it must be aws://REGION/PREFIX, google://PROJECT or "
@@ -232,14 +253,14 @@ class SecretsProvider(ConfigProvider):
         Raises:
             SecretsProviderError: the provider cannot be read.
         """
-        found_in = next((section for section in SECTIONS if section in sections), None)
-        if found_in is None or not (is_secret_hint(hint) or self._opened):
+        read = is_secret_hint(hint) or self._opened
+        if pipeline_name or _closed.get() or not _is_in_provider(sections) or not read:
             return None, BaseDocProvider.get_key_name(key, *sections)
         where = f"{key} in {self.secret_name(*sections)}"
         try:
             with self._lock:
                 value, _ = self._provider().get_value(key, hint, pipeline_name, *sections)
-        except Exception as error:  # each client raises its own
+        except Exception as error:  # noqa: BLE001 - each client raises its own
             raise SecretsProviderError(self._message(error, where)) from None
         return value, where
 
@@ -251,7 +272,8 @@ class SecretsProvider(ConfigProvider):
         return self._opened
 
     def _message(self, error: Exception, where: str) -> str:
-        message = f"{self.name} cannot be read ({where}): {redact(str(error).strip())}"
+        text = redact((str(error).strip() or type(error).__name__).splitlines()[0])
+        message = f"{self.name} cannot be read ({where}): {text}"
         if isinstance(error, ImportError):  # as is dlt's error for a missing package
             return f"{message} Add it: uv add --package shared {self._place.packages}"
         return message
