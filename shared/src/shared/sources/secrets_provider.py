@@ -195,7 +195,7 @@ def _hashicorp(url: SplitResult) -> _Place:
 def _is_in_provider(sections: Sequence[str]) -> bool:
     """Return whether dlt looks for a value of one source or destination.
 
-    dlt also looks there for settings of its own, and for those of all sources or destinations.
+    dlt looks there for its own settings as well, and for those of all sources or destinations.
     """
     start = next((n for n, section in enumerate(sections) if section in SECTIONS), len(sections))
     names = sections[start + 1 : start + 2]
