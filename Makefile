@@ -31,7 +31,7 @@ dev: $(UV) ## start Dagster with its UI on http://localhost:3000
 
 docs: $(UV) ## build the web page of the documents into site/
 	$(UV) sync --quiet --locked
-	NO_MKDOCS_2_WARNING=1 $(UV) run --no-sync mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(UV) run --no-sync mkdocs build --strict
 	@echo 'Open site/index.html, or run: uv run mkdocs serve'
 
 lint: $(UV) ## check code style, formatting and types (ruff, mypy)

@@ -44,7 +44,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
     files.append(File.generated(config, COMMANDS, content=_commands()))
-    documents = [*PAGES, *(f"docs/{file.src_uri}" for file in files if file.src_uri.endswith(".md"))]
+    documents = [
+        *PAGES,
+        *(f"docs/{file.src_uri}" for file in files if file.src_uri.endswith(".md")),
+    ]
     for document in documents:
         if not (ROOT / document).is_file():
             continue
@@ -84,7 +87,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def _commands() -> str:
     os.environ["COLUMNS"] = "100"
     command = typer.main.get_command(app)
-    for subcommand in getattr(command, "commands", {}).values():  # otherwise it is cut after 45 characters
+    for subcommand in getattr(
+        command, "commands", {}
+    ).values():  # otherwise it is cut after 45 characters
         subcommand.short_help = " ".join((subcommand.help or "").partition("\n\n")[0].split())
     context = typer.Context(command, info_name="etl")
     text = get_docs_for_click(obj=command, ctx=context, name="etl", title="Commands of etl")

@@ -45,7 +45,7 @@ def test_every_page_is_in_the_navigation(root: Path, config: dict[str, Any]) -> 
 
 def build(root: Path, site: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)],
         cwd=root,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1", **environment},
         capture_output=True,
@@ -70,7 +70,9 @@ def test_the_site_is_built_with_strict_links(root: Path, tmp_path: Path) -> None
     def reference(page: str) -> str:
         return (tmp_path / "reference" / page / "index.html").read_text()
 
-    assert 'id="shared.orchestration.resource.WarehouseDltResource.run"' in reference("orchestration")
+    assert 'id="shared.orchestration.resource.WarehouseDltResource.run"' in reference(
+        "orchestration"
+    )
     assert "the share of its rows that a table must keep" in reference("orchestration")
     for name in ("load", "plan_load", "query.query", "pipeline.pipeline", "LoadResult"):
         assert f'id="shared.warehouse.{name}"' in reference("warehouse")
@@ -78,10 +80,14 @@ def test_the_site_is_built_with_strict_links(root: Path, tmp_path: Path) -> None
     for option in ("etl run", "--partition", "etl migrate", "Diagnose the workspace"):
         assert option in reference("command-line")
 
-    loaded = re.compile(r'<(?:script|img|iframe|source)[^>]* src="(https?:[^"]*)|<link[^>]*rel="'
-                        r'(?:stylesheet|preconnect|icon)"[^>]* href="(https?:[^"]*)')
+    loaded = re.compile(
+        r'<(?:script|img|iframe|source)[^>]* src="(https?:[^"]*)|<link[^>]*rel="'
+        r'(?:stylesheet|preconnect|icon)"[^>]* href="(https?:[^"]*)'
+    )
     for page in tmp_path.rglob("*.html"):
-        assert loaded.findall(page.read_text()) == [], page  # a reader's browser calls no other server
+        assert loaded.findall(page.read_text()) == [], (
+            page
+        )  # a reader's browser calls no other server
 
 
 @pytest.mark.slow
