@@ -58,12 +58,11 @@ def show(
 
         prefix = warehouse.dataset_prefix(environment)
         file = str(warehouse.duckdb_path_of(environment))
+    is_file = warehouse.warehouse_type() == "duckdb"
     values = {
         "name": environment.name,
         "DAGSTER_HOME": str(dagster_home(environment)),
-        **(
-            {"file": file} if warehouse.warehouse_type() == "duckdb" else {"datasets": f"{prefix}*"}
-        ),
+        "file" if is_file else "datasets": file if is_file else f"{prefix}*",
         **environment.model_dump(exclude={"name", "identifier"}),
     }
     if as_json:
