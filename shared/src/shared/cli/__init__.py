@@ -13,6 +13,7 @@ import typer
 from shared import settings
 from shared.cli.check import check
 from shared.cli.doctor import PACKAGES, doctor
+from shared.cli.env import app as env_app
 from shared.cli.metrics import metrics
 from shared.cli.migrate import migrate
 from shared.cli.new import new
@@ -40,6 +41,7 @@ app.command(epilog="Example: etl migrate orders.orders --column price --type dou
 app.command(epilog="Example: etl prune --keep 90d --dry-run")(prune)
 app.command(epilog="Example: etl metrics --port 9464")(metrics)
 app.command(epilog="Example: etl doctor --json")(doctor)
+app.add_typer(env_app, name="env")
 
 
 def _print_versions(requested: bool) -> None:

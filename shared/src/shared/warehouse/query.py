@@ -15,12 +15,14 @@ from sqlglot import TokenType, exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
 from shared.redaction import redact
+from shared.warehouse.datasets import stored_dataset
 from shared.warehouse.destinations.configuration import resolve_configuration, warehouse_type
 from shared.warehouse.destinations.factory import create_destination
 from shared.warehouse.dlt_internals import attach_read_only
 from shared.warehouse.errors import QueryError, WarehouseConnectionError, WarehouseNotFoundError
 from shared.warehouse.locks.base import Log, acquire_with_timeout, no_log
 from shared.warehouse.locks.file import connect, duckdb_path
+from shared.warehouse.stored_names import both_files, deferred_environment, with_stored_names
 
 _NOT_A_QUERY = "Only SELECT queries are allowed: this one returns no rows."
 _MAX_ROWS_PRINTED = 10_000
@@ -30,8 +32,13 @@ _MAX_ROWS_PRINTED = 10_000
 def read_only_connection(log: Log = no_log) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a read-only connection to what has been committed in the DuckDB file.
 
-    It waits for a writer, and raises what `query` lists. While it is open, loads wait.
+    If the environment reads tables of another one, the file of that one is attached by its name. It waits
+    for a writer, and raises what `query` lists. While it is open, loads wait.
     """
+    if deferred_environment():
+        with both_files(log) as connection:
+            yield connection
+        return
     file = _existing_file()
     with acquire_with_timeout(lambda: connect(file, read_only=True), log) as connection:
         yield connection
@@ -50,9 +57,9 @@ def query(
     """Run a query on what has been committed in the warehouse, and return its rows.
 
     Args:
-        sql: a query in DuckDB's dialect, with tables named `dataset.table`. If the warehouse is
-            another database, sqlglot translates it; for every warehouse, use only what both have:
-            no `GROUP BY ALL`, for example.
+        sql: a query in DuckDB's dialect, with tables named `dataset.table`, as they are declared: in
+            each environment it reads its tables. If the warehouse is another database, sqlglot
+            translates it; for every warehouse, use only what both have: no `GROUP BY ALL`, for example.
         parameters: the values of its question marks, in order.
         log: receives waits.
 
@@ -65,12 +72,24 @@ def query(
     """
     if warehouse_type() == "duckdb":
         with read_only_connection(log) as connection:
+            if deferred_environment():
+                sql, parameters = _on_both_files(connection, sql, parameters), ()
             return _rows(connection.execute(sql, parameters))
     parsed = _parse(sql, parameters)
     if warehouse_type() == "filesystem":
         with _file_views(parsed) as connection:
             return _rows(connection.execute(parsed.sql("duckdb")))
     return _translate_and_run(parsed)
+
+
+def _on_both_files(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
+) -> str:
+    """Return a query on the files of two environments, from one with declared names."""
+    parsed = with_stored_names(
+        _parse(sql, parameters), lambda names: connection.execute(names).fetchall()
+    )
+    return parsed.sql("duckdb")
 
 
 def check_connection() -> None:
@@ -95,6 +114,8 @@ def print_query(sql: str, width: int, log: Log = no_log) -> None:
     """Print the rows of a query in lines of `width` characters; see `query`."""
     if warehouse_type() == "duckdb":
         with read_only_connection(log) as connection:
+            if deferred_environment():
+                sql = _on_both_files(connection, sql)
             relation = connection.sql(sql)
             if relation is None:
                 raise QueryError(_NOT_A_QUERY)
@@ -157,9 +178,10 @@ def _parse(sql: str, parameters: Sequence[object]) -> exp.Query:
 
 
 def _client(dataset: str) -> Any:
-    """Return dlt's client of a dataset."""
+    """Return dlt's client of a declared dataset."""
     destination: Any = create_destination()
-    return destination.client(Schema("reader"), resolve_configuration(destination, dataset))
+    configuration = resolve_configuration(destination, stored_dataset(dataset))
+    return destination.client(Schema("reader"), configuration)
 
 
 def _translate_and_run(parsed: exp.Query) -> list[dict[str, Any]]:
@@ -167,7 +189,6 @@ def _translate_and_run(parsed: exp.Query) -> list[dict[str, Any]]:
     datasets = [table.db for table in parsed.find_all(exp.Table) if table.db]
     client = _client(datasets[0] if datasets else "public")
     try:
-        sql = parsed.sql(client.capabilities.sqlglot_dialect, unsupported_level=ErrorLevel.RAISE)
         if warehouse_type() == "ducklake":
             attach_read_only(client.sql_client)
         with ExitStack() as opened:
@@ -180,6 +201,13 @@ def _translate_and_run(parsed: exp.Query) -> list[dict[str, Any]]:
                 ) from None
             if warehouse_type() == "postgres":
                 session.execute_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+
+            def run(statement: str) -> list[tuple[object, ...]]:
+                return [tuple(row) for row in session.execute_sql(statement) or ()]
+
+            sql = with_stored_names(parsed, run).sql(
+                client.capabilities.sqlglot_dialect, unsupported_level=ErrorLevel.RAISE
+            )
             with session.execute_query(sql) as result:
                 return _rows(result)
     except (DestinationException, SqlglotError) as error:
