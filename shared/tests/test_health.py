@@ -12,6 +12,7 @@ from dagster._core.events import EngineEventData
 
 from shared.orchestration import health
 from shared.orchestration.health import Problem
+from shared.orchestration.partition_checks import build_partitions_check
 from shared.testing.instigators import store_tick
 
 FILES = ["a", "b", "c", "d", "e"]
@@ -235,3 +236,42 @@ def test_a_sensor_whose_last_tick_failed_is_listed_until_a_tick_succeeds(
     assert health.failed_ticks(stored_instance, "bakery") == []
     store_tick(stored_instance, "new_files", "shop")
     assert health.failed_ticks(stored_instance) == []
+
+
+def test_a_standing_check_fails_while_a_partition_failed_or_is_missing(
+    instance: dg.DagsterInstance,
+) -> None:
+    partitions, errors = dg.StaticPartitionsDefinition(FILES), [""]
+
+    @dg.asset(partitions_def=partitions)
+    def orders() -> None:
+        if errors[0]:
+            raise ValueError(errors[0])
+
+    check = build_partitions_check(orders.key, partitions, latest=2)
+
+    def run(partition: str) -> dg.AssetCheckEvaluation | None:
+        done = dg.materialize(
+            [orders, check], instance=instance, partition_key=partition, raise_on_error=False
+        )
+        return next(iter(done.get_asset_check_evaluations()), None)
+
+    first = run("d")
+    assert first
+    assert not first.passed
+    assert first.description == "missing: 1 of 5 partitions: e"
+    second = run("e")
+    assert second
+    assert second.passed
+    errors[0] = "no header"
+    assert run("a") is None
+    errors[0] = ""
+    third = run("e")
+    assert third
+    assert third.description == "failed: partition a failed: ValueError: no header"
+    assert {name: value.value for name, value in third.metadata.items()} == {
+        "failed": 1,
+        "missing": 0,
+    }
+    with pytest.raises(ValueError, match="latest is 0"):
+        build_partitions_check(orders.key, partitions, latest=0)

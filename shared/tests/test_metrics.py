@@ -40,7 +40,7 @@ class Shop:
             instance=self.instance, partition_key=partition, tags=tags, raise_on_error=False
         )
 
-    def value(self, name: str, **labels: str) -> float | None:
+    def value(self, name: str, /, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
 
 

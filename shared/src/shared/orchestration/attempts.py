@@ -70,10 +70,16 @@ class CheckResult:
     evaluated: dg.AssetCheckEvaluation | None
 
 
-def unfinished_attempts(instance: dg.DagsterInstance) -> list[Attempt]:
+def unfinished_attempts(
+    instance: dg.DagsterInstance, key: dg.AssetKey | None = None
+) -> list[Attempt]:
     """Return the attempts after which no run has materialized the same asset or partition.
 
     Attempts of deleted runs are left out.
+
+    Args:
+        instance: the instance.
+        key: an asset; by default all.
     """
     kinds = (
         dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
@@ -82,7 +88,7 @@ def unfinished_attempts(instance: dg.DagsterInstance) -> list[Attempt]:
     planned, done = (
         func.max(case((EVENTS.c.dagster_event_type == kind.value, EVENTS.c.id))) for kind in kinds
     )
-    latest = (
+    grouped = (
         select(EVENTS.c.asset_key, EVENTS.c.partition, planned.label("planned"))
         .join(ASSETS, ASSETS.c.asset_key == EVENTS.c.asset_key)
         .where(
@@ -91,8 +97,10 @@ def unfinished_attempts(instance: dg.DagsterInstance) -> list[Attempt]:
         )
         .group_by(EVENTS.c.asset_key, EVENTS.c.partition)
         .having(planned > func.coalesce(done, 0))
-        .subquery()
     )
+    if key is not None:
+        grouped = grouped.where(EVENTS.c.asset_key == key.to_string())
+    latest = grouped.subquery()
     query = select(latest.c.asset_key, latest.c.partition, EVENTS.c.run_id).join(
         EVENTS, EVENTS.c.id == latest.c.planned
     )

@@ -266,6 +266,12 @@ def location_of_instigator(state: InstigatorState) -> str:
     return state.repository_selector.location_name
 
 
+def repository_label(state: InstigatorState) -> str:
+    """Return the repository and the location of a schedule or a sensor, as in the URLs of the UI."""
+    selector = state.repository_selector
+    return f"{selector.repository_name}@{selector.location_name}"
+
+
 def ticks(
     instance: dg.DagsterInstance,
     state: InstigatorState,

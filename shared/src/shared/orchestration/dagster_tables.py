@@ -29,17 +29,23 @@ def events_connection(instance: dg.DagsterInstance) -> AbstractContextManager[An
     With SQLite, `EVENTS` has the events of assets, checks and run statuses of all runs; each run has its
     own file with all of its events.
     """
-    return instance.event_log_storage.index_connection()
+    storage: Any = instance.event_log_storage
+    connection: AbstractContextManager[Any] = storage.index_connection()
+    return connection
 
 
 def runs_connection(instance: dg.DagsterInstance) -> AbstractContextManager[Any]:
     """Return a transaction on the tables `RUNS` and `RUN_TAGS`."""
-    return instance.run_storage.connect()
+    storage: Any = instance.run_storage
+    connection: AbstractContextManager[Any] = storage.connect()
+    return connection
 
 
 def ticks_connection(instance: dg.DagsterInstance) -> AbstractContextManager[Any]:
     """Return a transaction on the tables of schedules and sensors; an instance in memory has none."""
-    return instance.schedule_storage.connect()
+    storage: Any = instance.schedule_storage
+    connection: AbstractContextManager[Any] = storage.connect()
+    return connection
 
 
 def stored_event(text: str) -> dg.EventLogEntry:
@@ -49,7 +55,7 @@ def stored_event(text: str) -> dg.EventLogEntry:
 
 def run_file(instance: dg.DagsterInstance, run_id: str) -> Path | None:
     """Return the SQLite file with the events of a run; None if all runs share a table."""
-    storage = instance.event_log_storage
+    storage: Any = instance.event_log_storage
     return Path(storage.path_for_shard(run_id)) if storage.is_run_sharded else None
 
 

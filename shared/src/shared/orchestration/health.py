@@ -103,6 +103,8 @@ def asset_problems(
     partitions: dg.PartitionsDefinition[Any] | None,
     attempts: Sequence[Attempt],
     policy: dg.BackfillPolicy | None = None,
+    *,
+    latest: int | None = None,
 ) -> Iterator[Problem]:
     """Yield what failed and what is missing of an asset.
 
@@ -114,6 +116,7 @@ def asset_problems(
         partitions: its partitions.
         attempts: its unfinished attempts.
         policy: its backfill policy, for the command that loads several partitions.
+        latest: only the latest partitions can be missing; by default all.
     """
     keys = complete_partitions(partitions, instance) if partitions else []
     expected: set[str | None] = set(keys) if partitions else {None}
@@ -128,9 +131,8 @@ def asset_problems(
     pending = {part for part, at in current.items() if not at.is_finished}
     if partitions:
         loaded = dagster_internals.materialized_partitions(instance, key)
-        missing = [
-            part for part in keys if part not in loaded and part not in pending | set(failed)
-        ]
+        known = loaded | pending | set(failed)
+        missing = [part for part in keys[-latest if latest else 0 :] if part not in known]
         if missing:
             yield _missing(key, missing, keys, policy)
     elif not failed and not pending and not instance.get_latest_materialization_event(key):

@@ -13,7 +13,7 @@ from datetime import UTC
 import dagster as dg
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import and_, func, select
+from sqlalchemy import ColumnElement, and_, func, select
 
 from shared.orchestration import dagster_internals, dagster_tables
 from shared.orchestration.attempts import FINISHED, batches, failed_checks, unfinished_attempts
@@ -259,7 +259,7 @@ class InstanceCollector(Collector):
         yield ticks
 
 
-def _is_location_tag() -> object:
+def _is_location_tag() -> ColumnElement[bool]:
     return and_(RUN_TAGS.c.run_id == RUNS.c.run_id, RUN_TAGS.c.key == REPOSITORY_LABEL_TAG)
 
 

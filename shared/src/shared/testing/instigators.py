@@ -13,6 +13,7 @@ from dagster._core.scheduler.instigation import (
     InstigatorState,
     InstigatorStatus,
     InstigatorType,
+    ScheduleInstigatorData,
     SensorInstigatorData,
     TickData,
     TickStatus,
@@ -20,13 +21,18 @@ from dagster._core.scheduler.instigation import (
 from dagster._utils.error import serializable_error_info_from_exc_info
 
 
-def switch_on(instance: dg.DagsterInstance, name: str, location: str) -> InstigatorState:
-    """Store that a sensor is switched on, and return its state."""
+def switch_on(
+    instance: dg.DagsterInstance, name: str, location: str, *, is_schedule: bool = False
+) -> InstigatorState:
+    """Store that a sensor or a schedule is switched on, and return its state."""
     origin = RemoteInstigatorOrigin(
         RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(location), "__repository__"), name
     )
     state = InstigatorState(
-        origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING, SensorInstigatorData()
+        origin,
+        InstigatorType.SCHEDULE if is_schedule else InstigatorType.SENSOR,
+        InstigatorStatus.RUNNING,
+        ScheduleInstigatorData("0 0 * * *") if is_schedule else SensorInstigatorData(),
     )
     existing = instance.get_instigator_state(state.instigator_origin_id, state.selector_id)
     if existing:
@@ -42,9 +48,10 @@ def store_tick(
     error: str = "",
     *,
     seconds_ago: float = 0,
+    is_schedule: bool = False,
 ) -> None:
-    """Store a tick of a sensor, which failed if there is an error."""
-    state = switch_on(instance, name, location)
+    """Store a tick of a sensor or a schedule, which failed if there is an error."""
+    state = switch_on(instance, name, location, is_schedule=is_schedule)
     info = None
     try:
         _fail(error)
@@ -54,7 +61,7 @@ def store_tick(
         TickData(
             instigator_origin_id=state.instigator_origin_id,
             instigator_name=name,
-            instigator_type=InstigatorType.SENSOR,
+            instigator_type=state.instigator_type,
             status=TickStatus.FAILURE if error else TickStatus.SKIPPED,
             timestamp=time.time() - seconds_ago,
             selector_id=state.selector_id,
