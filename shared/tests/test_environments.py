@@ -79,11 +79,15 @@ def test_what_an_environment_does_not_have_is_read_from_the_one_that_it_defers_t
     load(1, tables=("items", "others"))
     enter("pr-1")
     assert ids() == ids("others") == [1], "before it has any table"
+    missing = ("csv_data", "missing")
+    assert warehouse.find_tables([missing]) == {missing: None}
     load(2)
     assert ids() == [2]
     assert ids("others") == [1]
     joined = "SELECT i.id AS own, o.id AS deferred FROM csv_data.items i, csv_data.others o WHERE i.id > ?"
     assert warehouse.query(joined, [0]) == [{"own": 2, "deferred": 1}]
+    places = warehouse.find_tables([("csv_data", "items"), ("csv_data", "others")])
+    assert places["csv_data", "items"] != places["csv_data", "others"]
     enter("dev")
     with pytest.raises((warehouse.QueryError, FileNotFoundError)):
         ids("others")

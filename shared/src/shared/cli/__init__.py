@@ -12,8 +12,10 @@ import typer
 
 from shared import settings
 from shared.cli.check import check
+from shared.cli.confirm import current_environment
 from shared.cli.doctor import PACKAGES, doctor
 from shared.cli.env import app as env_app
+from shared.cli.instance_home import dagster_home
 from shared.cli.metrics import metrics
 from shared.cli.migrate import migrate
 from shared.cli.new import new
@@ -66,7 +68,8 @@ def main_options(
     os.chdir(root)
     os.environ["PWD"] = str(root)  # .env.example uses it
     settings.load_env_file()
-    os.environ.setdefault("DAGSTER_HOME", str(root))
+    if os.environ.get("DAGSTER_HOME", str(root)) == str(root):
+        os.environ["DAGSTER_HOME"] = str(dagster_home(current_environment()))
 
 
 def main() -> None:

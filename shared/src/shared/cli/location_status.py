@@ -6,20 +6,10 @@ import sys
 from dataclasses import asdict
 
 import dagster as dg
-from filelock import FileLock
 
-from shared.cli.reports import LOGS
+from shared.cli.instance import open_instance
 from shared.orchestration import dagster_internals
 from shared.orchestration.health import location_problems
-
-
-def open_instance() -> dg.DagsterInstance:
-    """Return the instance of DAGSTER_HOME. Only one process may create its tables."""
-    LOGS.mkdir(parents=True, exist_ok=True)
-    with FileLock(LOGS / "instance.lock"):
-        instance = dg.DagsterInstance.get()
-        instance.get_runs_count()
-    return instance
 
 
 def main(module: str) -> None:

@@ -23,10 +23,10 @@ def metrics(
     """
     from prometheus_client import CollectorRegistry, start_http_server
 
-    from shared.cli.location_status import open_instance
+    from shared.cli.instance import instance_or_fail
     from shared.orchestration.metrics import InstanceCollector
 
-    with open_instance() as instance:
+    with instance_or_fail() as instance:
         registry = CollectorRegistry()
         registry.register(InstanceCollector(instance))
         try:

@@ -32,10 +32,10 @@ def prune(
     that no later run has repaired. No table of the warehouse changes. Dagster may run meanwhile.
     """
     age = _age(keep)
-    from shared.cli.location_status import open_instance
+    from shared.cli.instance import instance_or_fail
     from shared.orchestration import prune as pruning
 
-    with open_instance() as instance:
+    with instance_or_fail() as instance:
         plan = pruning.plan_pruning(instance, age)
         size_after = None
         if not as_json:

@@ -76,7 +76,7 @@ def _start(stack: ExitStack, module: str, python: str) -> "_Process | str":
 
 def _problems(processes: "Mapping[str, _Process | str]") -> "Iterator[Problem]":
     """Yield the problems of the instance, and those of the locations when they have loaded."""
-    from shared.cli.location_status import open_instance
+    from shared.cli.instance import instance_or_fail
     from shared.orchestration.health import (
         Problem,
         failed_ticks,
@@ -84,7 +84,7 @@ def _problems(processes: "Mapping[str, _Process | str]") -> "Iterator[Problem]":
         unknown_asset_problems,
     )
 
-    with open_instance() as instance:
+    with instance_or_fail() as instance:
         yield from stuck_runs(instance)
         ticks = failed_ticks(instance)
         assets: list[str] = []

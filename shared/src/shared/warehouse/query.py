@@ -1,7 +1,8 @@
 """Read the warehouse with one SQL dialect, DuckDB's, whatever the warehouse is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,21 @@ from sqlglot import TokenType, exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
 from shared.redaction import redact
-from shared.warehouse.datasets import stored_dataset
 from shared.warehouse.destinations.configuration import resolve_configuration, warehouse_type
+from shared.warehouse.destinations.datasets import stored_dataset
 from shared.warehouse.destinations.factory import create_destination
 from shared.warehouse.dlt_internals import attach_read_only
 from shared.warehouse.errors import QueryError, WarehouseConnectionError, WarehouseNotFoundError
 from shared.warehouse.locks.base import Log, acquire_with_timeout, no_log
 from shared.warehouse.locks.file import connect, duckdb_path
-from shared.warehouse.stored_names import both_files, deferred_environment, with_stored_names
+from shared.warehouse.stored_names import (
+    Place,
+    Table,
+    both_files,
+    deferred_environment,
+    find,
+    with_stored_names,
+)
 
 _NOT_A_QUERY = "Only SELECT queries are allowed: this one returns no rows."
 _MAX_ROWS_PRINTED = 10_000
@@ -90,6 +98,32 @@ def _on_both_files(
         _parse(sql, parameters), lambda names: connection.execute(names).fetchall()
     )
     return parsed.sql("duckdb")
+
+
+def find_tables(tables: Collection[Table], log: Log = no_log) -> dict[Table, Place | None]:
+    """Return where the environment reads each table; None for one that exists nowhere.
+
+    It is a dataset and a table. With DuckDB, the catalog of `defer_to` is before both if the table is there.
+
+    Args:
+        tables: datasets and tables, as they are declared.
+        log: receives waits.
+
+    Raises:
+        WarehouseConnectionError: the server does not respond.
+        QueryError: the warehouse is a directory or a bucket, which has no list of its tables.
+        LockTimeoutError: a writer of the DuckDB file took more than `WAREHOUSE_WAIT_SECONDS`.
+    """
+    if warehouse_type() == "filesystem":
+        raise QueryError("A directory or a bucket has no list of its tables.")
+    if warehouse_type() != "duckdb":
+        with _session(_client("public")) as session:
+            return find(tables, partial(_fetch, session))
+    try:
+        with read_only_connection(log) as connection:
+            return find(tables, lambda sql: connection.execute(sql).fetchall())
+    except WarehouseNotFoundError:
+        return dict.fromkeys(tables)
 
 
 def check_connection() -> None:
@@ -188,6 +222,21 @@ def _translate_and_run(parsed: exp.Query) -> list[dict[str, Any]]:
     """Run a query on a server, over a connection that can only read."""
     datasets = [table.db for table in parsed.find_all(exp.Table) if table.db]
     client = _client(datasets[0] if datasets else "public")
+    with _session(client) as session:
+        sql = with_stored_names(parsed, partial(_fetch, session)).sql(
+            client.capabilities.sqlglot_dialect, unsupported_level=ErrorLevel.RAISE
+        )
+        with session.execute_query(sql) as result:
+            return _rows(result)
+
+
+def _fetch(session: Any, sql: str) -> list[tuple[object, ...]]:
+    return [tuple(row) for row in session.execute_sql(sql) or ()]
+
+
+@contextmanager
+def _session(client: Any) -> Iterator[Any]:
+    """Yield the SQL client of dlt, connected so that it can only read."""
     try:
         if warehouse_type() == "ducklake":
             attach_read_only(client.sql_client)
@@ -201,15 +250,7 @@ def _translate_and_run(parsed: exp.Query) -> list[dict[str, Any]]:
                 ) from None
             if warehouse_type() == "postgres":
                 session.execute_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
-
-            def run(statement: str) -> list[tuple[object, ...]]:
-                return [tuple(row) for row in session.execute_sql(statement) or ()]
-
-            sql = with_stored_names(parsed, run).sql(
-                client.capabilities.sqlglot_dialect, unsupported_level=ErrorLevel.RAISE
-            )
-            with session.execute_query(sql) as result:
-                return _rows(result)
+            yield session
     except (DestinationException, SqlglotError) as error:
         raise QueryError(redact(str(error))) from None
 

@@ -4,7 +4,7 @@ An environment can read tables that it does not have from another one (`defer_to
 in the datasets of that environment; with DuckDB, in its file, which is attached by the environment's name.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeAlias
@@ -13,8 +13,8 @@ import duckdb
 from sqlglot import exp
 
 from shared import environments
-from shared.warehouse.datasets import current_environment, stored_dataset
 from shared.warehouse.destinations.configuration import warehouse_type
+from shared.warehouse.destinations.datasets import current_environment, stored_dataset
 from shared.warehouse.errors import LockHeldError
 from shared.warehouse.locks.base import Log, acquire_with_timeout
 from shared.warehouse.locks.file import connect, duckdb_path, duckdb_path_of
@@ -75,34 +75,43 @@ def with_stored_names(parsed: exp.Query, run: Run) -> exp.Query:
     return parsed
 
 
-def locate(tables: Collection[Table], run: Run) -> Mapping[Table, Place]:
+def locate(tables: Collection[Table], run: Run) -> dict[Table, Place]:
     """Return where each declared table is; one that exists nowhere is in the environment.
+
+    Args:
+        tables: declared datasets and tables.
+        run: runs the query for the tables that exist; only if the environment defers to another one.
+    """
+    own = {table: (stored_dataset(table[0]), table[1]) for table in tables}
+    if not tables or not deferred_environment():
+        return dict(own)
+    return {table: place or own[table] for table, place in find(tables, run).items()}
+
+
+def find(tables: Collection[Table], run: Run) -> dict[Table, Place | None]:
+    """Return where each declared table is; None for one that exists nowhere.
 
     Args:
         tables: declared datasets and tables.
         run: runs the query for the tables that exist.
     """
-    own: dict[Table, Place] = {(dataset, name): _own(dataset, name) for dataset, name in tables}
-    if not tables or not (other := deferred_environment()):
-        return own
-    is_file = warehouse_type() == "duckdb"
-    of_other: dict[Table, Place] = {
-        (dataset, name): (other.identifier, dataset, name)
-        if is_file
-        else (stored_dataset(dataset, other), name)
-        for dataset, name in tables
-    }
+    is_file, other = warehouse_type() == "duckdb", deferred_environment()
     found = set(run(_FILES_SQL if is_file else _TABLES_SQL))
     if is_file:  # without the name of its own catalog
         found = {row[1:] if row[0] is None else row for row in found}
+
+    def places(dataset: str, name: str) -> Iterator[Place]:
+        yield stored_dataset(dataset), name
+        if other:
+            yield (
+                (other.identifier, dataset, name)
+                if is_file
+                else (stored_dataset(dataset, other), name)
+            )
+
     return {
-        table: of_other[table] if place not in found and of_other[table] in found else place
-        for table, place in own.items()
+        table: next((place for place in places(*table) if place in found), None) for table in tables
     }
-
-
-def _own(dataset: str, name: str) -> Place:
-    return stored_dataset(dataset), name
 
 
 @contextmanager
