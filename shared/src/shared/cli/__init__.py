@@ -13,6 +13,7 @@ import typer
 from shared import settings
 from shared.cli.check import check
 from shared.cli.confirm import current_environment
+from shared.cli.contract import contract
 from shared.cli.doctor import PACKAGES, doctor
 from shared.cli.env import app as env_app
 from shared.cli.instance_home import dagster_home
@@ -42,6 +43,7 @@ app.command(epilog="Example: etl migrate orders.orders --column price --type dou
 )
 app.command(epilog="Example: etl prune --keep 90d --dry-run")(prune)
 app.command(epilog="Example: etl metrics --port 9464")(metrics)
+app.command(epilog="Example: etl contract --update")(contract)
 app.command(epilog="Example: etl doctor --json")(doctor)
 app.add_typer(env_app, name="env")
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from shared import environments
 from shared.cli.confirm import current_environment
-from shared.cli.instance_home import delete_home
+from shared.cli.instance_home import dagster_home, delete_home
 from shared.cli.terminal import (
     AsJson,
     console,

@@ -14,7 +14,7 @@ DEFAULT_PORT = 9464
 def metrics(
     port: Annotated[int, typer.Option(help="The port; 0 for a free one.")] = DEFAULT_PORT,
     host: Annotated[
-        str, typer.Option(help="The address to listen on. There is no password.")
+        str, typer.Option(help="The address to listen on. It has no password.")
     ] = "127.0.0.1",
 ) -> None:
     """Serve metrics of runs and loads for Prometheus, until Ctrl-C.

@@ -1,6 +1,6 @@
 """What needs attention: failed and missing partitions, failed checks, stale tables, stuck runs, failed ticks.
 
-The Dagster instance is the source; nothing is asked of the warehouse.
+The Dagster instance is the source. The warehouse is not read.
 """
 
 import time
@@ -42,7 +42,7 @@ class Problem:
         subject: the asset, check, run, schedule or sensor.
         message: what is wrong, in one line.
         fix: the next command, or the next step.
-        is_failure: whether something failed; a missing partition and a warning are no failures.
+        is_failure: whether something failed; False for missing partitions and warnings.
         count: the number of partitions; 1 for others.
         partitions: the first and the last partition of each range.
         run_id: the latest run of the subject, if there is one.

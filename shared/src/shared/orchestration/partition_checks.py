@@ -24,7 +24,7 @@ def build_partitions_check(
         asset: the asset's key.
         partitions: its partitions.
         latest: only the latest ones must be loaded; by default all. A failed one counts in any case.
-        severity: WARN if it is no reason to act at once.
+        severity: WARN if it needs no action at once.
 
     Raises:
         ValueError: `latest` is less than 1.
