@@ -36,7 +36,7 @@ def test_actionlint_finds_nothing(root: Path) -> None:
 
 
 def test_zizmor_finds_nothing(root: Path) -> None:
-    """No unsafe permissions, expressions, caches or updates; what is allowed has its reason beside it."""
+    """No unsafe permissions, expressions, caches or updates; each exception has its reason."""
     zizmor = Path(sys.executable).parent / "zizmor"
     checked = subprocess.run(
         [zizmor, "--offline", "--quiet", "--no-config", ".github"],
