@@ -70,7 +70,7 @@ def test_each_deployed_location_has_exactly_one_unit_and_one_container(
     assert addresses(deploy / "workspace.compose.yaml") == by_name
 
     services = containers(deploy)
-    assert services.keys() == {"postgres", "webserver", "daemon", *locations}
+    assert services.keys() == {"postgres", "webserver", "daemon", "metrics", *locations}
     (unit,) = commands(deploy / "systemd" / "embedded-etl-location@.service")
     _, command = unit.split("/bin/")
     for name, (_, port) in locations.items():
