@@ -37,7 +37,11 @@ a_day = dg.FreshnessPolicy.time_window(timedelta(days=1))
 @dg.asset(key=["{team}", "late"], owners=["team:{team}"], freshness_policy=a_day)
 def late() -> None: ...
 
-defs = dg.Definitions([failed, checked, late], sensors=[alert_owners])
+@dg.sensor(target=[late], default_status=dg.DefaultSensorStatus.RUNNING)
+def broken():
+    raise ValueError("{team} has no folder")
+
+defs = dg.Definitions([failed, checked, late], sensors=[alert_owners, broken])
 """
 TEAMS = ("shop", "bakery")
 DAY = 24 * 60 * 60
@@ -110,7 +114,8 @@ def test_each_team_gets_the_alerts_of_its_location_in_its_channel(
         ui.wait_for(
             lambda: (
                 has_received(shop, failed, checked, "*Table is stale*: shop/late")
-                and has_received(bakery, failed_bakery)
+                and has_received(shop, "*Sensor failed*: broken: ValueError: shop has no folder")
+                and has_received(bakery, failed_bakery, "bakery has no folder")
             )
         )
         ui.launch("shop", ["shop", "late"])
