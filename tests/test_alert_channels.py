@@ -131,10 +131,18 @@ def test_each_team_gets_the_alerts_of_its_location_in_its_channel(
     ):
         assert alert in text
     alerts = [line for line in text.splitlines() if line.startswith("*")]
-    assert len(alerts) == 4  # each was sent once
+    assert len(alerts) == 5  # each was sent once
+    assert "*Sensor failed*: broken: ValueError: shop has no folder" in alerts
     run = f"http://localhost:3000/runs/{failed_bakery}"
-    only = f"*Run failed*: bakery/failed\nValueError: bakery has no more\nOwner: team:bakery. {run}"
-    assert bakery.texts == [only]
+    text = "\n\n".join(bakery.texts)
+    assert (
+        f"*Run failed*: bakery/failed\nValueError: bakery has no more\nOwner: team:bakery. {run}"
+        in text
+    )
+    assert sorted(line for line in text.splitlines() if line.startswith("*")) == [
+        "*Run failed*: bakery/failed",
+        "*Sensor failed*: broken: ValueError: bakery has no folder",
+    ]
     logs = (tmp_path / "dev.log").read_text() + (tmp_path / "servers.log").read_text()
     assert "The webhook in ALERTS_WEBHOOK_URL responded with 500" in logs
     assert shop.token not in logs
