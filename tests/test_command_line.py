@@ -445,7 +445,7 @@ def test_the_doctor_names_each_error_and_no_secret(etl_environment: dict[str, st
     assert "not-installed" in results["environment"]["message"]
     assert "RuntimeError: no access with ***" in results["leaky_etl"]["message"]
     assert "127.0.0.1" in results["warehouse"]["message"]
-    ran = etl(environment, "run", "leaky_etl", "--json")
+    ran = etl(environment, "run", "leaky_etl", "--json", "--yes")
     assert json.loads(ran.stdout)[0]["error"] == "RuntimeError: no access with ***"
     shown = etl(environment, "doctor")
     assert shown.returncode == 1
