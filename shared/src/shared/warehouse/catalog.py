@@ -82,6 +82,16 @@ def list_tables(log: Log = no_log) -> list[TableInfo]:
     return [table for dataset, names in stored.items() for table in _tables(dataset, names)]
 
 
+def is_loaded(dataset: str, table: str) -> bool:
+    """Return whether a pipeline has loaded a table; it raises what `query` raises."""
+    has_loads = query(
+        "SELECT table_name FROM information_schema.tables "
+        "WHERE table_schema = ? AND table_name = '_dlt_version'",
+        [dataset],
+    )
+    return bool(has_loads) and table in _declared(dataset)
+
+
 def quote_identifier(*names: str) -> str:
     """Return a name of several parts, quoted for SQL."""
     return ".".join('"{}"'.format(name.replace('"', '""')) for name in names)
