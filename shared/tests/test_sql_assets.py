@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +14,7 @@ import dlt
 import psycopg2
 import pytest
 from dagster_dlt import dlt_assets
-from dlt.extract import DltSource
+from dlt.extract import DltResource, DltSource
 
 from shared import warehouse
 from shared.orchestration.asset_references import missing_assets, upstream_assets
@@ -29,7 +29,7 @@ from shared.warehouse.errors import (
     MissingTableError,
     SelectError,
 )
-from shared.warehouse.lineage import column_lineage
+from shared.warehouse.lineage import ColumnSource, column_lineage
 from shared.warehouse.locks.file import FileLockManager
 from shared.warehouse.locks.postgres import PostgresLockManager
 from shared.warehouse.select import parse_select
@@ -53,10 +53,9 @@ GROUP BY customer;
 """
 
 
-def load(rows: Sequence[Mapping[str, object]], name: str = "orders") -> None:
-    source = DltSource(
-        dlt.Schema("shop"), "shop", [dlt.resource(rows, name=name, write_disposition="replace")]
-    )
+def load(rows: list[dict[str, Any]]) -> None:
+    orders: DltResource = dlt.resource(rows, name="orders", write_disposition="replace")
+    source = DltSource(dlt.Schema("shop"), "shop", [orders])
     warehouse.load(warehouse.plan_load(ORDERS, source))
 
 
@@ -112,7 +111,9 @@ def test_a_run_replaces_the_table_and_shows_its_columns_and_their_lineage(
     shown = of_asset[key]
     assert shown["dagster/row_count"].value == 2
     assert str(shown["dagster/table_name"].value).endswith(".marts.per_customer")
-    assert {record.data["buyer"] for record in shown["preview"].records} == {"Ann", "Bob"}  # type: ignore[union-attr]
+    preview = shown["preview"]
+    assert isinstance(preview, dg.TableMetadataValue)
+    assert {record.data["buyer"] for record in preview.records} == {"Ann", "Bob"}
     columns = {column.name: column for column in shown["dagster/column_schema"].value.columns}  # type: ignore[union-attr]
     assert list(columns) == ["buyer", 'Größe "x" m', "orders", "total"]
     assert columns["orders"].description == "How many orders."
@@ -135,7 +136,7 @@ def test_an_error_leaves_the_table_and_names_what_to_do(any_warehouse: str) -> N
     load(ROWS)
     replace("SELECT id, customer FROM shop.orders")
     before = rows()
-    with pytest.raises(MissingTableError, match="uv run etl run shop/customers$") as missing:
+    with pytest.raises(MissingTableError, match=r"uv run etl run shop/customers$") as missing:
         replace("SELECT id FROM shop.customers")
     assert missing.value.permanent
     for sql, reason in {
@@ -144,9 +145,9 @@ def test_an_error_leaves_the_table_and_names_what_to_do(any_warehouse: str) -> N
     }.items():
         with pytest.raises(SelectError, match=reason):
             replace(sql)
-    with pytest.raises(LoadPlanError, match="shop.orders is loaded by a pipeline"):
+    with pytest.raises(LoadPlanError, match=r"shop\.orders is loaded by a pipeline"):
         replace_table("shop", "orders", parse_select("SELECT 1 AS id", "orders.sql"))
-    with pytest.raises(LoadPlanError, match="reads marts.report itself"):
+    with pytest.raises(LoadPlanError, match=r"reads marts\.report itself"):
         replace("SELECT id FROM Marts.Report")
     assert rows() == before
     assert rows("SELECT count(*) AS n FROM shop.orders") == [(3,)]
@@ -182,8 +183,8 @@ def test_each_replacement_sees_whole_loads_that_run_at_the_same_time(any_warehou
     load_version(0)
     with ThreadPoolExecutor() as pool:
         loads = pool.submit(in_forked_process, load_versions)
-        seen = []
-        while not loads.done() or not seen:
+        seen: list[tuple[Any, ...]] = []
+        for _ in range(4):
             made = replace(
                 "SELECT count(*) AS n, min(version) AS first, max(version) AS last FROM shop.orders",
                 preview_rows=1,
@@ -192,6 +193,22 @@ def test_each_replacement_sees_whole_loads_that_run_at_the_same_time(any_warehou
     assert loads.result() == 0
     assert {(n, last - first) for n, first, last in seen} == {(50, 0)}
     assert rows("SELECT count(*) AS n, min(version) AS a FROM shop.orders") == [(50, 3)]
+
+
+def test_a_preview_reads_what_production_has_and_writes_only_its_own_tables(
+    any_warehouse: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
+    load(ROWS)
+    monkeypatch.setenv("ETL_ENVIRONMENT", "pr-123")
+    made = replace("SELECT shop.orders.id, customer FROM shop.orders")
+    assert made.lineage["id"].sources == (ColumnSource("shop", "orders", "id"),)
+    assert len(rows()) == 3
+    replace("SELECT id FROM marts.report", "second")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
+    assert warehouse.find_tables([("marts", "report")]) == {("marts", "report"): None}
+    assert len(warehouse.drop_environment("pr-123")) == 1
+    assert warehouse.list_environments() == []
 
 
 def test_postgres_keeps_views_and_grants_or_names_the_view(postgres_warehouse: str) -> None:
@@ -209,7 +226,7 @@ def test_postgres_keeps_views_and_grants_or_names_the_view(postgres_warehouse: s
             "SELECT has_table_privilege('public', 'marts.report', 'SELECT'), to_regclass('marts.of_ids')"
         )
         assert cursor.fetchall() == [(True, "marts.of_ids")]
-        with pytest.raises(SelectError, match=r"view marts\.ids depends on column id"):
+        with pytest.raises(SelectError, match="view ids depends on column id"):
             replace("SELECT customer FROM shop.orders")
         assert len(rows()) == 2
 
@@ -315,8 +332,8 @@ COLUMNS = {("shop", "orders"): ["id", "customer", "amount"], ("crm", "people"): 
         ("SELECT * EXCLUDE (id) FROM crm.people", {"name": "=p.name"}),
         ("SELECT o.* FROM shop.orders AS o", {k: f"=o.{k}" for k in ("id", "customer", "amount")}),
         (
-            "WITH a AS (SELECT id AS i, amount * 2 AS twice FROM shop.orders), b AS (SELECT * FROM a) "
-            'SELECT i AS "Ä b", twice, name FROM b JOIN crm.people AS p ON p.id = i',
+            """WITH a AS (SELECT id AS i, amount * 2 AS twice FROM shop.orders), b AS (SELECT * FROM a)
+            SELECT i AS "Ä b", twice, name FROM b JOIN crm.people AS p ON p.id = i""",
             {"ä b": "=o.id", "twice": "o.amount", "name": "=p.name"},
         ),
         (

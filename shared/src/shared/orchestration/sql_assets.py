@@ -62,8 +62,7 @@ def build_sql_assets(
 class _SqlFile:
     """A checked file: the table that it makes, and its SELECT."""
 
-    dataset: str
-    table: str
+    key: dg.AssetKey
     select: Select
 
 
@@ -82,7 +81,7 @@ def _read(file: Path, dataset: str) -> _SqlFile:
     except (warehouse.SelectError, UnicodeDecodeError) as error:
         message = str(error) if isinstance(error, warehouse.SelectError) else f"{name}: {error}"
         raise dg.DagsterInvalidDefinitionError(message) from None
-    return _SqlFile(*asset_key(dataset, file.stem).path, select)
+    return _SqlFile(asset_key(dataset, file.stem), select)
 
 
 def _dependencies(select: Select) -> list[dg.AssetKey]:
@@ -106,10 +105,10 @@ def _build_sql_asset(
     automation_condition: dg.AutomationCondition[Any] | None,
     freshness_policy: dg.FreshnessPolicy,
 ) -> dg.AssetsDefinition:
-    dataset, table, select = content.dataset, content.table, content.select
+    (dataset, table), select = content.key.path, content.select
 
     @dg.asset(
-        key=[dataset, table],
+        key=content.key,
         deps=_dependencies(select),
         description=select.description,
         owners=[owner],
@@ -155,7 +154,7 @@ def _metadata(
         "duration_seconds": round(replaced.duration_seconds, 2),
         "dagster/row_count": row_count,
         "dagster/storage_kind": warehouse.warehouse_type(),
-        "dagster/table_name": f"{replaced.database}.{content.dataset}.{content.table}",
+        "dagster/table_name": ".".join([replaced.database, *content.key.path]),
         "dagster/column_schema": dg.TableSchema(
             columns=[
                 dg.TableColumn(

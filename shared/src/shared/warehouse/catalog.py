@@ -14,7 +14,7 @@ from shared.warehouse.destinations.configuration import warehouse_type
 from shared.warehouse.environment_datasets import is_of_environment
 from shared.warehouse.errors import QueryError
 from shared.warehouse.locks.base import Log, no_log
-from shared.warehouse.query import query
+from shared.warehouse.query import find_tables, query
 
 _TABLES_SQL = """
     SELECT table_schema AS dataset, table_name AS name FROM information_schema.tables
@@ -91,12 +91,8 @@ def list_tables(log: Log = no_log) -> list[TableInfo]:
 
 def is_loaded(dataset: str, table: str) -> bool:
     """Return whether a pipeline has loaded a table; it raises what `query` raises."""
-    has_loads = query(
-        "SELECT table_name FROM information_schema.tables "
-        "WHERE table_schema = ? AND table_name = '_dlt_version'",
-        [dataset],
-    )
-    return bool(has_loads) and table in _declared(dataset)
+    versions = (dataset, "_dlt_version")
+    return find_tables([versions])[versions] is not None and table in _declared(dataset)
 
 
 def quote_identifier(*names: str) -> str:

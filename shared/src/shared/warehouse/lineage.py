@@ -50,9 +50,14 @@ def column_lineage(
     Raises:
         LineageError: sqlglot cannot resolve the SELECT.
     """
-    schema: dict[str, dict[str, dict[str, str]]] = {}
-    for (dataset, table), names in columns.items():
-        schema.setdefault(dataset, {})[table] = dict.fromkeys(names, "unknown")
+    schema: dict[str, object] = {}
+    names: dict[tuple[str, str, str], ColumnSource] = {}
+    for (dataset, table), of_table in columns.items():
+        tables: dict[str, object] = schema.setdefault(dataset, {})  # type: ignore[assignment]
+        tables[table] = dict.fromkeys(of_table, "unknown")
+        for column in of_table:
+            source = ColumnSource(dataset, table, column)
+            names[dataset.casefold(), table.casefold(), column.casefold()] = source
     try:
         qualified = qualify(
             select.parsed.copy(),
@@ -64,11 +69,6 @@ def column_lineage(
         scope = build_scope(qualified)
         if scope is None or qualified.is_star:
             raise LineageError("its columns cannot be resolved")
-        names = {
-            (source.dataset.casefold(), source.table.casefold(), source.column.casefold()): source
-            for (dataset, table), of_table in columns.items()
-            for source in (ColumnSource(dataset, table, column) for column in of_table)
-        }
         nodes = lineage(None, qualified, scope=scope, dialect="duckdb")
         return {column.casefold(): _of_column(node, names) for column, node in nodes.items()}
     except (SqlglotError, ValueError, KeyError, RecursionError) as error:

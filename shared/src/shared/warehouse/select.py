@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import sqlglot
 from sqlglot import Token, TokenType, exp
@@ -84,7 +83,7 @@ def parse_select(sql: str, name: str) -> Select:
 def _reject_templates(tokens: list[Token], name: str) -> None:
     """Reject Jinja, which DuckDB's dialect reads as a struct or not at all, and parameters."""
     braces = {TokenType.L_BRACE}
-    for token, following in pairwise([*tokens, None]):
+    for token, following in zip(tokens, [*tokens[1:], None], strict=False):
         doubled = (
             following is not None
             and {token.token_type, following.token_type} == braces

@@ -7,33 +7,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlt.common.schema import Schema
-from dlt.destinations.exceptions import (
-    DatabaseException,
-    DatabaseTransientException,
-    DatabaseUndefinedRelation,
-)
+from dlt.destinations.exceptions import DatabaseException
 from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
 from shared.redaction import redact
 from shared.warehouse.catalog import is_loaded, quote_identifier
+from shared.warehouse.datasets import stored_dataset
 from shared.warehouse.destinations.configuration import resolve_configuration, warehouse_type
 from shared.warehouse.destinations.factory import (
     create_destination,
     create_lock_manager,
     database_name,
 )
+from shared.warehouse.environment_datasets import mark_dataset
 from shared.warehouse.errors import (
     LoadPlanError,
     MissingTableError,
     QueryError,
     SelectError,
-    WarehouseNotFoundError,
 )
 from shared.warehouse.lineage import ColumnLineage, LineageError, column_lineage
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.query import reject_differences
 from shared.warehouse.select import Select, TableName
+from shared.warehouse.stored_names import Place, attach_other_file, find, with_stored_names
 
 SUPPORTED_TYPES = ("duckdb", "postgres")
 """The warehouses that replace a table in one transaction, as the tests show."""
@@ -42,7 +40,8 @@ _NEW_ROWS = "etl_new_rows"
 
 _COLUMNS_SQL = {
     "duckdb": "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE database_name = "
-    "current_database() AND schema_name = {} AND table_name = {} ORDER BY column_index",
+    "coalesce({catalog}, current_database()) AND schema_name = {} AND table_name = {} "
+    "ORDER BY column_index",
     "postgres": "SELECT attname, format_type(atttypid, atttypmod), col_description(attrelid, attnum) "
     "FROM pg_attribute WHERE attrelid = format('%I.%I', {}, {})::regclass AND attnum > 0 "
     "AND NOT attisdropped ORDER BY attnum",
@@ -110,19 +109,21 @@ def replace_table(
     started = time.monotonic()
     _reject(dataset, table, select)
     destination: Any = create_destination()
-    configuration = resolve_configuration(destination, dataset)
+    configuration = resolve_configuration(destination, stored_dataset(dataset))
     locks = create_lock_manager(destination, configuration, log)
-    session = destination.client(Schema("sql"), configuration).sql_client
-    with locks.dataset_lock(), session:
+    client = destination.client(Schema("sql"), configuration)
+    session = client.sql_client
+    replacement = _Replacement(session, dataset, table, select, log)
+    with locks.dataset_lock(), client:
         try:
+            mark_dataset(client)
+            if warehouse_type() == "duckdb":
+                attach_other_file(session.native_connection, log)
             with session.begin_transaction():
-                replacement = _Replacement(session, dataset, table, select, log)
                 replacement.run()
                 locks.verify_held()
-        except DatabaseTransientException as error:
-            raise QueryError(_message(dataset, table, error)) from None
         except (DatabaseException, SqlglotError) as error:
-            raise SelectError(_message(dataset, table, error)) from None
+            raise _refusal(f"{dataset}.{table}", error, session.dbapi.OperationalError) from None
         preview: Sequence[Mapping[str, Any]] = ()
         with suppress(Exception):  # such as a date that Python cannot hold; the rows are committed
             preview = replacement.preview(preview_rows)
@@ -148,12 +149,20 @@ def _reject(dataset: str, table: str, select: Select) -> None:
         raise LoadPlanError(
             f"The SELECT of {name} reads {name} itself, so a rerun would give other rows. Read another table."
         )
-    with suppress(WarehouseNotFoundError):
-        if is_loaded(dataset, table):
-            raise LoadPlanError(
-                f"{name} is loaded by a pipeline, and the SELECT would replace its rows; nothing was "
-                "changed. Give the .sql file another name, or the SQL assets another dataset."
-            )
+    if is_loaded(dataset, table):
+        raise LoadPlanError(
+            f"{name} is loaded by a pipeline, and the SELECT would replace its rows; nothing was changed. "
+            "Give the .sql file another name, or the SQL assets another dataset."
+        )
+
+
+def _refusal(name: str, error: Exception, may_pass: type[Exception]) -> QueryError:
+    """Return the error for what the warehouse raised: permanent, unless it is of a type that may pass."""
+    is_temporary = isinstance(getattr(error, "dbapi_exception", None), may_pass)
+    reason = " ".join(redact(str(error)).split())
+    return (QueryError if is_temporary else SelectError)(
+        f"{name} is unchanged, because the warehouse refused its SELECT: {reason}"
+    )
 
 
 class _Replacement:
@@ -165,18 +174,22 @@ class _Replacement:
 
     def __init__(self, session: Any, dataset: str, table: str, select: Select, log: Log) -> None:
         self.session, self.select, self.log = session, select, log
-        self.name = (dataset, table)
-        self.target = quote_identifier(dataset, table)
+        self.name, self.place = f"{dataset}.{table}", (stored_dataset(dataset), table)
+        self.target = quote_identifier(*self.place)
 
     def run(self) -> None:
-        sources = {source: self._columns_of_source(source) for source in self.select.tables}
-        self._execute(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(self.name[0])}")
+        """Replace the rows, and describe the table."""
+        sources = {
+            source: {name: comment for name, (_, comment) in self._columns_of(place).items()}
+            for source, place in self._find_sources().items()
+        }
+        self._execute(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(self.place[0])}")
         if warehouse_type() == "postgres":
             self._replace_rows()
         else:
             self._execute(f"CREATE OR REPLACE TABLE {self.target} AS {self._translated()}")
         ((self.row_count,),) = self._execute(f"SELECT count(*) FROM {self.target}")
-        stored = self._columns_of(self.name)
+        stored = self._columns_of(self.place)
         self.lineage = self._lineage(stored, sources)
         self.columns = [
             TableColumn(name, kind, self._description(name, sources))
@@ -190,32 +203,35 @@ class _Replacement:
         rows = self._execute(f"SELECT * FROM {self.target} LIMIT {limit}") if limit else ()
         return [dict(zip(names, row, strict=True)) for row in rows]
 
-    def _execute(self, sql: str) -> Sequence[Sequence[Any]]:
-        return self.session.execute_sql(sql) or ()
+    def _execute(self, sql: str) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in self.session.execute_sql(sql) or ()]
+
+    def _find_sources(self) -> dict[TableName, Place]:
+        """Return where the tables are that the SELECT reads."""
+        places = find(self.select.tables, self._execute)
+        for source, place in places.items():
+            if place is None:
+                raise MissingTableError(
+                    f"{self.name} is unchanged: it reads {'.'.join(source)}, which is not in the warehouse. "
+                    f"Load that first: uv run etl run {'/'.join(source)}"
+                )
+        return {source: place for source, place in places.items() if place is not None}
 
     def _translated(self) -> str:
-        """Return the SELECT in the warehouse's dialect."""
+        """Return the SELECT with stored names, in the warehouse's dialect."""
         dialect = self.session.capabilities.sqlglot_dialect
         if dialect != "duckdb":
             reject_differences(self.select.parsed)
-        return self.select.parsed.sql(dialect, unsupported_level=ErrorLevel.RAISE)
+        parsed = with_stored_names(self.select.parsed, self._execute)
+        return parsed.sql(dialect, unsupported_level=ErrorLevel.RAISE)
 
-    def _columns_of(self, name: TableName) -> dict[str, tuple[str, str]]:
+    def _columns_of(self, place: Place) -> dict[str, tuple[str, str]]:
         """Return the type and the comment of each column of a table."""
-        literals = (exp.Literal.string(part).sql("duckdb") for part in name)
-        rows = self._execute(_COLUMNS_SQL[warehouse_type()].format(*literals))
-        return {column: (kind, comment or "") for column, kind, comment in rows}
-
-    def _columns_of_source(self, source: TableName) -> dict[str, str]:
-        """Return the comments of the columns of a table that the SELECT reads, which must exist."""
-        try:
-            self._execute(f"SELECT 1 FROM {quote_identifier(*source)} LIMIT 0")
-        except DatabaseUndefinedRelation:
-            raise MissingTableError(
-                f"{'.'.join(self.name)} is unchanged: it reads {'.'.join(source)}, which is not in the "
-                f"warehouse. Load that first: uv run etl run {'/'.join(source)}"
-            ) from None
-        return {name: comment for name, (_, comment) in self._columns_of(source).items()}
+        *catalog, dataset, table = (exp.Literal.string(part).sql("duckdb") for part in place)
+        sql = _COLUMNS_SQL[warehouse_type()].format(
+            dataset, table, catalog=next(iter(catalog), "NULL")
+        )
+        return {column: (kind, comment or "") for column, kind, comment in self._execute(sql)}
 
     def _replace_rows(self) -> None:
         """Replace the rows of a table that other objects may depend on, so it is not dropped.
@@ -230,7 +246,7 @@ class _Replacement:
         self._execute(f"DELETE FROM {self.target}")
         old, new = (
             {column: kind for column, (kind, _) in self._columns_of(name).items()}
-            for name in (self.name, ("pg_temp", _NEW_ROWS))
+            for name in (self.place, ("pg_temp", _NEW_ROWS))
         )
         changes = [
             *(f"DROP {quote_identifier(name)}" for name in old if old[name] != new.get(name)),
@@ -251,7 +267,7 @@ class _Replacement:
         try:
             lineage = column_lineage(self.select, {name: list(of) for name, of in sources.items()})
         except LineageError as error:
-            self.log(f"The lineage of the columns of {'.'.join(self.name)} is unknown: {error}")
+            self.log(f"The lineage of the columns of {self.name} is unknown: {error}")
             return {}
         return {name: lineage[name.casefold()] for name in columns if name.casefold() in lineage}
 
@@ -274,8 +290,3 @@ class _Replacement:
         for place, text in described:
             comment = exp.Literal.string(text).sql("postgres") if text else "NULL"
             self._execute(f"COMMENT ON {place} IS {comment}")
-
-
-def _message(dataset: str, table: str, error: Exception) -> str:
-    reason = " ".join(redact(str(error)).split())
-    return f"{dataset}.{table} is unchanged, because the warehouse refused its SELECT: {reason}"
