@@ -61,6 +61,7 @@ PRIVATE_NAMES = {
     ),
     "dagster_shared.record:copy": "running_by_default",
     "dagster:AssetsDefinition.is_executable": "assets_of_steps",
+    "dagster:AssetsDefinition.check_keys": "defined_keys",
     "dagster:AssetsDefinition.metadata_by_key": "declared_load",
     "dagster:AssetExecutionContext.is_subset": "is_subset",
     "dagster:AssetExecutionContext.retry_number": "retry_number",

@@ -12,8 +12,11 @@ import typer
 
 from shared import settings
 from shared.cli.check import check
+from shared.cli.confirm import current_environment
+from shared.cli.contract import contract
 from shared.cli.doctor import PACKAGES, doctor
 from shared.cli.env import app as env_app
+from shared.cli.instance_home import dagster_home
 from shared.cli.migrate import migrate
 from shared.cli.new import new
 from shared.cli.query import query
@@ -34,6 +37,7 @@ app.command(epilog="Example: etl check csv_etl data/drop/2018-01-22.csv")(check)
 app.command(epilog="Example: etl migrate orders.orders --column price --type double --dry-run")(
     migrate
 )
+app.command(epilog="Example: etl contract --update")(contract)
 app.command(epilog="Example: etl doctor --json")(doctor)
 app.add_typer(env_app, name="env")
 
@@ -60,7 +64,8 @@ def main_options(
     os.chdir(root)
     os.environ["PWD"] = str(root)  # .env.example uses it
     settings.load_env_file()
-    os.environ.setdefault("DAGSTER_HOME", str(root))
+    if os.environ.get("DAGSTER_HOME", str(root)) == str(root):
+        os.environ["DAGSTER_HOME"] = str(dagster_home(current_environment()))
 
 
 def main() -> None:

@@ -55,6 +55,16 @@ def select_assets(graph: AssetGraph, selection: str) -> AbstractSet[dg.AssetKey]
         return frozenset()
 
 
+def check_nodes(graph: AssetGraph, key: dg.AssetKey) -> dict[str, Any]:
+    """Return the checks of an asset by name: a check has `blocking` and `metadata`."""
+    return {check.name: graph.get(check) for check in graph.get(key).check_keys}
+
+
+def defined_keys(definition: dg.AssetsDefinition) -> set[dg.AssetKey]:
+    """Return the assets that a definition materializes or checks."""
+    return {*definition.keys, *(check.asset_key for check in definition.check_keys)}
+
+
 def blocking_parents(graph: AssetGraph, key: dg.AssetKey) -> set[dg.AssetKey]:
     """Return the parents of an asset that have a blocking check."""
     return {
