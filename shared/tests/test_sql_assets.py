@@ -1,9 +1,9 @@
 """A `.sql` file is an asset: its table has exactly the rows of its SELECT, whatever happens meanwhile."""
 
-import os
+import multiprocessing
 import signal
+import warnings
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -172,25 +172,23 @@ def test_a_kill_before_the_commit_leaves_the_old_table(
 
 
 def test_each_replacement_sees_whole_loads_that_run_at_the_same_time(any_warehouse: str) -> None:
-    def load_version(version: int) -> None:
-        load([{"id": number, "version": version} for number in range(50)])
+    def load_versions(*versions: int) -> None:
+        for version in versions:
+            load([{"id": number, "version": version} for number in range(50)])
 
-    def load_versions() -> None:
-        for version in range(1, 4):
-            load_version(version)
-        os._exit(0)
-
-    load_version(0)
-    with ThreadPoolExecutor() as pool:
-        loads = pool.submit(in_forked_process, load_versions)
-        seen: list[tuple[Any, ...]] = []
-        for _ in range(4):
-            made = replace(
-                "SELECT count(*) AS n, min(version) AS first, max(version) AS last FROM shop.orders",
-                preview_rows=1,
-            )
-            seen += [tuple(row.values()) for row in made.preview]
-    assert loads.result() == 0
+    load_versions(0)
+    loads = multiprocessing.get_context("fork").Process(target=load_versions, args=(1, 2, 3))
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        loads.start()  # nothing else runs yet
+    seen: list[tuple[Any, ...]] = []
+    for _ in range(4):
+        made = replace(
+            "SELECT count(*) AS n, min(version) AS first, max(version) AS last FROM shop.orders",
+            preview_rows=1,
+        )
+        seen += [tuple(row.values()) for row in made.preview]
+    loads.join()
+    assert loads.exitcode == 0
     assert {(n, last - first) for n, first, last in seen} == {(50, 0)}
     assert rows("SELECT count(*) AS n, min(version) AS a FROM shop.orders") == [(50, 3)]
 

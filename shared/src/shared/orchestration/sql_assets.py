@@ -73,7 +73,7 @@ def _read(file: Path, dataset: str) -> _SqlFile:
     )
     if not re.fullmatch(r"[a-z][a-z0-9_]*", file.stem):
         raise dg.DagsterInvalidDefinitionError(
-            f"{name}: the table has the name of the file, so use lower-case letters, digits and _, such as "
+            f"{name}: the table has the name of the file, so use a to z in lower case, digits and _, such as "
             "asteroids_per_week.sql."
         )
     try:
@@ -87,7 +87,7 @@ def _read(file: Path, dataset: str) -> _SqlFile:
 def _dependencies(select: Select) -> list[dg.AssetKey]:
     """Return the assets of the tables that a SELECT reads.
 
-    dlt's own tables are no assets, and neither is a table with a name that Dagster does not accept.
+    No asset has dlt's own tables, or a table with a name that Dagster does not accept.
     """
     return [
         dg.AssetKey(source)

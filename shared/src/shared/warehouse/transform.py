@@ -13,8 +13,8 @@ from sqlglot.errors import ErrorLevel, SqlglotError
 
 from shared.redaction import redact
 from shared.warehouse.catalog import is_loaded, quote_identifier
-from shared.warehouse.datasets import stored_dataset
 from shared.warehouse.destinations.configuration import resolve_configuration, warehouse_type
+from shared.warehouse.destinations.datasets import stored_dataset
 from shared.warehouse.destinations.factory import (
     create_destination,
     create_lock_manager,
