@@ -200,6 +200,16 @@ def declared_load(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> 
     return [metadata[key] for key in (META_KEY_SOURCE, META_KEY_PIPELINE, META_KEY_TRANSLATOR)]
 
 
+def declared_dbt(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+) -> tuple[Mapping[str, Any], Any]:
+    """Return the manifest and the translator that `@dbt_assets` was given."""
+    from dagster_dbt.asset_utils import get_manifest_and_translator_from_dbt_assets
+
+    manifest, translator, *_ = get_manifest_and_translator_from_dbt_assets([context.assets_def])
+    return manifest, translator
+
+
 def is_subset(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> bool:
     """Return whether a step runs only some of its assets."""
     return bool(context.is_subset)

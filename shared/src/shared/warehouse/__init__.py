@@ -18,6 +18,7 @@ from shared.warehouse.errors import (
     LockLostError,
     LockTimeoutError,
     MigrationError,
+    MissingTableError,
     OutOfPartitionError,
     QueryError,
     RowCountDropError,
@@ -42,6 +43,7 @@ from shared.warehouse.schema.migrate import Migration, migrate, plan_migration
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
 from shared.warehouse.tables import filled_tables, known_schema, normalize_name, table_of
+from shared.warehouse.write_lock import write_lock
 
 mark_unstated_dispositions()
 
@@ -59,6 +61,7 @@ __all__ = [
     "LockTimeoutError",
     "Migration",
     "MigrationError",
+    "MissingTableError",
     "OutOfPartitionError",
     "PartitionScope",
     "PipelineSpec",
@@ -97,4 +100,5 @@ __all__ = [
     "require_spec",
     "table_of",
     "warehouse_type",
+    "write_lock",
 ]

@@ -33,6 +33,12 @@ class WarehouseConnectionError(WarehouseError):
     """The server does not respond, refuses the user, or closed the connection."""
 
 
+class MissingTableError(WarehouseError):
+    """A query or a model reads tables that are not loaded; the message says which assets load them."""
+
+    permanent = True
+
+
 class LockLostError(WarehouseConnectionError):
     """The connection that owned a run's locks ended, so another run may load concurrently."""
 
