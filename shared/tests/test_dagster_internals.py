@@ -56,6 +56,10 @@ PRIVATE_NAMES = {
     "dagster._core.launcher:WorkerStatus.NOT_FOUND": "run_worker_health",
     "dagster:DagsterRun.remote_job_origin": "is_run_of_location",
     "dagster:SensorEvaluationContext.code_location_origin": "is_run_of_location",
+    "dagster._core.definitions.partitions.partitioned_schedule:UnresolvedPartitionedAssetScheduleDefinition": (
+        "running_by_default"
+    ),
+    "dagster_shared.record:copy": "running_by_default",
     "dagster:AssetsDefinition.is_executable": "assets_of_steps",
     "dagster:AssetsDefinition.metadata_by_key": "declared_load",
     "dagster:AssetExecutionContext.is_subset": "is_subset",

@@ -21,6 +21,10 @@ SETTINGS = {
     "DAGSTER_HOME": Setting(
         "${PWD}", "Folder of dagster.yaml (absolute). Dagster stores its state there in .dagster/."
     ),
+    "ETL_ENVIRONMENT": Setting(
+        "local",
+        "The environment: local, dev, staging, production, or any name, such as pr-123.",
+    ),
     "WAREHOUSE_TYPE": Setting(
         "duckdb",
         "Warehouse of all pipelines. Types other than duckdb need dlt's DESTINATION__WAREHOUSE__ variables.",
@@ -97,6 +101,12 @@ def get(name: str) -> str:
 def load_env_file() -> None:
     """Load the workspace's .env file into the environment, once. Variables that are set win."""
     load_dotenv(workspace_root() / ".env")
+
+
+def is_set(name: str) -> bool:
+    """Return whether the environment has a value for a setting."""
+    load_env_file()
+    return bool(os.environ.get(name))
 
 
 def is_default(name: str) -> bool:

@@ -13,6 +13,7 @@ import typer
 from shared import settings
 from shared.cli.check import check
 from shared.cli.doctor import PACKAGES, doctor
+from shared.cli.env import app as env_app
 from shared.cli.migrate import migrate
 from shared.cli.new import new
 from shared.cli.query import query
@@ -34,6 +35,7 @@ app.command(epilog="Example: etl migrate orders.orders --column price --type dou
     migrate
 )
 app.command(epilog="Example: etl doctor --json")(doctor)
+app.add_typer(env_app, name="env")
 
 
 def _print_versions(requested: bool) -> None:

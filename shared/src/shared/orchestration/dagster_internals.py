@@ -7,17 +7,22 @@ removes one. Everything else uses the functions below.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from copy import copy
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph as AssetGraph
 from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.definitions.partitions.partitioned_schedule import (
+    UnresolvedPartitionedAssetScheduleDefinition,
+)
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
 from dagster_dlt.dlt_event_iterator import DltEventIterator as DltEventIterator
 from dagster_dlt.dlt_event_iterator import DltEventType as DltEventType
 from dagster_dlt.translator import DltResourceTranslatorData as DltResourceTranslatorData
+from dagster_shared.record import copy as copy_record
 
 # A location's assets, for `etl run`.
 
@@ -239,3 +244,18 @@ def build_celery_app(configuration: Mapping[str, Any]) -> tuple[Any, Any]:
     app = make_app()  # type: ignore[no-untyped-call]
     app.conf.update(configuration)
     return app, create_task(app)  # type: ignore[no-untyped-call]
+
+
+# Schedules and sensors.
+
+
+def running_by_default(definition: Any) -> Any:
+    """Return a schedule or a sensor that is on until somebody switches it off."""
+    if isinstance(definition, UnresolvedPartitionedAssetScheduleDefinition):
+        return copy_record(definition, default_status=dg.DefaultScheduleStatus.RUNNING)
+    is_sensor = isinstance(definition, dg.SensorDefinition)
+    changed = copy(definition)
+    changed._default_status = (  # noqa: SLF001 - no public method changes it
+        dg.DefaultSensorStatus.RUNNING if is_sensor else dg.DefaultScheduleStatus.RUNNING
+    )
+    return changed

@@ -12,6 +12,7 @@ from shared.orchestration.alerts import alert_owners
 from shared.orchestration.code_references import with_code_references
 from shared.orchestration.dagster_internals import declared_pipeline
 from shared.orchestration.dataset_owners import reject_conflicts
+from shared.orchestration.default_status import with_default_status
 from shared.orchestration.executor import executor
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import reject_lost_dependencies
@@ -51,7 +52,7 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
         reject_lost_dependencies(assets)
         merged = dg.Definitions.merge(in_modules, in_folder)
     check_pipelines(merged)
-    return merged
+    return with_default_status(merged)
 
 
 def check_pipelines(defs: dg.Definitions) -> None:

@@ -13,6 +13,7 @@ from dlt.extract import DltResource, DltSource
 from dlt.pipeline.pipeline import Pipeline
 
 from shared import warehouse
+from shared.environments import FILE
 from shared.orchestration.batches import (
     BatchProgress,
     loaded_in_this_run,
@@ -245,6 +246,7 @@ def _plan(
         }
     if partitions is None and context.assets_def.partitions_def is not None:
         partitions = partitions_of(context)
+    _refuse_many_partitions(context)
     tags = context.run.tags
     options = warehouse.LoadOptions(
         run_id=context.run.run_id,
@@ -256,6 +258,23 @@ def _plan(
         extract_arguments=extract_arguments,
     )
     return _AssetLoad(warehouse.plan_load(spec, source, partitions, options), resources)
+
+
+def _refuse_many_partitions(context: Context) -> None:
+    """Refuse a run with more partitions than the environment loads at once.
+
+    Raises:
+        LoadPlanError: with the limit, and where it is set.
+    """
+    environment = warehouse.current_environment()
+    limit = environment.max_partitions
+    if limit is None or context.assets_def.partitions_def is None:
+        return
+    if (count := len(context.partition_keys)) > limit:
+        raise warehouse.LoadPlanError(
+            f"The run has {count:,} partitions, and a run of the environment {environment.name} "
+            f"loads at most {limit:,}: select fewer, or change max_partitions in {FILE}."
+        )
 
 
 def _full_refresh(

@@ -7,9 +7,11 @@ engine derive from `WarehouseError`.
 """
 
 from shared.warehouse.catalog import LoadRecord, TableInfo, list_tables, quote_identifier
+from shared.warehouse.datasets import current_environment, dataset_prefix, stored_dataset
 from shared.warehouse.destinations.configuration import warehouse_type
 from shared.warehouse.destinations.factory import describe_location
 from shared.warehouse.dlt_internals import mark_unstated_dispositions
+from shared.warehouse.environment_datasets import drop_environment, list_environments
 from shared.warehouse.errors import (
     ConcurrentSchemaChangeError,
     DeclarationError,
@@ -31,10 +33,16 @@ from shared.warehouse.errors import (
     WarehouseNotFoundError,
 )
 from shared.warehouse.load_run import LoadRun
-from shared.warehouse.locks.file import duckdb_path, exclusive_connection
+from shared.warehouse.locks.file import duckdb_path, duckdb_path_of, exclusive_connection
 from shared.warehouse.pipeline import PipelineSpec, pipeline, require_source, require_spec
 from shared.warehouse.plan import LoadOptions, LoadPlan, plan_load
-from shared.warehouse.query import check_connection, print_query, query, read_only_connection
+from shared.warehouse.query import (
+    check_connection,
+    find_tables,
+    print_query,
+    query,
+    read_only_connection,
+)
 from shared.warehouse.replacement.partitioning import partition_scopes
 from shared.warehouse.result import LoadResult
 from shared.warehouse.run import load
@@ -78,11 +86,17 @@ __all__ = [
     "WarehouseError",
     "WarehouseNotFoundError",
     "check_connection",
+    "current_environment",
+    "dataset_prefix",
     "describe_location",
+    "drop_environment",
     "duckdb_path",
+    "duckdb_path_of",
     "exclusive_connection",
     "filled_tables",
+    "find_tables",
     "known_schema",
+    "list_environments",
     "list_tables",
     "load",
     "migrate",
@@ -98,6 +112,7 @@ __all__ = [
     "read_only_connection",
     "require_source",
     "require_spec",
+    "stored_dataset",
     "table_of",
     "warehouse_type",
     "write_lock",
