@@ -1,6 +1,5 @@
 """dbt's models are assets of the workspace: they read what loads wrote, and never collide with a load."""
 
-import json
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -13,8 +12,11 @@ from dagster_dbt import DbtProject, dbt_assets
 
 from shared import warehouse
 from shared.orchestration.dbt import WarehouseDbtTranslator, build_models, dbt_project
+from shared.orchestration.dbt.connection import connection_variables
+from shared.orchestration.translator import WEEKLY_FRESHNESS
 from shared.testing.dbt_project import write_dbt_project
 
+SLOW_ON_SERVERS = True
 MODEL = dg.AssetKey(["mart", "asteroids_per_week"])
 SOURCE = dg.AssetKey(["nasa_neo", "near_earth_objects"])
 ROWS = [
@@ -81,19 +83,23 @@ def message_of(result: dg.ExecuteInProcessResult) -> str:
 def test_a_model_reads_what_was_loaded_and_its_columns_lead_back_to_the_source(
     any_warehouse: str, models: dg.AssetsDefinition, instance: dg.DagsterInstance
 ) -> None:
+    missing = build(models, instance)
+    assert message_of(missing) == (
+        "MissingTableError: asteroids_per_week reads nasa_neo.near_earth_objects, which the warehouse does "
+        "not have yet; no model was built. Load it first: uv run etl run nasa_neo/near_earth_objects"
+    )
     load()
-    for _ in range(2):
-        result = build(models, instance)
-        assert result.success, message_of(result)
-        rows = warehouse.query("SELECT * FROM mart.asteroids_per_week ORDER BY week")
-        assert [tuple(row.values()) for row in rows] == [
-            (date(2025, 3, 10), "small", 2, 1.5),
-            (date(2025, 3, 17), "large", 1, 4.5),
-        ]
+    result = build(models, instance)
+    assert result.success, message_of(result)
+    rows = warehouse.query("SELECT * FROM mart.asteroids_per_week ORDER BY week")
+    assert [tuple(row.values()) for row in rows] == [
+        (date(2025, 3, 10), "small", 2, 1.5),
+        (date(2025, 3, 17), "large", 1, 4.5),
+    ]
     (event,) = result.asset_materializations_for_node("mart_models")
     metadata = event.metadata
     assert metadata["dagster/row_count"].value == 2
-    assert metadata["dagster/table_name"].value == "mart.asteroids_per_week"
+    assert str(metadata["dagster/table_name"].value).endswith(".mart.asteroids_per_week")
     lineage: Any = metadata["dagster/column_lineage"].value
     assert {
         column: {(dep.asset_key, dep.column_name) for dep in deps}
@@ -107,3 +113,63 @@ def test_a_model_reads_what_was_loaded_and_its_columns_lead_back_to_the_source(
     checks = result.get_asset_check_evaluations()
     assert len(checks) == 2
     assert all(check.passed and check.asset_key == MODEL for check in checks)
+    load(ROWS[:1])  # nothing keeps the DuckDB file open
+    assert warehouse.query("SELECT count(*) AS n FROM nasa_neo.near_earth_objects") == [{"n": 1}]
+
+
+def test_a_model_is_an_asset_of_its_team_and_its_source_the_asset_that_a_load_has(
+    models: dg.AssetsDefinition,
+) -> None:
+    (spec,) = models.specs
+    assert spec.key == MODEL
+    assert [dep.asset_key for dep in spec.deps] == [SOURCE]
+    assert spec.owners == ["team:mart"]
+    assert spec.group_name == "mart"
+    assert spec.kinds == {"dbt", "duckdb"}
+    assert spec.description == (
+        "Near-earth asteroids by week and size, and how close the closest one came."
+    )
+    assert spec.freshness_policy == WEEKLY_FRESHNESS
+    assert spec.metadata["dagster/table_name"] == "mart.asteroids_per_week"
+    assert {check.asset_key for check in models.check_specs} == {MODEL}
+
+
+def test_a_project_that_does_not_parse_is_one_line_with_the_file_and_the_next_command(
+    project: DbtProject, tmp_path: Path
+) -> None:
+    folder = write_dbt_project(tmp_path / "broken")
+    (folder / "models" / "asteroids_per_week.sql").write_text("select {{ from")
+    with pytest.raises(dg.DagsterInvalidDefinitionError) as caught:
+        dbt_project(folder)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert "models/asteroids_per_week.sql" in message
+    assert "uv run dagster definitions validate -w workspace.yaml" in message
+    assert not (folder / "target" / "manifest.json").exists()
+
+
+def test_a_manifest_is_parsed_once_for_the_same_files(project: DbtProject) -> None:
+    before = project.manifest_path.stat().st_mtime_ns
+    assert dbt_project(project.project_dir).manifest_path.stat().st_mtime_ns == before
+    assert sorted(file.name for file in project.manifest_path.parent.iterdir()) == [
+        "fingerprint",
+        "manifest.json",
+        "manifest.lock",
+    ]
+
+
+def test_no_secret_is_in_a_file_of_the_project(project: DbtProject) -> None:
+    variables = {"DESTINATION__WAREHOUSE__CREDENTIALS", "DBT_ENV_SECRET_WAREHOUSE_PASSWORD"}
+    profile = (project.project_dir / "profiles.yml").read_text()
+    assert "password: \"{{ env_var('DBT_ENV_SECRET_WAREHOUSE_PASSWORD', '') }}\"" in profile
+    manifest = project.manifest_path.read_text()
+    assert not [name for name in variables if name in manifest]
+
+
+@pytest.mark.parametrize("kind", ["ducklake", "filesystem"])
+def test_a_warehouse_that_dbt_cannot_write_is_refused_with_its_type(
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_TYPE", kind)
+    with pytest.raises(warehouse.WarehouseConfigError, match=f"WAREHOUSE_TYPE is {kind}, and "):
+        connection_variables()

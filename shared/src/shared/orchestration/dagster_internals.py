@@ -64,6 +64,12 @@ def blocking_parents(graph: AssetGraph, key: dg.AssetKey) -> set[dg.AssetKey]:
     }
 
 
+def external_parents(graph: AssetGraph, keys: Iterable[dg.AssetKey]) -> list[dg.AssetKey]:
+    """Return the assets that some assets read and the location does not materialize."""
+    parents = {parent for key in keys for parent in graph.get(key).parent_keys}
+    return sorted(parents - graph.materializable_asset_keys)
+
+
 # Events and runs.
 
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from shared import warehouse
+from shared import environments, warehouse
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import create_destination
 
@@ -25,7 +25,11 @@ def connection_variables() -> dict[str, str]:
     kind = warehouse.warehouse_type()
     if kind == "duckdb":
         create_destination()  # checks the variables
-        return {"WAREHOUSE_TYPE": kind, "ETL_DBT_PATH": str(warehouse.duckdb_path())}
+        return {
+            "WAREHOUSE_TYPE": kind,
+            "ETL_DBT_PATH": str(warehouse.duckdb_path()),
+            "ETL_DBT_ATTACH": repr(_attached_files()),
+        }
     if kind != "postgres":
         raise warehouse.WarehouseConfigError(
             f"WAREHOUSE_TYPE is {kind}, and the models of dbt run on duckdb and postgres."
@@ -43,6 +47,16 @@ def connection_variables() -> dict[str, str]:
             for name, value in (credentials.query or {}).items()
         },
     }
+
+
+def _attached_files() -> list[dict[str, object]]:
+    """Return the DuckDB file of the environment that tables are read from, as dbt-duckdb attaches it."""
+    if not (name := warehouse.current_environment().defer_to):
+        return []
+    other = environments.named(name)
+    file = warehouse.duckdb_path_of(other)
+    attached = {"path": str(file), "alias": other.identifier, "read_only": True}
+    return [attached] if file.exists() else []
 
 
 @contextmanager

@@ -31,39 +31,40 @@ class RunTables:
 
     Attributes:
         manifest: what dbt knows of the project, with the names that the code declares.
-        stored: where each source, model, seed and snapshot is.
-        read: the sources and models that the run reads and does not build.
+        own: where each source, model, seed and snapshot is in the environment of this process.
+        read: where each source and model is that the run reads and does not build.
+        database: the name of the warehouse's database.
+        datasets: the names in the warehouse of the datasets that the run writes.
     """
 
     manifest: Manifest
-    stored: Mapping[str, StoredTable]
-    read: frozenset[str]
-
-    @property
-    def datasets(self) -> dict[str, str]:
-        """The name in the warehouse of each declared dataset that has models."""
-        return {
-            table_of(node(self.manifest, unique_id))[0]: table.schema
-            for unique_id, table in self.stored.items()
-            if unique_id not in self.manifest["sources"] and unique_id not in self.read
-        }
+    own: Mapping[str, StoredTable]
+    read: Mapping[str, StoredTable]
+    database: str
+    datasets: frozenset[str]
 
     @property
     def variables(self) -> dict[str, object]:
-        """The variables that the macros of a project read."""
-        return {
-            "stored_datasets": self.datasets,
-            "stored_tables": {
-                ".".join(table_of(node(self.manifest, unique_id))): asdict(self.stored[unique_id])
-                for unique_id in sorted(self.read)
-            },
-        }
+        """The variables for the macros of a project: the names that are not as declared."""
+        datasets: dict[str, str] = {}
+        tables: dict[str, object] = {}
+        for unique_id, (dataset, name) in declared_tables(self.manifest).items():
+            own = self.own[unique_id]
+            if unique_id in self.manifest["sources"]:
+                by_dbt = StoredTable(self.database, dataset, name)
+            else:
+                by_dbt = own  # as the macro `generate_schema_name` has it
+                datasets |= {dataset: own.schema} if dataset != own.schema else {}
+            if (table := self.read.get(unique_id, own)) != by_dbt:
+                tables[f"{by_dbt.schema}.{by_dbt.identifier}"] = asdict(table)
+        named = {"stored_datasets": datasets, "stored_tables": tables}
+        return {name: value for name, value in named.items() if value}
 
     def stored_manifest(self) -> dict[str, Any]:
         """Return the manifest with the names in the warehouse, for column lineage and row counts."""
         manifest = copy.deepcopy({**self.manifest})
         manifest["metadata"]["adapter_type"] = warehouse.warehouse_type()
-        for unique_id, table in self.stored.items():
+        for unique_id, table in {**self.own, **self.read}.items():
             name = warehouse.quote_identifier(table.database, table.schema, table.identifier)
             node(manifest, unique_id).update(
                 **asdict(table), alias=table.identifier, relation_name=name
@@ -101,38 +102,41 @@ def tables_of_run(
         MissingTableError: a source, or a model that the run does not build, is not in the warehouse; the
             message has the command that loads it.
     """
-    stored, existing = _locate(declared_tables(manifest))
+    tables = declared_tables(manifest)
     readers: dict[str, list[str]] = {}
     for child in sorted(built):
         for parent in _parents(manifest, child):
-            readers.setdefault(parent, []).append(child)
-    read = frozenset(readers) - frozenset(built)
-    if missing := [unique_id for unique_id in sorted(read) if stored[unique_id] not in existing]:
-        keys = [translator.get_asset_key(node(manifest, unique_id)) for unique_id in missing]
-        children = sorted({child for unique_id in missing for child in readers[unique_id]})
+            if parent not in built:
+                readers.setdefault(parent, []).append(child)
+    places = warehouse.find_tables({tables[parent] for parent in readers})
+    if missing := [parent for parent in sorted(readers) if places[tables[parent]] is None]:
+        keys = [translator.get_asset_key(node(manifest, parent)) for parent in missing]
+        children = sorted({child for parent in missing for child in readers[parent]})
         raise warehouse.MissingTableError(
             f"{', '.join(node(manifest, child)['name'] for child in children)} reads "
             f"{', '.join('.'.join(key.path) for key in keys)}, which the warehouse does not have yet; no "
             "model was built. Load it first: uv run etl run "
             + " ".join(key.to_user_string() for key in keys)
         )
-    return RunTables(manifest, stored, read)
+    database = _database()
+    own = {
+        unique_id: StoredTable(database, warehouse.stored_dataset(dataset), name)
+        for unique_id, (dataset, name) in tables.items()
+    }
+    # Of another environment's DuckDB file, the place has the name of that file's catalog before it.
+    read = {
+        parent: StoredTable(*(database, *place)[-3:])
+        for parent in readers
+        if (place := places[tables[parent]])
+    }
+    datasets = frozenset(own[unique_id].schema for unique_id in built)
+    return RunTables(manifest, own, read, database, datasets)
 
 
-def _locate(
-    tables: Mapping[str, tuple[str, str]],
-) -> tuple[dict[str, StoredTable], set[StoredTable]]:
-    """Return where tables are, and all tables that exist."""
-    sql = "SELECT table_catalog, table_schema, table_name FROM information_schema.tables"
-    try:
-        existing = {StoredTable(*row.values()) for row in warehouse.query(sql)}
-    except warehouse.WarehouseNotFoundError:  # nothing is loaded yet
-        existing = set()
+def _database() -> str:
+    """Return the name of the warehouse's database."""
     destination = create_destination()
-    database = database_name(destination, resolve_configuration(destination, "public"))
-    return {
-        unique_id: StoredTable(database, *table) for unique_id, table in tables.items()
-    }, existing
+    return database_name(destination, resolve_configuration(destination, "public"))
 
 
 def _parents(manifest: Manifest, child: str) -> Iterator[str]:

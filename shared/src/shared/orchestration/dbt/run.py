@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from shared.orchestration.dbt_process import PARENT_VARIABLE
 from shared.orchestration.failures import as_dagster_failure
 from shared.orchestration.resource import FULL_REFRESH
 from shared.warehouse.working_dirs import create_working_dir
+
+PARSED = "partial_parse.msgpack"
+"""dbt's own file of a parsed project. dbt parses again what has changed since."""
 
 
 class ModelError(Exception):
@@ -58,12 +62,17 @@ def build_models(
         if context.run.tags.get(FULL_REFRESH) == "true":
             arguments.append("--full-refresh")
         folder = Path(create_working_dir(context.run.run_id))
-        with warehouse.write_lock(tables.datasets.values(), context.log.info):
+        parsed = folder.with_name(f"dbt-{project.name}.msgpack")
+        with suppress(FileNotFoundError):  # what dbt parsed in the last run saves seconds
+            shutil.copy(parsed, folder / PARSED)
+        with warehouse.write_lock(tables.datasets, context.log.info):
             invocation = _start(context, project, arguments, connection, folder)
             try:
                 yield from _events(context, invocation, tables)
             finally:
                 _close(invocation)
+        with suppress(FileNotFoundError):  # dbt could not parse the project
+            (folder / PARSED).replace(parsed)
         _require_success(invocation, folder)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -97,7 +106,7 @@ def _events(
             yield event
             continue
         spec = context.assets_def.specs_by_key[context.asset_key_for_output(event.output_name)]
-        table = {"dagster/table_name": spec.metadata["dagster/table_name"]}
+        table = {"dagster/table_name": f"{tables.database}.{spec.metadata['dagster/table_name']}"}
         yield event.with_metadata({**event.metadata, **table})
 
 

@@ -1,7 +1,6 @@
 """The one place for what dbt's models are as assets: their keys, groups, kinds and owners."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -48,7 +47,9 @@ class WarehouseDbtTranslator(DagsterDbtTranslator):
         props = dbt_resource_props
         unique_id = str(props["unique_id"])
         if unique_id not in self._keys:
-            own = (props.get("config", {}).get("meta") or props.get("meta") or {}).get("dagster", {})
+            own = (props.get("config", {}).get("meta") or props.get("meta") or {}).get(
+                "dagster", {}
+            )
             self._keys[unique_id] = (
                 super().get_asset_key(props)
                 if own.get("asset_key")
