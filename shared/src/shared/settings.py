@@ -43,6 +43,10 @@ SETTINGS = {
     "PREVIEW_ROWS": Setting(
         "5", "How many rows of a load Dagster shows and stores; 0 to store none."
     ),
+    "SECRETS_PROVIDER": Setting(
+        "",
+        "Where dlt also reads secrets: aws://REGION/PREFIX, google://PROJECT or vault://HOST/MOUNT/PREFIX.",
+    ),
     "DROP_FOLDER": Setting(
         "data/drop",
         "Folder of the files: local, or the URL of a bucket, an SFTP or an HTTP server.",

@@ -1,5 +1,6 @@
 """`etl env`: list, show and drop environments."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -7,6 +8,7 @@ from rich.table import Table
 
 from shared import environments
 from shared.cli.confirm import current_environment
+from shared.cli.instance_home import dagster_home, delete_home
 from shared.cli.terminal import (
     AsJson,
     console,
@@ -56,11 +58,11 @@ def show(
 
         prefix = warehouse.dataset_prefix(environment)
         file = str(warehouse.duckdb_path_of(environment))
+    is_file = warehouse.warehouse_type() == "duckdb"
     values = {
         "name": environment.name,
-        **(
-            {"file": file} if warehouse.warehouse_type() == "duckdb" else {"datasets": f"{prefix}*"}
-        ),
+        "DAGSTER_HOME": str(dagster_home(environment)),
+        "file" if is_file else "datasets": file if is_file else f"{prefix}*",
         **environment.model_dump(exclude={"name", "identifier"}),
     }
     if as_json:
@@ -87,13 +89,14 @@ def drop(
     """
     environment = _named(name)
     if not yes and not environment.is_production and name in environments.declared():
-        if not console.is_terminal:
+        if not sys.stdin.isatty():
             fail(f"{name} is in environments.toml, and others may use it; add --yes.", 2)
         typer.confirm(f"Drop all tables of {name}?", abort=True, err=True)
     with warehouse_errors():
         from shared import warehouse
 
         dropped = warehouse.drop_environment(name, log=print_note)
+    delete_home(environment)
     if as_json:
         print_json({"name": name, "dropped": dropped})
     elif dropped:

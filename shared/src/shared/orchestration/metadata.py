@@ -72,7 +72,8 @@ def load_metadata(
     disposition = str(of_first.get("write_disposition"))
     if len(tables) == 1:
         shown = table_metadata(stats[tables[0]])
-        name = f"{result.database}.{plan.spec.dataset_name}.{tables[0]}"
+        dataset = warehouse.stored_dataset(plan.spec.dataset_name)
+        name = f"{result.database}.{dataset}.{tables[0]}"
         columns = {"dagster/table_name": name, **_column_schemas(tables, result.schema)}
         columns["dagster/column_schema"] = columns.pop(tables[0])
     else:

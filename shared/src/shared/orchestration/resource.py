@@ -38,6 +38,7 @@ from shared.orchestration.partitions import (
     partition_row_counts,
     partitions_of,
 )
+from shared.sources.dlt_settings import forget_secrets
 from shared.sources.protocol import RetryLaterError
 
 ALLOW_ROW_COUNT_DROP = "etl/allow_row_count_drop"
@@ -81,6 +82,10 @@ class WarehouseEventIterator(DltEventIterator[DltEventType]):
 
 class WarehouseDltResource(DagsterDltResource):
     """`DagsterDltResource` whose loads are exact: `warehouse.load` in place of dlt's `run`."""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's interface
+        """Read the secrets of `SECRETS_PROVIDER` again in this run, before code uses them."""
+        forget_secrets()
 
     def run(
         self,

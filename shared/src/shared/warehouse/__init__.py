@@ -7,8 +7,12 @@ engine derive from `WarehouseError`.
 """
 
 from shared.warehouse.catalog import LoadRecord, TableInfo, list_tables, quote_identifier
-from shared.warehouse.datasets import current_environment, dataset_prefix, stored_dataset
 from shared.warehouse.destinations.configuration import warehouse_type
+from shared.warehouse.destinations.datasets import (
+    current_environment,
+    dataset_prefix,
+    stored_dataset,
+)
 from shared.warehouse.destinations.factory import describe_location
 from shared.warehouse.dlt_internals import mark_unstated_dispositions
 from shared.warehouse.environment_datasets import drop_environment, list_environments

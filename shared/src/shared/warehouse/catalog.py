@@ -9,8 +9,8 @@ from typing import Any
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import get_root_table
 
-from shared.warehouse.datasets import dataset_prefix
 from shared.warehouse.destinations.configuration import warehouse_type
+from shared.warehouse.destinations.datasets import dataset_prefix
 from shared.warehouse.environment_datasets import is_of_environment
 from shared.warehouse.errors import QueryError
 from shared.warehouse.locks.base import Log, no_log

@@ -14,8 +14,8 @@ import duckdb
 from dlt.common.schema import Schema
 
 from shared import environments, settings
-from shared.warehouse.datasets import current_environment, dataset_prefix
 from shared.warehouse.destinations.configuration import resolve_configuration, warehouse_type
+from shared.warehouse.destinations.datasets import current_environment, dataset_prefix
 from shared.warehouse.destinations.factory import create_destination, create_lock_manager
 from shared.warehouse.errors import WarehouseConfigError
 from shared.warehouse.locks.base import Log, acquire_with_timeout, no_log

@@ -20,8 +20,8 @@ from shared import settings
 from shared.sources.partitions import PartitionKey
 from shared.sources.protocol import RetryLaterError, loading
 from shared.warehouse.appends import find_appends
-from shared.warehouse.datasets import stored_dataset
 from shared.warehouse.destinations.configuration import resolve_configuration
+from shared.warehouse.destinations.datasets import stored_dataset
 from shared.warehouse.destinations.factory import (
     create_destination,
     create_lock_manager,

@@ -16,8 +16,8 @@ from sqlglot import TokenType, exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
 from shared.redaction import redact
-from shared.warehouse.datasets import stored_dataset
 from shared.warehouse.destinations.configuration import resolve_configuration, warehouse_type
+from shared.warehouse.destinations.datasets import stored_dataset
 from shared.warehouse.destinations.factory import create_destination
 from shared.warehouse.dlt_internals import attach_read_only
 from shared.warehouse.errors import QueryError, WarehouseConnectionError, WarehouseNotFoundError

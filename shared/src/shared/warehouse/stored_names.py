@@ -13,8 +13,8 @@ import duckdb
 from sqlglot import exp
 
 from shared import environments
-from shared.warehouse.datasets import current_environment, stored_dataset
 from shared.warehouse.destinations.configuration import warehouse_type
+from shared.warehouse.destinations.datasets import current_environment, stored_dataset
 from shared.warehouse.errors import LockHeldError
 from shared.warehouse.locks.base import Log, acquire_with_timeout
 from shared.warehouse.locks.file import connect, duckdb_path, duckdb_path_of

@@ -9,7 +9,6 @@ from dlt.common.schema import Schema
 from dlt.common.storages.configuration import FilesystemConfiguration
 
 from shared.redaction import redact
-from shared.warehouse.datasets import current_environment
 from shared.warehouse.destinations.base import WarehouseDestination, destination_class
 from shared.warehouse.destinations.configuration import (
     DESTINATION_NAME,
@@ -18,6 +17,7 @@ from shared.warehouse.destinations.configuration import (
     resolve_configuration,
     warehouse_type,
 )
+from shared.warehouse.destinations.datasets import current_environment
 from shared.warehouse.locks.base import LockManager, Log
 from shared.warehouse.locks.file import DuckDbLockManager, FileLockManager, duckdb_path
 from shared.warehouse.locks.postgres import DuckLakeLockManager, PostgresLockManager

@@ -11,8 +11,8 @@ from dlt.common.schema.utils import get_nested_tables
 from dlt.destinations.exceptions import DatabaseException
 
 from shared.redaction import redact
-from shared.warehouse.datasets import stored_dataset
 from shared.warehouse.destinations.configuration import resolve_configuration
+from shared.warehouse.destinations.datasets import stored_dataset
 from shared.warehouse.destinations.factory import create_destination, create_lock_manager
 from shared.warehouse.errors import MigrationError, UnknownTableError, WarehouseNotFoundError
 from shared.warehouse.locks.base import Log, no_log
