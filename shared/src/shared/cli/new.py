@@ -106,16 +106,20 @@ def new(
         console.print(proposed.summary(name), highlight=False, markup=False, soft_wrap=True)
     if proposed and run:
         _try_out(package, root, sample=sample)
-    load = {f"uv run etl run {package}": "load its sample"}
-    if source == "dbt":
-        load = {f"uv run etl run api_etl {package}": "load what its model reads, and build it"}
     print_next(
         {
-            **(proposed.commands(name) if proposed else load),
+            **(proposed.commands(name) if proposed else _commands(source, package)),
             "uv run dagster dev -w workspace.yaml": "show it in the UI: localhost:3000",
             f"cat projects/{package}/README.md": "read how to load your own data",
         }
     )
+
+
+def _commands(source: str, package: str) -> dict[str, str]:
+    """Return what to run in a project from a template, with its purpose."""
+    if source == "dbt":
+        return {f"uv run etl run api_etl {package}": "load what its model reads, and build it"}
+    return {f"uv run etl run {package}": "load its sample"}
 
 
 def _try_out(package: str, root: Path, *, sample: bool) -> None:
