@@ -22,6 +22,9 @@ MAX_QUEUED = timedelta(hours=1)
 MAX_RUNNING = timedelta(days=1)
 """How long a run may take before it counts as stuck; deploy/dagster.yaml ends it then."""
 
+MAX_DAEMON_SILENCE = timedelta(minutes=10)
+"""How long the daemon may be silent; it reports every half minute."""
+
 MAX_RANGES = 3
 """Ranges of partitions in a message; the others are counted."""
 
@@ -49,7 +52,7 @@ class Problem:
         location: the code location of a schedule or a sensor.
     """
 
-    kind: Literal["failed", "check", "missing", "stale", "stuck", "tick", "location"]
+    kind: Literal["failed", "check", "missing", "stale", "stuck", "tick", "daemon", "location"]
     subject: str
     message: str
     fix: str
@@ -200,6 +203,18 @@ def stuck_runs(instance: dg.DagsterInstance, location: str | None = None) -> lis
         subject = f"run {run.run_id[:8]} of {_run_subject(run)}"
         problems.append(Problem("stuck", subject, message, fix, run_id=run.run_id))
     return problems
+
+
+def daemon_problems(instance: dg.DagsterInstance) -> list[Problem]:
+    """Return whether schedules and sensors are on, but the daemon that evaluates them does not run."""
+    states = dagster_internals.instigators(instance)
+    last = max(dagster_internals.daemon_heartbeats(instance).values(), default=0.0)
+    if not states or time.time() - last < MAX_DAEMON_SILENCE.total_seconds():
+        return []
+    since = f"since {_utc(last)}" if last else "for this instance"
+    message = f"no daemon has run {since}, so {len(states):,} schedules and sensors do not tick"
+    fix = "uv run dagster dev -w workspace.yaml, or start the daemon's service"
+    return [Problem("daemon", "the daemon", message, fix, is_failure=False)]
 
 
 def failed_ticks(

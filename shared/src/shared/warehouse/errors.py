@@ -134,6 +134,12 @@ class QueryError(WarehouseError):
     """A text is not a query, cannot be translated, or is refused by the warehouse."""
 
 
+class SelectError(QueryError):
+    """The SELECT of a table is not valid, or the warehouse refuses it; the table is unchanged."""
+
+    permanent = True
+
+
 def find_cause(error: BaseException | None, kind: type[E]) -> E | None:
     """Return the error of a type among an error and its causes."""
     seen: list[BaseException] = []
