@@ -411,8 +411,9 @@ def test_the_doctor_names_two_locations_that_load_one_table_and_a_missing_depend
     assert "two_etl.two" in check["message"]
     check = checks(done)["dependencies"]
     assert check["status"] == "error"
-    assert "reads raw/order, which is an asset of no location. Did you mean raw/orders?" in (
-        check["message"]
+    assert (
+        "reads raw/order, which is an asset of no location. Did you mean raw/orders?"
+        in (check["message"])
     )
 
 
