@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, update
 
 from shared.orchestration import dagster_internals, dagster_tables, health
-from shared.orchestration.dagster_tables import CHECK_RESULTS, EVENT_TAGS, EVENTS, RUNS
+from shared.orchestration.dagster_tables import CHECK_RESULTS, EVENT_TAGS, EVENTS, RUN_TAGS, RUNS
 from shared.orchestration.prune import plan_pruning, prune, storage_size
 from shared.testing.instigators import store_tick, switch_on
 from shared.testing.postgres_server import PostgresServer
@@ -102,7 +102,7 @@ def opened(kind: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[
         yield instance
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def test_old_runs_go_and_what_is_loaded_failed_or_checked_stays_known(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -130,6 +130,9 @@ def test_old_runs_go_and_what_is_loaded_failed_or_checked_stays_known(
         assert shop.state() == before
         assert {run.run_id for run in instance.get_runs()} == {first, failed, new, waiting.run_id}
         assert instance.all_logs(failed)
+        with dagster_tables.runs_connection(instance) as connection:
+            tagged = {run_id for (run_id,) in connection.execute(select(RUN_TAGS.c.run_id))}
+        assert not tagged & old
         kept = shop.column(EVENTS.c.run_id) & old
         assert len(kept) == len(DAYS)  # one materialization of each day
         assert shop.column(CHECK_RESULTS.c.run_id) == {new}

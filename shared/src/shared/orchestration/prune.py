@@ -107,7 +107,10 @@ def prune(
         _delete_events(instance, run_ids)
         for run_id in run_ids:
             _delete_files(instance, run_id)
-            dagster_tables.delete_run_record(instance, run_id)
+        with dagster_tables.runs_connection(instance) as connection:
+            # SQLite deletes no tags with a run.
+            connection.execute(delete(RUN_TAGS).where(RUN_TAGS.c.run_id.in_(run_ids)))
+            connection.execute(delete(RUNS).where(RUNS.c.run_id.in_(run_ids)))
         done += len(run_ids)
         progress(done)
     for state in dagster_internals.instigators(instance, switched_on=False):
