@@ -24,6 +24,7 @@ from shared.warehouse.errors import (
     LockLostError,
     LockTimeoutError,
     MigrationError,
+    MissingTableError,
     OutOfPartitionError,
     QueryError,
     RowCountDropError,
@@ -55,6 +56,7 @@ from shared.warehouse.schema.migrate import Migration, migrate, plan_migration
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
 from shared.warehouse.tables import filled_tables, known_schema, normalize_name, table_of
+from shared.warehouse.write_lock import write_lock
 
 mark_unstated_dispositions()
 
@@ -72,6 +74,7 @@ __all__ = [
     "LockTimeoutError",
     "Migration",
     "MigrationError",
+    "MissingTableError",
     "OutOfPartitionError",
     "PartitionScope",
     "PipelineSpec",
@@ -118,4 +121,5 @@ __all__ = [
     "stored_dataset",
     "table_of",
     "warehouse_type",
+    "write_lock",
 ]
