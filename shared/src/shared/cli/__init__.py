@@ -19,6 +19,7 @@ from shared.cli.env import app as env_app
 from shared.cli.instance_home import dagster_home
 from shared.cli.migrate import migrate
 from shared.cli.new import new
+from shared.cli.preview import preview
 from shared.cli.query import query
 from shared.cli.run import run
 from shared.cli.show import show
@@ -38,6 +39,7 @@ app.command(epilog="Example: etl migrate orders.orders --column price --type dou
     migrate
 )
 app.command(epilog="Example: etl contract --update")(contract)
+app.command(epilog="Example: etl preview --base main")(preview)
 app.command(epilog="Example: etl doctor --json")(doctor)
 app.add_typer(env_app, name="env")
 

@@ -56,11 +56,7 @@ def find_touched(
         with_upstream: whether what the touched assets read is loaded as well.
     """
     locations = {key: name for name, item in inventories.items() for key in item.code}
-    parents = {
-        key: [parent for parent in asset["depends_on"] if parent in locations]
-        for item in inventories.values()
-        for key, asset in item.contract["assets"].items()
-    }
+    parents = _parents(inventories)
     changes: dict[str, tuple[Change, tuple[str, ...]]] = {}
     for key, location in locations.items():
         if location in unknown:
@@ -81,6 +77,21 @@ def find_touched(
     ]
     removed = [TouchedAsset(key, "", "removed") for key in sorted(base.keys() - head.keys())]
     return sorted(loaded, key=lambda item: (item.stage, item.location, item.key)) + removed
+
+
+def depending_on(keys: Iterable[str], inventories: Mapping[str, Inventory]) -> set[str]:
+    """Return assets with all that depends on them, in any location."""
+    return _closure(keys, _reversed(_parents(inventories)))
+
+
+def _parents(inventories: Mapping[str, Inventory]) -> dict[str, list[str]]:
+    """Return what each asset depends on, as far as a location has it."""
+    known = {key for item in inventories.values() for key in item.code}
+    return {
+        key: [parent for parent in asset["depends_on"] if parent in known]
+        for item in inventories.values()
+        for key, asset in item.contract["assets"].items()
+    }
 
 
 def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
