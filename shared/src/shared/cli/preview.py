@@ -1,8 +1,9 @@
 """`etl preview`: load what a branch changes into an environment of its own, and compare."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from shared.cli.instance_home import dagster_home
 from shared.cli.inventories import Inventory, Workspace, read_inventories
 from shared.cli.locations import WorkspaceError, code_locations, interpreters
 from shared.cli.preview_report import PreviewReport
-from shared.cli.preview_tables import StoredTable, stored_tables
+from shared.cli.preview_tables import StoredTable, readable_tables, stored_tables
 from shared.cli.reports import AssetResult, RunSelection
 from shared.cli.run import run_locations
 from shared.cli.terminal import (
@@ -80,6 +81,11 @@ def preview(
         before=stored[0],
         after=stored[1],
         contract=_contract_changes(before, after),
+        declared={
+            key: asset["columns"]
+            for item in after.values()
+            for key, asset in item.contract["assets"].items()
+        },
         notes=remarks,
     )
     _publish(report, user_path(context, output), as_json)
@@ -132,26 +138,41 @@ def _compare(
             old = Workspace(folder, code_locations(folder), pythons, source_folders(folder))
             with notes.status(f"Reading the definitions before and after {base} …"):
                 after = read_inventories(head, head.modules)
+                _require_loaded(after)
                 before = read_inventories(old, old.modules)
             parts_before = parts_of_assets(folder, before.values())
     except WorkspaceError as error:
         fail(f"{error} Nothing was loaded.")
-    for item in after.values():
-        if item.error:
-            fail(f"{item.location} does not load: {item.error}. Nothing was loaded.")
     broken = [item for item in before.values() if item.error]
     touched = find_touched(
         parts_before,
         parts_of_assets(root, after.values()),
         after,
         unknown={item.location for item in broken},
-        with_upstream=environment.defer_to is None,
+        readable=partial(_readable, environment=environment),
     )
     remarks = [
         f"{item.location} does not load at {base}, so all of its assets count as changed: {item.error}"
         for item in broken
     ]
     return before, after, touched, remarks
+
+
+def _require_loaded(inventories: Mapping[str, Inventory]) -> None:
+    for item in inventories.values():
+        if item.error:
+            fail(f"{item.location} does not load: {item.error}. Nothing was loaded.")
+
+
+def _readable(keys: Collection[str], environment: environments.Environment) -> set[str]:
+    """Return the assets whose tables a preview can read without a load."""
+    from shared import warehouse
+
+    with warehouse_errors():
+        try:
+            return readable_tables(keys, environment) if keys else set()
+        except warehouse.QueryError:  # a folder or a bucket has no list of its tables
+            return set()
 
 
 def _load(

@@ -26,6 +26,7 @@ class PreviewReport:
         before: their tables before.
         after: their tables after.
         contract: how the contracts differ.
+        declared: the declared columns of each asset, with dlt's types.
         notes: what the reader must know about it, each in one line.
     """
 
@@ -39,6 +40,7 @@ class PreviewReport:
     before: Mapping[str, StoredTable]
     after: Mapping[str, StoredTable]
     contract: Sequence[ContractChange]
+    declared: Mapping[str, Mapping[str, str]]
     notes: Sequence[str]
 
     @property
@@ -61,8 +63,22 @@ class PreviewReport:
             "failed": self.has_failed,
             "assets": [self._asset(item) for item in self.touched],
             "contract": [vars(change) for change in self.contract],
+            "migrations": self.migrations,
             "notes": list(self.notes),
         }
+
+    @property
+    def migrations(self) -> list[str]:
+        """The commands that change the tables of `before_name`, because a load does not retype a column."""
+        return [
+            f"uv run etl migrate {item.key.replace('/', '.')} --column {name} --type '{new}'"
+            for item in self.touched
+            if (before := self.before.get(item.key)) and (after := self.after.get(item.key))
+            for name, declared in self.declared.get(item.key, {}).items()
+            if before.columns.get(name, "") != after.columns.get(name, "")
+            and name in before.columns
+            if (new := declared.removesuffix(" not null")) != "undeclared"
+        ]
 
     def _asset(self, item: TouchedAsset) -> dict[str, Any]:
         result = self.results.get(item.key)
@@ -93,6 +109,7 @@ class PreviewReport:
         sections = [
             self._assets(),
             self._columns(),
+            self._migrations(),
             self._failures(),
             self._contract(),
         ]
@@ -125,6 +142,11 @@ class PreviewReport:
             for key, lines in changes.items():
                 yield from [f"  {key}", *lines]
             yield "```"
+
+    def _migrations(self) -> Iterator[str]:
+        if self.migrations:
+            yield f"\nA load does not retype a column that has rows. After the merge, in {self.before_name}:"
+            yield from ["\n```", *self.migrations, "```"]
 
     def _failures(self) -> Iterator[str]:
         failed = [item for item in self.results.values() if item.status in ("failed", "skipped")]

@@ -58,6 +58,25 @@ def stored_tables(
         return {"/".join(table): _describe(table, own[table]) for table in own}
 
 
+def readable_tables(keys: Collection[str], environment: environments.Environment) -> set[str]:
+    """Return the assets whose tables an environment has, or reads from another one.
+
+    Raises:
+        Exception: what `warehouse.find_tables` raises.
+    """
+    from shared import warehouse
+
+    with in_environment(environment):
+        places = warehouse.find_tables(_named(keys))
+    return {"/".join(table) for table, place in places.items() if place}
+
+
+def _named(keys: Collection[str]) -> set[tuple[str, str]]:
+    """Return the dataset and the table of each asset that has such a key."""
+    parts = (key.partition("/") for key in keys)
+    return {(dataset, table) for dataset, _, table in parts if table and "/" not in table}
+
+
 def _describe(table: tuple[str, str], place: tuple[str, ...]) -> StoredTable:
     from shared import warehouse
 
