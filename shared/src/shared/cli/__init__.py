@@ -17,12 +17,15 @@ from shared.cli.contract import contract
 from shared.cli.doctor import PACKAGES, doctor
 from shared.cli.env import app as env_app
 from shared.cli.instance_home import dagster_home
+from shared.cli.metrics import metrics
 from shared.cli.migrate import migrate
 from shared.cli.new import new
 from shared.cli.preview import preview
+from shared.cli.prune import prune
 from shared.cli.query import query
 from shared.cli.run import run
 from shared.cli.show import show
+from shared.cli.status import status
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,12 +35,15 @@ app = typer.Typer(
 )
 app.command(epilog="Example: etl run orders/orders --partition 2025-03-10")(run)
 app.command(epilog="Example: etl show orders.orders")(show)
+app.command(epilog="Example: etl status --json")(status)
 app.command(epilog='Example: etl query "FROM orders.orders LIMIT 3" --json')(query)
 app.command(epilog="Example: etl new orders --from csv")(new)
 app.command(epilog="Example: etl check csv_etl data/drop/2018-01-22.csv")(check)
 app.command(epilog="Example: etl migrate orders.orders --column price --type double --dry-run")(
     migrate
 )
+app.command(epilog="Example: etl prune --keep 90d --dry-run")(prune)
+app.command(epilog="Example: etl metrics --port 9464")(metrics)
 app.command(epilog="Example: etl contract --update")(contract)
 app.command(epilog="Example: etl preview --base main")(preview)
 app.command(epilog="Example: etl doctor --json")(doctor)

@@ -26,7 +26,7 @@ from shared.cli.locations import (
     interpreters,
     no_interpreter,
 )
-from shared.cli.terminal import AsJson, console, find_uv, print_json
+from shared.cli.terminal import AsJson, console, find_uv, print_json, print_note
 from shared.redaction import redact
 
 PACKAGES = ("dagster", "dagster-dlt", "dlt", "duckdb")
@@ -79,6 +79,8 @@ def doctor(as_json: AsJson = False) -> None:
             console.print(*lines, sep="\n", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print_json([asdict(check) for check in checks])
+    if not as_json:
+        print_note("What failed, is missing or is stuck: uv run etl status")
     if any(check.status == "error" for check in checks):
         raise typer.Exit(1)
 

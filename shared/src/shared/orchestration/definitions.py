@@ -14,6 +14,7 @@ from shared.orchestration.dagster_internals import declared_pipeline
 from shared.orchestration.dataset_owners import reject_conflicts
 from shared.orchestration.default_status import with_default_status
 from shared.orchestration.executor import executor
+from shared.orchestration.health_summary import health_summary
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import reject_lost_dependencies
 
@@ -22,7 +23,7 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
     """Return the definitions of a code location.
 
     They are the assets, checks, jobs, schedules and sensors of the modules, what the package's `defs/`
-    folder defines, the resource `dlt`, the alerts and the executor.
+    folder defines, the resource `dlt`, the alerts, the summary of each day and the executor.
 
     Args:
         package: the name of the location's package.
@@ -42,7 +43,7 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
             asset_checks=loaded.asset_checks,
             jobs=loaded.jobs,
             schedules=loaded.schedules,
-            sensors=[*(loaded.sensors or ()), alert_owners],
+            sensors=[*(loaded.sensors or ()), alert_owners, health_summary],
             resources={"dlt": WarehouseDltResource()},
             executor=executor(),
         )
