@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,19 +10,20 @@ from typing import Any
 
 import pytest
 import typer
-from filelock import FileLock
+from typer.testing import CliRunner
 
 from shared import environments
+from shared.cli import app
 from shared.cli.code_parts import SourceTree, parts_of_assets
 from shared.cli.git_copy import copy_of, merge_base
+from shared.cli.instance_home import only_user
 from shared.cli.inventories import Inventory
-from shared.cli.preview import _alone
 from shared.cli.preview_report import PreviewReport
 from shared.cli.preview_tables import StoredTable
 from shared.cli.reports import AssetResult, CheckResult
 from shared.cli.touched import TouchedAsset, find_touched
 from shared.testing.postgres_server import PostgresServer
-from support.processes import python
+from support.processes import python, run_script
 
 IDENTITY = {
     f"GIT_{role}_{name}": value
@@ -274,23 +276,27 @@ def test_the_base_is_the_commit_at_which_the_branch_began(
     assert "have no common commit" in second_line
 
 
-def test_two_previews_of_one_environment_do_not_run_at_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", [["preview"], ["env", "drop", "pr-1"]])
+def test_a_preview_that_runs_is_not_disturbed(
+    command: list[str], tmp_path: Path, tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment = environments.named("pr-1")
-    with (
-        FileLock(tmp_path / "preview.lock"),
-        pytest.raises(typer.Exit) as ended,
-        _alone(tmp_path, environment),
-    ):
-        pass
-    assert ended.value.exit_code == 1
-    assert "Another preview of pr-1 runs on this machine." in capsys.readouterr().err
+    (tmp_path / "workspace.yaml").write_text("load_from: []")
+    (tmp_path / ".gitignore").write_text(".dagster\n")
+    git(tmp_path, "init", "--quiet", "--initial-branch", "main")
+    commit(tmp_path, "main")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ETL_ENVIRONMENT", "pr-1")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("PWD", str(tmp_path))
+    with only_user(environments.named("pr-1")):
+        ended = CliRunner().invoke(app, command)
+    assert ended.exit_code == 1
+    assert ended.stderr.startswith("A preview of pr-1 runs on this machine: wait for its end")
+    assert ended.stderr.count("\n") == 1
+    assert (tmp_path / ".dagster/environments/pr_1").is_dir()
 
 
 # The command, in a copy of the repository.
-
-OPENING = '_money("Opening price, in US dollars.")'
 
 
 @pytest.fixture
@@ -319,7 +325,11 @@ def user(shell: dict[str, str], clone: Path) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 def test_a_changed_column_goes_over_a_preview_to_production(
-    kind: str, repository: Path, user: dict[str, str], request: pytest.FixtureRequest
+    kind: str,
+    root: Path,
+    repository: Path,
+    user: dict[str, str],
+    request: pytest.FixtureRequest,
 ) -> None:
     if kind == "postgres":
         server: PostgresServer = request.getfixturevalue("warehouse_server")
@@ -327,35 +337,54 @@ def test_a_changed_column_goes_over_a_preview_to_production(
             "WAREHOUSE_TYPE": "postgres",
             "DESTINATION__WAREHOUSE__CREDENTIALS": server.warehouse(),
         }
-    production = {**user, "ETL_ENVIRONMENT": "production"}
-    local = {**user, "ETL_ENVIRONMENT": "local"}
-    table = "csv_data.share_prices"
-    query = ("query", f"SELECT typeof(spend) AS t, count(*) AS n FROM {table} GROUP BY 1", "--json")
-    if kind == "postgres":
-        query = ("query", query[1].replace("typeof(spend)", "'' || pg_typeof(spend)"), "--json")
+    production, local = ({**user, "ETL_ENVIRONMENT": name} for name in ("production", "local"))
+    summary = repository / "data" / "job.md"
+    job = {**local, "GITHUB_STEP_SUMMARY": str(summary)}
+    sources = os.pathsep.join(
+        map(str, [repository / "shared/src", *repository.glob("projects/*/src")])
+    )
+
+    def shell(script: str) -> str:
+        script = script.replace("uv run etl", f"{python()} -m shared.cli")
+        script = script.replace("feature/opening-price", "feature/ünï")
+        return run_script(script, repository, {**job, **IDENTITY, "PYTHONPATH": sources})
+
+    def prices() -> Any:
+        shown = etl(repository, production, "show", "csv_data.share_prices", "--json")
+        table = json.loads(shown[1])
+        types = {column["name"]: column["type"] for column in table["columns"]}
+        return types["spend"], table["rows"]
 
     def load() -> tuple[int, str, str]:
         return etl(repository, production, "run", "csv_data/share_prices", "--yes")
 
+    page = (root / "docs/preview.md").read_text()
+    change, preview, accept, merge = re.findall(
+        r"^```shell\n(.*?)^```", page, re.MULTILINE | re.DOTALL
+    )
     assert load()[0] == 0
-    before = json.loads(etl(repository, production, *query)[1])
+    assert prices() == ("decimal(18, 4)", 8)
+    shell(change)
+    shell(preview)
+    assert summary.read_text() == (repository / "preview.md").read_text()
+    assert (
+        "| `csv_data/share_prices` | changed: csv_etl.format, its contract | loaded | 8 | 8 | 1 passed |"
+        in page
+    )
+    assert "| loaded | 8 | 8 | 1 passed |" in summary.read_text()
+    assert prices() == ("decimal(18, 4)", 8)  # production has not changed
+    shell(accept)
+    assert "preview.md" not in git(repository, "ls-files").splitlines()
 
-    # Nothing is touched on the branch at first.
-    git(repository, "switch", "--quiet", "--create", "feature/ünï")
-    status, output, errors = etl(repository, local, "preview", "--base", "main")
-    assert (status, "No asset is touched, so nothing was loaded." in output) == (0, True), errors
-
-    code = repository / "projects/csv_etl/src/csv_etl/format.py"
-    code.write_text(code.read_text().replace(OPENING, '{"data_type": "text"}'))
-    assert etl(repository, local, "contract", "--update")[0] == 0
-    commit(repository, "The opening price is a text")
-    summary = repository / "data" / "job.md"
-    in_job = {**local, "GITHUB_STEP_SUMMARY": str(summary)}
-    status, output, errors = etl(repository, in_job, "preview", "--json")
+    status, output, errors = etl(repository, local, "preview", "--json")
     assert status == 0, errors
     document = json.loads(output)
+    assert document["environment"] == "feature/ünï"
     assets = {asset["asset"]: asset for asset in document["assets"]}
-    assert assets["csv_data/share_prices"] == {
+    prices_asset = assets["csv_data/share_prices"]
+    (check,) = prices_asset.pop("checks")
+    assert (check["name"], check["passed"]) == ("rows_are_unique", True)
+    assert prices_asset == {
         "asset": "csv_data/share_prices",
         "location": "csv_etl",
         "change": "changed",
@@ -368,32 +397,24 @@ def test_a_changed_column_goes_over_a_preview_to_production(
             f"- spend {'decimal' if kind == 'duckdb' else 'numeric'}(18,4)",
             f"+ spend {'varchar' if kind == 'duckdb' else 'character varying'}",
         ],
-        "checks": assets["csv_data/share_prices"]["checks"],
     }
-    assert [check["passed"] for check in assets["csv_data/share_prices"]["checks"]] == [True]
     assert {asset["status"] for asset in assets.values()} == {"done"}
-    assert (
-        assets["csv_data/share_prices_daily"]["rows_before"] is None
-    )  # production has no such table
-    migration = f"uv run etl migrate {table} --column spend --type 'text'"
-    assert document["migrations"] == [migration]
-    assert summary.read_text() == (repository / "preview.md").read_text()
-    assert "+ spend" in summary.read_text()
-    assert json.loads(etl(repository, production, *query)[1]) == before
+    assert assets["csv_data/share_prices_daily"]["rows_before"] is None  # not in production
+    table = "csv_data.share_prices"
+    assert document["migrations"] == [f"uv run etl migrate {table} --column spend --type 'text'"]
 
-    git(repository, "switch", "--quiet", "main")
-    git(repository, "merge", "--quiet", "feature/ünï")
+    steps = merge.splitlines(keepends=True)
+    shell("".join(steps[:2]))
     assert "etl migrate" in load()[1]  # production refuses what the summary names
-    arguments = migration.removeprefix("uv run etl ").replace("'", "").split()
-    assert etl(repository, production, *arguments, "--yes")[0] == 0
-    assert load()[0] == 0
-    (after,) = json.loads(etl(repository, production, *query)[1])
-    assert after["t"].lower() in ("varchar", "character varying", "text")
-    assert after["n"] == before[0]["n"]
+    dropped = shell("".join(steps[2:]))
+    assert "Dropped " in dropped
+    assert prices() == ("text", 8)
 
-    status, output, errors = etl(repository, local, "env", "drop", "feature/ünï", "--json")
-    assert (status, len(json.loads(output)["dropped"])) == (0, 1), errors
-    assert json.loads(etl(repository, production, *query)[1]) == [after]
+    # A branch that changes only a comment touches nothing.
+    shell(
+        "git switch --create comment\necho '# a comment' >> projects/csv_etl/src/csv_etl/format.py"
+    )
+    assert "No asset is touched, so nothing was loaded." in shell(preview)
 
 
 ASSETS = '''"""Assets."""

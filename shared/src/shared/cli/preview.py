@@ -1,20 +1,18 @@
 """`etl preview`: load what a branch changes into an environment of its own, and compare."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from filelock import FileLock, Timeout
 
 from shared import environments, settings
 from shared.cli.code_parts import parts_of_assets, source_folders
 from shared.cli.contract_changes import ContractChange, compare
 from shared.cli.git_copy import copy_of, current_branch, merge_base
-from shared.cli.instance_home import dagster_home
+from shared.cli.instance_home import dagster_home, only_user
 from shared.cli.inventories import Inventory, Workspace, read_inventories
 from shared.cli.locations import WorkspaceError, code_locations, interpreters
 from shared.cli.preview_report import PreviewReport
@@ -59,7 +57,7 @@ def preview(
     home = dagster_home(environment)
     os.environ["ETL_ENVIRONMENT"] = environment.name
     os.environ["DAGSTER_HOME"] = str(home)  # partitions and history of its own
-    with _alone(home, environment):
+    with only_user(environment):
         before, after, touched, remarks = _compare(root, base, commit, environment)
         results = _load(touched, after, home, as_json)
         known = {item.key for item in touched}
@@ -115,16 +113,6 @@ def _environment(root: Path) -> environments.Environment:
             2,
         )
     return environment
-
-
-@contextmanager
-def _alone(home: Path, environment: environments.Environment) -> Iterator[None]:
-    """Hold the preview of an environment; end the command if another process has it."""
-    try:
-        with FileLock(home / "preview.lock", timeout=0):
-            yield
-    except Timeout:
-        fail(f"Another preview of {environment.name} runs on this machine. Nothing was loaded.")
 
 
 def _compare(
