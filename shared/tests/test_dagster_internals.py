@@ -40,6 +40,7 @@ PRIVATE_NAMES = {
     "dagster._core.definitions.freshness:FreshnessState.FAIL": "freshness",
     "dagster._core.definitions.freshness:FreshnessState.PASS": "freshness",
     "dagster._core.definitions.freshness:FreshnessState.WARN": "freshness",
+    "dagster_dbt.asset_utils:get_manifest_and_translator_from_dbt_assets": "declared_dbt",
     "dagster:RepositoryDefinition.asset_graph": "asset_owners",
     "dagster:DagsterInstance.get_records_for_run": "run_records",
     "dagster:DagsterInstance.event_log_storage": "last_check_metadata",

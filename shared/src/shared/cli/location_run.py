@@ -17,6 +17,7 @@ from shared.orchestration.dagster_internals import (
     asset_node,
     blocking_parents,
     build_global_job,
+    external_parents,
     failure_message,
     materializable_keys,
     select_assets,
@@ -43,7 +44,8 @@ def run_location(
         keys, unknown = _selected(graph, all_keys, selection.selections)
         partitions = selection.partitions
         refusal = partition_error(graph, keys, partitions, instance) if partitions else ""
-        send(Plan(location, _names(keys), _names(all_keys), unknown, refusal, notice))
+        upstream = _names(external_parents(graph, keys))
+        send(Plan(location, _names(keys), _names(all_keys), unknown, refusal, notice, upstream))
         started.wait()
         nodes = {key: asset_node(graph, key) for key in keys}
         for result in _materialize(

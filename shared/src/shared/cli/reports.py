@@ -36,6 +36,7 @@ class Plan:
         unknown: the selections that match none of its assets.
         error: why it cannot run the selection, in one line; empty if it can.
         notice: what the user must know about the data, in one line; empty if there is nothing.
+        upstream: the assets of other locations that the assets read.
     """
 
     location: str
@@ -44,6 +45,7 @@ class Plan:
     unknown: tuple[str, ...] = ()
     error: str = ""
     notice: str = ""
+    upstream: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

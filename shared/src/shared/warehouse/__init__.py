@@ -24,11 +24,13 @@ from shared.warehouse.errors import (
     LockLostError,
     LockTimeoutError,
     MigrationError,
+    MissingTableError,
     OutOfPartitionError,
     QueryError,
     RowCountDropError,
     RowValueError,
     SchemaContractError,
+    SelectError,
     StateChangedError,
     WarehouseConfigError,
     WarehouseConnectionError,
@@ -54,6 +56,7 @@ from shared.warehouse.schema.migrate import Migration, migrate, plan_migration
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
 from shared.warehouse.tables import filled_tables, known_schema, normalize_name, table_of
+from shared.warehouse.write_lock import write_lock
 
 mark_unstated_dispositions()
 
@@ -71,6 +74,7 @@ __all__ = [
     "LockTimeoutError",
     "Migration",
     "MigrationError",
+    "MissingTableError",
     "OutOfPartitionError",
     "PartitionScope",
     "PipelineSpec",
@@ -78,6 +82,7 @@ __all__ = [
     "RowCountDropError",
     "RowValueError",
     "SchemaContractError",
+    "SelectError",
     "StateChangedError",
     "TableChange",
     "TableInfo",
@@ -116,4 +121,5 @@ __all__ = [
     "stored_dataset",
     "table_of",
     "warehouse_type",
+    "write_lock",
 ]
