@@ -87,6 +87,17 @@ def test_a_changed_declaration_prints_the_command_after_which_it_loads() -> None
     load([{"id": 1, "price": 1}], columns={"price": {"data_type": "double"}})
 
 
+@pytest.mark.usefixtures("any_warehouse")
+def test_a_column_that_becomes_text_does_not_keep_the_size_of_its_numbers() -> None:
+    price: Any = {"data_type": "decimal", "precision": 18, "scale": 4}
+    load([{"id": 1, "price": 1}], columns={"price": price})
+    message = refusal([{"id": 1, "price": "one"}], columns={"price": {"data_type": "text"}})
+    assert "shop.orders.price is decimal(18,4) and the resource's columns say text" in message
+    assert message.endswith("etl migrate shop.orders --column price --type text")
+    run_command_of(message)
+    load([{"id": 1, "price": "one"}], columns={"price": {"data_type": "text"}})
+
+
 @pytest.mark.usefixtures("tmp_warehouse")
 def test_a_migration_that_would_change_a_value_is_not_printed() -> None:
     load([{"id": 1, "price": 2**53 + 1}])
