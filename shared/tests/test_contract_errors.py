@@ -48,7 +48,7 @@ def refusal(rows: Sequence[Any], **hints: Any) -> str:
 def run_command_of(message: str) -> None:
     """Run the command at the end of a message."""
     command = message[message.index("etl migrate") :]
-    done = CliRunner().invoke(app, shlex.split(command)[1:])
+    done = CliRunner().invoke(app, [*shlex.split(command)[1:], "--yes"])
     assert done.exit_code == 0, done.output
 
 
