@@ -93,7 +93,6 @@ PRIVATE_NAMES = {
     f"{STORAGE}runs.schema:RunsTable": "RUNS",
     f"{STORAGE}runs.schema:RunTagsTable": "RUN_TAGS",
     f"{STORAGE}runs:SqlRunStorage.connect": "runs_connection",
-    f"{STORAGE}runs:RunStorage.delete_run": "delete_run_record",
     f"{STORAGE}schedules:SqlScheduleStorage.connect": "ticks_connection",
     f"{STORAGE}compute_log_manager:ComputeLogManager.delete_logs": "delete_compute_logs",
     f"{STORAGE}tags:REPOSITORY_LABEL_TAG": "",
@@ -110,7 +109,7 @@ PRIVATE_NAMES = {
 
 AMBIGUOUS = {"get", "has", "resolve", "metadata", "owners", "partitions_def", "backfill_policy"}
 AMBIGUOUS |= {"FAIL", "PASS", "WARN", "RUNNING", "NOT_FOUND"}
-AMBIGUOUS |= {"connect", "delete_run", "is_running"}
+AMBIGUOUS |= {"connect", "is_running"}
 # Our own functions have these names as well.
 AMBIGUOUS |= {"purge_ticks"}
 """Attributes that other, public classes have as well."""

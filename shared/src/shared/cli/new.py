@@ -33,7 +33,8 @@ MAX_NAME_LENGTH = 40
 """Tables, pipelines and files have this name, and databases truncate long names."""
 
 
-Kind = Literal["list", "csv", "api", "dbt"]
+Kind = Literal["list", "csv", "api", "dbt", "sql"]
+_READS_LOADED_TABLES = ("dbt", "sql")
 
 
 class InvalidNameError(Exception):
@@ -44,9 +45,9 @@ From = Annotated[
     str,
     typer.Option(
         "--from",
-        metavar="list|csv|api|dbt|FILE|FOLDER|URL",
+        metavar="list|csv|api|dbt|sql|FILE|FOLDER|URL",
         help="Where rows come from: a list in the code, a CSV file for each day, a web API, models of dbt "
-        "that read loaded tables, or what the "
+        "or SQL files that read loaded tables, or what the "
         "columns are proposed from: a file, the files of a folder (CSV, Parquet, JSON or Excel), the "
         "URL of a file or a JSON API, or the URL of a database: postgresql://, mysql://, mssql:// or "
         "sqlite:///.",
@@ -117,8 +118,8 @@ def new(
 
 def _commands(source: str, package: str) -> dict[str, str]:
     """Return what to run in a project from a template, with its purpose."""
-    if source == "dbt":
-        return {f"uv run etl run api_etl {package}": "load what its model reads, and build it"}
+    if source in _READS_LOADED_TABLES:
+        return {f"uv run etl run api_etl {package}": "load what it reads, and make its table"}
     return {f"uv run etl run {package}": "load its sample"}
 
 
@@ -200,10 +201,14 @@ def _proposed(
         raise ScaffoldError(
             f"--no-sample is for a pipeline from files, and --from is {kind}: leave it out."
         )
-    if source in get_args(Kind) and (source, style) != ("dbt", "component"):
+    if source in get_args(Kind) and not (source in _READS_LOADED_TABLES and style == "component"):
         return None
     if style != "code":
-        what = "Models of dbt are" if source == "dbt" else "A pipeline that is proposed is"
+        what = (
+            "SQL on loaded tables is"
+            if source in _READS_LOADED_TABLES
+            else "A proposed pipeline is"
+        )
         raise ScaffoldError(f"{what} written as code: leave out --style.")
     if is_database:
         return propose_tables(source, context.obj)
