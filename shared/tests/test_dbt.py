@@ -12,6 +12,7 @@ import pytest
 from dagster_dbt import DbtProject
 
 from shared import warehouse
+from shared.orchestration.dataset_owners import table_owners
 from shared.orchestration.dbt import dbt_project
 from shared.orchestration.dbt.connection import connection_variables
 from shared.orchestration.dbt.project import EXECUTABLE, QUIET
@@ -97,13 +98,15 @@ def test_a_model_is_an_asset_of_its_team_and_its_source_the_asset_that_a_load_ha
     assert [dep.asset_key for dep in spec.deps] == [SOURCE]
     assert spec.owners == ["team:mart"]
     assert spec.group_name == "mart"
-    assert spec.kinds == {"dbt", "duckdb"}
+    assert spec.kinds == {"dbt", warehouse.warehouse_type()}
     assert spec.description == (
         "Near-earth asteroids by week and size, and how close the closest one came."
     )
     assert spec.freshness_policy == WEEKLY_FRESHNESS
     assert spec.metadata["dagster/table_name"] == "mart.asteroids_per_week"
     assert {check.asset_key for check in models.check_specs} == {MODEL}
+    (owner,) = table_owners("mart_etl", [models])  # so that no load writes into the same table
+    assert (owner.dataset, owner.table) == ("mart", "asteroids_per_week")
 
 
 def test_a_project_that_does_not_parse_is_one_line_with_the_file_and_the_next_command(

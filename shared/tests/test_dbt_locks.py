@@ -1,4 +1,4 @@
-"""dbt and loads take turns in the warehouse, also if one of them is killed."""
+"""dbt and loads wait for each other, also if one of them is killed."""
 
 import os
 import signal
