@@ -8,9 +8,9 @@ from typing import Any
 import dagster as dg
 from filelock import FileLock
 
-from shared import environments
+from shared import environments, warehouse
 from shared.cli.locations import sample
-from shared.cli.reports import LOGS, AssetResult, Plan, RunSelection
+from shared.cli.reports import AssetResult, CheckResult, Plan, RunSelection
 from shared.orchestration.dagster_internals import (
     AssetGraph,
     asset_graph,
@@ -24,6 +24,7 @@ from shared.orchestration.dagster_internals import (
     step_seconds,
 )
 from shared.orchestration.translator import SAMPLE_PARTITIONS
+from shared.redaction import redact
 
 
 def run_location(
@@ -36,7 +37,7 @@ def run_location(
     """Send the plan, wait for `started`, and send the result of each asset."""
     with sample(module) as notice:
         defs: dg.Definitions = importlib.import_module(module).defs
-        with FileLock(LOGS / "instance.lock"):  # only one process may create its tables
+        with FileLock(selection.logs / "instance.lock"):  # only one process may create its tables
             instance = dg.DagsterInstance.get()
         graph = asset_graph(defs)
         all_keys = materializable_keys(graph)
@@ -178,11 +179,11 @@ def _asset_results(
 ) -> Iterator[AssetResult]:
     """Yield the result of each asset over one or more runs."""
     for key in keys:
-        name = key.to_user_string()
+        name, checks = key.to_user_string(), _checks(results, key)
         if not results:
             yield AssetResult(location, name, "skipped")
         elif error := next(filter(None, (_error(result, key) for result in results)), None):
-            yield AssetResult(location, name, "failed", error=error)
+            yield AssetResult(location, name, "failed", error=error, checks=checks)
         else:
             metadata = _events(results[-1], key)[-1].materialization.metadata
             rows, table = metadata.get("dagster/row_count"), metadata.get("dagster/table_name")
@@ -192,8 +193,32 @@ def _asset_results(
                 "done",
                 rows=int(str(rows.value)) if rows else None,
                 seconds=sum(_seconds(result, key) for result in results),
-                table=".".join(str(table.value).rsplit(".", 2)[1:]) if table else "",
+                table=_declared_name(str(table.value)) if table else "",
+                checks=checks,
             )
+
+
+def _checks(
+    results: Sequence[dg.ExecuteInProcessResult], key: dg.AssetKey
+) -> tuple[CheckResult, ...]:
+    """Return the result of each check of an asset over one or more runs; a failed one wins."""
+    found: dict[str, CheckResult] = {}
+    for result in results:
+        for check in result.get_asset_check_evaluations():
+            previous = found.get(check.check_name)
+            if check.asset_key == key and (previous is None or previous.passed):
+                found[check.check_name] = CheckResult(
+                    check.check_name,
+                    check.passed,
+                    check.severity.value,
+                    redact(check.description or ""),
+                )
+    return tuple(found.values())
+
+
+def _declared_name(table: str) -> str:
+    """Return dataset.table, as it is declared, of `database.dataset.table` in the warehouse."""
+    return ".".join(table.rsplit(".", 2)[1:]).removeprefix(warehouse.dataset_prefix())
 
 
 def _events(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> list[dg.DagsterEvent]:

@@ -16,11 +16,13 @@ class RunSelection:
         selections: assets in Dagster's selection syntax; None for the complete location.
         partitions: the first and the last partition to run; None for those of the sample.
         tags: the tags of the runs.
+        logs: the folder of the logs.
     """
 
     selections: tuple[str, ...] | None = None
     partitions: tuple[str, str] | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    logs: Path = LOGS
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,16 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class CheckResult:
+    """The result of a check, the first failed one of several runs; `severity` is ERROR or WARN."""
+
+    name: str
+    passed: bool
+    severity: str
+    description: str
+
+
+@dataclass(frozen=True)
 class AssetResult:
     """The result of one asset, or, with an empty name, of a location that did not load."""
 
@@ -57,3 +69,4 @@ class AssetResult:
     seconds: float = 0.0
     table: str = ""
     error: str = ""
+    checks: tuple[CheckResult, ...] = ()

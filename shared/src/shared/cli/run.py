@@ -64,7 +64,7 @@ def run(
         fail(str(error))
     tags = _tags(tag or [])
     selected = _select(names or [], modules, partitions, tags)
-    results = _run_locations(modules, selected, as_json)
+    results = run_locations(modules, selected, as_json)
     if as_json:
         print_json([{**asdict(result), "seconds": round(result.seconds, 3)} for result in results])
     else:
@@ -120,11 +120,19 @@ def _selection(name: str) -> str:
     return name.replace(".", "/") if re.fullmatch(r"\+*\w+\.\w+\+*", name) else name
 
 
-def _run_locations(
+def run_locations(
     modules: Mapping[str, str], selected: Mapping[str, RunSelection], as_json: bool
 ) -> list[AssetResult]:
-    """Run each location in its own process, all concurrently, and show the progress."""
-    LOGS.mkdir(parents=True, exist_ok=True)
+    """Run each location in its own process, all concurrently, and show the progress.
+
+    Args:
+        modules: the module of each location.
+        selected: what each location runs.
+        as_json: whether stdout is for a JSON document.
+
+    Returns:
+        The result of each asset, and of each location that did not load.
+    """
     results: Results = {(name, ""): AssetResult(name, "", "running") for name in selected}
     plans: dict[str, Plan] = {}
     notices: list[str] = []
