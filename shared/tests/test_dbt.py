@@ -193,8 +193,8 @@ def test_what_dbt_cannot_build_is_named_and_the_rest_is_built(
     assert 'column "no_such_column" does not exist' in message
     assert "models/broken.sql" in message
     assert "; unit_test.mart_etl.untested.one_and_one: " in message
-    built = {event.asset_key.path[-1] for event in result.get_asset_materialization_events()}
-    assert built == {"asteroids_per_week", "wrong", "one"}
+    built = {event.asset_key for event in result.get_asset_materialization_events()}
+    assert built == {MODEL, dg.AssetKey(["mart", "wrong"]), dg.AssetKey(["mart", "one"])}
     failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
     assert [check.asset_key.path[-1] for check in failed] == ["wrong"]
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
