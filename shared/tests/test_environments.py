@@ -225,6 +225,7 @@ def test_a_wrong_name_is_refused_before_anything_is_read(
         ("[dev]\nmax_partitions = 0", r"dev\.max_partitions"),
         ("[dev]\ndefer_to = 'nowhere'", r"dev\.defer_to: 'nowhere' is not another environment"),
         ("[dev]\ndefer_to = 'dev'", r"dev\.defer_to"),
+        ("[dev]\nalerts_webhook = 'CHANNEL'", r"dev\.alerts_webhook"),
         ("dev = 1", "dev"),
     ],
 )

@@ -52,7 +52,8 @@ class Profile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     schedules_on: list[str] = []
-    alerts_webhook: str = "ALERTS_WEBHOOK_URL"
+    # Values of other variables are not struck out of texts as secrets.
+    alerts_webhook: Annotated[str, Field(pattern="^$|WEBHOOK_URL$")] = "ALERTS_WEBHOOK_URL"
     partitions: Literal["sample"] | Annotated[int, Field(gt=0)] = "sample"
     max_partitions: Annotated[int, Field(gt=0)] | None = None
     max_database_rows: Annotated[int, Field(gt=0)] | None = None
