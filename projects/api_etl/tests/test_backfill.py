@@ -100,7 +100,7 @@ def test_a_backfill_sends_a_request_for_eight_days_and_logs_its_progress(
     loads = [
         record.asset_materialization.metadata for record in events if record.asset_materialization
     ]
-    counts = [load["rows_loaded"].value for load in loads if "rows_loaded" in load]
+    counts: list[Any] = [load["rows_loaded"].value for load in loads if "rows_loaded" in load]
     assert (len(counts), sum(counts)) == (4, rows)  # once for each batch
 
 
