@@ -58,6 +58,7 @@ PRIVATE_NAMES = {
     "dagster:SensorEvaluationContext.code_location_origin": "is_run_of_location",
     "dagster:AssetsDefinition.is_executable": "assets_of_steps",
     "dagster:AssetsDefinition.metadata_by_key": "declared_load",
+    "dagster._record:replace": "replace_assets",
     "dagster:AssetExecutionContext.is_subset": "is_subset",
     "dagster:AssetExecutionContext.retry_number": "retry_number",
     "dagster_dlt.constants:META_KEY_SOURCE": "declared_load",

@@ -14,6 +14,7 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph as Ass
 from dagster._core.definitions.freshness import FreshnessState
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._record import replace
 from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
 from dagster_dlt.dlt_event_iterator import DltEventIterator as DltEventIterator
 from dagster_dlt.dlt_event_iterator import DltEventType as DltEventType
@@ -189,6 +190,11 @@ def declared_pipeline(asset: dg.AssetsDefinition) -> tuple[dg.AssetKey, Any] | N
         if META_KEY_PIPELINE in metadata:
             return key, metadata[META_KEY_PIPELINE]
     return None
+
+
+def replace_assets(defs: dg.Definitions, assets: Sequence[Any]) -> dg.Definitions:
+    """Return definitions with other assets."""
+    return replace(defs, assets=assets)
 
 
 # A running step.

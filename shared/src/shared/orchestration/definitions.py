@@ -10,9 +10,10 @@ import dagster as dg
 from shared import warehouse
 from shared.orchestration.alerts import alert_owners
 from shared.orchestration.code_references import with_code_references
-from shared.orchestration.dagster_internals import declared_pipeline
+from shared.orchestration.dagster_internals import declared_pipeline, replace_assets
 from shared.orchestration.dataset_owners import reject_conflicts
 from shared.orchestration.executor import executor
+from shared.orchestration.related_tables import with_related_tables
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import reject_lost_dependencies
 
@@ -37,7 +38,7 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
         warnings.simplefilter("ignore", dg.BetaWarning)
         loaded = dg.load_definitions_from_modules(modules)
         in_modules = dg.Definitions(
-            assets=with_code_references(loaded.assets or ()),
+            assets=with_code_references(with_related_tables(loaded.assets or ())),
             asset_checks=loaded.asset_checks,
             jobs=loaded.jobs,
             schedules=loaded.schedules,
@@ -46,6 +47,7 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
             executor=executor(),
         )
         in_folder = _load_defs_folder(package)
+        in_folder = replace_assets(in_folder, with_related_tables(in_folder.assets or ()))
         assets = [*(in_modules.assets or ()), *(in_folder.assets or ())]
         reject_conflicts(package, assets)
         reject_lost_dependencies(assets)

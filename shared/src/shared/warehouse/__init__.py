@@ -41,7 +41,14 @@ from shared.warehouse.schema.change import TableChange, parse_type
 from shared.warehouse.schema.migrate import Migration, migrate, plan_migration
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
-from shared.warehouse.tables import filled_tables, known_schema, normalize_name, table_of
+from shared.warehouse.tables import (
+    declared_tables,
+    filled_tables,
+    known_schema,
+    normalize_name,
+    table_of,
+    with_related_tables,
+)
 
 mark_unstated_dispositions()
 
@@ -75,6 +82,7 @@ __all__ = [
     "WarehouseError",
     "WarehouseNotFoundError",
     "check_connection",
+    "declared_tables",
     "describe_location",
     "duckdb_path",
     "exclusive_connection",
@@ -97,4 +105,5 @@ __all__ = [
     "require_spec",
     "table_of",
     "warehouse_type",
+    "with_related_tables",
 ]
