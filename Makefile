@@ -29,6 +29,11 @@ dev: $(UV) ## start Dagster with its UI on http://localhost:3000
 	$(UV) sync --quiet --locked
 	DAGSTER_HOME=$(CURDIR) $(UV) run --no-sync dagster dev -w workspace.yaml
 
+docs: $(UV) ## build the web page of the documents into site/
+	$(UV) sync --quiet --locked
+	NO_MKDOCS_2_WARNING=1 $(UV) run --no-sync mkdocs build --strict
+	@echo 'Open site/index.html, or run: uv run mkdocs serve'
+
 lint: $(UV) ## check code style, formatting and types (ruff, mypy)
 	$(UV) sync --quiet --locked
 	$(UV) run --no-sync ruff check
@@ -40,4 +45,4 @@ lint: $(UV) ## check code style, formatting and types (ruff, mypy)
 	.uv/bin/pip install --quiet 'uv>=0.7'
 	@echo 'uv is in .uv/bin; for the commands of the README: export PATH="$$PWD/.uv/bin:$$PATH"'
 
-.PHONY: help run test test-all stress bench dev lint
+.PHONY: help run test test-all stress bench dev docs lint

@@ -431,6 +431,7 @@ def test_the_doctor_names_each_error_and_no_secret(etl_environment: dict[str, st
         **etl_environment,
         "PYTHONPATH": str(folder),
         "WAREHOUSE_TYPE": "postgres",
+        "ETL_ENVIRONMENT": "production",
         "DESTINATION__WAREHOUSE__CREDENTIALS": "postgresql://etl:secret-password@127.0.0.1:9/x",
         "DROP_FOLDER": "nowhere",
         "WAREHOUSE_WAIT_SECONDS": "soon",

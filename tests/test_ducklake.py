@@ -57,6 +57,7 @@ def test_a_lake_that_several_machines_cannot_share_is_refused_before_a_request(
 ) -> None:
     monkeypatch.chdir(tmp_warehouse)
     monkeypatch.setenv("WAREHOUSE_TYPE", "ducklake")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     for name, value in settings.items():
         monkeypatch.setenv(f"{ADDRESS}{name}", value)
     with pytest.raises(warehouse.WarehouseConfigError) as error:
@@ -74,6 +75,7 @@ def test_a_catalog_in_postgres_with_files_on_s3_is_accepted(
 ) -> None:
     assert tmp_warehouse
     monkeypatch.setenv("WAREHOUSE_TYPE", "ducklake")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     for name, value in {**CATALOG, **FILES}.items():
         monkeypatch.setenv(f"{ADDRESS}{name}", value)
     opened = load_run()

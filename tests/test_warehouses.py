@@ -55,6 +55,7 @@ def anywhere(
         request.getfixturevalue("postgres_warehouse")
     if request.param in ("files", "bucket"):
         monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
+        monkeypatch.setenv("ETL_ENVIRONMENT", "production")
         url = (
             request.getfixturevalue("bucket")
             if request.param == "bucket"

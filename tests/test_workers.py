@@ -169,6 +169,7 @@ def machines(
     environment = {
         **server_environment,
         "WAREHOUSE_TYPE": "postgres",
+        "ETL_ENVIRONMENT": "production",
         "DESTINATION__WAREHOUSE__CREDENTIALS": address,
     }
     with RedisServer(tmp_path) as redis, Machines(environment, redis, tmp_path) as started:

@@ -46,6 +46,7 @@ if "postgres" in how:
 
     address = started.enter_context(PostgresServer(Path(folder))).warehouse()
     os.environ["WAREHOUSE_TYPE"] = "postgres"
+    os.environ["ETL_ENVIRONMENT"] = "production"
     os.environ["DESTINATION__WAREHOUSE__CREDENTIALS"] = address
 if "changed" in how:
     os.environ["DROP_FOLDER"] = folder

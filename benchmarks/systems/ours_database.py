@@ -16,6 +16,7 @@ os.environ["SOURCES__SHOP__CREDENTIALS"] = source
 os.environ["WAREHOUSE_PATH"] = str(target.file)
 if kind == "postgres":
     os.environ["WAREHOUSE_TYPE"] = "postgres"
+    os.environ["ETL_ENVIRONMENT"] = "production"
     os.environ["DESTINATION__WAREHOUSE__CREDENTIALS"] = target.url
 
 from shared import warehouse

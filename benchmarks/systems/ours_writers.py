@@ -26,6 +26,7 @@ if "postgres" in how:
 
     address = started.enter_context(PostgresServer(folder)).warehouse()
     os.environ["WAREHOUSE_TYPE"] = "postgres"
+    os.environ["ETL_ENVIRONMENT"] = "production"
     os.environ["DESTINATION__WAREHOUSE__CREDENTIALS"] = address
 for writer in range(writers):
     duckdb.execute(

@@ -4,6 +4,7 @@ import logging
 import runpy
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -12,6 +13,8 @@ from dagster._core.definitions.freshness import FreshnessState, FreshnessStateCh
 from shared import settings
 from shared.orchestration import alerts
 from shared.orchestration.alerts import alert_owners
+from shared.orchestration.health_summary import health_summary
+from shared.testing.instigators import store_tick
 from shared.testing.webhook_server import WebhookServer
 
 SECRET = "secret-of-the-upstream"
@@ -273,3 +276,105 @@ def test_a_job_without_assets_is_reported_by_its_name_and_its_owner(
     page = f"{settings.get('DAGSTER_UI_URL')}runs/{run}"
     expected = f"*Run failed*: tidy\nValueError: no more\nOwner: team:tidy. {page}"
     assert webhook.texts == [expected]
+
+
+def test_a_failed_sensor_is_reported_once_and_once_more_when_it_works_again(
+    stored_instance: dg.DagsterInstance, webhook: WebhookServer
+) -> None:
+    location = Location(stored_instance)
+    for _ in range(2):
+        store_tick(stored_instance, "new_files", "shop", "the folder is gone")
+        location.tick()
+        location.tick()
+    page = "https://dagster.example.com/locations/__repository__@shop/sensors/new_files"
+    failed = "*Sensor failed*: new_files: ValueError: the folder is gone"
+    assert webhook.texts == [f"{failed}\nOwner: nobody. {page}"]
+    store_tick(stored_instance, "new_files", "shop")
+    location.tick()
+    location.tick()
+    assert webhook.texts[1:] == [f"*Sensor works again*: new_files\nOwner: nobody. {page}"]
+    store_tick(stored_instance, "new_files", "shop", "the folder is gone")
+    location.tick()
+    assert len(webhook.texts) == 3
+
+
+def test_each_failed_tick_of_a_schedule_is_reported(
+    stored_instance: dg.DagsterInstance, webhook: WebhookServer
+) -> None:
+    location = Location(stored_instance)
+    for number in range(2):
+        store_tick(stored_instance, "nightly", "shop", f"error {number}", is_schedule=True)
+        location.tick()
+        location.tick()
+    assert [text.splitlines()[0] for text in webhook.texts] == [
+        f"*Schedule failed*: nightly: ValueError: error {number}" for number in range(2)
+    ]
+
+
+def test_a_failed_tick_is_reported_after_the_webhook_works_again(
+    stored_instance: dg.DagsterInstance, webhook: WebhookServer
+) -> None:
+    location = Location(stored_instance)
+    store_tick(stored_instance, "new_files", "shop", f"see {webhook.url}")
+    webhook.failures = [500]
+    with pytest.raises(alerts.AlertDeliveryError):
+        location.tick()
+    location.tick()
+    (text,) = webhook.texts
+    assert "*Sensor failed*: new_files: ValueError: see ***" in text
+
+
+def test_an_alert_names_the_environment_and_uses_the_webhook_of_its_profile(
+    location: Location, webhook: WebhookServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "workspace.yaml").touch()
+    file = tmp_path / "environments.toml"
+    file.write_text('[staging]\nalerts_webhook = "STAGING_WEBHOOK_URL"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ETL_ENVIRONMENT", "staging")
+    location.error = "no header"
+    location.run()
+    assert location.tick() == "Alerts are disabled: STAGING_WEBHOOK_URL is not set."
+    monkeypatch.setenv("STAGING_WEBHOOK_URL", webhook.url)
+    location.tick()
+    (text,) = webhook.texts
+    assert text.startswith("[staging] *Run failed*: shop/orders")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "nowhere")
+    file.write_text('[preview]\nalerts_webhook = ""\n')
+    assert location.tick() == "Alerts are disabled in the environment nowhere."
+
+
+def test_the_summary_of_a_day_is_sent_once_with_what_failed_and_is_missing(
+    location: Location, webhook: WebhookServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.orchestration.health_summary.SUMMARY_HOUR", 0)
+    location.error = "no header"
+    location.run("south")
+    context = dg.build_sensor_context(
+        location.instance, definitions=location.defs, sensor_name="health_summary"
+    )
+    webhook.failures = [500]
+    with pytest.raises(alerts.AlertDeliveryError):
+        health_summary(context)
+    assert context.cursor is None
+    for _ in range(2):
+        health_summary(context)
+    (text,) = webhook.texts
+    title, *problems, page = text.splitlines()
+    assert title.startswith("*Health of ")
+    assert title.endswith("*: 1 failed, 1 missing, 1 check")
+    assert problems[0] == "failed: shop/orders: partition south failed: ValueError: no header"
+    assert problems[-1] == "missing: shop/orders: 1 of 2 partitions: north"
+    assert page == "https://dagster.example.com/runs"
+
+
+def test_the_summary_says_that_all_is_loaded(
+    location: Location, webhook: WebhookServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.orchestration.health_summary.SUMMARY_HOUR", 0)
+    for partition in ("north", "south"):
+        location.run(partition)
+    health_summary(dg.build_sensor_context(location.instance, definitions=location.defs))
+    (text,) = webhook.texts
+    assert text.endswith("*: all 1 assets are loaded and nothing failed.")
+    assert health_summary.default_status is dg.DefaultSensorStatus.STOPPED

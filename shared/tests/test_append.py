@@ -71,6 +71,7 @@ def on_files(tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make the warehouse an empty directory, and return it."""
     folder = tmp_warehouse / "lake"
     monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", folder.as_uri())
     return folder
 

@@ -177,6 +177,8 @@ def test_no_class_overrides_or_reads_a_private_name_of_a_dlt_class(name: str) ->
             if base.__module__.startswith("dlt.")
             for private in names_in(base)
             if private.startswith("_") and not private.startswith("__")
+            # dlt has its vault's subclasses define these
+            if private not in getattr(base, "__abstractmethods__", ())
         }
         used = set(re.findall(r"\b(?:self|cls|super\(\))\.(_\w+)", inspect.getsource(owner)))
         defined = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}

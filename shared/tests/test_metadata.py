@@ -192,6 +192,7 @@ def test_partitions_of_any_name_and_order_have_their_own_row_counts(
     tmp_warehouse: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", str(tmp_warehouse / "lake"))
     first, *_, last = kinds.get_partition_keys()
     tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}

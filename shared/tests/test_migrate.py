@@ -355,6 +355,7 @@ def test_a_change_and_its_opposite_leave_the_first_schema_in_force() -> None:
 
 def test_other_warehouses_are_refused(tmp_warehouse: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", (tmp_warehouse / "lake").as_uri())
     with pytest.raises(warehouse.MigrationError, match="duckdb and postgres"):
         warehouse.plan_migration(change(data_type="double"))

@@ -115,6 +115,7 @@ def test_files_have_the_names_of_every_script(
     tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", (tmp_warehouse / "lake").as_uri())
     for _ in range(2):
         load(source_of([ROW], "顧客"))

@@ -131,6 +131,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         request.getfixturevalue("postgres_warehouse")
     if request.param == "filesystem":
         monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
+        monkeypatch.setenv("ETL_ENVIRONMENT", "production")
         monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", str(folder / "lake"))
     return str(request.param)
 

@@ -55,6 +55,7 @@ def on_files(tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make the warehouse an empty directory, and return it."""
     folder = tmp_warehouse / "lake"
     monkeypatch.setenv("WAREHOUSE_TYPE", "filesystem")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__BUCKET_URL", folder.as_uri())
     return folder
 
@@ -281,6 +282,7 @@ def test_a_wrong_url_scheme_is_named_without_the_password(
 ) -> None:
     assert tmp_warehouse
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     address = "postgresql+psycopg2://me:s3cret@127.0.0.1:9/x"
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
     with pytest.raises(

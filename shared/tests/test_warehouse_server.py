@@ -154,6 +154,7 @@ def test_a_misspelled_type_fails_with_the_variable_and_a_suggestion(
     tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgress")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     with pytest.raises(warehouse.WarehouseConfigError) as caught:
         load_run()
     assert "WAREHOUSE_TYPE is 'postgress'" in str(caught.value)
@@ -172,6 +173,7 @@ def test_a_missing_credential_is_named_before_any_request(
     tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setenv("WAREHOUSE_TYPE", kind)
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     with pytest.raises(warehouse.WarehouseConfigError) as caught:
         load_run()
     assert f"WAREHOUSE_TYPE is {kind}, and {NEEDED[kind]} is not set" in str(caught.value)
@@ -183,6 +185,7 @@ def test_a_missing_part_of_credentials_is_named(
 ) -> None:
     assert tmp_warehouse
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", "postgresql://me@127.0.0.1/x")
     with pytest.raises(warehouse.WarehouseConfigError, match="CREDENTIALS__PASSWORD is not set"):
         load_run()
@@ -193,6 +196,7 @@ def test_a_server_that_does_not_answer_fails_without_the_password_in_the_message
 ) -> None:
     assert tmp_warehouse
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     address = "postgresql://me:s3cret-of-mine@127.0.0.1:9/x"
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", address)
     opened = load_run()
@@ -282,6 +286,7 @@ def test_cloud_destinations_have_the_capabilities_that_exact_loads_need(
     """They are created and their capabilities are checked, without a connection."""
     assert tmp_warehouse
     monkeypatch.setenv("WAREHOUSE_TYPE", kind)
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     for name, value in CREDENTIALS[kind].items():
         monkeypatch.setenv(f"DESTINATION__WAREHOUSE__{name}", value)
     destination: Any = create_destination()
@@ -307,6 +312,7 @@ def test_a_destination_whose_packages_are_missing_names_the_command_to_add_them(
 ) -> None:
     assert tmp_warehouse
     monkeypatch.setenv("WAREHOUSE_TYPE", "clickhouse")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     monkeypatch.setenv(
         "DESTINATION__WAREHOUSE__CREDENTIALS", CREDENTIALS["clickhouse"]["CREDENTIALS"]
     )

@@ -99,6 +99,7 @@ class ServerWorkspace(Workspace):
         self.address = address
         self.environment |= {
             "WAREHOUSE_TYPE": "postgres",
+            "ETL_ENVIRONMENT": "production",
             "DESTINATION__WAREHOUSE__CREDENTIALS": address,
         }
 

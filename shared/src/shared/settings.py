@@ -21,6 +21,10 @@ SETTINGS = {
     "DAGSTER_HOME": Setting(
         "${PWD}", "Folder of dagster.yaml (absolute). Dagster stores its state there in .dagster/."
     ),
+    "ETL_ENVIRONMENT": Setting(
+        "local",
+        "The environment: local, dev, staging, production, or any name, such as pr-123.",
+    ),
     "WAREHOUSE_TYPE": Setting(
         "duckdb",
         "Warehouse of all pipelines. Types other than duckdb need dlt's DESTINATION__WAREHOUSE__ variables.",
@@ -38,6 +42,10 @@ SETTINGS = {
     ),
     "PREVIEW_ROWS": Setting(
         "5", "How many rows of a load Dagster shows and stores; 0 to store none."
+    ),
+    "SECRETS_PROVIDER": Setting(
+        "",
+        "Where dlt also reads secrets: aws://REGION/PREFIX, google://PROJECT or vault://HOST/MOUNT/PREFIX.",
     ),
     "DROP_FOLDER": Setting(
         "data/drop",
@@ -97,6 +105,12 @@ def get(name: str) -> str:
 def load_env_file() -> None:
     """Load the workspace's .env file into the environment, once. Variables that are set win."""
     load_dotenv(workspace_root() / ".env")
+
+
+def is_set(name: str) -> bool:
+    """Return whether the environment has a value for a setting."""
+    load_env_file()
+    return bool(os.environ.get(name))
 
 
 def is_default(name: str) -> bool:

@@ -12,12 +12,19 @@ import typer
 
 from shared import settings
 from shared.cli.check import check
+from shared.cli.confirm import current_environment
+from shared.cli.contract import contract
 from shared.cli.doctor import PACKAGES, doctor
+from shared.cli.env import app as env_app
+from shared.cli.instance_home import dagster_home
+from shared.cli.metrics import metrics
 from shared.cli.migrate import migrate
 from shared.cli.new import new
+from shared.cli.prune import prune
 from shared.cli.query import query
 from shared.cli.run import run
 from shared.cli.show import show
+from shared.cli.status import status
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,13 +34,18 @@ app = typer.Typer(
 )
 app.command(epilog="Example: etl run orders/orders --partition 2025-03-10")(run)
 app.command(epilog="Example: etl show orders.orders")(show)
+app.command(epilog="Example: etl status --json")(status)
 app.command(epilog='Example: etl query "FROM orders.orders LIMIT 3" --json')(query)
 app.command(epilog="Example: etl new orders --from csv")(new)
 app.command(epilog="Example: etl check csv_etl data/drop/2018-01-22.csv")(check)
 app.command(epilog="Example: etl migrate orders.orders --column price --type double --dry-run")(
     migrate
 )
+app.command(epilog="Example: etl prune --keep 90d --dry-run")(prune)
+app.command(epilog="Example: etl metrics --port 9464")(metrics)
+app.command(epilog="Example: etl contract --update")(contract)
 app.command(epilog="Example: etl doctor --json")(doctor)
+app.add_typer(env_app, name="env")
 
 
 def _print_versions(requested: bool) -> None:
@@ -58,7 +70,8 @@ def main_options(
     os.chdir(root)
     os.environ["PWD"] = str(root)  # .env.example uses it
     settings.load_env_file()
-    os.environ.setdefault("DAGSTER_HOME", str(root))
+    if os.environ.get("DAGSTER_HOME", str(root)) == str(root):
+        os.environ["DAGSTER_HOME"] = str(dagster_home(current_environment()))
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 from filelock import FileLock
 
+from shared import environments
 from shared.cli.locations import sample
 from shared.cli.reports import LOGS, AssetResult, Plan, RunSelection
 from shared.orchestration.dagster_internals import (
@@ -145,7 +146,7 @@ def _materialize(
 def _run_tags(
     nodes: Sequence[Any], partitions: tuple[str, str] | None, instance: dg.DagsterInstance
 ) -> list[dict[str, str]]:
-    """Return the tags of the runs that cover the partitions, or else those of the sample.
+    """Return the tags of the runs that cover the partitions, or else those of the environment.
 
     Assets without partitions have one run without tags.
     """
@@ -156,6 +157,11 @@ def _run_tags(
     if isinstance(partitions_def, dg.DynamicPartitionsDefinition) and partitions_def.name:
         keys = [key for key in samples if not partitions or key in partitions]
         instance.add_dynamic_partitions(partitions_def.name, keys)
+    latest = environments.current().partitions
+    if not partitions and latest != "sample":
+        existing = _partition_keys(nodes[0], instance)[-latest:]
+        partitions = (existing[0], existing[-1]) if existing else None
+        samples = []
     # An entry of the sample is a partition, or a range `first...last`.
     split = [entry.partition("...") for entry in samples]
     ranges = [partitions] if partitions else [(first, last or first) for first, _, last in split]

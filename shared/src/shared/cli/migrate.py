@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shared.cli.confirm import confirm_production
 from shared.cli.terminal import AsJson, console, fail, print_json, print_note, warehouse_errors
 
 if TYPE_CHECKING:  # importing dlt takes a second
@@ -32,7 +33,7 @@ def migrate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the SQL and the schema's difference only.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Drop without a question.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Change a table that has rows: a column's type, its name, whether it may be NULL, or the table's name.
@@ -49,6 +50,8 @@ def migrate(
         )
     if column is None and rename_to is None:
         fail("Name the column: --column.", 2)
+    if not dry_run:
+        confirm_production("changes", yes=yes)
     with warehouse_errors():
         from shared import warehouse
 

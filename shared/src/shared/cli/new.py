@@ -282,7 +282,7 @@ def _owner_line(name: str, owners: str) -> str:
 
 
 def _install(rendered: Path, root: Path, texts: Mapping[Path, str]) -> None:
-    """Move a project into the workspace, register it, lock and install it.
+    """Move a project into the workspace, register it, lock and install it, and write its contract.
 
     Raises:
         ScaffoldError: a program failed.
@@ -298,6 +298,7 @@ def _install(rendered: Path, root: Path, texts: Mapping[Path, str]) -> None:
         uv = find_uv() or "uv"
         _call([uv, "lock", "--quiet"], root)
         _call([uv, "sync", "--quiet", "--locked", "--inexact"], root)
+        _call([uv, "run", "--no-sync", "etl", "contract", "--update", rendered.name], root)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from shared import settings
+from shared.cli.confirm import Yes, confirm_production
 from shared.cli.location_process import SHUTDOWN_SECONDS, Channel, start
 from shared.cli.locations import WorkspaceError, code_locations, interpreters, no_interpreter
 from shared.cli.reports import LOGS, AssetResult, Plan, RunSelection
@@ -41,12 +42,13 @@ def run(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="A tag of the runs, such as etl/full_refresh=true."),
     ] = None,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Materialize assets and print a load summary.
 
     Without NAME, all locations run. Without a partition option, a partitioned asset runs the
-    partitions of the bundled sample.
+    partitions that the environment names: by default those of the bundled sample.
 
     NAME is a code location (orders_etl), an asset (orders/orders or orders.orders) or a selection in
     Dagster's syntax ('orders/orders+' adds the assets that depend on it). An asset runs alone, with
@@ -55,6 +57,7 @@ def run(
     A location can declare a sample that it runs on while a setting such as an API key is missing.
     """
     partitions = _partitions(partition, first, last)
+    confirm_production("loads", yes=yes)
     try:
         modules = code_locations()
     except WorkspaceError as error:

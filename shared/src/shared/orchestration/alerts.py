@@ -1,4 +1,4 @@
-"""Alerts about failed runs, failed checks and stale tables, in a chat channel of the location's owners.
+"""Alerts about failed runs, checks, schedules and sensors, and stale tables, in a channel of the owners.
 
 One sensor sends them. Dagster's own sensors for failed runs skip a run whose alert could not be sent; the
 cursor of this one moves on only after the webhook has accepted the message.
@@ -7,6 +7,7 @@ cursor of this one moves on only after the webhook has accepted the message.
 import html
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -16,8 +17,10 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from shared import settings
+from shared import environments, settings
 from shared.orchestration import dagster_internals
+from shared.orchestration.dagster_internals import TickStatus
+from shared.orchestration.health import tick_error
 from shared.redaction import redact
 
 MAX_RUNS_PER_TICK = 100
@@ -50,19 +53,36 @@ class _Cursor:
         since: runs that ended before this timestamp are not reported.
         last_event_ids: the last event processed, by its type.
         stale_assets: the tables that were reported as stale.
+        failed_ticks: the timestamp of the last failed tick, by the name of the schedule or sensor.
+        failing: the schedules and sensors that were reported as failed.
     """
 
     since: float
     last_event_ids: dict[str, int] = field(default_factory=dict)
     stale_assets: list[str] = field(default_factory=list)
+    failed_ticks: dict[str, float] = field(default_factory=dict)
+    failing: list[str] = field(default_factory=list)
+
+
+def webhook_url() -> str:
+    """Return the webhook of this environment; empty for no alerts.
+
+    The profile of the environment names the variable that has it (`alerts_webhook`).
+    """
+    try:
+        name = environments.current().alerts_webhook
+    except (environments.EnvironmentNameError, environments.EnvironmentFileError):
+        return ""  # the definitions of the location report it
+    settings.load_env_file()
+    return os.environ.get(name, "") if name else ""
 
 
 @dg.sensor(
     default_status=dg.DefaultSensorStatus.RUNNING
-    if settings.get("ALERTS_WEBHOOK_URL")
+    if webhook_url()
     else dg.DefaultSensorStatus.STOPPED,
-    description="Sends an alert about failed runs, failed checks and stale tables of this location to "
-    "the webhook ALERTS_WEBHOOK_URL. The sensor is on if the variable is set.",
+    description="Sends an alert about failed runs, checks, schedules and sensors, and stale tables of this "
+    "location to the webhook ALERTS_WEBHOOK_URL. The sensor is on if the variable is set.",
 )
 def alert_owners(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Send one message about all that failed, or became stale or fresh again, since the last one.
@@ -72,11 +92,15 @@ def alert_owners(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     Raises:
         AlertDeliveryError: the webhook did not accept it; the cursor stays, so the next tick sends it.
     """
-    if not settings.get("ALERTS_WEBHOOK_URL"):
+    if not webhook_url():
         context.update_cursor("")  # once the variable is set, nothing old is reported
-        return dg.SkipReason("Alerts are disabled: ALERTS_WEBHOOK_URL is not set.")
+        return dg.SkipReason(alerts_disabled())
     cursor = _Cursor(**json.loads(context.cursor)) if context.cursor else _Cursor(_LOADED_AT)
-    alerts = [*_run_alerts(context, cursor), *_freshness_alerts(context, cursor)]
+    alerts = [
+        *_run_alerts(context, cursor),
+        *_tick_alerts(context, cursor),
+        *_freshness_alerts(context, cursor),
+    ]
     if alerts:
         send(alerts)
     context.update_cursor(json.dumps(asdict(cursor)))
@@ -84,8 +108,18 @@ def alert_owners(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason(redact(sent) if alerts else "Nothing failed and no table is stale.")
 
 
+def alerts_disabled() -> str:
+    """Return why no alerts are sent in this environment."""
+    name = environments.current().alerts_webhook
+    if not name:
+        return f"Alerts are disabled in the environment {environments.current().name}."
+    return f"Alerts are disabled: {name} is not set."
+
+
 def send(alerts: Sequence[str]) -> None:
-    """Send alerts as one message to ALERTS_WEBHOOK_URL, without secrets; it counts those it omits.
+    """Send alerts as one message to the webhook, without secrets; it counts those it omits.
+
+    Each alert begins with the name of the environment, except in `production` and `local`.
 
     Raises:
         AlertDeliveryError: the webhook did not accept it; the text does not contain its URL.
@@ -93,16 +127,14 @@ def send(alerts: Sequence[str]) -> None:
     from slack_sdk.errors import SlackRequestError  # runs do not need it
     from slack_sdk.webhook import WebhookClient
 
-    message, pending = "", [_truncated(alert) for alert in alerts]
+    message, pending = "", [_truncated(f"{_environment_label()}{alert}") for alert in alerts]
     while pending and len(message) + len(pending[0]) < MAX_MESSAGE_CHARS:
         message += f"{pending.pop(0)}\n\n"
     if pending:
-        message += f"and {len(pending):,} more: {_page('runs')}"
+        message += f"and {len(pending):,} more: {ui_page('runs')}"
     log = logging.getLogger(f"{__name__}.client")
     log.disabled = True  # it would log the URL
-    client = WebhookClient(
-        settings.get("ALERTS_WEBHOOK_URL"), timeout=WEBHOOK_TIMEOUT_SECONDS, logger=log
-    )
+    client = WebhookClient(webhook_url(), timeout=WEBHOOK_TIMEOUT_SECONDS, logger=log)
     try:
         # An upstream's error text must not notify a whole channel: Slack interprets <!channel>.
         response = client.send(text=html.escape(redact(message.strip()), quote=False))
@@ -114,7 +146,7 @@ def send(alerts: Sequence[str]) -> None:
             return
         problem = f"responded with {response.status_code} ({_brief(response.body)})"
     raise AlertDeliveryError(
-        f"The webhook in ALERTS_WEBHOOK_URL {problem}. The next tick sends the alert again."
+        f"The webhook in {environments.current().alerts_webhook} {problem}. The next tick sends the alert again."
     )
 
 
@@ -188,8 +220,36 @@ def _alert_lines(
         for check in checks
     ]
     if lines:
-        lines.append(f"{_owners(context, keys, run.job_name)} {_page(f'runs/{run.run_id}')}")
+        lines.append(f"{_owners(context, keys, run.job_name)} {ui_page(f'runs/{run.run_id}')}")
     return lines
+
+
+def _tick_alerts(context: dg.SensorEvaluationContext, cursor: _Cursor) -> Iterator[str]:
+    """Yield an alert for each schedule or sensor of the location that failed, or works again.
+
+    Each failed tick of a schedule is reported, because it has missed its runs. A sensor tries again in
+    seconds, so it is reported once until it works again. This sensor cannot report itself.
+    """
+    location = dagster_internals.sensor_location(context)
+    for state in dagster_internals.instigators(context.instance, location):
+        name = state.name
+        if name == alert_owners.name:
+            continue
+        last = cursor.failed_ticks.get(name, cursor.since)
+        failed = dagster_internals.ticks(context.instance, state, [TickStatus.FAILURE], after=last)
+        kind = state.instigator_type.value.lower()
+        pages = f"{dagster_internals.repository_label(state)}/{kind}s/{quote(name)}"
+        end = f"{_owners(context, (), name)} {ui_page(f'locations/{pages}')}"
+        if failed:
+            cursor.failed_ticks[name] = failed[0].timestamp
+            if kind == "schedule" or name not in cursor.failing:
+                yield f"*{kind.capitalize()} failed*: {name}: {tick_error(failed[0])}\n{end}"
+            cursor.failing = sorted({*cursor.failing, name})
+        elif name in cursor.failing and dagster_internals.ticks(
+            context.instance, state, [TickStatus.SUCCESS, TickStatus.SKIPPED], after=last
+        ):
+            cursor.failing.remove(name)
+            yield f"*{kind.capitalize()} works again*: {name}\n{end}"
 
 
 def _freshness_alerts(context: dg.SensorEvaluationContext, cursor: _Cursor) -> Iterator[str]:
@@ -208,17 +268,25 @@ def _freshness_alerts(context: dg.SensorEvaluationContext, cursor: _Cursor) -> I
             if event
             else "never"
         )
-        page = _page("/".join(["assets", *(quote(part, safe="") for part in key.path)]))
+        page = ui_page("/".join(["assets", *(quote(part, safe="") for part in key.path)]))
         change = "fresh again" if is_fresh else "stale"
         yield f"*Table is {change}*: {name}, last loaded {loaded}\n{_owners(context, [key])} {page}"
 
 
-def _owners(context: dg.SensorEvaluationContext, keys: Iterable[dg.AssetKey], job: str = "") -> str:
-    """Return the line with the owners of some assets, or of the job if the assets have none."""
-    assert context.repository_def
-    owners = dagster_internals.asset_owners(context.repository_def, keys)
-    if not owners and context.repository_def.has_job(job):
-        owners = set(context.repository_def.get_job(job).owners or ())
+def _owners(
+    context: dg.SensorEvaluationContext, keys: Iterable[dg.AssetKey], name: str = ""
+) -> str:
+    """Return the line with the owners of some assets, or of a job, schedule or sensor if they have none."""
+    repository = context.repository_def
+    assert repository
+    owners = dagster_internals.asset_owners(repository, keys)
+    if not owners and repository.has_job(name):
+        owners = set(repository.get_job(name).owners or ())
+    ticking: list[dg.ScheduleDefinition | dg.SensorDefinition]
+    ticking = [*repository.schedule_defs, *repository.sensor_defs]
+    for definition in ticking:
+        if definition.name == name and not owners:
+            owners = set(definition.owners or ())
     return f"Owner: {', '.join(sorted(owners)) or 'nobody'}."
 
 
@@ -234,7 +302,13 @@ def _partition(run: dg.DagsterRun) -> str:
     return f", partition {first}" if first == last else f", partitions {first} to {last}"
 
 
-def _page(path: str) -> str:
+def _environment_label() -> str:
+    name = environments.current().name
+    return "" if name in (environments.LOCAL, environments.PRODUCTION) else f"[{name}] "
+
+
+def ui_page(path: str) -> str:
+    """Return the URL of a page of the UI."""
     return f"{settings.get('DAGSTER_UI_URL').rstrip('/')}/{path}"
 
 

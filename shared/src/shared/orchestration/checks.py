@@ -8,6 +8,9 @@ from shared import warehouse
 from shared.orchestration.failures import as_dagster_failure
 from shared.sources.csv import rejected_table
 
+SEVERITY = "severity"
+"""Metadata of a check: the severity of its failure, ERROR or WARN."""
+
 _MAX_EXAMPLES = 5  # files and rows in a check's result
 
 
@@ -36,6 +39,7 @@ def build_unique_rows_check(
         asset=asset,
         name=f"{table}_rows_are_unique" if table else None,
         description=f"No two rows of {table or 'the table'} have the same {', '.join(columns)}.",
+        metadata={SEVERITY: severity.value},
     )
     def rows_are_unique() -> dg.AssetCheckResult:
         with as_dagster_failure():  # the table may not exist yet

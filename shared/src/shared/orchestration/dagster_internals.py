@@ -1,5 +1,5 @@
 # ruff: noqa: PLC0414 - the other modules import these names from here
-"""The only module that uses private names of Dagster and its integrations.
+"""With `dagster_tables`, the only module that uses private names of Dagster and its integrations.
 
 `shared/tests/test_dagster_internals.py` lists these names and fails with a clear message when an upgrade
 removes one. Everything else uses the functions below.
@@ -7,18 +7,26 @@ removes one. Everything else uses the functions below.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from copy import copy
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph as AssetGraph
 from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.definitions.partitions.partitioned_schedule import (
+    UnresolvedPartitionedAssetScheduleDefinition,
+)
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.scheduler.instigation import InstigatorState as InstigatorState
+from dagster._core.scheduler.instigation import InstigatorTick as InstigatorTick
+from dagster._core.scheduler.instigation import TickStatus as TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._record import replace
 from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
 from dagster_dlt.dlt_event_iterator import DltEventIterator as DltEventIterator
 from dagster_dlt.dlt_event_iterator import DltEventType as DltEventType
 from dagster_dlt.translator import DltResourceTranslatorData as DltResourceTranslatorData
+from dagster_shared.record import copy as copy_record
 
 # A location's assets, for `etl run`.
 
@@ -49,6 +57,16 @@ def select_assets(graph: AssetGraph, selection: str) -> AbstractSet[dg.AssetKey]
         return dg.AssetSelection.from_string(selection).resolve(graph)
     except dg.DagsterError:
         return frozenset()
+
+
+def check_nodes(graph: AssetGraph, key: dg.AssetKey) -> dict[str, Any]:
+    """Return the checks of an asset by name: a check has `blocking` and `metadata`."""
+    return {check.name: graph.get(check) for check in graph.get(key).check_keys}
+
+
+def defined_keys(definition: dg.AssetsDefinition) -> set[dg.AssetKey]:
+    """Return the assets that a definition materializes or checks."""
+    return {*definition.keys, *(check.asset_key for check in definition.check_keys)}
 
 
 def blocking_parents(graph: AssetGraph, key: dg.AssetKey) -> set[dg.AssetKey]:
@@ -130,14 +148,28 @@ def run_worker_health(*, alive: bool) -> CheckRunHealthResult:
     return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The process of the run is gone.")
 
 
+def run_location(run: dg.DagsterRun) -> str | None:
+    """Return the code location of a run; None for a run of a command line."""
+    origin = run.remote_job_origin
+    return origin.repository_origin.code_location_origin.location_name if origin else None
+
+
 def is_run_of_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
     """Return whether a sensor and a run belong to the same location; a command line's runs have none."""
-    origin, sensor_origin = run.remote_job_origin, context.code_location_origin
-    run_location = origin.repository_origin.code_location_origin.location_name if origin else None
-    return run_location == (sensor_origin.location_name if sensor_origin else None)
+    return run_location(run) == sensor_location(context)
 
 
 # What a repository knows about its assets.
+
+
+def repository_graph(repository: dg.RepositoryDefinition) -> AssetGraph:
+    """Return the graph of a location's assets, of its repository."""
+    return repository.asset_graph
+
+
+def checks_of(graph: AssetGraph) -> set[dg.AssetCheckKey]:
+    """Return the checks of a location."""
+    return {check for node in graph.asset_nodes for check in node.check_keys}
 
 
 def assets_of_steps(
@@ -224,7 +256,81 @@ def materialized_partitions(instance: dg.DagsterInstance, key: dg.AssetKey) -> s
     return instance.get_materialized_partitions(key)
 
 
+# Schedules and sensors.
+
+
+def instigators(
+    instance: dg.DagsterInstance, location: str | None = None, *, switched_on: bool = True
+) -> Sequence[InstigatorState]:
+    """Return the schedules and sensors that have ticked or were switched on, of one location or of all.
+
+    Those that are switched off now are left out, unless `switched_on` is False. An instance in memory
+    has none.
+    """
+    if instance.schedule_storage is None:
+        return []
+    return [
+        state
+        for state in instance.all_instigator_state()
+        if (state.is_running or not switched_on)
+        and location in (None, location_of_instigator(state))
+    ]
+
+
+def location_of_instigator(state: InstigatorState) -> str:
+    """Return the code location of a schedule or a sensor."""
+    return state.repository_selector.location_name
+
+
+def repository_label(state: InstigatorState) -> str:
+    """Return the repository and the location of a schedule or a sensor, as in the URLs of the UI."""
+    selector = state.repository_selector
+    return f"{selector.repository_name}@{selector.location_name}"
+
+
+def ticks(
+    instance: dg.DagsterInstance,
+    state: InstigatorState,
+    statuses: Sequence[TickStatus],
+    *,
+    after: float | None = None,
+    limit: int = 1,
+) -> Sequence[InstigatorTick]:
+    """Return the latest ticks of a schedule or a sensor, the last one first."""
+    return instance.get_ticks(
+        state.instigator_origin_id,
+        state.selector_id,
+        after=after,
+        limit=limit,
+        statuses=list(statuses),
+    )
+
+
+def purge_ticks(instance: dg.DagsterInstance, state: InstigatorState, before: float) -> None:
+    """Delete the ticks of a schedule or a sensor before a timestamp."""
+    instance.purge_ticks(state.instigator_origin_id, state.selector_id, before)
+
+
+def daemon_heartbeats(instance: dg.DagsterInstance) -> dict[str, float]:
+    """Return when each part of Dagster's daemon last reported that it runs, by its name."""
+    return {name: beat.timestamp for name, beat in instance.get_daemon_heartbeats().items()}
+
+
+def sensor_location(context: dg.SensorEvaluationContext) -> str | None:
+    """Return the code location of a sensor; None in a test without one."""
+    origin = context.code_location_origin
+    return origin.location_name if origin else None
+
+
 # Workers.
+
+
+def is_process_gone(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Return whether the process of a started run has ended; False if the launcher does not know."""
+    launcher = instance.run_launcher
+    if not launcher.supports_check_run_worker_health:
+        return False
+    return launcher.check_run_worker_health(run).status is WorkerStatus.NOT_FOUND
 
 
 def build_celery_app(configuration: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -235,3 +341,18 @@ def build_celery_app(configuration: Mapping[str, Any]) -> tuple[Any, Any]:
     app = make_app()  # type: ignore[no-untyped-call]
     app.conf.update(configuration)
     return app, create_task(app)  # type: ignore[no-untyped-call]
+
+
+# Schedules and sensors.
+
+
+def running_by_default(definition: Any) -> Any:
+    """Return a schedule or a sensor that is on until somebody switches it off."""
+    if isinstance(definition, UnresolvedPartitionedAssetScheduleDefinition):
+        return copy_record(definition, default_status=dg.DefaultScheduleStatus.RUNNING)
+    is_sensor = isinstance(definition, dg.SensorDefinition)
+    changed = copy(definition)
+    changed._default_status = (  # noqa: SLF001 - no public method changes it
+        dg.DefaultSensorStatus.RUNNING if is_sensor else dg.DefaultScheduleStatus.RUNNING
+    )
+    return changed

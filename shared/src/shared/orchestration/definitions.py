@@ -12,7 +12,9 @@ from shared.orchestration.alerts import alert_owners
 from shared.orchestration.code_references import with_code_references
 from shared.orchestration.dagster_internals import declared_pipeline, replace_assets
 from shared.orchestration.dataset_owners import reject_conflicts
+from shared.orchestration.default_status import with_default_status
 from shared.orchestration.executor import executor
+from shared.orchestration.health_summary import health_summary
 from shared.orchestration.related_tables import with_related_tables
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import reject_lost_dependencies
@@ -22,7 +24,7 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
     """Return the definitions of a code location.
 
     They are the assets, checks, jobs, schedules and sensors of the modules, what the package's `defs/`
-    folder defines, the resource `dlt`, the alerts and the executor.
+    folder defines, the resource `dlt`, the alerts, the summary of each day and the executor.
 
     Args:
         package: the name of the location's package.
@@ -42,7 +44,7 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
             asset_checks=loaded.asset_checks,
             jobs=loaded.jobs,
             schedules=loaded.schedules,
-            sensors=[*(loaded.sensors or ()), alert_owners],
+            sensors=[*(loaded.sensors or ()), alert_owners, health_summary],
             resources={"dlt": WarehouseDltResource()},
             executor=executor(),
         )
@@ -53,7 +55,7 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
         reject_lost_dependencies(assets)
         merged = dg.Definitions.merge(in_modules, in_folder)
     check_pipelines(merged)
-    return merged
+    return with_default_status(merged)
 
 
 def check_pipelines(defs: dg.Definitions) -> None:

@@ -70,7 +70,9 @@ def load_metadata(
     return {
         "rows_loaded": sum(rows.values()),
         **row_history(context.instance, key, context.run.run_id, sum(rows.values())),
-        **_shown_tables(tables, plan.spec.dataset_name, result, other_assets),
+        **_shown_tables(
+            tables, warehouse.stored_dataset(plan.spec.dataset_name), result, other_assets
+        ),
         "replaced": describe_scope(scope) if scope else _REPLACED.get(disposition, "full table"),
         **shrunken_metadata(
             {key: rows for table in tables for key, rows in result.shrunken.get(table, {}).items()}

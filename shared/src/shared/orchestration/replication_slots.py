@@ -5,7 +5,7 @@ import dagster as dg
 from shared.orchestration.failures import as_dagster_failure
 from shared.sources.database.connection import database_configuration, open_database
 from shared.sources.database.table import Table
-from shared.warehouse import PipelineSpec
+from shared.warehouse import PipelineSpec, stored_dataset
 
 
 def build_slot_lag_check(
@@ -55,7 +55,8 @@ def _evaluate(
 
     with open_database(database_configuration(source_name)) as database:
         assert isinstance(database, PostgresDatabase)  # no other database has the mode
-        names = (pipeline.pipeline_name, pipeline.dataset_name, database.name, table.full_name)
+        dataset = stored_dataset(pipeline.dataset_name)
+        names = (pipeline.pipeline_name, dataset, database.name, table.full_name)
         slot = slot_name(*names)
         lag = slot_lag(database, slot)
     if lag is None:

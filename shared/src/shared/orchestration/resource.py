@@ -14,6 +14,7 @@ from dlt.extract import DltResource, DltSource
 from dlt.pipeline.pipeline import Pipeline
 
 from shared import warehouse
+from shared.environments import FILE
 from shared.orchestration.batches import (
     BatchProgress,
     loaded_in_this_run,
@@ -39,6 +40,7 @@ from shared.orchestration.partitions import (
     report,
 )
 from shared.orchestration.related_tables import roots_of_related, selected_roots
+from shared.sources.dlt_settings import forget_secrets
 from shared.sources.protocol import RetryLaterError
 
 ALLOW_ROW_COUNT_DROP = "etl/allow_row_count_drop"
@@ -117,6 +119,10 @@ class WarehouseEventIterator(DltEventIterator[DltEventType]):
 
 class WarehouseDltResource(DagsterDltResource):
     """`DagsterDltResource` whose loads are exact: `warehouse.load` in place of dlt's `run`."""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's interface
+        """Read the secrets of `SECRETS_PROVIDER` again in this run, before code uses them."""
+        forget_secrets()
 
     def run(
         self,
@@ -281,6 +287,7 @@ def _plan(
     related = [key for key, root in roots.items() if root in resources]
     if partitions is None and context.assets_def.partitions_def is not None:
         partitions = partitions_of(context)
+    _refuse_many_partitions(context)
     tags = context.run.tags
     options = warehouse.LoadOptions(
         run_id=context.run.run_id,
@@ -292,6 +299,23 @@ def _plan(
         extract_arguments=extract_arguments,
     )
     return _AssetLoad(warehouse.plan_load(spec, source, partitions, options), resources, related)
+
+
+def _refuse_many_partitions(context: Context) -> None:
+    """Refuse a run with more partitions than the environment loads at once.
+
+    Raises:
+        LoadPlanError: with the limit, and where it is set.
+    """
+    environment = warehouse.current_environment()
+    limit = environment.max_partitions
+    if limit is None or context.assets_def.partitions_def is None:
+        return
+    if (count := len(context.partition_keys)) > limit:
+        raise warehouse.LoadPlanError(
+            f"The run has {count:,} partitions, and a run of the environment {environment.name} "
+            f"loads at most {limit:,}: select fewer, or change max_partitions in {FILE}."
+        )
 
 
 def _full_refresh(

@@ -2,7 +2,7 @@
 
 dlt loads this module as a plugin (`entry-points.dlt` in pyproject.toml). It reads the environment, then
 `.dlt/` of the project whose code this process runs, then `.dlt/` of the working folder and of the
-workspace, then dlt's own folder in the user's home.
+workspace, then dlt's own folder in the user's home, then the provider of `SECRETS_PROVIDER`.
 """
 
 import os
@@ -26,6 +26,8 @@ from dlt.common.configuration.specs.pluggable_run_context import RunContextBase
 from dlt.common.runtime.run_context import DOT_DLT, RunContext
 
 from shared import redaction, settings
+from shared.sources import secrets_provider
+from shared.sources.secrets_provider import SecretsProvider
 
 _resolved: set[str] = set()
 """What dlt took from the environment for a field that is a secret by its type."""
@@ -37,6 +39,8 @@ def dlt_secrets() -> Iterator[str]:
     The value of a `dlt.secrets["name"] = value` is one of them.
     """
     yield from tuple(_resolved)
+    for value in tuple(secrets_provider.values_read):
+        yield from texts(value)
     for provider in dlt.secrets.config_providers:
         file = provider.own_file() if isinstance(provider, _ProjectFile) else provider
         if isinstance(file, BaseDocProvider) and not file.is_empty:
@@ -54,6 +58,21 @@ def texts(value: Any) -> Iterator[str]:
     elif isinstance(value, (str, int)):
         yield str(value)
         yield from redaction.password_in_url(str(value))
+
+
+def forget_secrets() -> None:
+    """Make the next look-up read the secrets of `SECRETS_PROVIDER` again; for the begin of a run."""
+    for provider in dlt.secrets.config_providers:
+        if isinstance(provider, SecretsProvider):
+            provider.reset()
+
+
+def also_in_provider(*sections: str) -> str:
+    """Return where the provider has the secrets of some sections, as the end of a message, or ""."""
+    for provider in dlt.secrets.config_providers:
+        if isinstance(provider, SecretsProvider):
+            return f", or in the secret {provider.secret_name(*sections)} of {provider.name}"
+    return ""
 
 
 class _Environment(EnvironProvider):
@@ -160,6 +179,11 @@ class RepositoryRunContext(RunContext):
             *own,
             _SettingsFile(SECRETS_TOML, folders, str(self.global_dir)),
             _SettingsFile(CONFIG_TOML, folders, str(self.global_dir)),
+            *(
+                [SecretsProvider(place)]
+                if (place := settings.get(secrets_provider.SETTING))
+                else []
+            ),
         ]
 
 

@@ -80,6 +80,7 @@ def postgres_warehouse(
     del tmp_warehouse  # sets its settings first
     url = warehouse_server.warehouse()
     monkeypatch.setenv("WAREHOUSE_TYPE", "postgres")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     monkeypatch.setenv("DESTINATION__WAREHOUSE__CREDENTIALS", url)
     return url
 
@@ -184,6 +185,7 @@ def ducklake_warehouse(
         "STORAGE__CREDENTIALS__REGION_NAME": "us-east-1",
     }
     monkeypatch.setenv("WAREHOUSE_TYPE", "ducklake")
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
     for name, value in settings.items():
         monkeypatch.setenv(f"DESTINATION__WAREHOUSE__CREDENTIALS__{name}", value)
     return settings["STORAGE__BUCKET_URL"]

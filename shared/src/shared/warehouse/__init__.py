@@ -8,8 +8,14 @@ engine derive from `WarehouseError`.
 
 from shared.warehouse.catalog import LoadRecord, TableInfo, list_tables, quote_identifier
 from shared.warehouse.destinations.configuration import warehouse_type
+from shared.warehouse.destinations.datasets import (
+    current_environment,
+    dataset_prefix,
+    stored_dataset,
+)
 from shared.warehouse.destinations.factory import describe_location
 from shared.warehouse.dlt_internals import mark_unstated_dispositions
+from shared.warehouse.environment_datasets import drop_environment, list_environments
 from shared.warehouse.errors import (
     ConcurrentSchemaChangeError,
     DeclarationError,
@@ -30,10 +36,16 @@ from shared.warehouse.errors import (
     WarehouseNotFoundError,
 )
 from shared.warehouse.load_run import LoadRun
-from shared.warehouse.locks.file import duckdb_path, exclusive_connection
+from shared.warehouse.locks.file import duckdb_path, duckdb_path_of, exclusive_connection
 from shared.warehouse.pipeline import PipelineSpec, pipeline, require_source, require_spec
 from shared.warehouse.plan import LoadOptions, LoadPlan, plan_load
-from shared.warehouse.query import check_connection, print_query, query, read_only_connection
+from shared.warehouse.query import (
+    check_connection,
+    find_tables,
+    print_query,
+    query,
+    read_only_connection,
+)
 from shared.warehouse.replacement.partitioning import partition_scopes
 from shared.warehouse.result import LoadResult
 from shared.warehouse.run import load
@@ -82,12 +94,18 @@ __all__ = [
     "WarehouseError",
     "WarehouseNotFoundError",
     "check_connection",
+    "current_environment",
+    "dataset_prefix",
     "declared_tables",
     "describe_location",
+    "drop_environment",
     "duckdb_path",
+    "duckdb_path_of",
     "exclusive_connection",
     "filled_tables",
+    "find_tables",
     "known_schema",
+    "list_environments",
     "list_tables",
     "load",
     "migrate",
@@ -103,6 +121,7 @@ __all__ = [
     "read_only_connection",
     "require_source",
     "require_spec",
+    "stored_dataset",
     "table_of",
     "warehouse_type",
     "with_related_tables",

@@ -10,6 +10,8 @@ from dlt.common.schema import Schema
 from dlt.common.schema.utils import get_root_table
 
 from shared.warehouse.destinations.configuration import warehouse_type
+from shared.warehouse.destinations.datasets import dataset_prefix
+from shared.warehouse.environment_datasets import is_of_environment
 from shared.warehouse.errors import QueryError
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.query import query
@@ -46,7 +48,7 @@ class TableInfo:
     """A table that a pipeline has loaded.
 
     Attributes:
-        dataset: the database schema that it is in.
+        dataset: the dataset that it is in, as it is declared.
         name: its name there.
         parent: the table that its rows are nested in, if any.
         rows: how many it has.
@@ -65,7 +67,7 @@ class TableInfo:
 
 
 def list_tables(log: Log = no_log) -> list[TableInfo]:
-    """Return every table that pipelines have loaded, nested ones below their parents.
+    """Return every table that pipelines of the environment have loaded, nested ones below their parents.
 
     Raises:
         QueryError: the warehouse is a directory or a bucket, which has no list of its tables.
@@ -79,7 +81,12 @@ def list_tables(log: Log = no_log) -> list[TableInfo]:
     stored: dict[str, set[str]] = {}
     for row in query(_TABLES_SQL, log=log):
         stored.setdefault(row["dataset"], set()).add(row["name"])
-    return [table for dataset, names in stored.items() for table in _tables(dataset, names)]
+    return [
+        table
+        for dataset, names in stored.items()
+        if is_of_environment(dataset, names)
+        for table in _tables(dataset, names)
+    ]
 
 
 def quote_identifier(*names: str) -> str:
@@ -94,7 +101,7 @@ def _tables(dataset: str, stored: set[str]) -> Iterator[TableInfo]:
     for name in _nested(hints):
         table = hints[name]
         yield TableInfo(
-            dataset,
+            dataset.removeprefix(dataset_prefix()),
             name,
             table.get("parent"),
             rows[name]["row_count"],

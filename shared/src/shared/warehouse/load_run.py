@@ -23,12 +23,15 @@ from shared.sources.protocol import RetryLaterError, loading
 from shared.warehouse.appends import find_appends
 from shared.warehouse.comments import find_descriptions
 from shared.warehouse.destinations.configuration import resolve_configuration
+from shared.warehouse.destinations.datasets import stored_dataset
 from shared.warehouse.destinations.factory import (
     create_destination,
     create_lock_manager,
     database_name,
 )
 from shared.warehouse.dlt_internals import delete_traces
+from shared.warehouse.environment_datasets import mark_dataset
+from shared.warehouse.errors import WarehouseConfigError
 from shared.warehouse.guards import (
     PackageContent,
     check_row_counts,
@@ -94,7 +97,8 @@ class LoadRun:
         self.scopes: Mapping[str, PartitionScope] = plan.scopes
         self.state = LoadState(force_reload=plan.options.force_reload, log=log)
         destination: Any = create_destination(self.state)
-        configuration = resolve_configuration(destination, plan.spec.dataset_name)
+        dataset = stored_dataset(plan.spec.dataset_name)
+        configuration = resolve_configuration(destination, dataset)
         self.locks = create_lock_manager(destination, configuration, log)
         self.state.verify_lock = self.locks.verify_held
         self._database = database_name(destination, configuration)
@@ -105,10 +109,16 @@ class LoadRun:
         self.pipeline = dlt.pipeline(
             pipeline_name=plan.spec.pipeline_name,
             pipelines_dir=self.pipelines_dir,
-            dataset_name=plan.spec.dataset_name,
+            dataset_name=dataset,
             destination=destination,
             progress=plan.spec.progress,
         )
+        if self.pipeline.dataset_name != dataset:
+            self.cleanup(failed=False)
+            raise WarehouseConfigError(
+                "dlt's dataset_name_layout is set (DATASET_NAME_LAYOUT), and ETL_ENVIRONMENT decides the "
+                "names of datasets. Unset it, and set ETL_ENVIRONMENT; nothing was loaded."
+            )
 
     def partition_lock(self) -> AbstractContextManager[None]:
         """Lock what this load replaces, from its first request to its last row; see `LockManager`.
@@ -319,6 +329,7 @@ class LoadRun:
             reject_lost_cursors(self.pipeline, self.source, self._stored_cursors, refresh=refresh)
             if not refresh:
                 reject_new_cursor(self.source, self._stored_cursors)
+            mark_dataset(client)
             if client.is_storage_initialized():
                 schemas = merge_stored_schema(self.pipeline, client, self._restored_schemas)
                 client.schema = schemas.get(client.schema.name, client.schema)

@@ -1,7 +1,8 @@
 """Read the warehouse with one SQL dialect, DuckDB's, whatever the warehouse is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,20 @@ from sqlglot.errors import ErrorLevel, SqlglotError
 
 from shared.redaction import redact
 from shared.warehouse.destinations.configuration import resolve_configuration, warehouse_type
+from shared.warehouse.destinations.datasets import stored_dataset
 from shared.warehouse.destinations.factory import create_destination
 from shared.warehouse.dlt_internals import attach_read_only
 from shared.warehouse.errors import QueryError, WarehouseConnectionError, WarehouseNotFoundError
 from shared.warehouse.locks.base import Log, acquire_with_timeout, no_log
 from shared.warehouse.locks.file import connect, duckdb_path
+from shared.warehouse.stored_names import (
+    Place,
+    Table,
+    both_files,
+    deferred_environment,
+    find,
+    with_stored_names,
+)
 
 _NOT_A_QUERY = "Only SELECT queries are allowed: this one returns no rows."
 _MAX_ROWS_PRINTED = 10_000
@@ -30,8 +40,13 @@ _MAX_ROWS_PRINTED = 10_000
 def read_only_connection(log: Log = no_log) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a read-only connection to what has been committed in the DuckDB file.
 
-    It waits for a writer, and raises what `query` lists. While it is open, loads wait.
+    If the environment reads tables of another one, the file of that one is attached by its name. It waits
+    for a writer, and raises what `query` lists. While it is open, loads wait.
     """
+    if deferred_environment():
+        with both_files(log) as connection:
+            yield connection
+        return
     file = _existing_file()
     with acquire_with_timeout(lambda: connect(file, read_only=True), log) as connection:
         yield connection
@@ -50,9 +65,9 @@ def query(
     """Run a query on what has been committed in the warehouse, and return its rows.
 
     Args:
-        sql: a query in DuckDB's dialect, with tables named `dataset.table`. If the warehouse is
-            another database, sqlglot translates it; for every warehouse, use only what both have:
-            no `GROUP BY ALL`, for example.
+        sql: a query in DuckDB's dialect, with tables named `dataset.table`, as they are declared: in
+            each environment it reads its tables. If the warehouse is another database, sqlglot
+            translates it; for every warehouse, use only what both have: no `GROUP BY ALL`, for example.
         parameters: the values of its question marks, in order.
         log: receives waits.
 
@@ -65,12 +80,50 @@ def query(
     """
     if warehouse_type() == "duckdb":
         with read_only_connection(log) as connection:
+            if deferred_environment():
+                sql, parameters = _on_both_files(connection, sql, parameters), ()
             return _rows(connection.execute(sql, parameters))
     parsed = _parse(sql, parameters)
     if warehouse_type() == "filesystem":
         with _file_views(parsed) as connection:
             return _rows(connection.execute(parsed.sql("duckdb")))
     return _translate_and_run(parsed)
+
+
+def _on_both_files(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
+) -> str:
+    """Return a query on the files of two environments, from one with declared names."""
+    parsed = with_stored_names(
+        _parse(sql, parameters), lambda names: connection.execute(names).fetchall()
+    )
+    return parsed.sql("duckdb")
+
+
+def find_tables(tables: Collection[Table], log: Log = no_log) -> dict[Table, Place | None]:
+    """Return where the environment reads each table; None for one that exists nowhere.
+
+    It is a dataset and a table. With DuckDB, the catalog of `defer_to` is before both if the table is there.
+
+    Args:
+        tables: datasets and tables, as they are declared.
+        log: receives waits.
+
+    Raises:
+        WarehouseConnectionError: the server does not respond.
+        QueryError: the warehouse is a directory or a bucket, which has no list of its tables.
+        LockTimeoutError: a writer of the DuckDB file took more than `WAREHOUSE_WAIT_SECONDS`.
+    """
+    if warehouse_type() == "filesystem":
+        raise QueryError("A directory or a bucket has no list of its tables.")
+    if warehouse_type() != "duckdb":
+        with _session(_client("public")) as session:
+            return find(tables, partial(_fetch, session))
+    try:
+        with read_only_connection(log) as connection:
+            return find(tables, lambda sql: connection.execute(sql).fetchall())
+    except WarehouseNotFoundError:
+        return dict.fromkeys(tables)
 
 
 def check_connection() -> None:
@@ -95,6 +148,8 @@ def print_query(sql: str, width: int, log: Log = no_log) -> None:
     """Print the rows of a query in lines of `width` characters; see `query`."""
     if warehouse_type() == "duckdb":
         with read_only_connection(log) as connection:
+            if deferred_environment():
+                sql = _on_both_files(connection, sql)
             relation = connection.sql(sql)
             if relation is None:
                 raise QueryError(_NOT_A_QUERY)
@@ -157,17 +212,32 @@ def _parse(sql: str, parameters: Sequence[object]) -> exp.Query:
 
 
 def _client(dataset: str) -> Any:
-    """Return dlt's client of a dataset."""
+    """Return dlt's client of a declared dataset."""
     destination: Any = create_destination()
-    return destination.client(Schema("reader"), resolve_configuration(destination, dataset))
+    configuration = resolve_configuration(destination, stored_dataset(dataset))
+    return destination.client(Schema("reader"), configuration)
 
 
 def _translate_and_run(parsed: exp.Query) -> list[dict[str, Any]]:
     """Run a query on a server, over a connection that can only read."""
     datasets = [table.db for table in parsed.find_all(exp.Table) if table.db]
     client = _client(datasets[0] if datasets else "public")
+    with _session(client) as session:
+        sql = with_stored_names(parsed, partial(_fetch, session)).sql(
+            client.capabilities.sqlglot_dialect, unsupported_level=ErrorLevel.RAISE
+        )
+        with session.execute_query(sql) as result:
+            return _rows(result)
+
+
+def _fetch(session: Any, sql: str) -> list[tuple[object, ...]]:
+    return [tuple(row) for row in session.execute_sql(sql) or ()]
+
+
+@contextmanager
+def _session(client: Any) -> Iterator[Any]:
+    """Yield the SQL client of dlt, connected so that it can only read."""
     try:
-        sql = parsed.sql(client.capabilities.sqlglot_dialect, unsupported_level=ErrorLevel.RAISE)
         if warehouse_type() == "ducklake":
             attach_read_only(client.sql_client)
         with ExitStack() as opened:
@@ -180,8 +250,7 @@ def _translate_and_run(parsed: exp.Query) -> list[dict[str, Any]]:
                 ) from None
             if warehouse_type() == "postgres":
                 session.execute_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
-            with session.execute_query(sql) as result:
-                return _rows(result)
+            yield session
     except (DestinationException, SqlglotError) as error:
         raise QueryError(redact(str(error))) from None
 

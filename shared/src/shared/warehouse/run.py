@@ -12,6 +12,7 @@ from typing import TypeVar
 from dlt.common.schema.exceptions import DataValidationError
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from shared.sources.dlt_settings import forget_secrets
 from shared.sources.protocol import RetryLaterError
 from shared.warehouse.errors import (
     RowValueError,
@@ -52,6 +53,14 @@ def load(plan: LoadPlan, log: Log = no_log) -> LoadResult:
         RetryLaterError: upstream accepts no more requests for now.
         PipelineStepFailed: what else failed, with its cause.
     """
+    try:
+        return _load_all(plan, log)
+    finally:
+        forget_secrets()  # the next run of this process reads a key that has rotated
+
+
+def _load_all(plan: LoadPlan, log: Log) -> LoadResult:
+    """Load, while the source has more rows. It raises what `load` lists."""
     if names := refreshable(plan.source, plan.options.full_refresh, plan.scopes):
         _settled(partial(_mark_full_refresh, plan, names, log), log)
     result = _settled(partial(_load_once, plan, log), log)

@@ -14,6 +14,7 @@ from shared import settings
 from shared.redaction import redact
 from shared.sources.database.base import Database, DatabaseError
 from shared.sources.database.tls import with_verified_tls
+from shared.sources.dlt_settings import also_in_provider
 
 
 @configspec
@@ -54,7 +55,7 @@ def database_configuration(name: str) -> DatabaseConfiguration:
         raise DatabaseError(
             f"The database of {name} is not known: set {variable} to its URL, such as "
             f"postgresql://user:password@host/database, or credentials in [sources.{name}] of "
-            f".dlt/secrets.toml. {redact(text)}".strip()
+            f".dlt/secrets.toml{also_in_provider('sources', name)}. {redact(text)}".strip()
         ) from None
 
 

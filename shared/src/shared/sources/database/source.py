@@ -20,6 +20,7 @@ from shared.sources.database.load_position import SOURCE_POSITION, source_positi
 from shared.sources.database.masking import Masking
 from shared.sources.database.mode_change import take_over
 from shared.sources.database.new_rows import NewRows
+from shared.sources.database.row_limit import first_rows, limited
 from shared.sources.database.table import Mode, Table, TableDeclarationError, needs_key
 from shared.sources.hints import APPEND_EACH_RUN, arrow_schema
 from shared.sources.names import column_name
@@ -75,7 +76,7 @@ def database_source(tables: Sequence[Table], name: str) -> DltSource:
 
 
 def table_resource(table: Table, name: str) -> DltResource:
-    """Return the resource of a table.
+    """Return the resource of a table. An environment with `max_database_rows` loads it in full.
 
     Args:
         table: what to load, and how.
@@ -84,6 +85,7 @@ def table_resource(table: Table, name: str) -> DltResource:
     Raises:
         TableDeclarationError: the mode needs a key, and none is declared.
     """
+    table = limited(table)
     if needs_key(table.mode) and not table.key_columns:
         raise TableDeclarationError(
             f"Table {table.full_name}: the mode {table.mode} finds rows by their key: declare key=, such as "
@@ -181,7 +183,9 @@ class _Reading:
         if self._windows:
             cursor = self._info.columns[str(self._table.cursor)]
             where = _window(self._snapshot, cursor, self._windows)
-        yield from map(self._masking.batch, self._snapshot.read(self._table, self._info, where))
+        first = first_rows(self._snapshot, self._table, self._info)
+        batches = self._snapshot.read(self._table, self._info, where, first)
+        yield from map(self._masking.batch, batches)
 
 
 def _changes(table: Table, configuration: DatabaseConfiguration, masking: Masking) -> Iterator[Any]:

@@ -8,6 +8,7 @@ import dlt
 from dlt.common.destination import Destination, DestinationCapabilitiesContext
 from dlt.common.normalizers.naming import NamingConvention
 
+from shared.sources.secrets_provider import without_provider
 from shared.warehouse.scope import LoadState
 
 _CLIENT_MIXINS = {
@@ -50,7 +51,8 @@ class WarehouseDestination(Destination[Any, Any]):
             return super().capabilities(config, naming)
         key = (naming.name(), naming.max_length) if naming else None
         if key not in self._capabilities:
-            self._capabilities[key] = super().capabilities(None, naming)
+            with without_provider():  # importing a location needs them
+                self._capabilities[key] = super().capabilities(None, naming)
         return self._capabilities[key].copy()  # a pipeline alters it
 
     @property

@@ -21,6 +21,7 @@ from dlt.dataset.utils import get_destination_client_initial_config
 
 from shared import settings
 from shared.redaction import redact
+from shared.sources.dlt_settings import also_in_provider
 from shared.warehouse.destinations.base import WarehouseDestination
 from shared.warehouse.errors import WarehouseConfigError
 
@@ -109,7 +110,8 @@ def resolve_configuration(destination: WarehouseDestination, dataset: str) -> An
         missing = sorted(set(re.findall(rf"{_PREFIX}\w+", str(error)))) or [f"{_PREFIX}…"]
         variable = missing[0] if len(missing) == 1 else missing[0].rpartition("__")[0]
         raise WarehouseConfigError(
-            f"WAREHOUSE_TYPE is {name}, and {variable} is not set; no request was sent and nothing was "
+            f"WAREHOUSE_TYPE is {name}, and {variable} is not set"
+            f"{also_in_provider('destination', DESTINATION_NAME)}; no request was sent and nothing was "
             f"loaded. See dlt's documentation of the destination {name}."
         ) from None
     except (ImportError, MissingDependencyException) as error:

@@ -17,6 +17,7 @@ from shared.warehouse.destinations.configuration import (
     resolve_configuration,
     warehouse_type,
 )
+from shared.warehouse.destinations.datasets import current_environment
 from shared.warehouse.locks.base import LockManager, Log
 from shared.warehouse.locks.file import DuckDbLockManager, FileLockManager, duckdb_path
 from shared.warehouse.locks.postgres import DuckLakeLockManager, PostgresLockManager
@@ -29,11 +30,14 @@ def create_destination(state: LoadState | None = None) -> WarehouseDestination:
     Raises:
         WarehouseConfigError: a variable is missing or wrong.
     """
+    current_environment()  # first, so that a wrong one is refused before anything is created
     name = warehouse_type()
     arguments: dict[str, Any] = {
         "destination_name": DESTINATION_NAME,
         # dlt's own default, a text of INSERTs, is most of a load's time.
         "preferred_loader_file_format": "parquet",
+        # A `PipelineSpec` has normalized it, and dlt would make one underscore of the two in `pr_1__shop`.
+        "enable_dataset_name_normalization": False,
     }
     if name == "duckdb":
         arguments["credentials"] = {"database": str(duckdb_path())}

@@ -13,17 +13,30 @@ from typing import IO, Any
 import duckdb
 from filelock import FileLock, Timeout
 
-from shared import settings
+from shared import environments, settings
 from shared.warehouse.errors import LockHeldError, WarehouseConfigError
 from shared.warehouse.locks.base import LockScope, Log, acquire_with_timeout, lock_key, no_log
 
+ENVIRONMENT_TABLE = "_etl_environment"
+"""The table with the name of an environment: in its DuckDB file, or in each of its datasets. What has no
+such table is not dropped with an environment."""
+
 
 def duckdb_path() -> Path:
-    """Return the warehouse's DuckDB file (`WAREHOUSE_PATH`), which need not exist yet.
+    """Return the warehouse's DuckDB file, which need not exist yet.
 
-    The working directories of runs are next to it, with every type of warehouse.
+    It is `WAREHOUSE_PATH`; an environment of its own has a file of its own next to it. The working
+    directories of runs are next to it, with every type of warehouse.
     """
-    return settings.get_path("WAREHOUSE_PATH")
+    return duckdb_path_of(environments.current())
+
+
+def duckdb_path_of(environment: environments.Environment) -> Path:
+    """Return the DuckDB file of an environment: `warehouse_pr_123.duckdb` for `pr-123`."""
+    path = settings.get_path("WAREHOUSE_PATH")
+    if not environment.has_own_file:
+        return path
+    return path.with_stem(f"{path.stem}_{environment.identifier}")
 
 
 def connect(file: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
@@ -54,7 +67,13 @@ def _create(file: Path) -> None:
     name = "WAREHOUSE_STORAGE_VERSION"
     config: dict[str, Any] = {"storage_compatibility_version": settings.get(name)}
     try:
-        duckdb.connect(str(file), config=config).close()
+        with duckdb.connect(str(file), config=config) as connection:
+            environment = environments.current()
+            if environment.has_own_file:
+                connection.execute(
+                    f"CREATE TABLE {ENVIRONMENT_TABLE} AS SELECT ? AS environment",
+                    [environment.name],
+                )
     except duckdb.InvalidInputException:
         raise WarehouseConfigError(
             f"{name} is {settings.get(name)!r}; it must be a version of DuckDB, such as v1.4.0, or latest."
@@ -62,16 +81,22 @@ def _create(file: Path) -> None:
 
 
 @contextmanager
-def exclusive_connection(log: Log = no_log) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Lock the DuckDB file for one writer, and yield an open connection to it.
+def exclusive_connection(
+    log: Log = no_log, file: Path | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Lock a DuckDB file for one writer, and yield an open connection to it.
 
     A lock file serializes the project's runs. The open connection keeps other programs, which do not
     know the lock file, out between the steps of dlt.
 
+    Args:
+        log: receives waits.
+        file: by default the file of the environment.
+
     Raises:
         LockTimeoutError: the file was not free within `WAREHOUSE_WAIT_SECONDS`.
     """
-    file = duckdb_path()
+    file = file or duckdb_path()
     with (
         _locked(file.with_suffix(".lock"), "the warehouse lock", log),
         acquire_with_timeout(lambda: connect(file, read_only=False), log) as connection,

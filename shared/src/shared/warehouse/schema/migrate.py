@@ -12,6 +12,7 @@ from dlt.destinations.exceptions import DatabaseException
 
 from shared.redaction import redact
 from shared.warehouse.destinations.configuration import resolve_configuration
+from shared.warehouse.destinations.datasets import stored_dataset
 from shared.warehouse.destinations.factory import create_destination, create_lock_manager
 from shared.warehouse.errors import MigrationError, UnknownTableError, WarehouseNotFoundError
 from shared.warehouse.locks.base import Log, no_log
@@ -85,7 +86,7 @@ def _opened(change: TableChange, log: Log) -> Iterator["_Dataset"]:
         )
     if warehouse_type == "duckdb" and not duckdb_path().exists():
         raise WarehouseNotFoundError(f"No warehouse at {duckdb_path()}: nothing is loaded yet.")
-    configuration = resolve_configuration(destination, change.dataset)
+    configuration = resolve_configuration(destination, stored_dataset(change.dataset))
     locks = create_lock_manager(destination, configuration, log)
     with locks.dataset_lock(), _client(destination, configuration, Schema("migrate")) as client:
         try:

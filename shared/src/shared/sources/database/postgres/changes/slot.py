@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
+from shared import environments
 from shared.sources.database.base import DatabaseError
 from shared.sources.database.postgres.changes.session import (
     NO_RIGHT,
@@ -82,8 +83,12 @@ def slot_name(*parts: str) -> str:
 
     Args:
         parts: what the slot belongs to: the pipeline, the dataset, the database and the table with its
-            declared schema. Databases of one server share the names of slots.
+            declared schema. Databases of one server share the names of slots, and each environment
+            has slots of its own.
     """
+    environment = environments.current()
+    if environment.has_own_file:
+        parts = (*parts, environment.identifier)
     digest = blake2b("\0".join(parts).encode(), digest_size=6).hexdigest()
     readable = "_".join(parts).lower()
     plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in readable)
