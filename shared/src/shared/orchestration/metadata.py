@@ -12,8 +12,12 @@ from dlt.common.schema.utils import get_root_table
 from dlt.extract import DltResource
 
 from shared import warehouse
+from shared.sources.protocol import SOURCE_FIELD_HINT
 from shared.warehouse import TableStats
 from shared.warehouse.comments import DLT_COLUMNS
+
+SOURCE_FIELD = "source_field"
+"""The tag of a column: the field of the source from which it comes."""
 
 MAX_RUNS_IN_HISTORY = 30
 """The number of runs in the chart of rows."""
@@ -34,7 +38,7 @@ _REPLACED = {"append": "no rows; new ones are added", "merge": "rows with the sa
 
 def load_metadata(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
-    key: dg.AssetKey,
+    spec: dg.AssetSpec,
     tables: Sequence[str],
     plan: warehouse.LoadPlan,
     result: warehouse.LoadResult,
@@ -53,7 +57,7 @@ def load_metadata(
 
     Args:
         context: the run's.
-        key: the asset's key.
+        spec: the asset's spec; what it declares of columns is shown with those of the table.
         tables: the tables of the asset.
         plan: the plan of the load.
         result: the result of the load.
@@ -69,9 +73,9 @@ def load_metadata(
     disposition = str(of_first.get("write_disposition"))
     return {
         "rows_loaded": sum(rows.values()),
-        **row_history(context.instance, key, context.run.run_id, sum(rows.values())),
+        **row_history(context.instance, spec.key, context.run.run_id, sum(rows.values())),
         **_shown_tables(
-            tables, warehouse.stored_dataset(plan.spec.dataset_name), result, other_assets
+            spec, tables, warehouse.stored_dataset(plan.spec.dataset_name), result, other_assets
         ),
         "replaced": describe_scope(scope) if scope else _REPLACED.get(disposition, "full table"),
         **shrunken_metadata(
@@ -94,6 +98,7 @@ def _root(table: str, schema: Schema) -> str:
 
 
 def _shown_tables(
+    spec: dg.AssetSpec,
     tables: Sequence[str],
     dataset: str,
     result: warehouse.LoadResult,
@@ -109,7 +114,8 @@ def _shown_tables(
         if preview := result.tables.get(own, TableStats()).preview:
             shown["preview"] = table_value(preview)
         shown["dagster/table_name"] = f"{result.database}.{dataset}.{own}"
-        shown["dagster/column_schema"] = column_schema(own, result.schema)
+        columns = column_schema(own, result.schema)
+        shown["dagster/column_schema"] = _with_declared_tags(columns, spec)
         listed = [table for table in listed if table != own]
     else:
         previews = [
@@ -128,6 +134,23 @@ def _shown_tables(
     if related:
         shown["related_tables"] = table_value(related)
     return shown | {table: column_schema(table, result.schema) for table in listed}
+
+
+def _with_declared_tags(schema: dg.TableSchema, spec: dg.AssetSpec) -> dg.TableSchema:
+    """Return the columns of a table with the tags that its spec declares: a load does not know them all."""
+    declared = spec.metadata.get("dagster/column_schema", schema)
+    tags = {column.name: column.tags for column in declared.columns}
+    columns = [
+        dg.TableColumn(
+            column.name,
+            column.type,
+            column.description,
+            column.constraints,
+            {**tags.get(column.name, {}), **column.tags},
+        )
+        for column in schema.columns
+    ]
+    return dg.TableSchema(columns=columns)
 
 
 def _jobs(result: warehouse.LoadResult, tables: Sequence[str]) -> list[Any]:
@@ -162,7 +185,7 @@ def declared_columns(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table_schema(columns: Mapping[str, Mapping[str, Any]]) -> dg.TableSchema:
-    shown = {"name", "data_type", "description", "nullable", "unique"}
+    shown = {"name", "data_type", "description", "nullable", "unique", SOURCE_FIELD_HINT}
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
@@ -174,6 +197,9 @@ def _table_schema(columns: Mapping[str, Mapping[str, Any]]) -> dg.TableSchema:
                     unique=bool(hints.get("unique")),
                     other=sorted(hints.keys() - shown),
                 ),
+                tags={SOURCE_FIELD: hints[SOURCE_FIELD_HINT]}
+                if SOURCE_FIELD_HINT in hints
+                else None,
             )
             for name, hints in columns.items()
         ]

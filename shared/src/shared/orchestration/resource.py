@@ -23,6 +23,7 @@ from shared.orchestration.batches import (
     results_without_load,
     retry_request,
 )
+from shared.orchestration.column_lineage import lineage_metadata
 from shared.orchestration.dagster_internals import (
     DltEventIterator,
     DltEventType,
@@ -84,22 +85,24 @@ class _AssetLoad:
         ]:
             context.log.warning(warning)
         event = dg.MaterializeResult if context.has_assets_def else dg.AssetMaterialization
-        describe = partial(load_metadata, context, plan=self.plan, result=result)
+        specs = {spec.key: spec for spec in context.assets_def.specs}
+
+        def describe(key: dg.AssetKey, tables: Sequence[str], **more: Any) -> dict[str, Any]:
+            metadata = load_metadata(
+                context, specs[key], tables, self.plan, result, other_assets=other_assets, **more
+            )
+            table = tables[0] if len(tables) == 1 else ""
+            return {**metadata, **lineage_metadata(specs[key], table, result.schema)}
+
         roots: list[DltEventType] = [
             event(
                 asset_key=key,
-                metadata=describe(
-                    key,
-                    _filled_tables(resources, result),
-                    resources=resources,
-                    other_assets=other_assets,
-                ),
+                metadata=describe(key, _filled_tables(resources, result), resources=resources),
             )
             for key, resources in self.resources.items()
         ]
         related: list[DltEventType] = [
-            event(asset_key=key, metadata=describe(key, [key.path[-1]], other_assets=other_assets))
-            for key in self.related
+            event(asset_key=key, metadata=describe(key, [key.path[-1]])) for key in self.related
         ]
         return result, [*roots, *related]
 

@@ -10,7 +10,7 @@ from dlt.common.libs.pyarrow import columns_to_arrow
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
-from shared.sources.protocol import COMPANION_TABLES_HINT
+from shared.sources.protocol import COMPANION_TABLES_HINT, SOURCE_FIELD_HINT
 
 REPLACE_PARTITIONS: Any = {
     "write_disposition": {"disposition": "merge", "strategy": "delete-insert"},
@@ -32,6 +32,23 @@ def column(data_type: str, description: str, **hints: Any) -> TColumnSchema:
 def required_column(data_type: str, description: str, **hints: Any) -> TColumnSchema:
     """Return a column that is never NULL."""
     return column(data_type, description, nullable=False, **hints)
+
+
+def with_source_fields(
+    columns: Mapping[str, TColumnSchema], prefix: str = "", fields: Mapping[str, str] | None = None
+) -> dict[str, TColumnSchema]:
+    """Return columns that state from which field of the source they come; see `SOURCE_FIELD_HINT`.
+
+    Args:
+        columns: the columns.
+        prefix: what comes before the name of each field, such as `$.orbital_data.`.
+        fields: the names of fields by column, where they differ.
+    """
+    names = fields or {}
+    return {
+        name: {**hints, SOURCE_FIELD_HINT: f"{prefix}{names.get(name, name)}"}  # type: ignore[misc]
+        for name, hints in columns.items()
+    }
 
 
 def arrow_schema(columns: Mapping[str, TColumnSchema]) -> pa.Schema:

@@ -16,7 +16,7 @@ from dlt.extract import DltResource, DltSource
 from dlt.extract.exceptions import InconsistentTableTemplate
 from dlt.extract.items import TableNameMeta
 
-from shared.sources.protocol import COMPANION_TABLES_HINT
+from shared.sources.protocol import COMPANION_TABLES_HINT, SOURCE_FIELD_HINT
 from shared.warehouse.destinations.base import destination_class
 from shared.warehouse.destinations.configuration import DESTINATION_NAME, warehouse_type
 from shared.warehouse.dlt_internals import docstring
@@ -71,6 +71,9 @@ def declared_tables(resource: DltResource) -> dict[str, TTableSchema]:
     naming = warehouse_naming(resource.source_name)
     fixed = _with_fixed_table(resource)
     tables = fixed.compute_tables(naming)
+    for name, hints in fixed.compute_table_schema()["columns"].items():
+        if (column := naming.normalize_path(name)) != name and SOURCE_FIELD_HINT not in hints:
+            tables[0]["columns"][column][SOURCE_FIELD_HINT] = name  # type: ignore[literal-required]
     # The first paragraph of a docstring describes the table; the rest is for programmers.
     description = str(tables[0].get("description") or docstring(resource)).partition("\n\n")[0]
     tables[0]["description"] = description
