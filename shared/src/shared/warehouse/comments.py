@@ -1,14 +1,10 @@
 """Descriptions of tables and columns as comments in the database, so that any SQL client shows them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlt.common.schema import Schema
-from dlt.extract import DltSource
-
 from shared.sources.quoting import literal, quote
-from shared.warehouse.tables import declared_tables
 
 DLT_COLUMNS = {
     "_dlt_load_id": "The load that inserted the row; _dlt_loads has its time.",
@@ -53,33 +49,6 @@ class Descriptions:
 
     table: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
-
-
-def find_descriptions(
-    source: DltSource, schema: Schema, tables: Iterable[str]
-) -> dict[str, Descriptions]:
-    """Return what a source says about tables that it has loaded, and what dlt's columns contain.
-
-    Args:
-        source: the source; the docstring of a resource describes its table.
-        schema: the schema of the source after the load.
-        tables: names of tables.
-    """
-    own = {}
-    for resource in source.selected_resources.values():
-        table, declared = next(iter(declared_tables(resource).items()))
-        own[table] = str(declared["description"])
-    return {
-        table: Descriptions(
-            str(schema.tables[table].get("description") or own.get(table, "")),
-            {
-                name: str(hints.get("description") or DLT_COLUMNS.get(name, ""))
-                for name, hints in schema.get_table_columns(table).items()
-            },
-        )
-        for table in tables
-        if table in schema.tables
-    }
 
 
 def update_comments(

@@ -21,7 +21,6 @@ from shared.redaction import redact
 from shared.sources.partitions import PartitionKey
 from shared.sources.protocol import RetryLaterError, loading
 from shared.warehouse.appends import find_appends
-from shared.warehouse.comments import find_descriptions
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.datasets import stored_dataset
 from shared.warehouse.destinations.factory import (
@@ -61,7 +60,12 @@ from shared.warehouse.schema.sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
 from shared.warehouse.statistics import MAX_PARTITIONS_WITH_COUNTS, TableStats, collect_stats
-from shared.warehouse.tables import reject_refresh, root_tables, with_related_tables
+from shared.warehouse.tables import (
+    find_descriptions,
+    reject_refresh,
+    root_tables,
+    with_related_tables,
+)
 from shared.warehouse.working_dirs import create_working_dir
 
 DLT_SETTINGS = {

@@ -1,7 +1,7 @@
 """The tables of a resource: the names that they have in the warehouse, and what is known of them."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from itertools import chain
 
@@ -17,6 +17,7 @@ from dlt.extract.exceptions import InconsistentTableTemplate
 from dlt.extract.items import TableNameMeta
 
 from shared.sources.protocol import COMPANION_TABLES_HINT, SOURCE_FIELD_HINT
+from shared.warehouse.comments import DLT_COLUMNS, Descriptions
 from shared.warehouse.destinations.base import destination_class
 from shared.warehouse.destinations.configuration import DESTINATION_NAME, warehouse_type
 from shared.warehouse.dlt_internals import docstring
@@ -186,6 +187,33 @@ def with_related_tables(table: str, schema: Schema) -> list[str]:
         if root in schema.tables
         for nested in get_nested_tables(schema.tables, root)
     ] or [table]
+
+
+def find_descriptions(
+    source: DltSource, schema: Schema, tables: Iterable[str]
+) -> dict[str, Descriptions]:
+    """Return what a source says about tables that it has loaded, and what dlt's columns contain.
+
+    Args:
+        source: the source; the docstring of a resource describes its table.
+        schema: the schema of the source after the load.
+        tables: names of tables.
+    """
+    own = {}
+    for resource in source.selected_resources.values():
+        table, declared = next(iter(declared_tables(resource).items()))
+        own[table] = str(declared["description"])
+    return {
+        table: Descriptions(
+            str(schema.tables[table].get("description") or own.get(table, "")),
+            {
+                name: str(hints.get("description") or DLT_COLUMNS.get(name, ""))
+                for name, hints in schema.get_table_columns(table).items()
+            },
+        )
+        for table in tables
+        if table in schema.tables
+    }
 
 
 def reject_refresh(pipeline: dlt.Pipeline, source: DltSource, refresh: str | None) -> None:
