@@ -4,10 +4,13 @@ A member is affected if one of its files changed, or a file that all members use
 data, the lock, the workspace's pyproject.toml, or the workflows. The members come from the workspace's
 pyproject.toml, so a new member needs no edit here. A project with its own lock is a member here as well.
 
-Usage: python .github/changed_members.py [BASE]. Without BASE, or with an unknown one, it prints all members.
+Usage: python .github/changed_members.py [--deployed] [BASE]. Without BASE, or with an unknown one, it prints
+all members. With --deployed it prints the names of the locations of deploy/workspace.yaml among them; a file
+that the images have in common affects all of these.
 """
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -51,5 +54,20 @@ def changed_since(base: str) -> list[str]:
     return diff.stdout.split("\0") if base and diff.returncode == 0 else ["uv.lock"]
 
 
+def affected_locations(changed: list[str]) -> list[str]:
+    """Return the deployed locations whose images the changed files affect."""
+    workspace = (ROOT / "deploy" / "workspace.yaml").read_text()
+    affects_all = any(path.startswith(("deploy/", "environments.toml")) for path in changed)
+    folders = {member["folder"] for member in affected(changed)}
+    return [
+        name
+        for name in re.findall(r"location_name: (\w+)", workspace)
+        if affects_all or f"projects/{name}" in folders
+    ]
+
+
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(affected(changed_since("".join(sys.argv[1:])))))
+    arguments = sys.argv[1:]
+    find = affected_locations if "--deployed" in arguments else affected
+    base = "".join(argument for argument in arguments if argument != "--deployed")
+    sys.stdout.write(json.dumps(find(changed_since(base))))

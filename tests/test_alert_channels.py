@@ -37,7 +37,11 @@ a_day = dg.FreshnessPolicy.time_window(timedelta(days=1))
 @dg.asset(key=["{team}", "late"], owners=["team:{team}"], freshness_policy=a_day)
 def late() -> None: ...
 
-defs = dg.Definitions([failed, checked, late], sensors=[alert_owners])
+@dg.sensor(target=[late], default_status=dg.DefaultSensorStatus.RUNNING)
+def broken():
+    raise ValueError("{team} has no folder")
+
+defs = dg.Definitions([failed, checked, late], sensors=[alert_owners, broken])
 """
 TEAMS = ("shop", "bakery")
 DAY = 24 * 60 * 60
@@ -110,7 +114,8 @@ def test_each_team_gets_the_alerts_of_its_location_in_its_channel(
         ui.wait_for(
             lambda: (
                 has_received(shop, failed, checked, "*Table is stale*: shop/late")
-                and has_received(bakery, failed_bakery)
+                and has_received(shop, "*Sensor failed*: broken: ValueError: shop has no folder")
+                and has_received(bakery, failed_bakery, "bakery has no folder")
             )
         )
         ui.launch("shop", ["shop", "late"])
@@ -126,10 +131,18 @@ def test_each_team_gets_the_alerts_of_its_location_in_its_channel(
     ):
         assert alert in text
     alerts = [line for line in text.splitlines() if line.startswith("*")]
-    assert len(alerts) == 4  # each was sent once
+    assert len(alerts) == 5  # each was sent once
+    assert "*Sensor failed*: broken: ValueError: shop has no folder" in alerts
     run = f"http://localhost:3000/runs/{failed_bakery}"
-    only = f"*Run failed*: bakery/failed\nValueError: bakery has no more\nOwner: team:bakery. {run}"
-    assert bakery.texts == [only]
+    text = "\n\n".join(bakery.texts)
+    assert (
+        f"*Run failed*: bakery/failed\nValueError: bakery has no more\nOwner: team:bakery. {run}"
+        in text
+    )
+    assert sorted(line for line in text.splitlines() if line.startswith("*")) == [
+        "*Run failed*: bakery/failed",
+        "*Sensor failed*: broken: ValueError: bakery has no folder",
+    ]
     logs = (tmp_path / "dev.log").read_text() + (tmp_path / "servers.log").read_text()
     assert "The webhook in ALERTS_WEBHOOK_URL responded with 500" in logs
     assert shop.token not in logs

@@ -381,7 +381,7 @@ def test_the_doctor_reports_no_error_in_a_valid_workspace(etl_environment: dict[
     assert results["warehouse"]["fix"] == "uv run etl run"
 
 
-def test_the_doctor_names_two_locations_that_load_one_table(
+def test_the_doctor_names_two_locations_that_load_one_table_and_a_missing_dependency(
     etl_environment: dict[str, str],
 ) -> None:
     only(etl_environment, "one_etl", "two_etl")
@@ -396,7 +396,8 @@ def test_the_doctor_names_two_locations_that_load_one_table(
             f"source = dlt.source(lambda: dlt.resource([], name='Orders'), name='{name}')()\n"
             f"@dlt_assets(name='{name}', dlt_source=source,\n"
             f"    dlt_pipeline=warehouse.pipeline('{name}_pipeline', 'raw'),\n"
-            "    dagster_dlt_translator=WarehouseTranslator('team:raw'))\n"
+            "    dagster_dlt_translator=WarehouseTranslator('team:raw', deps={'Orders': [\n"
+            "        dg.AssetKey(['raw', 'order'])]}))\n"
             "def assets(context): ...\n"
             "print('a location may print')\n"
             "defs = dg.Definitions([assets])\n"
@@ -408,6 +409,12 @@ def test_the_doctor_names_two_locations_that_load_one_table(
     assert check["status"] == "error"
     assert "raw.orders is loaded by one_etl.one (pipeline one_pipeline" in check["message"]
     assert "two_etl.two" in check["message"]
+    check = checks(done)["dependencies"]
+    assert check["status"] == "error"
+    assert (
+        "reads raw/order, which is an asset of no location. Did you mean raw/orders?"
+        in (check["message"])
+    )
 
 
 def test_the_doctor_names_each_error_and_no_secret(etl_environment: dict[str, str]) -> None:
@@ -445,7 +452,7 @@ def test_the_doctor_names_each_error_and_no_secret(etl_environment: dict[str, st
     assert "not-installed" in results["environment"]["message"]
     assert "RuntimeError: no access with ***" in results["leaky_etl"]["message"]
     assert "127.0.0.1" in results["warehouse"]["message"]
-    ran = etl(environment, "run", "leaky_etl", "--json")
+    ran = etl(environment, "run", "leaky_etl", "--json", "--yes")
     assert json.loads(ran.stdout)[0]["error"] == "RuntimeError: no access with ***"
     shown = etl(environment, "doctor")
     assert shown.returncode == 1

@@ -70,7 +70,7 @@ def test_each_deployed_location_has_exactly_one_unit_and_one_container(
     assert addresses(deploy / "workspace.compose.yaml") == by_name
 
     services = containers(deploy)
-    assert services.keys() == {"postgres", "webserver", "daemon", *locations}
+    assert services.keys() == {"postgres", "webserver", "daemon", "metrics", *locations}
     (unit,) = commands(deploy / "systemd" / "embedded-etl-location@.service")
     _, command = unit.split("/bin/")
     for name, (_, port) in locations.items():
@@ -93,7 +93,7 @@ def test_no_port_can_be_reached_from_another_machine(deploy: Path) -> None:
     assert {host for host, _ in addresses(deploy / "workspace.yaml").values()} == {"127.0.0.1"}
     services = containers(deploy)
     published = [port for service in services.values() for port in service.get("ports", [])]
-    assert published == ["127.0.0.1:3000:3000"]
+    assert published == ["127.0.0.1:3000:3000", "127.0.0.1:9464:9464"]
     assert not any("network_mode" in service for service in services.values())
 
 

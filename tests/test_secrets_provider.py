@@ -233,6 +233,38 @@ def test_a_missing_secret_is_named_with_where_it_was_looked_for(vault: Vault) ->
         database_configuration("crm")
 
 
+@dlt.source(name="broken_shop")
+def broken_shop(api_key: str = dlt.secrets.value) -> Any:
+    @dlt.resource(name="orders")
+    def orders() -> Iterator[Any]:
+        raise ValueError(f"the shop refuses {api_key}")
+        yield
+
+    return orders
+
+
+@dlt_assets(
+    dlt_source=broken_shop(api_key="not read here"),
+    dlt_pipeline=warehouse.pipeline("broken_shop", dataset_name="broken_shop"),
+    name="broken_shop",
+)
+def broken_assets(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[Any]:
+    yield from dlt.run(context, broken_shop())
+
+
+def test_the_value_of_a_secret_is_in_no_event(vault: Vault, instance: dg.DagsterInstance) -> None:
+    vault.store("sources/broken_shop", {"api_key": KEY})
+    result = dg.materialize(
+        [broken_assets],
+        resources={"dlt": WarehouseDltResource()},
+        instance=instance,
+        raise_on_error=False,
+    )
+    events = str(instance.all_logs(result.run_id))
+    assert "the shop refuses ***" in events
+    assert KEY not in events
+
+
 def test_the_credentials_of_the_warehouse_come_from_the_provider(
     vault: Vault,
     secrets_read: Callable[[], Counter],

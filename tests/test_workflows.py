@@ -35,6 +35,19 @@ def test_actionlint_finds_nothing(root: Path) -> None:
     assert (linted.returncode, linted.stdout) == (0, "")
 
 
+def test_zizmor_finds_nothing(root: Path) -> None:
+    """No unsafe permissions, expressions, caches or updates; each exception has its reason."""
+    zizmor = Path(sys.executable).parent / "zizmor"
+    checked = subprocess.run(
+        [zizmor, "--offline", "--quiet", "--no-config", ".github"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
 def test_actions_are_pinned_by_commit_and_permissions_are_minimal(
     root: Path, workflows: dict[str, dict[str, Any]]
 ) -> None:

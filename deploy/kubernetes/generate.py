@@ -3,11 +3,13 @@
 
     uv run python deploy/kubernetes/generate.py
 
-It reads the locations and ports of deploy/workspace.yaml, the modules of workspace.yaml,
+The options are for a delivery, which changes the tags of some images only; see docs/delivery.md. It reads the locations and ports of deploy/workspace.yaml, the modules of workspace.yaml,
 deploy/dagster.yaml and the variables of `shared.settings`. The constants below are what only a cluster
 needs.
 """
 
+import argparse
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +23,13 @@ from shared.cli.locations import code_locations
 RELEASE = "etl"
 """The name for `helm install`; the objects in the files start with it."""
 
-IMAGE = {
-    "repository": "registry.example.com/embedded-etl",
-    "tag": "1",
-    "pullPolicy": "IfNotPresent",
-}
-"""The image of the locations: this workspace, with `shared[server,kubernetes]`; each version has a new tag."""
+REGISTRY = "registry.example.com/embedded-etl"
+"""Where the images of the locations are; each version of an image has a new tag."""
+
+TAG = "1"
+"""The tag of an image that no option names."""
+
+PULL_POLICY = "IfNotPresent"
 
 POSTGRES = {
     "postgresqlScheme": "postgresql+psycopg2",  # SQLAlchemy's own choice is another (Dagster issue 33958)
@@ -40,7 +43,11 @@ POSTGRES = {
 VOLUME, VOLUME_SIZE = "/data", "20Gi"
 """The path of the volume, which settings refer to, and its size."""
 
-SETTINGS = {"WAREHOUSE_PATH": f"{VOLUME}/warehouse.duckdb", "DROP_FOLDER": f"{VOLUME}/drop"}
+SETTINGS = {
+    "ETL_ENVIRONMENT": "production",
+    "WAREHOUSE_PATH": f"{VOLUME}/warehouse.duckdb",
+    "DROP_FOLDER": f"{VOLUME}/drop",
+}
 """Settings that differ from their defaults. If no setting refers to the volume, there is no volume."""
 
 NODE = {f"{RELEASE}/volume": "here"}
@@ -65,11 +72,17 @@ _NOT_TAKEN_OVER = {"storage", "local_artifact_storage", "compute_logs"}
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS|POSTGRES_URL|WEBHOOK_URL)$")
 
 
-def files(settings: Mapping[str, str] = SETTINGS) -> dict[str, str]:
+def files(
+    settings: Mapping[str, str] = SETTINGS,
+    registry: str = REGISTRY,
+    tags: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """Return the text of each file, by its name.
 
     Args:
         settings: variables of `shared.settings` that differ from their defaults.
+        registry: where the images of the locations are.
+        tags: the tags of images, by the name of the location.
 
     Raises:
         ValueError: a setting would leave data on a pod's own disk, or is not known.
@@ -94,7 +107,7 @@ def files(settings: Mapping[str, str] = SETTINGS) -> dict[str, str]:
     if volume:
         manifests.append(_volume_claim())
     return {
-        "values.yaml": HEAD + _yaml(_values(volume=volume)),
+        "values.yaml": HEAD + _yaml(_values(registry, tags or {}, volume=volume)),
         "manifests.yaml": HEAD + _yaml(*manifests),
         "secrets.example.yaml": HEAD + _yaml(*_secrets(secrets)),
         "executor.yaml": HEAD + _yaml(_executor()),
@@ -105,7 +118,7 @@ def _on_volume(value: str) -> bool:
     return value.startswith(f"{VOLUME}/")
 
 
-def _values(*, volume: bool) -> dict[str, Any]:
+def _values(registry: str, tags: Mapping[str, str], *, volume: bool) -> dict[str, Any]:
     """Return the values of Dagster's Helm chart."""
     instance = _read("deploy/dagster.yaml")
     ports = {
@@ -149,7 +162,11 @@ def _values(*, volume: bool) -> dict[str, Any]:
             "deployments": [
                 {
                     "name": _host(name),
-                    "image": IMAGE,
+                    "image": {
+                        "repository": f"{registry}/{name}",
+                        "tag": tags.get(name, TAG),
+                        "pullPolicy": PULL_POLICY,
+                    },
                     "dagsterApiGrpcArgs": ["-m", modules[name], "--location-name", name],
                     "port": ports[name],
                     # Runs take the launcher's settings; otherwise they had the server's limits.
@@ -165,7 +182,7 @@ def _values(*, volume: bool) -> dict[str, Any]:
             "type": "K8sRunLauncher",
             "config": {
                 "k8sRunLauncher": {
-                    "imagePullPolicy": IMAGE["pullPolicy"],
+                    "imagePullPolicy": PULL_POLICY,
                     **env,
                     "resources": RUN_RESOURCES,
                     **mounts,
@@ -279,6 +296,34 @@ def _yaml(*documents: Any) -> str:
     return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=100)
 
 
+def deployed_tags(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of a release, by location, from what `helm get values -o json` prints."""
+    deployments = values.get("dagster-user-deployments", {}).get("deployments", [])
+    locations = {_host(name): name for name in code_locations()}
+    return {
+        locations[deployment["name"]]: deployment["image"]["tag"]
+        for deployment in deployments
+        if deployment["name"] in locations
+    }
+
+
+def main() -> None:
+    """Write the files."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="a folder")
+    parser.add_argument("--registry", default=REGISTRY, help="where the images are")
+    parser.add_argument("--tag", help="the tag of the images of --locations")
+    parser.add_argument("--locations", nargs="*", default=[], help="what has the new --tag")
+    parser.add_argument("--deployed", type=Path, help="a file with `helm get values -o json`")
+    options = parser.parse_args()
+    deployed = json.loads(options.deployed.read_text()) if options.deployed else None
+    tags = deployed_tags(deployed or {}) | dict.fromkeys(options.locations, options.tag)
+    missing = sorted(code_locations().keys() - tags.keys())
+    if missing and options.tag:
+        parser.error(f"no image of {', '.join(missing)} is deployed yet; deliver them as well")
+    for name, text in files(registry=options.registry, tags=tags).items():
+        (options.output / name).write_text(text)
+
+
 if __name__ == "__main__":
-    for _name, _text in files().items():
-        (Path(__file__).parent / _name).write_text(_text)
+    main()

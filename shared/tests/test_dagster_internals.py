@@ -40,6 +40,7 @@ PRIVATE_NAMES = {
     "dagster._core.definitions.freshness:FreshnessState.FAIL": "freshness",
     "dagster._core.definitions.freshness:FreshnessState.PASS": "freshness",
     "dagster._core.definitions.freshness:FreshnessState.WARN": "freshness",
+    "dagster_dbt.asset_utils:get_manifest_and_translator_from_dbt_assets": "declared_dbt",
     "dagster:RepositoryDefinition.asset_graph": "asset_owners",
     "dagster:DagsterInstance.get_records_for_run": "run_records",
     "dagster:DagsterInstance.event_log_storage": "last_check_metadata",
@@ -93,7 +94,6 @@ PRIVATE_NAMES = {
     f"{STORAGE}runs.schema:RunsTable": "RUNS",
     f"{STORAGE}runs.schema:RunTagsTable": "RUN_TAGS",
     f"{STORAGE}runs:SqlRunStorage.connect": "runs_connection",
-    f"{STORAGE}runs:RunStorage.delete_run": "delete_run_record",
     f"{STORAGE}schedules:SqlScheduleStorage.connect": "ticks_connection",
     f"{STORAGE}compute_log_manager:ComputeLogManager.delete_logs": "delete_compute_logs",
     f"{STORAGE}tags:REPOSITORY_LABEL_TAG": "",
@@ -110,7 +110,7 @@ PRIVATE_NAMES = {
 
 AMBIGUOUS = {"get", "has", "resolve", "metadata", "owners", "partitions_def", "backfill_policy"}
 AMBIGUOUS |= {"FAIL", "PASS", "WARN", "RUNNING", "NOT_FOUND"}
-AMBIGUOUS |= {"connect", "delete_run", "is_running"}
+AMBIGUOUS |= {"connect", "is_running"}
 # Our own functions have these names as well.
 AMBIGUOUS |= {"purge_ticks"}
 """Attributes that other, public classes have as well."""

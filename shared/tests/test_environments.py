@@ -308,7 +308,7 @@ def test_schedules_and_sensors_are_on_where_the_profile_names_them(
             dg.Definitions([rows], jobs=[job], schedules=schedules, sensors=sensors)
         )
         repository = defs.get_repository_def()
-        every = [*repository.schedule_defs, *repository.sensor_defs]
+        every: list[Any] = [*repository.schedule_defs, *repository.sensor_defs]
         assert {each.name for each in every if each.default_status.value == "RUNNING"} == on
 
 

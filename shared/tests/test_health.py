@@ -1,6 +1,7 @@
 """What needs attention: each problem is listed until it is solved, and with the next command."""
 
 import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 from dagster._core.events import EngineEventData
+from dagster._daemon.types import DaemonHeartbeat
 
 from shared.orchestration import health
 from shared.orchestration.health import Problem
@@ -85,9 +87,8 @@ def test_a_failed_partition_is_listed_until_a_later_run_loads_it(shop: Shop) -> 
     assert failed.message == "2 partitions failed, b to c: ValueError: file has no header"
     assert failed.fix == "uv run etl run shop/orders --from b --to c"
     assert (failed.count, list(failed.partitions), failed.run_id) == (2, [("b", "c")], run)
-    assert [problem.subject for problem in health.unknown_asset_problems(shop.instance)] == [
-        "shop/orders"
-    ]
+    (unknown,) = health.unknown_asset_problems(shop.instance)
+    assert unknown.message == "2 partitions failed, b, c: ValueError: file has no header"
     assert health.unknown_asset_problems(shop.instance, ["shop/orders"]) == []
     shop.error = ""
     shop.run("orders", "b")
@@ -236,6 +237,21 @@ def test_a_sensor_whose_last_tick_failed_is_listed_until_a_tick_succeeds(
     assert health.failed_ticks(stored_instance, "bakery") == []
     store_tick(stored_instance, "new_files", "shop")
     assert health.failed_ticks(stored_instance) == []
+
+
+def test_a_daemon_that_does_not_run_is_a_warning_if_a_sensor_is_on(
+    stored_instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert health.daemon_problems(stored_instance) == []
+    store_tick(stored_instance, "new_files", "shop")
+    (daemon,) = health.daemon_problems(stored_instance)
+    assert not daemon.is_failure
+    assert daemon.message == (
+        "no daemon has run for this instance, so 1 schedules and sensors do not tick"
+    )
+    heartbeat = DaemonHeartbeat(time.time(), "SENSOR", "id", [])
+    stored_instance.add_daemon_heartbeat(heartbeat)
+    assert health.daemon_problems(stored_instance) == []
 
 
 def test_a_standing_check_fails_while_a_partition_failed_or_is_missing(

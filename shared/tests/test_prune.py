@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, update
 
 from shared.orchestration import dagster_internals, dagster_tables, health
-from shared.orchestration.dagster_tables import CHECK_RESULTS, EVENT_TAGS, EVENTS, RUNS
+from shared.orchestration.dagster_tables import CHECK_RESULTS, EVENT_TAGS, EVENTS, RUN_TAGS, RUNS
 from shared.orchestration.prune import plan_pruning, prune, storage_size
 from shared.testing.instigators import store_tick, switch_on
 from shared.testing.postgres_server import PostgresServer
@@ -44,12 +44,15 @@ class Shop:
 
         self.defs = dg.Definitions([orders, totals])
 
-    def run(self, name: str, partition: str | None = None, *, days_old: int = 100) -> str:
+    def run(
+        self, name: str, partition: str | None = None, *, days_old: int = 100, root: str = ""
+    ) -> str:
         job = self.defs.resolve_implicit_global_asset_job_def()
         run_id = job.execute_in_process(
             instance=self.instance,
             asset_selection=[dg.AssetKey(name)],
             partition_key=partition,
+            tags={"dagster/root_run_id": root} if root else {},
             raise_on_error=False,
         ).run_id
         with dagster_tables.runs_connection(self.instance) as connection:
@@ -99,7 +102,7 @@ def opened(kind: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[
         yield instance
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def test_old_runs_go_and_what_is_loaded_failed_or_checked_stays_known(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -108,7 +111,8 @@ def test_old_runs_go_and_what_is_loaded_failed_or_checked_stays_known(
         old = {shop.run("orders", day) for day in (*DAYS, *DAYS[:2])}
         old |= {shop.run("totals") for _ in range(3)}
         shop.error = "no header"
-        failed = shop.run("orders", DAYS[2])
+        first = shop.run("orders", DAYS[2])
+        failed = shop.run("orders", DAYS[2], root=first)
         shop.error = ""
         new = shop.run("totals", days_old=10)
         waiting = dg.DagsterRun("job", status=dg.DagsterRunStatus.STARTED)
@@ -120,12 +124,15 @@ def test_old_runs_go_and_what_is_loaded_failed_or_checked_stays_known(
 
         plan = plan_pruning(instance, KEEP)
         assert set(plan.run_ids) == old
-        assert list(plan.kept) == [failed]
+        assert list(plan.kept) == [first, failed]
         assert prune(instance, plan) == storage_size(instance)
 
         assert shop.state() == before
-        assert {run.run_id for run in instance.get_runs()} == {failed, new, waiting.run_id}
+        assert {run.run_id for run in instance.get_runs()} == {first, failed, new, waiting.run_id}
         assert instance.all_logs(failed)
+        with dagster_tables.runs_connection(instance) as connection:
+            tagged = {run_id for (run_id,) in connection.execute(select(RUN_TAGS.c.run_id))}
+        assert not tagged & old
         kept = shop.column(EVENTS.c.run_id) & old
         assert len(kept) == len(DAYS)  # one materialization of each day
         assert shop.column(CHECK_RESULTS.c.run_id) == {new}

@@ -6,6 +6,7 @@ has a profile for each environment; it holds no secrets. Asset keys are the same
 
 import getpass
 import re
+import sys
 import tomllib
 import unicodedata
 from difflib import get_close_matches
@@ -114,11 +115,15 @@ def named(name: str) -> Environment:
 def declared() -> dict[str, Profile]:
     """Return the profiles of `environments.toml`; none if the file does not exist.
 
+    It is at the root of the workspace; on a server, in the folder of the installed Python environment.
+
     Raises:
         EnvironmentFileError: the file is not valid, or `defer_to` names no environment of it.
     """
-    file = settings.workspace_root() / FILE
-    return _read(file, file.stat().st_mtime_ns) if file.is_file() else {}
+    for file in (settings.workspace_root() / FILE, Path(sys.prefix) / FILE):
+        if file.is_file():
+            return _read(file, file.stat().st_mtime_ns)
+    return {}
 
 
 def to_identifier(name: str) -> str:

@@ -20,6 +20,7 @@ from shared.cli.instance_home import dagster_home
 from shared.cli.metrics import metrics
 from shared.cli.migrate import migrate
 from shared.cli.new import new
+from shared.cli.preview import preview
 from shared.cli.prune import prune
 from shared.cli.query import query
 from shared.cli.run import run
@@ -44,6 +45,7 @@ app.command(epilog="Example: etl migrate orders.orders --column price --type dou
 app.command(epilog="Example: etl prune --keep 90d --dry-run")(prune)
 app.command(epilog="Example: etl metrics --port 9464")(metrics)
 app.command(epilog="Example: etl contract --update")(contract)
+app.command(epilog="Example: etl preview --base main")(preview)
 app.command(epilog="Example: etl doctor --json")(doctor)
 app.add_typer(env_app, name="env")
 

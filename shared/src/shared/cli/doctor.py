@@ -7,13 +7,13 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from importlib.metadata import metadata, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import typer
 from dotenv import dotenv_values
@@ -26,7 +26,7 @@ from shared.cli.locations import (
     interpreters,
     no_interpreter,
 )
-from shared.cli.terminal import AsJson, console, find_uv, print_json
+from shared.cli.terminal import AsJson, console, find_uv, print_json, print_note
 from shared.redaction import redact
 
 PACKAGES = ("dagster", "dagster-dlt", "dlt", "duckdb")
@@ -40,9 +40,10 @@ try:
     import dagster
     defs = importlib.import_module(sys.argv[2]).defs
     dagster.Definitions.validate_loadable(defs)
+    from shared.orchestration.asset_references import upstream_assets
     from shared.orchestration.dataset_owners import table_owners
     owners = [dataclasses.asdict(owner) for owner in table_owners(sys.argv[1], defs.assets or ())]
-    print("\\n" + json.dumps(owners))
+    print("\\n" + json.dumps({"tables": owners, "upstream": upstream_assets(defs)}))
 except BaseException as error:
     print(f"{type(error).__name__}: {error}")
     sys.exit(1)
@@ -79,6 +80,8 @@ def doctor(as_json: AsJson = False) -> None:
             console.print(*lines, sep="\n", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print_json([asdict(check) for check in checks])
+    if not as_json:
+        print_note("What failed, is missing or is stuck: uv run etl status")
     if any(check.status == "error" for check in checks):
         raise typer.Exit(1)
 
@@ -114,10 +117,12 @@ def _checks() -> Iterator[Check]:
         yield check_warehouse()
         if sync:
             yield _check_environment(sync)
-        tables: list[dict[str, str]] = []
+        loaded: dict[str, Mapping[str, Any]] = {}
         for location, load in locations.items():
-            yield load if isinstance(load, Check) else _check_location(location, load, tables)
-        yield from _check_datasets(tables)
+            yield load if isinstance(load, Check) else _check_location(location, load, loaded)
+        yield from _check_datasets([table for one in loaded.values() for table in one["tables"]])
+        if len(loaded) == len(modules):
+            yield from _check_references({name: one["upstream"] for name, one in loaded.items()})
 
 
 def _start_process(stack: ExitStack, command: list[str]) -> "subprocess.Popen[str]":
@@ -178,13 +183,26 @@ def _check_datasets(tables: Iterable[Mapping[str, str]]) -> Iterator[Check]:
         yield Check("datasets", "ok", f"{datasets}, and each table has one pipeline")
 
 
+def _check_references(upstream: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[Check]:
+    """Check that each asset on which another one depends is an asset of some location."""
+    from shared.orchestration.asset_references import missing_assets
+
+    missing = missing_assets(upstream)
+    for message in missing:
+        fix = "correct the name; if another program loads it, declare it: dg.AssetSpec([dataset, table])"
+        yield Check("dependencies", "error", message, fix)
+    if not missing:
+        assets = sum(map(len, upstream.values()))
+        yield Check("dependencies", "ok", f"{assets} assets, and each dependency is one of them")
+
+
 def _check_location(
-    location: str, load: "subprocess.Popen[str]", tables: list[dict[str, str]]
+    location: str, load: "subprocess.Popen[str]", loaded: dict[str, Mapping[str, Any]]
 ) -> Check:
-    """Return whether a location loads, and add what its pipelines load to the tables."""
+    """Return whether a location loads, and add what it has to those that are loaded."""
     output = load.communicate()[0].strip()
     if load.returncode == 0:
-        tables += json.loads(output.splitlines()[-1])
+        loaded[location] = json.loads(output.splitlines()[-1])
         return Check(location, "ok", "loads")
     reason = output or f"its process ended with exit code {load.returncode}"
     fix = f"fix it, or remove it from workspace.yaml; uv run etl run {location} keeps the log"

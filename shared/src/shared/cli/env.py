@@ -8,7 +8,7 @@ from rich.table import Table
 
 from shared import environments
 from shared.cli.confirm import current_environment
-from shared.cli.instance_home import dagster_home, delete_home
+from shared.cli.instance_home import dagster_home, delete_home, only_user
 from shared.cli.terminal import (
     AsJson,
     console,
@@ -92,11 +92,11 @@ def drop(
         if not sys.stdin.isatty():
             fail(f"{name} is in environments.toml, and others may use it; add --yes.", 2)
         typer.confirm(f"Drop all tables of {name}?", abort=True, err=True)
-    with warehouse_errors():
+    with only_user(environment), warehouse_errors():
         from shared import warehouse
 
         dropped = warehouse.drop_environment(name, log=print_note)
-    delete_home(environment)
+        delete_home(environment)
     if as_json:
         print_json({"name": name, "dropped": dropped})
     elif dropped:

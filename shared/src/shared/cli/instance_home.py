@@ -5,11 +5,15 @@ other's partitions as loaded.
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
 from shared import settings
+from shared.cli.terminal import fail
 from shared.environments import Environment
 
 _FOLDER = ".dagster"
@@ -28,6 +32,28 @@ def dagster_home(environment: Environment) -> Path:
         instance = _moved(yaml.safe_load(file.read_text()), home)
         (home / "dagster.yaml").write_text(yaml.safe_dump(instance, sort_keys=False))
     return home
+
+
+@contextmanager
+def only_user(environment: Environment) -> Iterator[None]:
+    """Keep other previews and drops of an environment on this machine out.
+
+    Raises:
+        Exit: a preview of it runs.
+    """
+    if not environment.has_own_file:
+        yield
+        return
+    home = _own_home(environment)
+    home.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(home / "preview.lock", timeout=0):
+            yield
+    except Timeout:
+        fail(
+            f"A preview of {environment.name} runs on this machine: wait for its end, or stop it. Nothing "
+            "was changed."
+        )
 
 
 def delete_home(environment: Environment) -> None:

@@ -11,7 +11,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
-from shared.cli.reports import LOGS, AssetResult, RunSelection
+from shared.cli.reports import AssetResult, RunSelection
 from shared.redaction import redact
 
 SHUTDOWN_SECONDS = 15
@@ -44,8 +44,9 @@ def start(
     Raises:
         OSError: the interpreter does not exist.
     """
+    selection.logs.mkdir(parents=True, exist_ok=True)
     ours, theirs = Pipe()
-    with theirs, (LOGS / f"{location}.log").open("w") as log:
+    with theirs, (selection.logs / f"{location}.log").open("w") as log:
         process = subprocess.Popen(  # noqa: S603 - this module, with an interpreter of workspace.yaml
             [python, "-P", "-c", _BODY, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,

@@ -10,19 +10,21 @@ from filelock import FileLock
 
 from shared import environments
 from shared.cli.locations import sample
-from shared.cli.reports import LOGS, AssetResult, Plan, RunSelection
+from shared.cli.reports import AssetResult, CheckResult, Plan, RunSelection
 from shared.orchestration.dagster_internals import (
     AssetGraph,
     asset_graph,
     asset_node,
     blocking_parents,
     build_global_job,
+    external_parents,
     failure_message,
     materializable_keys,
     select_assets,
     step_seconds,
 )
 from shared.orchestration.translator import SAMPLE_PARTITIONS
+from shared.redaction import redact
 
 
 def run_location(
@@ -35,14 +37,15 @@ def run_location(
     """Send the plan, wait for `started`, and send the result of each asset."""
     with sample(module) as notice:
         defs: dg.Definitions = importlib.import_module(module).defs
-        with FileLock(LOGS / "instance.lock"):  # only one process may create its tables
+        with FileLock(selection.logs / "instance.lock"):  # only one process may create its tables
             instance = dg.DagsterInstance.get()
         graph = asset_graph(defs)
         all_keys = materializable_keys(graph)
         keys, unknown = _selected(graph, all_keys, selection.selections)
         partitions = selection.partitions
         refusal = partition_error(graph, keys, partitions, instance) if partitions else ""
-        send(Plan(location, _names(keys), _names(all_keys), unknown, refusal, notice))
+        upstream = _names(external_parents(graph, keys))
+        send(Plan(location, _names(keys), _names(all_keys), unknown, refusal, notice, upstream))
         started.wait()
         nodes = {key: asset_node(graph, key) for key in keys}
         for result in _materialize(
@@ -176,11 +179,11 @@ def _asset_results(
 ) -> Iterator[AssetResult]:
     """Yield the result of each asset over one or more runs."""
     for key in keys:
-        name = key.to_user_string()
+        name, checks = key.to_user_string(), _checks(results, key)
         if not results:
             yield AssetResult(location, name, "skipped")
         elif error := next(filter(None, (_error(result, key) for result in results)), None):
-            yield AssetResult(location, name, "failed", error=error)
+            yield AssetResult(location, name, "failed", error=error, checks=checks)
         else:
             metadata = _events(results[-1], key)[-1].materialization.metadata
             rows, table = metadata.get("dagster/row_count"), metadata.get("dagster/table_name")
@@ -191,7 +194,26 @@ def _asset_results(
                 rows=int(str(rows.value)) if rows else None,
                 seconds=sum(_seconds(result, key) for result in results),
                 table=".".join(str(table.value).rsplit(".", 2)[1:]) if table else "",
+                checks=checks,
             )
+
+
+def _checks(
+    results: Sequence[dg.ExecuteInProcessResult], key: dg.AssetKey
+) -> tuple[CheckResult, ...]:
+    """Return the result of each check of an asset over one or more runs; a failed one wins."""
+    found: dict[str, CheckResult] = {}
+    for result in results:
+        for check in result.get_asset_check_evaluations():
+            previous = found.get(check.check_name)
+            if check.asset_key == key and (previous is None or previous.passed):
+                found[check.check_name] = CheckResult(
+                    check.check_name,
+                    check.passed,
+                    check.severity.value,
+                    redact(check.description or ""),
+                )
+    return tuple(found.values())
 
 
 def _events(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> list[dg.DagsterEvent]:

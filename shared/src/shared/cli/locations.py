@@ -18,13 +18,16 @@ class WorkspaceError(Exception):
     """workspace.yaml, or a location's pyproject.toml, is missing or invalid; the message names it."""
 
 
-def code_locations() -> dict[str, str]:
+def code_locations(root: Path | None = None) -> dict[str, str]:
     """Return the module of each code location in workspace.yaml, by the location's name.
+
+    Args:
+        root: the folder of workspace.yaml; by default that of the workspace.
 
     Raises:
         WorkspaceError: the file is missing or invalid.
     """
-    return {name: entry["module_name"] for name, entry in _entries().items()}
+    return {name: entry["module_name"] for name, entry in _entries(root).items()}
 
 
 def interpreters() -> dict[str, str]:
@@ -88,8 +91,8 @@ def sample(module: str) -> Iterator[str]:
         yield message.format_map(variables) if variables else ""
 
 
-def _entries() -> dict[str, dict[str, str]]:
-    file = settings.workspace_root() / "workspace.yaml"
+def _entries(root: Path | None = None) -> dict[str, dict[str, str]]:
+    file = (root or settings.workspace_root()) / "workspace.yaml"
     try:
         modules = [
             entry["python_module"] for entry in yaml.safe_load(file.read_text())["load_from"]

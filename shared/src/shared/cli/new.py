@@ -33,7 +33,8 @@ MAX_NAME_LENGTH = 40
 """Tables, pipelines and files have this name, and databases truncate long names."""
 
 
-Kind = Literal["list", "csv", "api"]
+Kind = Literal["list", "csv", "api", "dbt", "sql"]
+_READS_LOADED_TABLES = ("dbt", "sql")
 
 
 class InvalidNameError(Exception):
@@ -44,8 +45,9 @@ From = Annotated[
     str,
     typer.Option(
         "--from",
-        metavar="list|csv|api|FILE|FOLDER|URL",
-        help="Where rows come from: a list in the code, a CSV file for each day, a web API, or what the "
+        metavar="list|csv|api|dbt|sql|FILE|FOLDER|URL",
+        help="Where rows come from: a list in the code, a CSV file for each day, a web API, models of dbt "
+        "or SQL files that read loaded tables, or what the "
         "columns are proposed from: a file, the files of a folder (CSV, Parquet, JSON or Excel), the "
         "URL of a file or a JSON API, or the URL of a database: postgresql://, mysql://, mssql:// or "
         "sqlite:///.",
@@ -105,14 +107,20 @@ def new(
         console.print(proposed.summary(name), highlight=False, markup=False, soft_wrap=True)
     if proposed and run:
         _try_out(package, root, sample=sample)
-    load = {f"uv run etl run {package}": "load its sample"}
     print_next(
         {
-            **(proposed.commands(name) if proposed else load),
+            **(proposed.commands(name) if proposed else _commands(source, package)),
             "uv run dagster dev -w workspace.yaml": "show it in the UI: localhost:3000",
             f"cat projects/{package}/README.md": "read how to load your own data",
         }
     )
+
+
+def _commands(source: str, package: str) -> dict[str, str]:
+    """Return what to run in a project from a template, with its purpose."""
+    if source in _READS_LOADED_TABLES:
+        return {f"uv run etl run api_etl {package}": "load what it reads, and make its table"}
+    return {f"uv run etl run {package}": "load its sample"}
 
 
 def _try_out(package: str, root: Path, *, sample: bool) -> None:
@@ -193,10 +201,15 @@ def _proposed(
         raise ScaffoldError(
             f"--no-sample is for a pipeline from files, and --from is {kind}: leave it out."
         )
-    if source in get_args(Kind):
+    if source in get_args(Kind) and not (source in _READS_LOADED_TABLES and style == "component"):
         return None
     if style != "code":
-        raise ScaffoldError("A pipeline that is proposed is written as code: leave out --style.")
+        what = (
+            "SQL on loaded tables is"
+            if source in _READS_LOADED_TABLES
+            else "A proposed pipeline is"
+        )
+        raise ScaffoldError(f"{what} written as code: leave out --style.")
     if is_database:
         return propose_tables(source, context.obj)
     if is_url(source):

@@ -16,11 +16,13 @@ class RunSelection:
         selections: assets in Dagster's selection syntax; None for the complete location.
         partitions: the first and the last partition to run; None for those of the sample.
         tags: the tags of the runs.
+        logs: the folder of the logs.
     """
 
     selections: tuple[str, ...] | None = None
     partitions: tuple[str, str] | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    logs: Path = LOGS
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Plan:
         unknown: the selections that match none of its assets.
         error: why it cannot run the selection, in one line; empty if it can.
         notice: what the user must know about the data, in one line; empty if there is nothing.
+        upstream: the assets of other locations that the assets read.
     """
 
     location: str
@@ -42,6 +45,17 @@ class Plan:
     unknown: tuple[str, ...] = ()
     error: str = ""
     notice: str = ""
+    upstream: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The result of a check, the first failed one of several runs; `severity` is ERROR or WARN."""
+
+    name: str
+    passed: bool
+    severity: str
+    description: str
 
 
 @dataclass(frozen=True)
@@ -55,3 +69,4 @@ class AssetResult:
     seconds: float = 0.0
     table: str = ""
     error: str = ""
+    checks: tuple[CheckResult, ...] = ()

@@ -64,7 +64,7 @@ def run(
         fail(str(error))
     tags = _tags(tag or [])
     selected = _select(names or [], modules, partitions, tags)
-    results = _run_locations(modules, selected, as_json)
+    results = run_locations(modules, selected, as_json)
     if as_json:
         print_json([{**asdict(result), "seconds": round(result.seconds, 3)} for result in results])
     else:
@@ -120,26 +120,33 @@ def _selection(name: str) -> str:
     return name.replace(".", "/") if re.fullmatch(r"\+*\w+\.\w+\+*", name) else name
 
 
-def _run_locations(
+def run_locations(
     modules: Mapping[str, str], selected: Mapping[str, RunSelection], as_json: bool
 ) -> list[AssetResult]:
-    """Run each location in its own process, all concurrently, and show the progress."""
-    LOGS.mkdir(parents=True, exist_ok=True)
+    """Run each location in its own process, all concurrently, and show the progress.
+
+    Args:
+        modules: the module of each location.
+        selected: what each location runs.
+        as_json: whether stdout is for a JSON document.
+
+    Returns:
+        The result of each asset, and of each location that did not load.
+    """
     results: Results = {(name, ""): AssetResult(name, "", "running") for name in selected}
     plans: dict[str, Plan] = {}
     notices: list[str] = []
     out = notes if as_json else console
-    # Complete locations start without waiting. A selection waits until every location has checked it.
-    waiting = any(item.selections is not None or item.partitions for item in selected.values())
+    # A selection waits until every location has checked it.
+    is_checked = all(item.selections is None and not item.partitions for item in selected.values())
     with (
         _started(modules, selected, results) as processes,
         Live(console=out, transient=True, refresh_per_second=8) as live,
     ):
         channels = [channel for _, channel in processes.values()]
-        if not waiting:
-            _start_all(channels)
+        waiting = set(processes)
         while True:
-            alive = [name for name, (process, _) in processes.items() if process.poll() is None]
+            alive = {name for name, (process, _) in processes.items() if process.poll() is None}
             for message in _received(channels):
                 results.pop((message.location, ""), None)
                 if isinstance(message, Plan):
@@ -147,12 +154,15 @@ def _run_locations(
                     notices += [message.notice] if message.notice and message.assets else []
                 else:
                     results[message.location, message.asset] = message
-            if waiting and plans.keys() >= set(alive):
+            if not is_checked and plans.keys() >= alive:
                 live.update("")
                 _validate(plans.values(), selected, results)
-                _start_all(channels)
-                waiting = False
-            while notices and not waiting:
+                is_checked = True
+            for name in _ready(waiting, plans, results, alive) if is_checked else ():
+                waiting.discard(name)
+                with suppress(OSError):  # its process has ended
+                    processes[name][1].send("start")
+            while notices and is_checked:
                 out.print(notices.pop(0))
             live.update(_table(results.values(), live=True))
             if not alive:
@@ -164,11 +174,33 @@ def _run_locations(
     return list(results.values())
 
 
-def _start_all(channels: Iterable[Channel]) -> None:
-    """Start the runs of the locations."""
-    for channel in channels:
-        with suppress(OSError):  # its process has ended
-            channel.send("start")
+def _ready(
+    waiting: Collection[str], plans: Mapping[str, Plan], results: Results, alive: Collection[str]
+) -> list[str]:
+    """Return the locations that can start: what they read of other locations is not being loaded.
+
+    Args:
+        waiting: the locations that have not started.
+        plans: the plans that have arrived.
+        results: the latest result of each asset.
+        alive: the locations whose processes run.
+    """
+    planned = [name for name in waiting if name in plans]
+    if not plans.keys() >= set(
+        alive
+    ):  # a plan that has not arrived may load what another one reads
+        return [name for name in planned if not plans[name].upstream]
+    pending = {
+        asset
+        for name in alive
+        for asset in plans[name].assets
+        if name in waiting
+        or (result := results.get((name, asset))) is None
+        or result.status in ("waiting", "running")
+    }
+    ready = [name for name in planned if pending.isdisjoint(plans[name].upstream)]
+    is_circle = not ready and set(alive) <= set(waiting)
+    return planned if is_circle else ready
 
 
 def _received(channels: list[Channel]) -> Iterator[Plan | AssetResult]:

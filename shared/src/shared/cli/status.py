@@ -40,9 +40,9 @@ def status(
     """
     try:
         locations = {} if quick else code_locations()
-        pythons = interpreters()
+        pythons = {} if quick else interpreters()
     except WorkspaceError as error:
-        fail(str(error))
+        fail(f"{error} Where locations run as servers, use --quick.")
     with ExitStack() as stack:
         processes = {
             location: _start(stack, module, pythons.get(location, sys.executable))
@@ -79,6 +79,7 @@ def _problems(processes: "Mapping[str, _Process | str]") -> "Iterator[Problem]":
     from shared.cli.instance import instance_or_fail
     from shared.orchestration.health import (
         Problem,
+        daemon_problems,
         failed_ticks,
         stuck_runs,
         unknown_asset_problems,
@@ -86,6 +87,7 @@ def _problems(processes: "Mapping[str, _Process | str]") -> "Iterator[Problem]":
 
     with instance_or_fail() as instance:
         yield from stuck_runs(instance)
+        yield from daemon_problems(instance)
         ticks = failed_ticks(instance)
         assets: list[str] = []
         all_load = bool(processes)

@@ -1,6 +1,6 @@
 """Which assets a change touches: what is new, changed or removed, and what depends on it."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ class TouchedAsset:
     Attributes:
         key: its key.
         location: the code location that has it.
-        change: why it is here. `upstream` is an asset that a touched one reads.
+        change: why it is here. `upstream` is an asset that a touched one reads, and that has no table.
         reasons: the modules and files that differ.
         stage: assets of one location and stage run together; a stage needs those before it.
     """
@@ -44,7 +44,7 @@ def find_touched(
     inventories: Mapping[str, Inventory],
     *,
     unknown: Collection[str] = (),
-    with_upstream: bool = False,
+    readable: Callable[[Collection[str]], Collection[str]] = lambda keys: keys,
 ) -> list[TouchedAsset]:
     """Return the assets that differ between two copies of the code, in the order in which they load.
 
@@ -53,14 +53,11 @@ def find_touched(
         head: the same, after it.
         inventories: what the locations define after the change.
         unknown: the locations whose base is not known, so all of their assets count as changed.
-        with_upstream: whether what the touched assets read is loaded as well.
+        readable: returns those of some assets whose tables the environment can read already; the others
+            are loaded if a touched asset reads them.
     """
     locations = {key: name for name, item in inventories.items() for key in item.code}
-    parents = {
-        key: [parent for parent in asset["depends_on"] if parent in locations]
-        for item in inventories.values()
-        for key, asset in item.contract["assets"].items()
-    }
+    parents = _parents(inventories)
     changes: dict[str, tuple[Change, tuple[str, ...]]] = {}
     for key, location in locations.items():
         if location in unknown:
@@ -71,9 +68,12 @@ def find_touched(
             changes[key] = "changed", reasons
     for key in _closure(changes, _reversed(parents)) - changes.keys():
         changes[key] = "downstream", ()
-    if with_upstream:
-        for key in _closure(changes, parents) - changes.keys():
-            changes[key] = "upstream", ()
+    existing = readable(_closure(changes, parents) - changes.keys())
+    needed = {
+        key: [name for name in names if name not in existing] for key, names in parents.items()
+    }
+    for key in _closure(changes, needed) - changes.keys():
+        changes[key] = "upstream", ()
     stages = _stages(parents, locations)
     loaded = [
         TouchedAsset(key, locations[key], change, reasons, stages[key])
@@ -81,6 +81,21 @@ def find_touched(
     ]
     removed = [TouchedAsset(key, "", "removed") for key in sorted(base.keys() - head.keys())]
     return sorted(loaded, key=lambda item: (item.stage, item.location, item.key)) + removed
+
+
+def depending_on(keys: Iterable[str], inventories: Mapping[str, Inventory]) -> set[str]:
+    """Return assets with all that depends on them, in any location."""
+    return _closure(keys, _reversed(_parents(inventories)))
+
+
+def _parents(inventories: Mapping[str, Inventory]) -> dict[str, list[str]]:
+    """Return what each asset depends on, as far as a location has it."""
+    known = {key for item in inventories.values() for key in item.code}
+    return {
+        key: [parent for parent in asset["depends_on"] if parent in known]
+        for item in inventories.values()
+        for key, asset in item.contract["assets"].items()
+    }
 
 
 def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:

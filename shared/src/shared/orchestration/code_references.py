@@ -19,8 +19,9 @@ def with_code_references(assets: Iterable[Any]) -> list[Any]:
 
 def _with_links(asset: Any) -> Any:
     def add_links(spec: dg.AssetSpec) -> dg.AssetSpec:
-        references = spec.metadata["dagster/code_references"].value.code_references
-        files = [*references, *_readme(Path(references[-1].file_path))]
+        # What an asset states itself, such as its .sql file, comes before the function that makes it.
+        reference = spec.metadata["dagster/code_references"].value.code_references[0]
+        files = [reference, *_readme(Path(reference.file_path))]
         links = dg.CodeReferencesMetadataValue(code_references=[_reference(file) for file in files])
         return spec.merge_attributes(metadata={"dagster/code_references": links})
 

@@ -78,6 +78,12 @@ def blocking_parents(graph: AssetGraph, key: dg.AssetKey) -> set[dg.AssetKey]:
     }
 
 
+def external_parents(graph: AssetGraph, keys: Iterable[dg.AssetKey]) -> list[dg.AssetKey]:
+    """Return the assets that some assets read and the location does not materialize."""
+    parents = {parent for key in keys for parent in graph.get(key).parent_keys}
+    return sorted(parents - graph.materializable_asset_keys)
+
+
 # Events and runs.
 
 
@@ -236,6 +242,16 @@ def declared_load(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> 
     """Return the source, the pipeline and the translator that `@dlt_assets` was given."""
     metadata = next(iter(context.assets_def.metadata_by_key.values()))
     return [metadata[key] for key in (META_KEY_SOURCE, META_KEY_PIPELINE, META_KEY_TRANSLATOR)]
+
+
+def declared_dbt(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+) -> tuple[Mapping[str, Any], Any]:
+    """Return the manifest and the translator that `@dbt_assets` was given."""
+    from dagster_dbt.asset_utils import get_manifest_and_translator_from_dbt_assets
+
+    manifest, translator, *_ = get_manifest_and_translator_from_dbt_assets([context.assets_def])
+    return manifest, translator
 
 
 def is_subset(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> bool:

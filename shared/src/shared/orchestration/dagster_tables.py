@@ -59,11 +59,6 @@ def run_file(instance: dg.DagsterInstance, run_id: str) -> Path | None:
     return Path(storage.path_for_shard(run_id)) if storage.is_run_sharded else None
 
 
-def delete_run_record(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Delete a run and its tags, but none of its events."""
-    instance.run_storage.delete_run(run_id)
-
-
 def delete_compute_logs(instance: dg.DagsterInstance, run_id: str) -> None:
     """Delete what the steps of a run printed."""
     instance.compute_log_manager.delete_logs(prefix=[run_id, "compute_logs"])

@@ -14,6 +14,7 @@ import dagster as dg
 
 from shared import warehouse
 from shared.orchestration.dagster_internals import declared_loads
+from shared.orchestration.metadata import SQL_FILE
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,10 @@ class TableOwner:
 
     Attributes:
         location: the code location.
-        asset: the name of the `@dlt_assets`.
-        pipeline: the name of the dlt pipeline.
+        asset: the name of the `@dlt_assets`, or of the `.sql` file.
+        pipeline: the name of the dlt pipeline; empty if SQL makes the table.
         dataset: the dataset.
-        source: the name of the dlt source, and so of its schema.
+        source: the name of the dlt source, and so of its schema; empty if SQL makes the table.
         resource: the name of the dlt resource.
         table: the table. A resource whose tables depend on its rows has its own name here.
     """
@@ -45,11 +46,13 @@ class TableOwner:
 
     def __str__(self) -> str:
         """Name what a person has to find in the code."""
+        if not self.pipeline:
+            return f"{self.location}.{self.asset}"
         return f"{self.location}.{self.asset} (pipeline {self.pipeline}, source {self.source})"
 
 
 def table_owners(location: str, assets: Iterable[object]) -> list[TableOwner]:
-    """Return what the `@dlt_assets` among a location's definitions load."""
+    """Return what the `@dlt_assets` and the `.sql` files among a location's definitions load."""
     owners: list[TableOwner] = []
     for definition in assets:
         for source, pipeline, translator in declared_loads(definition):
@@ -70,7 +73,17 @@ def table_owners(location: str, assets: Iterable[object]) -> list[TableOwner]:
                     )
                     for name in names
                 )
+        owners += _sql_owners(location, definition)
     return owners
+
+
+def _sql_owners(location: str, definition: object) -> Iterator[TableOwner]:
+    """Yield the table of a `.sql` file."""
+    for spec in definition.specs if isinstance(definition, dg.AssetsDefinition) else ():
+        if SQL_FILE in spec.metadata:
+            dataset, table = spec.key.path
+            file = spec.metadata[SQL_FILE]
+            yield TableOwner(location, file, "", dataset, source="", resource=table, table=table)
 
 
 def find_conflicts(owners: Iterable[TableOwner]) -> list[str]:
@@ -94,9 +107,11 @@ def _conflicts_in_dataset(one: TableOwner, other: TableOwner) -> Iterator[str]:
     if one.table == other.table:
         yield (
             f"{one.dataset}.{one.table} is loaded by {one} and by {other}: each would replace or add to "
-            "the rows of the other. Give one resource another table_name, or one pipeline another "
-            "dataset_name."
+            "the rows of the other. Give one resource another table_name, one .sql file another name, or "
+            "one pipeline another dataset_name."
         )
+    elif not (one.pipeline and other.pipeline):
+        return
     elif one.owner == other.owner:
         if (one.source, one.resource) == (other.source, other.resource):
             yield (

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from shlex import quote
 from typing import Any, Literal
 
 import dagster as dg
@@ -21,6 +22,9 @@ MAX_QUEUED = timedelta(hours=1)
 
 MAX_RUNNING = timedelta(days=1)
 """How long a run may take before it counts as stuck; deploy/dagster.yaml ends it then."""
+
+MAX_DAEMON_SILENCE = timedelta(minutes=10)
+"""How long the daemon may be silent; it reports every half minute."""
 
 MAX_RANGES = 3
 """Ranges of partitions in a message; the others are counted."""
@@ -49,7 +53,7 @@ class Problem:
         location: the code location of a schedule or a sensor.
     """
 
-    kind: Literal["failed", "check", "missing", "stale", "stuck", "tick", "location"]
+    kind: Literal["failed", "check", "missing", "stale", "stuck", "tick", "daemon", "location"]
     subject: str
     message: str
     fix: str
@@ -93,7 +97,7 @@ def unknown_asset_problems(
     problems = []
     for key, group in groupby(attempts, key=lambda attempt: attempt.key):
         failed = {attempt.partition: attempt for attempt in group}
-        problems.append(_failed(instance, key, failed, [part for part in failed if part], None))
+        problems.append(_failed(instance, key, failed))
     return [*problems, *_check_problems(instance, None, known)]
 
 
@@ -202,6 +206,18 @@ def stuck_runs(instance: dg.DagsterInstance, location: str | None = None) -> lis
     return problems
 
 
+def daemon_problems(instance: dg.DagsterInstance) -> list[Problem]:
+    """Return whether schedules and sensors are on, but the daemon that evaluates them does not run."""
+    states = dagster_internals.instigators(instance)
+    last = max(dagster_internals.daemon_heartbeats(instance).values(), default=0.0)
+    if not states or time.time() - last < MAX_DAEMON_SILENCE.total_seconds():
+        return []
+    since = f"since {_utc(last)}" if last else "for this instance"
+    message = f"no daemon has run {since}, so {len(states):,} schedules and sensors do not tick"
+    fix = "uv run dagster dev -w workspace.yaml, or start the daemon's service"
+    return [Problem("daemon", "the daemon", message, fix, is_failure=False)]
+
+
 def failed_ticks(
     instance: dg.DagsterInstance, location: str | None = None, exclude: Collection[str] = ()
 ) -> list[Problem]:
@@ -258,10 +274,12 @@ def _failed(
     instance: dg.DagsterInstance,
     key: dg.AssetKey,
     failed: Mapping[str | None, Attempt],
-    keys: Sequence[str],
-    policy: dg.BackfillPolicy | None,
+    keys: Sequence[str] | None = None,
+    policy: dg.BackfillPolicy | None = None,
 ) -> Problem:
-    ranges = partition_ranges([part for part in failed if part is not None], keys)
+    """Return the problem of some failed partitions; without all keys, none counts as a neighbor."""
+    names = [partition for partition in failed if partition is not None]
+    ranges = [(name, name) for name in names] if keys is None else partition_ranges(names, keys)
     last = list(failed.values())[-1]
     what = f"{len(failed):,} partitions failed, {describe_ranges(ranges)}: " if ranges else ""
     if len(failed) == 1 and ranges:
@@ -304,8 +322,8 @@ def _command(key: dg.AssetKey, partitions: Sequence[str], policy: dg.BackfillPol
         return command
     is_single_run = policy is not None and policy.max_partitions_per_run is None
     if len(set(named)) > 1 and is_single_run:
-        return f"{command} --from {named[0]} --to {named[-1]}"
-    return f"{command} --partition {named[0]}"
+        return f"{command} --from {quote(named[0])} --to {quote(named[-1])}"
+    return f"{command} --partition {quote(named[0])}"
 
 
 def failure_reason(instance: dg.DagsterInstance, run_id: str) -> str:

@@ -25,6 +25,9 @@ MAX_RUNS_IN_HISTORY = 30
 ROW_HISTORY_KEY = "row_history"
 """The metadata from which the next run draws the chart: `run=rows` for each run."""
 
+SQL_FILE = "sql_file"
+"""Metadata of an asset that a `.sql` file makes: the file's name."""
+
 _MAX_EXACT_INTEGER = 2**53
 _MAX_PREVIEWS = 10  # of the tables of one asset
 _MAX_WARNED_PARTITIONS = 5

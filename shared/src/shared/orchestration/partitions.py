@@ -13,6 +13,9 @@ from shared.sources.partitions import PartitionKey, TimeWindow, time_window
 PARTITION_METADATA = ("dlt_load_id", ROW_HISTORY_KEY, "dagster/row_count", "dagster/table_name")
 """The metadata of a load that each of its partitions has."""
 
+LOAD_NUMBERS = ("rows_loaded", "bytes_read", "duration_seconds")
+"""The numbers of a load, which one of its partitions has, so that their sum over all events is right."""
+
 _MAX_PARTITIONS_WITH_METADATA = 100  # with more, Dagster needs more time for each
 
 
@@ -169,14 +172,12 @@ def log_materializations(
     for result in results:
         rows = partition_row_counts(result, load, partitions)
         for partition in partitions:
+            is_last = partition == partitions[-1]
+            names = (*PARTITION_METADATA, *(LOAD_NUMBERS if is_last else ()))
             metadata = {
                 **progress.metadata(),
                 **rows.get(partition, {}),
-                **{
-                    name: result.metadata[name]
-                    for name in PARTITION_METADATA
-                    if name in result.metadata
-                },
+                **{name: result.metadata[name] for name in names if name in result.metadata},
             }
             context.log_event(
                 dg.AssetMaterialization(

@@ -22,11 +22,13 @@ from shared.orchestration.attempts import (
     failed_checks,
     unfinished_attempts,
 )
-from shared.orchestration.dagster_tables import CHECK_RESULTS, EVENT_TAGS, EVENTS, RUNS
+from shared.orchestration.dagster_tables import CHECK_RESULTS, EVENT_TAGS, EVENTS, RUN_TAGS, RUNS
 
 RUNS_PER_BATCH = 100
 """Runs that one transaction deletes; between two, the daemon can write."""
 
+_VACUUM_WAIT_MILLISECONDS = 60_000  # for other writers
+_ROOT_RUN = "dagster/root_run_id"
 _KEPT_EVENTS = (
     dg.DagsterEventType.ASSET_MATERIALIZATION.value,
     dg.DagsterEventType.ASSET_OBSERVATION.value,
@@ -68,8 +70,12 @@ def plan_pruning(instance: dg.DagsterInstance, keep: timedelta) -> Pruning:
             and_(RUNS.c.end_time.is_(None), RUNS.c.update_timestamp < before.replace(tzinfo=None)),
         ),
     )
+    roots = select(RUN_TAGS.c.run_id, RUN_TAGS.c.value).where(RUN_TAGS.c.key == _ROOT_RUN)
     with dagster_tables.runs_connection(instance) as connection:
         old = [run_id for (run_id,) in connection.execute(query.order_by(RUNS.c.id))]
+        deleted = set(old) - needed
+        # Dagster needs the first run of those that were retried.
+        needed |= {root for run_id, root in connection.execute(roots) if run_id not in deleted}
     return Pruning(
         before,
         [run_id for run_id in old if run_id not in needed],
@@ -101,7 +107,10 @@ def prune(
         _delete_events(instance, run_ids)
         for run_id in run_ids:
             _delete_files(instance, run_id)
-            dagster_tables.delete_run_record(instance, run_id)
+        with dagster_tables.runs_connection(instance) as connection:
+            # SQLite deletes no tags with a run.
+            connection.execute(delete(RUN_TAGS).where(RUN_TAGS.c.run_id.in_(run_ids)))
+            connection.execute(delete(RUNS).where(RUNS.c.run_id.in_(run_ids)))
         done += len(run_ids)
         progress(done)
     for state in dagster_internals.instigators(instance, switched_on=False):
@@ -194,6 +203,7 @@ def _vacuum(instance: dg.DagsterInstance) -> None:
     """Give the free space of SQLite files back to the disk. Writers wait meanwhile."""
     for connection in _connections(instance):
         if _sqlite_file(connection):
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {_VACUUM_WAIT_MILLISECONDS}")
             connection.exec_driver_sql("VACUUM")
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 

@@ -272,11 +272,11 @@ class SecretsProvider(ConfigProvider):
         return self._opened
 
     def _message(self, error: Exception, where: str) -> str:
-        text = redact((str(error).strip() or type(error).__name__).splitlines()[0])
-        message = f"{self.name} cannot be read ({where}): {text}"
-        if isinstance(error, ImportError):  # as is dlt's error for a missing package
-            return f"{message} Add it: uv add --package shared {self._place.packages}"
-        return message
+        if isinstance(error, ImportError):  # dlt's error for a missing package is one
+            text = f"its client is not installed. Add it: uv add --package shared {self._place.packages}"
+        else:
+            text = redact((str(error).strip() or type(error).__name__).splitlines()[0])
+        return f"{self.name} cannot be read ({where}): {text}"
 
     def secret_name(self, *sections: str) -> str:
         """Return the name of the secret that has the values of some of dlt's sections."""

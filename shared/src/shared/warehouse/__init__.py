@@ -24,11 +24,13 @@ from shared.warehouse.errors import (
     LockLostError,
     LockTimeoutError,
     MigrationError,
+    MissingTableError,
     OutOfPartitionError,
     QueryError,
     RowCountDropError,
     RowValueError,
     SchemaContractError,
+    SelectError,
     StateChangedError,
     WarehouseConfigError,
     WarehouseConnectionError,
@@ -61,6 +63,7 @@ from shared.warehouse.tables import (
     table_of,
     with_related_tables,
 )
+from shared.warehouse.write_lock import write_lock
 
 mark_unstated_dispositions()
 
@@ -78,6 +81,7 @@ __all__ = [
     "LockTimeoutError",
     "Migration",
     "MigrationError",
+    "MissingTableError",
     "OutOfPartitionError",
     "PartitionScope",
     "PipelineSpec",
@@ -85,6 +89,7 @@ __all__ = [
     "RowCountDropError",
     "RowValueError",
     "SchemaContractError",
+    "SelectError",
     "StateChangedError",
     "TableChange",
     "TableInfo",
@@ -125,4 +130,5 @@ __all__ = [
     "table_of",
     "warehouse_type",
     "with_related_tables",
+    "write_lock",
 ]

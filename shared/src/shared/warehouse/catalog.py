@@ -14,7 +14,7 @@ from shared.warehouse.destinations.datasets import dataset_prefix
 from shared.warehouse.environment_datasets import is_of_environment
 from shared.warehouse.errors import QueryError
 from shared.warehouse.locks.base import Log, no_log
-from shared.warehouse.query import query
+from shared.warehouse.query import find_tables, query
 
 _TABLES_SQL = """
     SELECT table_schema AS dataset, table_name AS name FROM information_schema.tables
@@ -87,6 +87,12 @@ def list_tables(log: Log = no_log) -> list[TableInfo]:
         if is_of_environment(dataset, names)
         for table in _tables(dataset, names)
     ]
+
+
+def is_loaded(dataset: str, table: str) -> bool:
+    """Return whether a pipeline has loaded a table; it raises what `query` raises."""
+    versions = (dataset, "_dlt_version")
+    return find_tables([versions])[versions] is not None and table in _declared(dataset)
 
 
 def quote_identifier(*names: str) -> str:

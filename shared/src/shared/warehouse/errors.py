@@ -33,6 +33,12 @@ class WarehouseConnectionError(WarehouseError):
     """The server does not respond, refuses the user, or closed the connection."""
 
 
+class MissingTableError(WarehouseError):
+    """A query or a model reads tables that are not loaded; the message says which assets load them."""
+
+    permanent = True
+
+
 class LockLostError(WarehouseConnectionError):
     """The connection that owned a run's locks ended, so another run may load concurrently."""
 
@@ -126,6 +132,12 @@ class UnknownTableError(MigrationError):
 
 class QueryError(WarehouseError):
     """A text is not a query, cannot be translated, or is refused by the warehouse."""
+
+
+class SelectError(QueryError):
+    """The SELECT of a table is not valid, or the warehouse refuses it; the table is unchanged."""
+
+    permanent = True
 
 
 def find_cause(error: BaseException | None, kind: type[E]) -> E | None:

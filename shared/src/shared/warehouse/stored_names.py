@@ -120,17 +120,24 @@ def both_files(log: Log) -> Iterator[duckdb.DuckDBPyConnection]:
 
     A file that does not exist has no tables. It raises what `read_only_connection` raises.
     """
-    file, other = duckdb_path(), deferred_environment()
-    assert other
+    file = duckdb_path()
     open_own = partial(connect, file, read_only=True) if file.exists() else duckdb.connect
     with acquire_with_timeout(open_own, log) as connection:
-        if (other_file := duckdb_path_of(other)).exists():
-            path = exp.Literal.string(str(other_file)).sql("duckdb")
-            acquire_with_timeout(
-                partial(_attach, connection, f'ATTACH {path} AS "{other.identifier}" (READ_ONLY)'),
-                log,
-            )
+        attach_other_file(connection, log)
         yield connection
+
+
+def attach_other_file(connection: duckdb.DuckDBPyConnection, log: Log) -> None:
+    """Attach the DuckDB file of `defer_to` by its environment's name, if there is one.
+
+    Raises:
+        LockTimeoutError: a writer of that file took more than `WAREHOUSE_WAIT_SECONDS`.
+    """
+    other = deferred_environment()
+    if other and (file := duckdb_path_of(other)).exists():
+        path = exp.Literal.string(str(file)).sql("duckdb")
+        statement = f'ATTACH {path} AS "{other.identifier}" (READ_ONLY)'
+        acquire_with_timeout(partial(_attach, connection, statement), log)
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, statement: str) -> None:

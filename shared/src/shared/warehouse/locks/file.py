@@ -105,6 +105,23 @@ def exclusive_connection(
 
 
 @contextmanager
+def exclusive_file(log: Log = no_log) -> Iterator[None]:
+    """Lock the DuckDB file for one writer that is another process, such as dbt.
+
+    Like `exclusive_connection`, but without a connection, because DuckDB has one writing process. The file
+    exists and can be opened when the body begins; a program that does not know the lock file can open it
+    between the connections of the other process.
+
+    Raises:
+        LockTimeoutError: the file was not free within `WAREHOUSE_WAIT_SECONDS`.
+    """
+    file = duckdb_path()
+    with _locked(file.with_suffix(".lock"), "the warehouse lock", log):
+        acquire_with_timeout(lambda: connect(file, read_only=False), log).close()
+        yield
+
+
+@contextmanager
 def _locked(file: Path, lock_name: str, log: Log) -> Iterator[None]:
     """Own a lock file. The kernel frees it when the process ends, even if it is killed."""
     file.parent.mkdir(parents=True, exist_ok=True)

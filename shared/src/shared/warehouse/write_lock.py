@@ -1,0 +1,38 @@
+"""The lock for a program that writes into the warehouse over its own connections, such as dbt."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from shared.warehouse.destinations.configuration import resolve_configuration
+from shared.warehouse.destinations.factory import create_destination, create_lock_manager
+from shared.warehouse.locks.base import Log, no_log
+from shared.warehouse.locks.file import exclusive_file
+
+
+@contextmanager
+def write_lock(datasets: Iterable[str], log: Log = no_log) -> Iterator[None]:
+    """Keep loads out of datasets while another process writes into them.
+
+    A DuckDB file is locked as a whole, because it has one writing process; no connection to it is open in
+    this process. On a server the datasets are locked, as loads lock theirs, and others can load meanwhile.
+    The kernel or the server frees the locks if this process is killed.
+
+    Args:
+        datasets: their names in the warehouse.
+        log: receives waits.
+
+    Raises:
+        LockTimeoutError: loads took more than `WAREHOUSE_WAIT_SECONDS`.
+        LockLostError: the connection that owned the locks of a server ended.
+        WarehouseConfigError: a variable is missing or wrong.
+    """
+    destination = create_destination()
+    with ExitStack() as locks:
+        if destination.warehouse_type == "duckdb":
+            locks.enter_context(exclusive_file(log))
+        else:
+            for dataset in sorted(set(datasets)):  # sorted, so that no two runs wait for each other
+                configuration = resolve_configuration(destination, dataset)
+                manager = create_lock_manager(destination, configuration, log)
+                locks.enter_context(manager.dataset_lock())
+        yield
