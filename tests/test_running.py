@@ -104,7 +104,7 @@ def test_every_variable_is_set_somewhere(deploy: Path) -> None:
     compose = (deploy / "compose.yaml").read_text()
     assert set(VARIABLE.findall(compose)) == variables(deploy / ".env.example").keys()
     instance = set(re.findall(r"env: (\w+)", (deploy / "dagster.yaml").read_text()))
-    assert instance == variables(deploy / "systemd" / "server.env").keys()
+    assert {*instance, "ETL_ENVIRONMENT"} == variables(deploy / "systemd" / "server.env").keys()
     assert all(name in compose for name in instance)
     for file in deploy.glob("systemd/*.env"):
         assert variables(file).keys() <= {"HOST", "PORT", *instance, *settings.SETTINGS}
@@ -185,7 +185,12 @@ def test_what_an_image_installs_is_in_the_lock(root: Path, location: str, tmp_pa
     done = subprocess.run(
         ["sh", "-c", command],
         cwd=root,
-        env={**os.environ, "LOCATION": location, "UV_PROJECT_ENVIRONMENT": str(tmp_path / "none")},
+        env={
+            **os.environ,
+            "LOCATION": location,
+            "EXTRA": "kubernetes",  # as a delivery sets it
+            "UV_PROJECT_ENVIRONMENT": str(tmp_path / "none"),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -197,6 +202,7 @@ def test_what_an_image_installs_is_in_the_lock(root: Path, location: str, tmp_pa
     assert names & members == ({location.replace("_", "-")} if location else set())
     assert {"dagster-postgres", "shared"} <= names
     assert ("dagster-webserver" in names) == (not location)
+    assert ("dagster-k8s" in names) == bool(location)
     assert not {"pytest", "mypy", "ruff"} & names
 
 

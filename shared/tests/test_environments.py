@@ -159,7 +159,8 @@ def test_a_load_during_a_drop_ends_and_the_next_load_creates_the_tables_again(en
     ("name", "identifier"),
     [
         ("pr-123", "pr_123"),
-        ("pr_123", "pr_123"),
+        ("pr_123", "pr_123_"),
+        ("local-ann", "local_ann_"),
         ("feature/ünï", "feature_uni_"),
         ("Feature-X", "feature_x_"),
         ("a" * 80, "a" * 17 + "_"),
@@ -175,7 +176,15 @@ def test_any_name_becomes_a_part_of_a_name_in_sql(name: str, identifier: str) ->
 
 
 def test_names_that_differ_only_in_lost_characters_stay_different() -> None:
-    names = ["feature/x", "feature-x", "Feature/x", "feature.x", "féature/x", "feature/x "]
+    names = [
+        "feature/x",
+        "feature-x",
+        "Feature/x",
+        "feature.x",
+        "féature/x",
+        "feature/x ",
+        "feature_x",
+    ]
     assert len({*map(environments.to_identifier, names)}) == len(names)
 
 
@@ -246,6 +255,10 @@ def test_a_server_that_others_use_needs_a_named_environment(
     monkeypatch.setenv("LOGNAME", "bob")
     with pytest.raises(warehouse.QueryError):
         ids()
+    load(2)
+    assert warehouse.drop_environment("local") == ["local_bob__csv_data"]
+    monkeypatch.setenv("LOGNAME", "ann")
+    assert ids() == [1]
 
 
 def test_a_layout_of_dlt_for_names_is_refused(

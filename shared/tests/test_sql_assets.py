@@ -127,6 +127,8 @@ def test_a_run_replaces_the_table_and_shows_its_columns_and_their_lineage(
     spec = next(asset for asset in assets if asset.key == key).get_asset_spec()
     assert spec.description == "Orders of each customer. One row per customer."
     assert spec.kinds == {"sql", any_warehouse}
+    declared = spec.metadata["dagster/column_schema"].columns
+    assert [column.name for column in declared] == list(columns)
     assert (spec.group_name, spec.owners) == ("marts", ["team:mart"])
     assert [dep.asset_key for dep in spec.deps] == [ORDERS_KEY]
     assert spec.code_version
@@ -266,7 +268,8 @@ def test_other_warehouses_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("sql", "reason"),
     [
-        ("SELECT a\nFROM a.b WHERE", r"\.sql: .* Line 2, Col: \d+"),
+        ("SELECT a\nFROM a.b WHERE", r"\.sql, line 2, column \d+, near "),
+        ("SELECT 'a AS b FROM c.d", r"\.sql: "),
         ("SELECT 1 AS a; SELECT 2 AS a", "has 2 statements"),
         ("", "has 0 statements"),
         ("-- only a comment", "has 0 statements"),

@@ -106,9 +106,8 @@ def named(name: str) -> Environment:
         _reject_misspelled(name, [*profiles, LOCAL, PRODUCTION])
     declared_name = name if name in {*profiles, LOCAL, PRODUCTION} else PREVIEW
     profile = profiles.get(declared_name, Profile())
-    identifier = to_identifier(name)
-    if name == LOCAL:  # each person has tables of their own
-        identifier = to_identifier(f"{LOCAL}_{_user()}")
+    # Each person has tables of their own in `local`.
+    identifier = f"{LOCAL}_{to_identifier(_user())}" if name == LOCAL else to_identifier(name)
     return Environment(name=name, identifier=identifier, **profile.model_dump())
 
 
@@ -129,8 +128,9 @@ def declared() -> dict[str, Profile]:
 def to_identifier(name: str) -> str:
     """Return a name of lower-case letters, digits and single underscores for names in SQL.
 
-    A name that loses characters, or is too long, gets a part of its hash, so that no two names become
-    one: `pr-123` is `pr_123`, and `feature/ünï` is `feature_uni_` and six characters.
+    A name with other characters than a to z, digits and single hyphens, or a long one, gets a part of its
+    hash, so that no two names become one: `pr-123` is `pr_123`, and `feature/ünï` is `feature_uni_` and six
+    characters. So does one that begins like the datasets of a person, `local_`.
 
     Raises:
         EnvironmentNameError: the name has no letter or digit.
@@ -141,7 +141,8 @@ def to_identifier(name: str) -> str:
         raise EnvironmentNameError(
             f"ETL_ENVIRONMENT is {name!r}; it must have a letter from a to z or a digit, such as pr-123."
         )
-    if name.replace("-", "_") == identifier and len(identifier) <= _MAX_IDENTIFIER:
+    is_plain = name == identifier.replace("_", "-") and not identifier.startswith(f"{LOCAL}_")
+    if is_plain and len(identifier) <= _MAX_IDENTIFIER:
         return identifier
     kept = identifier[: _MAX_IDENTIFIER - _HASH_CHARS - 1].rstrip("_")
     return f"{kept}_{sha256(name.encode()).hexdigest()[:_HASH_CHARS]}"

@@ -107,8 +107,13 @@ def drop_environment(name: str, log: Log = no_log) -> Sequence[str]:
                 "if nobody needs it."
             )
         return _drop_file(duckdb_path_of(environment), name, log)
+    prefix = environment.dataset_prefix  # that of `local` has the name of the person
     with _session() as client:
-        datasets = [dataset for owner, dataset in _marked_datasets(client) if owner == name]
+        datasets = [
+            dataset
+            for owner, dataset in _marked_datasets(client)
+            if owner == name and dataset.startswith(prefix)
+        ]
     for dataset in datasets:
         _drop_dataset(dataset, log)
     return datasets
