@@ -124,6 +124,17 @@ def _build_sql_asset(
             ),
             "sql": dg.MetadataValue.md(f"```sql\n{select.sql.strip()}\n```"),
             SQL_FILE: file.name,
+            # For readers such as `etl contract`. A run adds the types.
+            "dagster/column_schema": dg.TableSchema(
+                [
+                    dg.TableColumn(
+                        name,
+                        type="undeclared",
+                        description=select.column_descriptions.get(name.casefold()),
+                    )
+                    for name in select.columns
+                ]
+            ),
         },
     )
     def replace(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
