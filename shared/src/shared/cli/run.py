@@ -298,6 +298,7 @@ def _print_results(results: Sequence[AssetResult]) -> None:
 
 def _table(results: Iterable[AssetResult], live: bool) -> Table:
     table = Table("asset", "rows", "seconds", "table", box=None, header_style="bold")
+    table.columns[0].overflow = table.columns[3].overflow = "fold"  # a cut name cannot be copied
     for column in table.columns[1:3]:
         column.justify = "right"
     for result in results:
