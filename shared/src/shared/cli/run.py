@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from difflib import get_close_matches
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
-from shared import settings
+from shared import environments, settings
 from shared.cli.confirm import Yes, confirm_production
 from shared.cli.location_process import SHUTDOWN_SECONDS, Channel, start
 from shared.cli.locations import WorkspaceError, code_locations, interpreters, no_interpreter
@@ -275,7 +276,8 @@ def _print_results(results: Sequence[AssetResult]) -> None:
     """Print the load summary, the failures, and the next commands to try."""
     console.print(_table(results, live=False))
     warehouse_type = settings.get("WAREHOUSE_TYPE")
-    where = settings.get("WAREHOUSE_PATH") if warehouse_type == "duckdb" else warehouse_type
+    file = environments.current().file_of(Path(settings.get("WAREHOUSE_PATH")))
+    where = file if warehouse_type == "duckdb" else warehouse_type
     console.print(f"in {where}", style="dim", highlight=False)
     failed = [result for result in results if result.status == "failed"]
     for result in failed:
