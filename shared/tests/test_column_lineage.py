@@ -81,8 +81,11 @@ def test_a_column_comes_from_the_field_of_the_upstream_asset_and_a_nested_row_fr
     assert of_taxes["_dlt_root_id"] == [("orders", "_dlt_id")]
     columns: Any = shown[ORDERS]["dagster/column_schema"].value
     assert {each.name: each.tags for each in columns.columns if each.tags} == {
-        "share_price": {"source_field": "Share Price"},
-        "day": {"source_field": "day"},
+        "share_price": {
+            "source_field": "Share Price",
+            "upstream": f"{FILE.to_user_string()}.Share Price",
+        },
+        "day": {"source_field": "day", "upstream": f"{FILE.to_user_string()}.day"},
         "order_no": {"source_field": "orderNo"},
     }
     assert not any("x-source-field" in each.constraints.other for each in columns.columns)

@@ -23,7 +23,7 @@ from shared.orchestration.batches import (
     results_without_load,
     retry_request,
 )
-from shared.orchestration.column_lineage import lineage_metadata
+from shared.orchestration.column_lineage import lineage_metadata, with_upstream_columns
 from shared.orchestration.dagster_internals import (
     DltEventIterator,
     DltEventType,
@@ -92,7 +92,8 @@ class _AssetLoad:
                 context, specs[key], tables, self.plan, result, other_assets=other_assets, **more
             )
             table = tables[0] if len(tables) == 1 else ""
-            return {**metadata, **lineage_metadata(specs[key], table, result.schema)}
+            lineage = lineage_metadata(specs[key], table, result.schema)
+            return with_upstream_columns({**metadata, **lineage})
 
         roots: list[DltEventType] = [
             event(

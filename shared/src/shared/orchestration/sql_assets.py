@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from shared import settings, warehouse
+from shared.orchestration.column_lineage import with_upstream_columns
 from shared.orchestration.failures import as_dagster_failure
 from shared.orchestration.metadata import SQL_FILE, row_history, table_value
 from shared.orchestration.translator import WEEKLY_FRESHNESS, asset_key
@@ -146,7 +147,8 @@ def _build_sql_asset(
                 preview_rows=settings.get_int("PREVIEW_ROWS"),
                 log=context.log.info,
             )
-        return dg.MaterializeResult(metadata=_metadata(context, content, replaced))
+        metadata = _metadata(context, content, replaced)
+        return dg.MaterializeResult(metadata=with_upstream_columns(metadata))
 
     return replace
 

@@ -12,6 +12,7 @@ import dagster as dg
 from dagster_dbt import DbtCliInvocation, DbtCliResource, DbtProject
 
 from shared import warehouse
+from shared.orchestration.column_lineage import with_upstream_columns
 from shared.orchestration.dagster_internals import declared_dbt
 from shared.orchestration.dbt.connection import connection_variables, environment
 from shared.orchestration.dbt.names import RunTables, declared_tables, node, tables_of_run
@@ -107,7 +108,7 @@ def _events(
             continue
         spec = context.assets_def.specs_by_key[context.asset_key_for_output(event.output_name)]
         table = {"dagster/table_name": f"{tables.database}.{spec.metadata['dagster/table_name']}"}
-        yield event.with_metadata({**event.metadata, **table})
+        yield event.with_metadata(with_upstream_columns({**event.metadata, **table}))
 
 
 def _close(invocation: DbtCliInvocation) -> None:
