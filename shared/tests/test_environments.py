@@ -123,6 +123,9 @@ def test_a_dataset_of_production_with_the_name_of_a_preview_is_not_dropped(
         enter("production")
         spec = warehouse.pipeline("other", dataset_name="pr_1__csv_data")
         warehouse.load(warehouse.plan_load(spec, items(7)))
+        enter("pr-1")
+        with pytest.raises(warehouse.WarehouseConfigError, match="pr_1__csv_data has tables that"):
+            load(8)
     enter("pr-2")
     assert warehouse.list_environments() == []
     assert warehouse.drop_environment("pr-1") == []
@@ -159,7 +162,7 @@ def test_a_load_during_a_drop_ends_and_the_next_load_creates_the_tables_again(en
     ("name", "identifier"),
     [
         ("pr-123", "pr_123"),
-        ("pr_123", "pr_123"),
+        ("pr_123", "pr_123_"),
         ("feature/ünï", "feature_uni_"),
         ("Feature-X", "feature_x_"),
         ("a" * 80, "a" * 17 + "_"),
@@ -175,8 +178,28 @@ def test_any_name_becomes_a_part_of_a_name_in_sql(name: str, identifier: str) ->
 
 
 def test_names_that_differ_only_in_lost_characters_stay_different() -> None:
-    names = ["feature/x", "feature-x", "Feature/x", "feature.x", "féature/x", "feature/x "]
+    names = [
+        "feature/x",
+        "feature-x",
+        "Feature/x",
+        "feature.x",
+        "féature/x",
+        "feature_x",
+        "x-",
+        "x",
+    ]
     assert len({*map(environments.to_identifier, names)}) == len(names)
+
+
+@pytest.mark.parametrize("user", ["ann", "Ann", "ann_b", "a" * 40, "ünn"])
+def test_no_environment_has_the_tables_of_a_person(
+    user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", user)
+    local = environments.named("local")
+    for name in (f"local-{user}", f"local_{user}", f"local/{user}"):
+        assert environments.named(name).identifier != local.identifier
+    assert len(local.identifier) <= 24
 
 
 @pytest.mark.parametrize(
@@ -246,6 +269,25 @@ def test_a_server_that_others_use_needs_a_named_environment(
     monkeypatch.setenv("LOGNAME", "bob")
     with pytest.raises(warehouse.QueryError):
         ids()
+    load(2)
+    (listed,) = warehouse.list_environments()
+    assert listed.stored == ("local_bob__csv_data",)
+    assert warehouse.drop_environment("local") == ["local_bob__csv_data"]
+    monkeypatch.setenv("LOGNAME", "ann")
+    assert ids() == [1], "what others have on their laptops stays"
+
+
+def test_a_dataset_that_was_renamed_into_production_is_not_dropped(
+    postgres_warehouse: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETL_ENVIRONMENT", "pr-1")
+    load(1)
+    with psycopg2.connect(postgres_warehouse) as connection, connection.cursor() as cursor:
+        cursor.execute("ALTER SCHEMA pr_1__csv_data RENAME TO csv_data")
+    connection.close()
+    assert warehouse.drop_environment("pr-1") == []
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
+    assert ids() == [1]
 
 
 def test_a_layout_of_dlt_for_names_is_refused(
