@@ -10,7 +10,7 @@ import pytest
 from shared.cli.reports import AssetResult, Plan
 from shared.cli.run import Results, _ready
 from shared.testing.postgres_server import PostgresServer
-from support.processes import run_script
+from support.processes import PROGRAMS, run_script
 
 LOADS = Plan("loads", ("raw/orders",), ("raw/orders",))
 MODELS = Plan("models", ("mart/sums",), ("mart/sums",), upstream=("raw/orders",))
@@ -42,9 +42,8 @@ def test_the_page_of_dbt_creates_a_location_that_runs_on_duckdb_and_postgres(
     root: Path, clone: Path, shell: dict[str, str], warehouse_server: PostgresServer
 ) -> None:
     page = (root / "docs" / "dbt.md").read_text()
-    create, *load = re.findall(r"^```shell\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[
-        0
-    ].splitlines()
+    first, by_hand = re.findall(r"^```shell\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    create, *load = first.splitlines()
     run_script(create, clone, shell)
     project = clone / "projects" / "mart_etl"
     # From here on, use this environment, which has its bytecode.
@@ -54,6 +53,8 @@ def test_the_page_of_dbt_creates_a_location_that_runs_on_duckdb_and_postgres(
     output = run_script(script, clone, shell)
     assert re.search(r"mart/asteroids_per_week +11 .* mart\.asteroids_per_week", output)
     assert "2018-12-03" in output
+    by_hand = by_hand.replace("uv run dbt", str(PROGRAMS / "dbt"))
+    assert "2018-12-03" in run_script(by_hand, clone, shell)
     assert (project / "src/mart_etl/dbt/target/manifest.json").is_file()
 
     url = warehouse_server.warehouse()

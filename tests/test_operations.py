@@ -96,6 +96,7 @@ def test_status_lists_what_fails_until_it_is_loaded_and_prune_keeps_that_state(
     problems = {problem["kind"]: problem for problem in json.loads(second.stdout)}
     assert problems.keys() == {"failed", "missing", "location"}
     assert problems["failed"]["partitions"] == [["b", "b"]]
+    assert problems["failed"]["location"] == "shop"
     assert "No module named 'no_such_shop'" in problems["location"]["message"]
     list_locations(workspace(shop), "shop")
     run({**shop, "BAD_FILES": ""}, "b", "c")

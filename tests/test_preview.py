@@ -88,6 +88,7 @@ def changed_parts(tmp_path: Path, modules: list[str], **change: str) -> set[str]
         "late": "",
         "other": "X = 1",
         "query__dot__sql": "SELECT 1",
+        "sql/sums__dot__sql": "SELECT 1",
         "defs/load__dot__yaml": "a: 1",
     }
     asset: dict[str, Any] = {"depends_on": [], "columns": {}, "checks": {}}
@@ -95,7 +96,10 @@ def changed_parts(tmp_path: Path, modules: list[str], **change: str) -> set[str]
         "shop",
         "shop",
         contract={"assets": {"shop/orders": asset}},
-        code={"shop/orders": {"version": None, "modules": modules}},
+        code={
+            "shop/orders": {"version": None, "modules": modules, "sql_file": None},
+            "shop/sums": {"version": "1", "modules": [], "sql_file": "sums.sql"},
+        },
     )
     before, after = write(tmp_path / "a", **shop), write(tmp_path / "b", **shop | change)
     one, other = (parts_of_assets(root, [item])["shop/orders"] for root in (before, after))
@@ -111,6 +115,7 @@ def changed_parts(tmp_path: Path, modules: list[str], **change: str) -> set[str]
         ({"query__dot__sql": "SELECT 2"}, {"shop/query.sql"}),
         ({"format": "# another comment\nFORMAT = (\n    1\n)"}, set()),
         ({"other": "X = 2"}, set()),
+        ({"sql/sums__dot__sql": "SELECT 2"}, set()),  # that of another asset
         ({"defs/load__dot__yaml": "a: 2"}, set()),
     ],
 )

@@ -48,7 +48,7 @@ def refusal(rows: Sequence[Any], **hints: Any) -> str:
 def run_command_of(message: str) -> None:
     """Run the command at the end of a message."""
     command = message[message.index("etl migrate") :]
-    done = CliRunner().invoke(app, shlex.split(command)[1:])
+    done = CliRunner().invoke(app, [*shlex.split(command)[1:], "--yes"])
     assert done.exit_code == 0, done.output
 
 
@@ -85,6 +85,17 @@ def test_a_changed_declaration_prints_the_command_after_which_it_loads() -> None
     assert "shop.orders.price is bigint and the resource's columns say double" in message
     run_command_of(message)
     load([{"id": 1, "price": 1}], columns={"price": {"data_type": "double"}})
+
+
+@pytest.mark.usefixtures("any_warehouse")
+def test_a_column_that_becomes_text_does_not_keep_the_size_of_its_numbers() -> None:
+    price: Any = {"data_type": "decimal", "precision": 18, "scale": 4}
+    load([{"id": 1, "price": 1}], columns={"price": price})
+    message = refusal([{"id": 1, "price": "one"}], columns={"price": {"data_type": "text"}})
+    assert "shop.orders.price is decimal(18,4) and the resource's columns say text" in message
+    assert message.endswith("etl migrate shop.orders --column price --type text")
+    run_command_of(message)
+    load([{"id": 1, "price": "one"}], columns={"price": {"data_type": "text"}})
 
 
 @pytest.mark.usefixtures("tmp_warehouse")

@@ -1,4 +1,4 @@
-"""The mode changes: the warehouse has the table as it was at one moment, from Postgres' log."""
+"""The mode changes: the warehouse has the table as it was at one point in time, from Postgres' log."""
 
 import threading
 from collections.abc import Iterator

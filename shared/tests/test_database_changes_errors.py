@@ -103,7 +103,7 @@ def test_a_table_that_was_created_anew_is_refused_until_a_full_refresh(
 ) -> None:
     load()
     shop.run(f"DROP TABLE orders; {ORDERS}; INSERT INTO orders VALUES (7, 'new')")
-    refused("the table was created anew")
+    refused("the table was created again")
     goes_on_after_a_full_refresh(shop)
 
 

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -11,8 +11,9 @@ import pytest
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 from dagster._core.events import EngineEventData
 from dagster._daemon.types import DaemonHeartbeat
+from sqlalchemy import update
 
-from shared.orchestration import health
+from shared.orchestration import dagster_tables, health
 from shared.orchestration.health import Problem
 from shared.orchestration.partition_checks import build_partitions_check
 from shared.testing.instigators import store_tick
@@ -192,19 +193,43 @@ def test_the_number_of_queries_does_not_grow_with_failed_runs(shop: Shop) -> Non
     assert len(after) == len(before)
 
 
-def test_a_run_that_waits_for_long_is_stuck(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def old_run(instance: dg.DagsterInstance, status: dg.DagsterRunStatus, days: float) -> str:
     keys = frozenset({dg.AssetKey(["shop", "orders"])})
-    queued = dg.DagsterRun("job", status=dg.DagsterRunStatus.STARTING, asset_selection=keys)
-    instance.add_run(queued)
-    instance.add_run(dg.DagsterRun("job", status=dg.DagsterRunStatus.SUCCESS))
+    run = dg.DagsterRun("job", status=status, asset_selection=keys)
+    instance.add_run(run)
+    created = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=days)
+    with dagster_tables.runs_connection(instance) as connection:
+        where = dagster_tables.RUNS.c.run_id == run.run_id
+        change = update(dagster_tables.RUNS).where(where)
+        connection.execute(change.values(create_timestamp=created))
+    return run.run_id
+
+
+def test_a_run_that_starts_or_runs_for_long_is_stuck(instance: dg.DagsterInstance) -> None:
+    status = dg.DagsterRunStatus
+    for fresh in (status.STARTING, status.STARTED, status.SUCCESS):
+        old_run(instance, fresh, 0.01)
+    old_run(instance, status.STARTED, 0.5)
+    old_run(instance, status.SUCCESS, 50)
     assert health.stuck_runs(instance) == []
-    monkeypatch.setattr(health, "MAX_QUEUED", timedelta(0))
-    (stuck,) = health.stuck_runs(instance)
-    assert stuck.subject == f"run {queued.run_id[:8]} of shop/orders"
-    assert stuck.message.startswith("starting since 2")
+    stuck = [old_run(instance, status.STARTED, 2), old_run(instance, status.STARTING, 0.1)]
+    second, first = health.stuck_runs(instance)
+    assert [first.run_id, second.run_id] == stuck
+    assert first.subject == f"run {stuck[0][:8]} of shop/orders"
+    assert first.message.startswith("started since 2")
     assert health.stuck_runs(instance, "another location") == []
+
+
+def test_a_queue_is_stuck_only_while_no_run_is_executed(instance: dg.DagsterInstance) -> None:
+    status = dg.DagsterRunStatus
+    for _ in range(3):
+        old_run(instance, status.NOT_STARTED, 0.1)
+    old_run(instance, status.NOT_STARTED, 0)
+    (queue,) = health.stuck_runs(instance)
+    assert queue.count == 3
+    assert queue.message.startswith("3 runs wait, the first since 2")
+    old_run(instance, status.STARTED, 0)
+    assert health.stuck_runs(instance) == []
 
 
 def test_a_run_whose_process_is_gone_is_stuck(tmp_path: Path) -> None:

@@ -266,7 +266,8 @@ def test_other_warehouses_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("sql", "reason"),
     [
-        ("SELECT a\nFROM a.b WHERE", r"\.sql: .* Line 2, Col: \d+"),
+        ("SELECT a\nFROM a.b WHERE", r"\.sql, line 2, column \d+, near "),
+        ("SELECT 'a AS b FROM c.d", r"\.sql: "),
         ("SELECT 1 AS a; SELECT 2 AS a", "has 2 statements"),
         ("", "has 0 statements"),
         ("-- only a comment", "has 0 statements"),

@@ -83,7 +83,7 @@ class Environment(Profile):
     @property
     def dataset_prefix(self) -> str:
         """What the names of its datasets begin with on a server, such as `pr_123__`."""
-        return dataset_prefix_of(self.name)
+        return "" if self.is_production else f"{self.identifier}__"
 
 
 def current() -> Environment:
@@ -106,12 +106,9 @@ def named(name: str) -> Environment:
         _reject_misspelled(name, [*profiles, LOCAL, PRODUCTION])
     declared_name = name if name in {*profiles, LOCAL, PRODUCTION} else PREVIEW
     profile = profiles.get(declared_name, Profile())
-    return Environment(name=name, identifier=_identifier_of(name), **profile.model_dump())
-
-
-def dataset_prefix_of(name: str) -> str:
-    """Return what the names of an environment's datasets begin with on a server; empty for production."""
-    return "" if name == PRODUCTION else f"{_identifier_of(name)}__"
+    # Each person has tables of their own in `local`.
+    identifier = f"{LOCAL}_{to_identifier(_user())}" if name == LOCAL else to_identifier(name)
+    return Environment(name=name, identifier=identifier, **profile.model_dump())
 
 
 def declared() -> dict[str, Profile]:
@@ -131,9 +128,9 @@ def declared() -> dict[str, Profile]:
 def to_identifier(name: str) -> str:
     """Return a name of lower-case letters, digits and single underscores for names in SQL.
 
-    Only a short name of lower-case letters, digits and hyphens keeps them all: `pr-123` is `pr_123`. Every
-    other name gets a part of its hash, so that no two names become one: `feature/ünï` is `feature_uni_` and
-    six characters, and `pr_123` is `pr_123_` and six characters.
+    A name with other characters than a to z, digits and single hyphens, or a long one, gets a part of its
+    hash, so that no two names become one: `pr-123` is `pr_123`, and `feature/ünï` is `feature_uni_` and six
+    characters. So does one that begins like the datasets of a person, `local_`.
 
     Raises:
         EnvironmentNameError: the name has no letter or digit.
@@ -144,19 +141,11 @@ def to_identifier(name: str) -> str:
         raise EnvironmentNameError(
             f"ETL_ENVIRONMENT is {name!r}; it must have a letter from a to z or a digit, such as pr-123."
         )
-    is_plain = name == identifier.replace("_", "-") and len(identifier) <= _MAX_IDENTIFIER
-    if is_plain and not name.startswith(f"{LOCAL}-"):  # which the tables of a person have
+    is_plain = name == identifier.replace("_", "-") and not identifier.startswith(f"{LOCAL}_")
+    if is_plain and len(identifier) <= _MAX_IDENTIFIER:
         return identifier
     kept = identifier[: _MAX_IDENTIFIER - _HASH_CHARS - 1].rstrip("_")
     return f"{kept}_{sha256(name.encode()).hexdigest()[:_HASH_CHARS]}"
-
-
-def _identifier_of(name: str) -> str:
-    if name != LOCAL:
-        return to_identifier(name)
-    user = _user()  # each person has tables of their own
-    is_plain = re.fullmatch(r"[a-z0-9]{1,18}", user)
-    return f"{LOCAL}_{user}" if is_plain else to_identifier(f"{LOCAL}\0{user}")  # no name has a NUL
 
 
 @cache

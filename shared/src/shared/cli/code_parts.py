@@ -29,12 +29,19 @@ def parts_of_assets(root: Path, inventories: Iterable[Inventory]) -> dict[str, d
     tree = SourceTree(source_folders(root))
     found: dict[str, dict[str, str]] = {}
     for item in inventories:
+        sql_files = {code.get("sql_file") for code in item.code.values()}
         for key, code in item.code.items():
             package = item.package
             modules = code["modules"] or tree.modules_of(package)
             found[key] = {
                 **{module: tree.digest(module) for module in tree.reached(modules)},
-                **tree.other_files(package, with_components=not code["modules"]),
+                **{
+                    name: digest
+                    for name, digest in tree.other_files(
+                        package, with_components=not code["modules"]
+                    ).items()
+                    if name.rpartition("/")[2] not in sql_files  # its asset has a code version
+                },
                 "its code version": str(code["version"]),
                 "its contract": repr(sorted(_flat(item.contract["assets"].get(key, {})))),
             }

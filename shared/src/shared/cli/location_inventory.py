@@ -26,6 +26,7 @@ from shared.orchestration.dagster_internals import (
     defined_keys,
     materializable_keys,
 )
+from shared.orchestration.metadata import SQL_FILE
 from shared.redaction import redact
 
 
@@ -47,7 +48,7 @@ def inventory(module: str) -> dict[str, Any]:
     """Return what a location defines.
 
     The keys are `project`, the folder of its pyproject.toml (None in a wheel); `contract`, see
-    `contract`; and `code`, which has for each asset its `version` and its `modules`, see `_modules`.
+    `contract`; and `code`, which has for each asset its `version`, its `modules`, see `_modules`, and its `sql_file`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Dagster's preview features
@@ -63,6 +64,7 @@ def inventory(module: str) -> dict[str, Any]:
             key.to_user_string(): {
                 "version": asset_node(graph, key).code_version,
                 "modules": sorted(modules.get(key, ())),
+                "sql_file": asset_node(graph, key).metadata.get(SQL_FILE),
             }
             for key in keys
         },

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from filelock import FileLock
 
-from shared import environments
+from shared import environments, warehouse
 from shared.cli.locations import sample
 from shared.cli.reports import AssetResult, CheckResult, Plan, RunSelection
 from shared.orchestration.dagster_internals import (
@@ -193,7 +193,7 @@ def _asset_results(
                 "done",
                 rows=int(str(rows.value)) if rows else None,
                 seconds=sum(_seconds(result, key) for result in results),
-                table=".".join(str(table.value).rsplit(".", 2)[1:]) if table else "",
+                table=_declared_name(str(table.value)) if table else "",
                 checks=checks,
             )
 
@@ -214,6 +214,11 @@ def _checks(
                     redact(check.description or ""),
                 )
     return tuple(found.values())
+
+
+def _declared_name(table: str) -> str:
+    """Return dataset.table, as it is declared, of `database.dataset.table` in the warehouse."""
+    return ".".join(table.rsplit(".", 2)[1:]).removeprefix(warehouse.dataset_prefix())
 
 
 def _events(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> list[dg.DagsterEvent]:

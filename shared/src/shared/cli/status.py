@@ -100,7 +100,7 @@ def _problems(processes: "Mapping[str, _Process | str]") -> "Iterator[Problem]":
                 continue
             assets += report["assets"]
             for problem in report["problems"]:
-                yield Problem(**problem)
+                yield Problem(**{**problem, "location": location})
             # One that was removed from the code still has its last tick in the instance.
             names = report["instigators"]
             ticks = [

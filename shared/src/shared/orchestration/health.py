@@ -23,6 +23,13 @@ MAX_QUEUED = timedelta(hours=1)
 MAX_RUNNING = timedelta(days=1)
 """How long a run may take before it counts as stuck; deploy/dagster.yaml ends it then."""
 
+_WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
+_MAX_AGES = {
+    dg.DagsterRunStatus.STARTING: MAX_QUEUED,
+    dg.DagsterRunStatus.STARTED: MAX_RUNNING,
+    dg.DagsterRunStatus.CANCELING: MAX_QUEUED,
+}
+
 MAX_DAEMON_SILENCE = timedelta(minutes=10)
 """How long the daemon may be silent; it reports every half minute."""
 
@@ -50,7 +57,7 @@ class Problem:
         count: the number of partitions; 1 for others.
         partitions: the first and the last partition of each range.
         run_id: the latest run of the subject, if there is one.
-        location: the code location of a schedule or a sensor.
+        location: the code location, if it is known.
     """
 
     kind: Literal["failed", "check", "missing", "stale", "stuck", "tick", "daemon", "location"]
@@ -177,32 +184,36 @@ def describe_ranges(ranges: Sequence[tuple[str, str]]) -> str:
 
 
 def stuck_runs(instance: dg.DagsterInstance, location: str | None = None) -> list[Problem]:
-    """Return the runs that are queued or started for long, or whose process is gone."""
-    statuses = {
-        dg.DagsterRunStatus.NOT_STARTED: MAX_QUEUED,
-        dg.DagsterRunStatus.QUEUED: MAX_QUEUED,
-        dg.DagsterRunStatus.STARTING: MAX_QUEUED,
-        dg.DagsterRunStatus.STARTED: MAX_RUNNING,
-        dg.DagsterRunStatus.CANCELING: MAX_QUEUED,
-    }
-    problems = []
-    for record in instance.get_run_records(dg.RunsFilter(statuses=list(statuses))):
+    """Return the runs that are queued or started for long, or whose process is gone.
+
+    A long queue is not stuck while any run is executed, as in a backfill.
+    """
+    waiting, problems, is_moving = [], [], False
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[*_WAITING, *_MAX_AGES])):
         run = record.dagster_run
-        if location is not None and dagster_internals.run_location(run) != location:
-            continue
         since = record.start_time or record.create_timestamp.replace(tzinfo=UTC).timestamp()
-        state = run.status.value.lower().replace("_", " ")
-        message = f"{state} since {_utc(since)}"
-        if record.start_time and dagster_internals.is_process_gone(instance, run):
-            message += ", and its process is gone"
-        elif time.time() - since < statuses[run.status].total_seconds():
+        is_late = time.time() - since >= _MAX_AGES.get(run.status, MAX_QUEUED).total_seconds()
+        is_gone = bool(record.start_time) and dagster_internals.is_process_gone(instance, run)
+        if run.status not in _WAITING:
+            is_moving |= not (is_late or is_gone)
+        if not (is_late or is_gone) or location not in (None, dagster_internals.run_location(run)):
             continue
-        if run.status in {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING}:
-            fix = "see that `dagster dev`, or the daemon and the location, are running"
-        else:
-            fix = "terminate it in the UI (Runs), or start the daemon, which ends it"
+        if run.status in _WAITING:
+            waiting.append((since, run))
+            continue
+        state = run.status.value.lower()
+        message = f"{state} since {_utc(since)}{', and its process is gone' if is_gone else ''}"
+        fix = "terminate it in the UI (Runs), or start the daemon, which ends it"
         subject = f"run {run.run_id[:8]} of {_run_subject(run)}"
         problems.append(Problem("stuck", subject, message, fix, run_id=run.run_id))
+    if waiting and not is_moving:
+        since, run = min(waiting, key=lambda item: item[0])
+        message = (
+            f"{len(waiting):,} runs wait, the first since {_utc(since)}, and no run is executed"
+        )
+        fix = "see that `dagster dev`, or the daemon and the locations, are running"
+        count = len(waiting)
+        problems.append(Problem("stuck", "the queue", message, fix, count=count, run_id=run.run_id))
     return problems
 
 

@@ -92,7 +92,7 @@ def load(
     Args:
         tables: what to load.
         partitions: those of the run, for tables of the mode window.
-        refresh: the targets whose rows are all loaded anew.
+        refresh: the targets whose rows are all loaded again.
         min_row_ratio: the share of its rows that a replaced table must keep.
     """
     options = warehouse.LoadOptions(full_refresh=refresh, min_row_ratio=min_row_ratio)

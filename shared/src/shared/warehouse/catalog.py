@@ -85,7 +85,7 @@ def list_tables(log: Log = no_log) -> list[TableInfo]:
         table
         for dataset, names in stored.items()
         if is_of_environment(dataset, names)
-        for table in _tables(dataset, names)
+        for table in _tables(dataset.removeprefix(dataset_prefix()), names)
     ]
 
 
@@ -101,13 +101,13 @@ def quote_identifier(*names: str) -> str:
 
 
 def _tables(dataset: str, stored: set[str]) -> Iterator[TableInfo]:
-    """Yield a dataset's tables."""
+    """Yield the tables of a declared dataset."""
     hints = {name: table for name, table in _declared(dataset).items() if name in stored}
     rows = {row["name"]: row for row in query(_counts_sql(dataset, hints))} if hints else {}
     for name in _nested(hints):
         table = hints[name]
         yield TableInfo(
-            dataset.removeprefix(dataset_prefix()),
+            dataset,
             name,
             table.get("parent"),
             rows[name]["row_count"],

@@ -121,8 +121,13 @@ def drop_environment(name: str, log: Log = no_log) -> Sequence[str]:
                 "if nobody needs it."
             )
         return _drop_file(duckdb_path_of(environment), name, log)
+    prefix = environment.dataset_prefix  # that of `local` has the name of the person
     with _session() as client:
-        datasets = [dataset for owner, dataset in _marked_datasets(client) if owner == name]
+        datasets = [
+            dataset
+            for owner, dataset in _marked_datasets(client)
+            if owner == name and dataset.startswith(prefix)
+        ]
     for dataset in datasets:
         _drop_dataset(dataset, log)
     return datasets
@@ -180,11 +185,7 @@ def _session(dataset: str = "public") -> Iterator[Any]:
 
 
 def _marked_datasets(client: Any) -> Iterator[tuple[str, str]]:
-    """Yield the environment and the name of each dataset that has the table.
-
-    A dataset must also begin with the prefix of the environment: a schema may have been renamed, and each
-    person has an environment `local`.
-    """
+    """Yield the environment and the name of each dataset that has the table."""
     sql_client = client.sql_client
     found = sql_client.execute_sql(
         "SELECT table_schema FROM information_schema.tables WHERE table_name = %s ORDER BY 1",
@@ -193,8 +194,7 @@ def _marked_datasets(client: Any) -> Iterator[tuple[str, str]]:
     for (dataset,) in found or ():
         table = ".".join(map(sql_client.escape_column_name, (dataset, ENVIRONMENT_TABLE)))
         for (name,) in sql_client.execute_sql(f"SELECT environment FROM {table}") or ():
-            if dataset.startswith(environments.dataset_prefix_of(str(name))):
-                yield str(name), str(dataset)
+            yield str(name), str(dataset)
 
 
 def _drop_dataset(dataset: str, log: Log) -> None:

@@ -284,7 +284,7 @@ class LoadRun:
         return self.plan.partitions
 
     def is_full_refresh(self, resource: str) -> bool:
-        """Return whether a resource brings all of its rows anew; see `CurrentLoad`."""
+        """Return whether a resource brings all of its rows again; see `CurrentLoad`."""
         return resource in self._full_refresh
 
     def load_again(self, resource: str) -> None:

@@ -38,7 +38,7 @@ class LoadOptions:
         force_reload: whether files are read although the table has their rows, unchanged.
         allow_partial: whether the source may defer some partitions to a later load.
         pushdown_enabled: whether the source may have the warehouse read files itself.
-        full_refresh: the resources that load all rows anew and replace their tables, in this run only.
+        full_refresh: the resources that load all rows again and replace their tables, in this run only.
         resources: the resources to load, of those that the source selects; by default all of them.
         extract_arguments: passed on to `dlt.Pipeline.extract`, such as `schema_contract`.
     """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sqlglot
 from sqlglot import Token, TokenType, exp
-from sqlglot.errors import SqlglotError
+from sqlglot.errors import ParseError, SqlglotError
 
 from shared.warehouse.errors import SelectError
 
@@ -54,8 +54,7 @@ def parse_select(sql: str, name: str) -> Select:
         _reject_templates(tokens, name)
         statements = [one for one in sqlglot.parse(sql, dialect="duckdb") if one is not None]
     except SqlglotError as error:
-        reason = _UNDERLINE.sub("", str(error)).strip()
-        raise SelectError(f"{name}: {' '.join(reason.split())}") from None
+        raise SelectError(f"{name}{_place_and_reason(error)}") from None
     statements = [one for one in statements if not isinstance(one, exp.Semicolon)]
     if len(statements) != 1:
         raise SelectError(
@@ -78,6 +77,15 @@ def parse_select(sql: str, name: str) -> Select:
         description=_description(parsed),
         column_descriptions=_column_descriptions(parsed),
     )
+
+
+def _place_and_reason(error: SqlglotError) -> str:
+    """Return where a text does not parse, and why; what cannot be split into words has no place."""
+    if not isinstance(error, ParseError) or not error.errors:
+        return f": {' '.join(_UNDERLINE.sub('', str(error)).split())}"
+    first = error.errors[0]
+    reason = str(first["description"]).partition(" for <class")[0].partition(" but got <Token")[0]
+    return f", line {first['line']}, column {first['col']}, near {first['highlight']}: {reason}"
 
 
 def _reject_templates(tokens: list[Token], name: str) -> None:

@@ -7,6 +7,7 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject
 
 from shared import warehouse
+from shared.orchestration.metadata import SQL_FILE
 from shared.orchestration.translator import WEEKLY_FRESHNESS
 
 
@@ -65,6 +66,9 @@ class WarehouseDbtTranslator(DagsterDbtTranslator):
         props = self.get_resource_props(manifest, unique_id)
         if props["resource_type"] == "source":
             return spec
+        # With it, a table that a load or a .sql file makes as well is reported: see dataset_owners.
+        is_own = spec.key.path == list(table_of(props))
+        file = {SQL_FILE: str(props["original_file_path"])} if is_own else {}
         return spec.replace_attributes(
             owners=spec.owners or [self.owner],
             kinds={"dbt", warehouse.warehouse_type()},
@@ -74,6 +78,7 @@ class WarehouseDbtTranslator(DagsterDbtTranslator):
             metadata={
                 "dagster/table_name": ".".join(table_of(props)),
                 "dagster/storage_kind": warehouse.warehouse_type(),
+                **file,
             }
         )
 

@@ -118,7 +118,7 @@ class CursorRange:
             raise DatabaseError(
                 f"{self._table.full_name} of {self._snapshot.server}: the rows with the greatest values of the "
                 f"cursor {self._table.cursor} were deleted since the last load, so a load cannot know which of "
-                "the others it has added. Nothing was loaded. Load all of them anew: run once with the tag "
+                "the others it has added. Nothing was loaded. Load all of them again: run once with the tag "
                 "etl/full_refresh = true."
             )
         self._hashes.forget()
@@ -249,7 +249,7 @@ class _RowHashes:
                 gone = sorted(name for name, kind in before.items() if now.get(name) != kind)
                 raise DatabaseError(
                     f"{table.full_name}: {', '.join(gone)} was loaded, and is gone or has another type, so a "
-                    "load cannot know which rows it has added. Nothing was loaded. Load all of them anew: "
+                    "load cannot know which rows it has added. Nothing was loaded. Load all of them again: "
                     "run once with the tag etl/full_refresh = true."
                 )
             self._seen.clear()  # they are upserted again

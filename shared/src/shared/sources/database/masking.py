@@ -52,7 +52,7 @@ class Masking:
             advice = (
                 "Load into another table, Table(..., table=...)"
                 if self._is_history
-                else "Load all of them anew: run once with the tag etl/full_refresh = true"
+                else "Load all of them again: run once with the tag etl/full_refresh = true"
             )
             raise DatabaseError(
                 f"{self._place}: the masks or their key have changed, and the table has rows of the earlier "

@@ -35,6 +35,6 @@ def take_over(table: Table, state: dict[str, Any]) -> None:
     if table.mode == "append":
         raise DatabaseError(
             f"{place}, so the rows that are there would come again. Nothing was loaded. Load all of them "
-            "anew: run once with the tag etl/full_refresh = true."
+            "again: run once with the tag etl/full_refresh = true."
         )
     state.clear()

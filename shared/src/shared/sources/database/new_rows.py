@@ -22,7 +22,7 @@ from shared.sources.protocol import CurrentLoad
 _CURSOR = ("cursor", "start", "columns", "hashes")
 
 _REFRESH = (
-    "Load all of them anew: run once with the tag etl/full_refresh = true. It also removes the rows that the "
+    "Load all of them again: run once with the tag etl/full_refresh = true. It also removes the rows that the "
     'source has deleted since; to keep them, load into another table: Table(..., table="name").'
 )
 
@@ -144,7 +144,7 @@ class NewRows:
 
     @property
     def _columns(self) -> dict[str, int]:
-        """The numbers of the columns, by name: a column that was dropped and created anew has another."""
+        """The numbers of the columns, by name: a column that was dropped and created again has another."""
         return {name: self.info.columns[name].number for name in sorted(self.info.columns)}
 
     def _next_range(self, condition: str = "") -> Iterator[pa.RecordBatch]:

@@ -34,7 +34,7 @@ def current_environment() -> environments.Environment:
 
 
 def stored_dataset(dataset: str, environment: environments.Environment | None = None) -> str:
-    """Return the name of a declared dataset in the warehouse. A stored name is returned as it is.
+    """Return the name of a declared dataset in the warehouse.
 
     Args:
         dataset: the declared name, such as `csv_data`.
@@ -44,7 +44,7 @@ def stored_dataset(dataset: str, environment: environments.Environment | None = 
         WarehouseConfigError: as `current_environment` does; or the name is too long for Postgres.
     """
     prefix = dataset_prefix(environment)
-    name = dataset if dataset.startswith(prefix) else f"{prefix}{dataset}"
+    name = f"{prefix}{dataset}"
     if prefix and warehouse_type() == "postgres" and len(name + _STAGING) > _MAX_NAME:
         raise WarehouseConfigError(
             f"The dataset {name} and its {_STAGING} are longer than the {_MAX_NAME} characters of Postgres: "

@@ -6,11 +6,11 @@ package does so only where it must: for tables with nested tables, and for merge
 
 from typing import Any
 
-from dlt.common.destination.client import FollowupJobRequest, LoadJob
+from dlt.common.destination.client import FollowupJobRequest, HasFollowupJobs, LoadJob
 from dlt.common.schema.utils import get_nested_tables, has_column_with_prop
 from dlt.common.storages.load_package import ParsedLoadJobFileName
 from dlt.destinations.exceptions import DatabaseTerminalException
-from dlt.destinations.job_impl import FinalizedLoadJobWithFollowupJobs, ReferenceFollowupJobRequest
+from dlt.destinations.job_impl import ReferenceFollowupJobRequest
 
 from shared.warehouse.destinations.sql import SqlReplaceMixin
 from shared.warehouse.dlt_internals import FollowupFile, WarehouseJob
@@ -49,6 +49,17 @@ class DirectJob(WarehouseJob):
         ]
 
 
+class WaitingFile(WarehouseJob, HasFollowupJobs):
+    """A file that is loaded with the others of its transaction, by the job that follows them.
+
+    It runs, though it does nothing: dlt's loader wakes when a job that runs ends. For one that is complete
+    from the start, such as dlt's `FinalizedLoadJob`, it sleeps a second.
+    """
+
+    def run(self) -> None:
+        """Do nothing."""
+
+
 class DirectReplaceMixin(SqlReplaceMixin):
     """A client of a database, which inserts rows without staging where no table has nested tables."""
 
@@ -67,7 +78,7 @@ class DirectReplaceMixin(SqlReplaceMixin):
         if ReferenceFollowupJobRequest.is_reference_job(file_path):
             return self.direct_job(file_path)
         if self._is_direct(table["name"]):
-            return FinalizedLoadJobWithFollowupJobs(file_path)
+            return WaitingFile(file_path)
         return super().create_load_job(table, file_path, *arguments, **options)
 
     def create_table_chain_completed_followup_jobs(

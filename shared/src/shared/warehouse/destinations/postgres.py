@@ -11,9 +11,8 @@ from dlt.common.destination import PreparedTableSchema
 from dlt.common.destination.client import HasFollowupJobs, LoadJob
 from dlt.common.libs.pyarrow import columns_to_arrow
 from dlt.destinations.exceptions import DatabaseTerminalException
-from dlt.destinations.job_impl import FinalizedLoadJobWithFollowupJobs
 
-from shared.warehouse.destinations.direct import DirectJob, DirectReplaceMixin
+from shared.warehouse.destinations.direct import DirectJob, DirectReplaceMixin, WaitingFile
 from shared.warehouse.dlt_internals import WarehouseJob
 
 _BATCH_ROWS = 20_000
@@ -96,9 +95,7 @@ class PostgresReplaceMixin(DirectReplaceMixin):
     ) -> LoadJob:
         """Return the job that copies a file."""
         job = super().create_load_job(table, file_path, *arguments, **options)
-        is_dlts_own = file_path.endswith(".parquet") and not isinstance(
-            job, FinalizedLoadJobWithFollowupJobs
-        )
+        is_dlts_own = file_path.endswith(".parquet") and not isinstance(job, WaitingFile)
         return StreamedCopyJob(file_path) if is_dlts_own else job
 
 

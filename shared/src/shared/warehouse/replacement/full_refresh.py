@@ -1,4 +1,4 @@
-"""A full refresh: resources that continue from a position load all rows anew and replace their tables.
+"""A full refresh: resources that continue from a position load all rows again and replace their tables.
 
 It takes two loads. The first one stores a mark in the state of the resources. Each load of a marked
 resource forgets its state, reads all rows and replaces the table; its own state has no mark. So a run that

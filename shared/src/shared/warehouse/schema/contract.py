@@ -98,7 +98,8 @@ def _explain_declaration(
     name = f"{column.qualified_table}.{column.column}"
     sizes = ("data_type", "precision", "scale")
     if any(declared[size] != stored.get(size) for size in sizes if size in declared):
-        new = format_type({**stored, **declared})
+        is_other_type = declared.get("data_type", stored["data_type"]) != stored["data_type"]
+        new = format_type(declared if is_other_type else {**stored, **declared})
         what = f"{name} is {format_type(stored)} and the resource's columns say {new}"
         return what, _advise(_with(column, data_type=new))
     if "nullable" in declared and declared["nullable"] != stored.get("nullable", True):

@@ -21,7 +21,7 @@ MAX_SEEN = 100_000
 """How many transactions after the oldest running one a position remembers."""
 
 MAX_AGE = 2**28
-"""How many transactions old a position may become without new rows, before it is stored anew."""
+"""How many transactions old a position may become without new rows, before it is stored again."""
 
 GONE = -1
 """The file of a part of a table that was detached."""

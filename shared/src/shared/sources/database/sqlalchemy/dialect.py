@@ -152,7 +152,7 @@ def number(value: Any, column: Column) -> str:
     return text
 
 
-def moment(value: Any, column: Column) -> str:
+def time_text(value: Any, column: Column) -> str:
     """Return a date, time or timestamp as text; one with a zone is in UTC, without the zone.
 
     Raises:

@@ -4,7 +4,7 @@ On Linux the driver needs the system's libltdl and Kerberos libraries. No test h
 tested is the SQL.
 
 - A snapshot is a transaction with SNAPSHOT isolation. A database that does not allow it is read with
-  READ COMMITTED, where each statement has its own moment; a warning has the statement that allows it.
+  READ COMMITTED, where each statement has its own point in time; a warning has the statement that allows it.
 - Times pass as texts with all their digits; one with digits after the microseconds is an error.
 - `money` is decimal(19,4); `datetimeoffset` is in UTC; `uniqueidentifier`, `xml`, `sql_variant`,
   `hierarchyid` and unknown types are text; `geometry` and `geography` are WKB; `rowversion` is binary.
@@ -89,7 +89,7 @@ class SqlServer:
         )
 
     def begin(self, connection: sqlalchemy.Connection) -> None:
-        """Begin a transaction of one moment, if the database allows it."""
+        """Begin a transaction of one point in time, if the database allows it."""
         state = connection.exec_driver_sql(
             "SELECT snapshot_isolation_state FROM sys.databases WHERE name = DB_NAME()"
         ).scalar()
@@ -99,7 +99,7 @@ class SqlServer:
         if state != 1:
             dialect.warn(
                 f"{self.server}: the database does not allow SNAPSHOT isolation, so that each statement "
-                "of a load reads its own moment. Let an owner run: "
+                "of a load reads its own point in time. Let an owner run: "
                 "ALTER DATABASE CURRENT SET ALLOW_SNAPSHOT_ISOLATION ON."
             )
 
@@ -179,7 +179,7 @@ class SqlServer:
         """Return a value as the column's type, so that an index of the column is used."""
         kind = self._sorted_kind(column)
         if kind in _TIMES:
-            text = dialect.moment(value, column).replace(" ", "T")
+            text = dialect.time_text(value, column).replace(" ", "T")
             full = f"{text}Z" if kind == "datetimeoffset" and "T" in text else text
             return f"CAST('{full}' AS {column.database_type})"
         if kind in _BINARIES:

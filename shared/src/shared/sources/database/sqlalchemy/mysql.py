@@ -239,7 +239,7 @@ class MySql:
         kind = _kind(column)
         self._refuse_unsorted(column)
         if kind in _TIMES:
-            text = dialect.moment(value, column)
+            text = dialect.time_text(value, column)
             if kind == "time":
                 return f"TIME{dialect.text(text)}"
             is_day = len(text) == len("YYYY-MM-DD")

@@ -62,7 +62,7 @@ class TimeColumn(Column):
 
 
 class Sqlite:
-    """A file of SQLite. Its transaction sees one moment, also while another program writes.
+    """A file of SQLite. Its transaction sees one point in time, also while another program writes.
 
     A file that is not in WAL mode cannot be written while a snapshot is open.
     """
@@ -174,7 +174,7 @@ class Sqlite:
         if data_type == "binary":
             return f"X'{dialect.hexadecimal(value, column)}'"
         if data_type in {"timestamp", "date", "time"}:
-            text = dialect.moment(value, column)
+            text = dialect.time_text(value, column)
             if data_type == "timestamp":
                 text = text.replace("T", " ").removesuffix(" 00:00:00")
                 text = text.rstrip("0").rstrip(".") if "." in text else text

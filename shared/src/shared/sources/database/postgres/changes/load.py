@@ -1,7 +1,7 @@
 """Mode `changes`: a load brings the rows that Postgres' log says have changed since the last load.
 
 The log says which rows changed; their values are read from the table, in one snapshot. So after a run the
-warehouse has the table as it was at one moment, with the values, types and masks of the other modes. No
+warehouse has the table as it was at one point in time, with the values, types and masks of the other modes. No
 column can be missing because the log leaves it out (TOAST), and it does not matter in which order a row was
 changed, how often its key was, or whether a load reads a change again.
 

@@ -67,7 +67,7 @@ class ReplicatedTable:
         """Return a table as a connection sees it; None if it does not.
 
         Args:
-            reader: the connection; in a snapshot, all is of its moment.
+            reader: the connection; in a snapshot, all is of its point in time.
             table: the quoted name of the table.
             key: the columns of its key.
 
@@ -135,7 +135,7 @@ class ReplicatedTable:
     def needs_all_rows(self, now: "ReplicatedTable") -> bool:
         """Return whether rows may differ without an entry in the log.
 
-        A part of the table is gone or has another file, or a column was dropped and created anew.
+        A part of the table is gone or has another file, or a column was dropped and created again.
         """
         return (
             (self.timeline, self.oid) != (now.timeline, now.oid)

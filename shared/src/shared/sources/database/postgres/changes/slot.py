@@ -163,7 +163,7 @@ class Slot:
 
         The slot has all changes after it, and each snapshot that is taken later sees those before it. A
         slot that is there is read on, because a load was killed after it had created it, or all rows
-        are read anew. One that lost changes is created anew.
+        are read again. One that lost changes is created again.
 
         Args:
             oid: the id of the table.
@@ -210,7 +210,7 @@ class Slot:
             )
         if self.publication(oid) != publication:
             raise self._error(
-                f"its publication {self.name} was changed or dropped, or the table was created anew, so "
+                f"its publication {self.name} was changed or dropped, or the table was created again, so "
                 f"changes are missing. {FULL_REFRESH}"
             )
         if status.confirmed > position:

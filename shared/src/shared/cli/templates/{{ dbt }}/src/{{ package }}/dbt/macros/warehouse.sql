@@ -27,3 +27,27 @@
   select max(inserted_at) from {{ table.incorporate(path={'identifier': '_dlt_loads'}) }}
   where status = 0 and load_id in (select _dlt_load_id from {{ table }})
 {%- endmacro %}
+
+-- The rows of an input of a unit test: as dbt makes them, with the columns of the table's stored name.
+{% macro get_fixture_sql(rows, column_name_to_data_types) -%}
+  {% set table = stored_relation(this) %}
+  {% if column_name_to_data_types or table | string == this | string %}
+    {% do return(dbt.get_fixture_sql(rows, column_name_to_data_types)) %}
+  {% endif %}
+  {% set types = {} %}
+  {% set columns = adapter.get_columns_in_relation(table) %}
+  {% for column in columns %}
+    {% do types.update({column.name | lower: column.data_type}) %}
+  {% endfor %}
+  {{ validate_fixture_rows(rows, row_number) }}
+  {% for row in rows or [{}] %}
+    {% set values = format_row(row, types) %}
+    select
+    {% for column in columns %}
+      {{ values.get(column.name | lower) or safe_cast('null', column.data_type) }} as {{ column.quoted }}
+      {{- "," if not loop.last }}
+    {% endfor %}
+    {{ "limit 0" if not rows }}
+    {{ "union all" if not loop.last }}
+  {% endfor %}
+{%- endmacro %}
