@@ -202,7 +202,7 @@ def test_an_invalid_name_is_one_clear_line_and_changes_nothing(
     [
         (
             ["--from", "gone.csv"],
-            "gone.csv': it must be list, csv, api, the path of a file or a folder, or a URL",
+            "gone.csv': it must be list, csv, api, dbt, sql, the path of a file or a folder, or a URL",
         ),
         (["--from", "csv", "--no-sample"], "--no-sample is for a pipeline from files"),
         (["--from", "values.txt"], "its name must end in .csv, .parquet, "),

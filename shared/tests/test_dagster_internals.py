@@ -66,6 +66,7 @@ PRIVATE_NAMES = {
     "dagster:AssetsDefinition.is_executable": "assets_of_steps",
     "dagster:AssetsDefinition.check_keys": "defined_keys",
     "dagster:AssetsDefinition.metadata_by_key": "declared_load",
+    "dagster._record:replace": "replace_assets",
     "dagster:AssetExecutionContext.is_subset": "is_subset",
     "dagster:AssetExecutionContext.retry_number": "retry_number",
     "dagster:DagsterInstance.all_instigator_state": "instigators",

@@ -23,7 +23,7 @@ from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations import job_impl
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
 from dlt.destinations.impl.ducklake.sql_client import DuckLakeSqlClient
-from dlt.extract import decorators, hints
+from dlt.extract import DltResource, decorators, hints
 from dlt.extract.hints import DltResourceHints
 from dlt.pipeline import trace
 
@@ -42,6 +42,7 @@ PRIVATE_NAMES: list[tuple[type, str, str]] = [
     (DuckDbConnectionPool, "_conn", "borrow_with"),
     (DuckDbConnectionPool, "_conn_borrows", "borrow_with"),
     (DuckLakeSqlClient, "_attach_statement", "attach_read_only"),
+    (DltResource, "_pipe", "docstring"),
     (DltResourceHints, "_hints", "additional_table_hints"),
     (DataItemNormalizer, "_flatten", "FlatteningNormalizer._flatten"),
 ]

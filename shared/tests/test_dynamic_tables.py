@@ -113,6 +113,7 @@ def test_a_rerun_leaves_the_same_rows_in_each_table(any_warehouse: str) -> None:
                 result = warehouse.load(warehouse.plan_load(spec, web(kind(**hints))))
             assert {name: stats.row_count for name, stats in result.tables.items()} == {
                 "ev_click": 2,
+                "ev_click__tags": 1,
                 "ev_view": 1,
             }
 
@@ -124,6 +125,7 @@ def test_a_cursor_adds_each_row_once_to_its_table(any_warehouse: str) -> None:
         result = warehouse.load(warehouse.plan_load(SPEC, web(resource)))
     assert {name: stats.row_count for name, stats in result.tables.items()} == {
         "ev_click": 2,
+        "ev_click__tags": 1,
         "ev_view": 1,
     }
 

@@ -86,6 +86,8 @@ def test_what_an_environment_does_not_have_is_read_from_the_one_that_it_defers_t
     assert ids("others") == [1]
     joined = "SELECT i.id AS own, o.id AS deferred FROM csv_data.items i, csv_data.others o WHERE i.id > ?"
     assert warehouse.query(joined, [0]) == [{"own": 2, "deferred": 1}]
+    assert warehouse.query("SELECT id FROM CSV_DATA.Others") == [{"id": 1}]
+    assert {table.name for table in warehouse.list_tables()} == {"items", "items__tags"}
     places = warehouse.find_tables([("csv_data", "items"), ("csv_data", "others")])
     assert places["csv_data", "items"] != places["csv_data", "others"]
     enter("dev")

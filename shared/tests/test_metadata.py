@@ -96,7 +96,7 @@ def test_a_load_shows_rows_a_preview_related_tables_and_what_it_replaced(
     assert shown["duration_seconds"] > 0
     assert shown["bytes_read"] > 0
     assert shown["related_tables"].records == [
-        dg.TableRecord({"table": "orders__lines", "rows": 18})
+        dg.TableRecord({"table": "orders__lines", "rows": 18, "loaded": 4})
     ]
     # The preview is of this load: two rows of its day, without dlt's columns.
     preview = shown["preview"] if isinstance(shown["preview"], list) else shown["preview"].records
@@ -295,7 +295,7 @@ def test_an_invalid_number_of_preview_rows_fails_before_the_load(
     ],
 )
 def test_a_value_is_shown_in_a_form_that_a_browser_can_read(value: object, shown: object) -> None:
-    table = metadata.table_metadata(warehouse.TableStats(1, preview=[{"value": value}]))["preview"]
+    table = metadata.table_value([{"value": value}])
     assert table.records[0].data == {"value": shown}
 
 

@@ -127,6 +127,8 @@ def test_a_run_replaces_the_table_and_shows_its_columns_and_their_lineage(
     spec = next(asset for asset in assets if asset.key == key).get_asset_spec()
     assert spec.description == "Orders of each customer. One row per customer."
     assert spec.kinds == {"sql", any_warehouse}
+    declared = spec.metadata["dagster/column_schema"].columns
+    assert [column.name for column in declared] == list(columns)
     assert (spec.group_name, spec.owners) == ("marts", ["team:mart"])
     assert [dep.asset_key for dep in spec.deps] == [ORDERS_KEY]
     assert spec.code_version

@@ -96,6 +96,12 @@ def test_a_backfill_sends_a_request_for_eight_days_and_logs_its_progress(
     assert last["run_rows_loaded"] == early["run_rows_loaded"] == last["dagster/row_count"] == rows
     assert last["run_requests"] == 7
     assert len(str(early)) < 500  # Dagster stores it for each of thousands of days
+    events = instance.fetch_materializations(OBJECTS, limit=1_000).records
+    loads = [
+        record.asset_materialization.metadata for record in events if record.asset_materialization
+    ]
+    counts: list[Any] = [load["rows_loaded"].value for load in loads if "rows_loaded" in load]
+    assert (len(counts), sum(counts)) == (4, rows)  # once for each batch
 
 
 def test_days_loaded_before_a_failure_stay_and_only_missing_days_are_requested(

@@ -383,3 +383,10 @@ def test_another_header_is_refused_even_with_quarantine(
     (drop / "x.csv").write_text("a,b\n1,2\n")
     assert not load_dropped(instance, "x.csv").success
     assert not warehouse.duckdb_path().exists()
+
+
+def test_a_price_comes_from_its_column_of_the_file() -> None:
+    key = dg.AssetKey(["csv_data", "share_prices_by_file"])
+    spec = defs.resolve_assets_def(key).get_asset_spec(key)
+    (source,) = spec.metadata["dagster/column_lineage"].deps_by_column["spend"]
+    assert source == dg.TableColumnDep(dg.AssetKey(["csv_data", "import_dropped_file"]), "spend")

@@ -80,6 +80,16 @@ class Environment(Profile):
         """Whether it has a DuckDB file of its own; on a laptop, `local` uses the default one."""
         return self.name not in (LOCAL, PRODUCTION)
 
+    def file_of(self, default: Path) -> Path:
+        """Return the DuckDB file of the environment, such as `warehouse_pr_123.duckdb`.
+
+        Args:
+            default: the file of `local` and `production`.
+        """
+        if not self.has_own_file:
+            return default
+        return default.with_stem(f"{default.stem}_{self.identifier}")
+
     @property
     def dataset_prefix(self) -> str:
         """What the names of its datasets begin with on a server, such as `pr_123__`."""

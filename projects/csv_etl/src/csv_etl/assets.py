@@ -10,7 +10,12 @@ from csv_etl.format import SHARE_PRICES
 from csv_etl.partitions import SAMPLE_DAYS, SAMPLE_FILES, by_file, daily, file_of_day
 from shared import warehouse
 from shared.orchestration.checks import build_rejected_rows_check, build_unique_rows_check
-from shared.orchestration.dropped_files import check_files, content_hashes, file_check
+from shared.orchestration.dropped_files import (
+    check_files,
+    content_hashes,
+    file_check,
+    file_columns,
+)
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import (
     DAILY_BY_7AM_FRESHNESS,
@@ -51,7 +56,7 @@ def dropped_file(
         group_name=DATASET,
         kinds={"csv"},
         owners=[OWNER],
-        metadata={SAMPLE_PARTITIONS: list(sample_partitions)} if sample_partitions else None,
+        metadata={SAMPLE_PARTITIONS: list(sample_partitions), **file_columns(SHARE_PRICES)},
     )
 
 

@@ -16,8 +16,8 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
-from shared import settings
-from shared.cli.confirm import Yes, confirm_production, current_environment
+from shared import environments, settings
+from shared.cli.confirm import Yes, confirm_production
 from shared.cli.location_process import SHUTDOWN_SECONDS, Channel, start
 from shared.cli.locations import WorkspaceError, code_locations, interpreters, no_interpreter
 from shared.cli.reports import LOGS, AssetResult, Plan, RunSelection
@@ -275,7 +275,10 @@ def _validate(
 def _print_results(results: Sequence[AssetResult]) -> None:
     """Print the load summary, the failures, and the next commands to try."""
     console.print(_table(results, live=False))
-    console.print(f"in {_where()}", style="dim", highlight=False)
+    warehouse_type = settings.get("WAREHOUSE_TYPE")
+    file = environments.current().file_of(Path(settings.get("WAREHOUSE_PATH")))
+    where = file if warehouse_type == "duckdb" else warehouse_type
+    console.print(f"in {where}", style="dim", highlight=False)
     failed = [result for result in results if result.status == "failed"]
     for result in failed:
         console.print(f"[red]failed[/] {result.asset or result.location}: ", end="")
@@ -291,17 +294,6 @@ def _print_results(results: Sequence[AssetResult]) -> None:
             "cat docs/add-a-pipeline.md": "add a pipeline",
         }
     )
-
-
-def _where() -> str:
-    """Return the DuckDB file of the environment, or the type of the warehouse."""
-    warehouse_type = settings.get("WAREHOUSE_TYPE")
-    if warehouse_type != "duckdb":
-        return warehouse_type
-    path = Path(settings.get("WAREHOUSE_PATH"))
-    environment = current_environment()
-    stem = f"{path.stem}_{environment.identifier}" if environment.has_own_file else path.stem
-    return str(path.with_stem(stem))
 
 
 def _table(results: Iterable[AssetResult], live: bool) -> Table:

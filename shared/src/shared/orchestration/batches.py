@@ -14,6 +14,7 @@ from shared.orchestration.dagster_internals import (
     run_records,
 )
 from shared.orchestration.partitions import PARTITION_METADATA
+from shared.orchestration.related_tables import selected_roots
 from shared.sources.protocol import RetryLaterError
 
 ONLY_MISSING = "etl/only_missing"
@@ -36,7 +37,10 @@ def require_batch_size(partitions_per_batch: int) -> None:
 def results_without_load(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
     """Yield the results of a run whose partitions are all loaded, with the latest metadata."""
     context.log.info("All partitions of the run are loaded; no request was sent.")
-    for key in context.selected_asset_keys:
+    # Dagster wants a nested table after its parent; the definition has them in that order.
+    for key in (spec.key for spec in context.assets_def.specs):
+        if key not in context.selected_asset_keys:
+            continue
         event = context.instance.get_latest_materialization_event(key)
         latest = event.asset_materialization if event else None
         metadata = latest.metadata if latest else {}
@@ -51,7 +55,7 @@ def pending_partitions(
     loaded = set(loaded_earlier)
     if context.run.tags.get(ONLY_MISSING) == "true":
         loaded |= set.intersection(
-            *(materialized_partitions(context.instance, key) for key in context.selected_asset_keys)
+            *(materialized_partitions(context.instance, key) for key in selected_roots(context))
         )
     return [partition for partition in context.partition_keys if partition not in loaded]
 
@@ -62,7 +66,7 @@ def loaded_in_this_run(context: dg.AssetExecutionContext) -> dict[str, Mapping[s
     The values are the metadata of their materializations, with the run's progress.
     """
     loaded: dict[dg.AssetKey, dict[str, Mapping[str, Any]]] = {
-        key: {} for key in context.selected_asset_keys
+        key: {} for key in selected_roots(context)
     }
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION
     is_retry = retry_number(context) > 0

@@ -21,6 +21,7 @@ from dagster._core.scheduler.instigation import InstigatorState as InstigatorSta
 from dagster._core.scheduler.instigation import InstigatorTick as InstigatorTick
 from dagster._core.scheduler.instigation import TickStatus as TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._record import replace
 from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
 from dagster_dlt.dlt_event_iterator import DltEventIterator as DltEventIterator
 from dagster_dlt.dlt_event_iterator import DltEventType as DltEventType
@@ -227,6 +228,11 @@ def declared_pipeline(asset: dg.AssetsDefinition) -> tuple[dg.AssetKey, Any] | N
         if META_KEY_PIPELINE in metadata:
             return key, metadata[META_KEY_PIPELINE]
     return None
+
+
+def replace_assets(defs: dg.Definitions, assets: Sequence[Any]) -> dg.Definitions:
+    """Return definitions with other assets."""
+    return replace(defs, assets=assets)
 
 
 # A running step.

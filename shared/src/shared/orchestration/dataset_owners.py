@@ -9,14 +9,12 @@ source. So each of them has one owner: a pipeline of a code location.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, combinations
-from typing import Any
 
 import dagster as dg
 
 from shared import warehouse
 from shared.orchestration.dagster_internals import declared_loads
 from shared.orchestration.metadata import SQL_FILE
-from shared.sources.protocol import COMPANION_TABLES_HINT
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,12 @@ def table_owners(location: str, assets: Iterable[object]) -> list[TableOwner]:
     """Return what the `@dlt_assets` and the `.sql` files among a location's definitions load."""
     owners: list[TableOwner] = []
     for definition in assets:
-        for source, pipeline, _ in declared_loads(definition):
+        for source, pipeline, translator in declared_loads(definition):
+            declared = getattr(translator, "related_tables", {})
             for resource in source.selected_resources.values():
-                hints: Any = warehouse.known_schema(resource)
-                names = (warehouse.table_of(resource), *hints.get(COMPANION_TABLES_HINT, ()))
+                own, *related = warehouse.declared_tables(resource)
+                named = declared.get(resource.name) or declared.get(own, ())
+                names = dict.fromkeys([own, *related, *map(warehouse.normalize_name, named)])
                 owners += (
                     TableOwner(
                         location=location,
@@ -69,7 +69,7 @@ def table_owners(location: str, assets: Iterable[object]) -> list[TableOwner]:
                         dataset=pipeline.dataset_name,
                         source=source.name,
                         resource=resource.name,
-                        table=warehouse.normalize_name(name),
+                        table=name,
                     )
                     for name in names
                 )

@@ -10,11 +10,13 @@ import dagster as dg
 from shared import warehouse
 from shared.orchestration.alerts import alert_owners
 from shared.orchestration.code_references import with_code_references
-from shared.orchestration.dagster_internals import declared_pipeline
+from shared.orchestration.column_lineage import with_column_lineage
+from shared.orchestration.dagster_internals import declared_pipeline, replace_assets
 from shared.orchestration.dataset_owners import reject_conflicts
 from shared.orchestration.default_status import with_default_status
 from shared.orchestration.executor import executor
 from shared.orchestration.health_summary import health_summary
+from shared.orchestration.related_tables import with_related_tables
 from shared.orchestration.resource import WarehouseDltResource
 from shared.orchestration.translator import reject_lost_dependencies
 
@@ -38,8 +40,12 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
         warnings.simplefilter("ignore", dg.PreviewWarning)
         warnings.simplefilter("ignore", dg.BetaWarning)
         loaded = dg.load_definitions_from_modules(modules)
+        in_folder = _load_defs_folder(package)
+        of_folder = with_related_tables(in_folder.assets or ())
+        of_modules = with_code_references(with_related_tables(loaded.assets or ()))
+        assets = with_column_lineage([*of_modules, *of_folder])
         in_modules = dg.Definitions(
-            assets=with_code_references(loaded.assets or ()),
+            assets=assets[: len(of_modules)],
             asset_checks=loaded.asset_checks,
             jobs=loaded.jobs,
             schedules=loaded.schedules,
@@ -47,8 +53,7 @@ def build_definitions(package: str, *modules: ModuleType) -> dg.Definitions:
             resources={"dlt": WarehouseDltResource()},
             executor=executor(),
         )
-        in_folder = _load_defs_folder(package)
-        assets = [*(in_modules.assets or ()), *(in_folder.assets or ())]
+        in_folder = replace_assets(in_folder, assets[len(of_modules) :])
         reject_conflicts(package, assets)
         reject_lost_dependencies(assets)
         merged = dg.Definitions.merge(in_modules, in_folder)

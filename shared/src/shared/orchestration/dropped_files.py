@@ -30,6 +30,23 @@ def file_check(
     )
 
 
+def file_columns(file_format: FileFormat) -> dict[str, dg.TableSchema]:
+    """Return, as the metadata of an asset of files, their columns: column lineage begins there."""
+    fields = file_format.source_fields
+    return {
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn(
+                    fields.get(name, name),
+                    str(hints["data_type"]),
+                    description=hints.get("description"),
+                )
+                for name, hints in file_format.columns.items()
+            ]
+        )
+    }
+
+
 def check_files(
     paths: Mapping[str | None, str],
     file_format: FileFormat,

@@ -2,17 +2,22 @@
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
 import dagster as dg
 from dlt.common.schema import Schema
-from dlt.common.schema.utils import get_nested_tables
+from dlt.common.schema.utils import get_root_table
 from dlt.extract import DltResource
 
 from shared import warehouse
+from shared.sources.protocol import SOURCE_FIELD_HINT
 from shared.warehouse import TableStats
+from shared.warehouse.comments import DLT_COLUMNS
+
+SOURCE_FIELD = "source_field"
+"""The tag of a column: the field of the source from which it comes."""
 
 MAX_RUNS_IN_HISTORY = 30
 """The number of runs in the chart of rows."""
@@ -33,59 +38,48 @@ _COLOR = "#4c78a8"  # readable on white and on black
 _REPLACED = {"append": "no rows; new ones are added", "merge": "rows with the same keys"}
 """What a load without partitions replaces, by write disposition."""
 
-_COLUMNS_OF_DLT = {
-    "_dlt_load_id": "The load that inserted the row; _dlt_loads has its time.",
-    "_dlt_id": "The row's identifier, set by dlt.",
-    "_dlt_parent_id": "The _dlt_id of the row in the parent table.",
-    "_dlt_root_id": "The _dlt_id of the row in the root table.",
-    "_dlt_list_idx": "The position in the nested list, from 0.",
-}
-
 
 def load_metadata(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
-    key: dg.AssetKey,
-    resources: Sequence[DltResource],
+    spec: dg.AssetSpec,
+    tables: Sequence[str],
     plan: warehouse.LoadPlan,
     result: warehouse.LoadResult,
+    *,
+    resources: Sequence[DltResource] = (),
+    other_assets: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the metadata of an asset's load, the most important first.
 
     `rows_loaded` counts the rows of this load, `dagster/row_count` those of the table; `replaced` names
     the files or days whose rows were replaced; `bytes_read` is what the source counts, or the size of
-    dlt's files. dlt's `jobs` and the schemas of nested tables come last.
+    dlt's files. dlt's `jobs` come last.
 
-    A resource may fill several tables. Then the numbers are their sums, `related_tables` lists all of
-    them, and each has its own preview and columns.
+    A resource may fill several tables. Then the numbers are their sums. `related_tables` lists all that
+    have no asset, and each of those has its own preview and columns.
 
     Args:
         context: the run's.
-        key: the asset's key.
-        resources: the resources that load the asset's table.
+        spec: the asset's spec; what it declares of columns is shown with those of the table.
+        tables: the tables of the asset.
         plan: the plan of the load.
         result: the result of the load.
+        resources: the resources that load the asset's tables, for what they count.
+        other_assets: the tables that are assets of their own.
     """
-    filled = (warehouse.filled_tables(resource, result.schema) for resource in resources)
-    tables = list(dict.fromkeys(chain.from_iterable(filled)))
     stats = {table: result.tables.get(table, TableStats()) for table in tables}
     rows = {table: result.rows_loaded.get(table, 0) for table in tables}
-    scope = next((result.scopes[table] for table in tables if table in result.scopes), None)
+    roots = [_root(table, result.schema) for table in tables]
+    scope = next((result.scopes[root] for root in (*tables, *roots) if root in result.scopes), None)
     jobs = _jobs(result, tables)
-    of_first: Mapping[str, Any] = result.schema.tables.get(next(iter(tables), ""), {})
+    of_first: Mapping[str, Any] = result.schema.tables.get(next(iter(roots), ""), {})
     disposition = str(of_first.get("write_disposition"))
-    if len(tables) == 1:
-        shown = table_metadata(stats[tables[0]])
-        dataset = warehouse.stored_dataset(plan.spec.dataset_name)
-        name = f"{result.database}.{dataset}.{tables[0]}"
-        columns = {"dagster/table_name": name, **_column_schemas(tables, result.schema)}
-        columns["dagster/column_schema"] = columns.pop(tables[0])
-    else:
-        shown = tables_metadata(stats, result.rows_loaded)
-        columns = _column_schemas(tables, result.schema)
     return {
         "rows_loaded": sum(rows.values()),
-        **row_history(context.instance, key, context.run.run_id, sum(rows.values())),
-        **shown,
+        **row_history(context.instance, spec.key, context.run.run_id, sum(rows.values())),
+        **_shown_tables(
+            spec, tables, warehouse.stored_dataset(plan.spec.dataset_name), result, other_assets
+        ),
         "replaced": describe_scope(scope) if scope else _REPLACED.get(disposition, "full table"),
         **shrunken_metadata(
             {key: rows for table in tables for key, rows in result.shrunken.get(table, {}).items()}
@@ -98,9 +92,68 @@ def load_metadata(
         "dlt_load_id": ", ".join(package.load_id for package in result.load_packages),
         **_total_rows(stats),
         "dagster/storage_kind": warehouse.warehouse_type(),
-        **columns,
         "jobs": json.loads(json.dumps([job.asdict() for job in jobs], default=str)),
     }
+
+
+def _root(table: str, schema: Schema) -> str:
+    return str(get_root_table(schema.tables, table)["name"]) if table in schema.tables else table
+
+
+def _shown_tables(
+    spec: dg.AssetSpec,
+    tables: Sequence[str],
+    dataset: str,
+    result: warehouse.LoadResult,
+    other_assets: Collection[str],
+) -> dict[str, Any]:
+    """Return previews and columns of an asset's tables, and a list of those that have no asset."""
+    known = (warehouse.with_related_tables(table, result.schema) for table in tables)
+    listed = [table for table in chain.from_iterable(known) if table not in other_assets]
+    stats = {table: result.tables.get(table, TableStats()) for table in listed}
+    shown: dict[str, Any] = {}
+    if len(tables) == 1:
+        (own,) = tables
+        if preview := result.tables.get(own, TableStats()).preview:
+            shown["preview"] = table_value(preview)
+        shown["dagster/table_name"] = f"{result.database}.{dataset}.{own}"
+        columns = column_schema(own, result.schema)
+        shown["dagster/column_schema"] = _with_declared_tags(columns, spec)
+        listed = [table for table in listed if table != own]
+    else:
+        previews = [
+            table for table in listed if result.rows_loaded.get(table) and stats[table].preview
+        ]
+        for table in previews[:_MAX_PREVIEWS]:
+            shown[f"preview {table}"] = table_value(stats[table].preview)
+    related = [
+        {
+            "table": table,
+            "rows": stats[table].row_count,
+            "loaded": result.rows_loaded.get(table, 0),
+        }
+        for table in listed
+    ]
+    if related:
+        shown["related_tables"] = table_value(related)
+    return shown | {table: column_schema(table, result.schema) for table in listed}
+
+
+def _with_declared_tags(schema: dg.TableSchema, spec: dg.AssetSpec) -> dg.TableSchema:
+    """Return the columns of a table with the tags that its spec declares: a load does not know them all."""
+    declared = spec.metadata.get("dagster/column_schema", schema)
+    tags = {column.name: column.tags for column in declared.columns}
+    columns = [
+        dg.TableColumn(
+            column.name,
+            column.type,
+            column.description,
+            column.constraints,
+            {**tags.get(column.name, {}), **column.tags},
+        )
+        for column in schema.columns
+    ]
+    return dg.TableSchema(columns=columns)
 
 
 def _jobs(result: warehouse.LoadResult, tables: Sequence[str]) -> list[Any]:
@@ -121,71 +174,39 @@ def _metrics(resources: Sequence[DltResource], result: warehouse.LoadResult) -> 
     return metrics
 
 
-def _column_schemas(tables: Sequence[str], schema: Schema) -> dict[str, Any]:
-    """Return the columns of some tables and of their nested tables, by table."""
-    nested = (
-        str(child["name"])
-        for table in tables
-        if table in schema.tables
-        for child in get_nested_tables(schema.tables, table)[1:]
-    )
-    return {table: column_schema(table, schema) for table in (*tables, *nested)}
-
-
 def column_schema(table: str, schema: Schema) -> dg.TableSchema:
     """Return a table's columns with their descriptions; dlt's schema stays unchanged."""
     if table not in schema.tables:  # no row was loaded yet
         return dg.TableSchema(columns=[])
-    shown = {"name", "data_type", "description", "nullable", "unique"}
+    return _table_schema(schema.get_table_columns(table))
+
+
+def declared_columns(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return, as metadata, the columns that a table declares before its first load; empty if none."""
+    columns = table.get("columns")
+    return {"dagster/column_schema": _table_schema(columns)} if columns else {}
+
+
+def _table_schema(columns: Mapping[str, Mapping[str, Any]]) -> dg.TableSchema:
+    shown = {"name", "data_type", "description", "nullable", "unique", SOURCE_FIELD_HINT}
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
                 name=name,
-                type=hints.get("data_type") or "text",
-                description=hints.get("description") or _COLUMNS_OF_DLT.get(name),
+                type=hints.get("data_type") or "unknown",
+                description=hints.get("description") or DLT_COLUMNS.get(name),
                 constraints=dg.TableColumnConstraints(
                     nullable=hints.get("nullable") is not False,
                     unique=bool(hints.get("unique")),
                     other=sorted(hints.keys() - shown),
                 ),
+                tags={SOURCE_FIELD: hints[SOURCE_FIELD_HINT]}
+                if SOURCE_FIELD_HINT in hints
+                else None,
             )
-            for name, hints in schema.get_table_columns(table).items()
+            for name, hints in columns.items()
         ]
     )
-
-
-def table_metadata(stats: TableStats) -> dict[str, Any]:
-    """Return a preview of the rows and the row counts of related tables, without empty ones."""
-    shown: dict[str, Any] = {}
-    if stats.preview:
-        shown["preview"] = _table(stats.preview)
-    if stats.related_row_counts:
-        shown["related_tables"] = _table(
-            [{"table": table, "rows": rows} for table, rows in stats.related_row_counts.items()]
-        )
-    return shown
-
-
-def tables_metadata(
-    stats: Mapping[str, TableStats], rows_loaded: Mapping[str, int]
-) -> dict[str, Any]:
-    """Return a list of the tables of one asset, and a preview of those that the load filled."""
-    shown: dict[str, Any] = {
-        f"preview {table}": _table(stats[table].preview)
-        for table in stats
-        if rows_loaded.get(table) and stats[table].preview
-    }
-    shown = dict(list(shown.items())[:_MAX_PREVIEWS])
-    row_counts: dict[str, int | None] = {}
-    for table, of_table in stats.items():
-        row_counts |= {table: of_table.row_count, **of_table.related_row_counts}
-    listed = [
-        {"table": table, "rows": rows, "loaded": rows_loaded.get(table, 0)}
-        for table, rows in row_counts.items()
-    ]
-    if listed:
-        shown["related_tables"] = _table(listed)
-    return shown
 
 
 def _total_rows(stats: Mapping[str, TableStats]) -> dict[str, int]:
@@ -199,7 +220,7 @@ def shrunken_metadata(partitions: Mapping[str, tuple[int, int]]) -> dict[str, An
     if not partitions:
         return {}
     return {
-        "shrunken_partitions": _table(
+        "shrunken_partitions": table_value(
             [
                 {"partition": key, "rows_before": before, "rows_after": after}
                 for key, (before, after) in partitions.items()
@@ -222,6 +243,16 @@ def shrunken_warnings(result: warehouse.LoadResult) -> Iterator[str]:
         )
 
 
+def missing_warnings(result: warehouse.LoadResult, tables: Sequence[str]) -> Iterator[str]:
+    """Yield a warning for each table that has an asset, and that no load has created."""
+    for table in tables:
+        existing = sorted(set(result.schema.data_table_names(seen_data_only=True)) - {table})
+        yield (
+            f"{table} has an asset and no row so far, so the warehouse has no such table. If the name is "
+            f"wrong, correct it in related_tables; the source has {', '.join(existing) or 'no table'}."
+        )
+
+
 def describe_scope(scope: warehouse.PartitionScope) -> str:
     """Return which partitions a load replaced: one, or the first, the last and the number."""
     columns = ", ".join(scope.column_names)
@@ -231,7 +262,8 @@ def describe_scope(scope: warehouse.PartitionScope) -> str:
     return f"{columns} {first} to {last}, {len(scope.partitions):,} of them"
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+def table_value(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Return rows as a table that the UI can show."""
     return dg.MetadataValue.table(
         [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows],
         schema=dg.TableSchema([dg.TableColumn(name) for name in rows[0]]),

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from shared import warehouse
+from shared.orchestration.dagster_internals import is_subset
 from shared.orchestration.metadata import ROW_HISTORY_KEY
 from shared.sources.partitions import PartitionKey, TimeWindow, time_window
 
@@ -111,16 +112,17 @@ def partition_row_counts(
     }
 
 
-def attach_partition_metadata(
+def report(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     result: Any,
     load: warehouse.LoadResult,
     partition_metadata: Mapping[str, Any] | None = None,
     earlier_counts: Mapping[str, dict[str, int]] | None = None,
-) -> Any:
-    """Return a materialization, and attach its metadata to the run's last partition only.
+) -> Iterator[Any]:
+    """Yield a materialization, and attach its metadata to the run's last partition only.
 
-    Dagster would store it, with preview and columns, once for each of thousands of partitions.
+    Dagster would store it, with preview and columns, once for each of thousands of partitions. Of an
+    asset that is loaded and not selected, such as that of a nested table, the materialization is logged.
 
     Args:
         context: the run's.
@@ -129,19 +131,34 @@ def attach_partition_metadata(
         partition_metadata: metadata for each partition.
         earlier_counts: the row counts of partitions that earlier loads of the run replaced.
     """
+    is_selected = not is_subset(context) or result.asset_key in context.selected_asset_keys
     if not isinstance(context, dg.AssetExecutionContext) or not (
         context.has_partition_key or context.has_partition_key_range
     ):
-        return result
-    partitions = list(context.partition_keys)
+        if is_selected:
+            yield result
+        else:
+            context.log_event(dg.AssetMaterialization(result.asset_key, metadata=result.metadata))
+        return
+    partitions, counts = list(context.partition_keys), dict(earlier_counts or {})
     if len(partitions) <= _MAX_PARTITIONS_WITH_METADATA:
-        rows = {**(earlier_counts or {}), **partition_row_counts(result, load, partitions)}
-        for partition, counts in rows.items():
-            context.add_asset_metadata(counts, result.asset_key, partition)
-    context.add_asset_metadata(result.metadata, result.asset_key, partitions[-1])
+        counts |= partition_row_counts(result, load, partitions)
     # Dagster logs partitions that are not days in any order; readers of the latest event need these.
     kept = {name: result.metadata[name] for name in PARTITION_METADATA if name in result.metadata}
-    return result._replace(metadata={**kept, **(partition_metadata or {})})
+    kept |= partition_metadata or {}
+    if not is_selected:
+        for partition in partitions:
+            metadata = {**kept, **counts.get(partition, {})}
+            if partition == partitions[-1]:
+                metadata = {**result.metadata, **metadata}
+            context.log_event(
+                dg.AssetMaterialization(result.asset_key, partition=partition, metadata=metadata)
+            )
+        return
+    for partition, rows in counts.items():
+        context.add_asset_metadata(rows, result.asset_key, partition)
+    context.add_asset_metadata(result.metadata, result.asset_key, partitions[-1])
+    yield result._replace(metadata=kept)
 
 
 def log_materializations(

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,7 @@ from shared.orchestration.batches import (
     results_without_load,
     retry_request,
 )
+from shared.orchestration.column_lineage import lineage_metadata
 from shared.orchestration.dagster_internals import (
     DltEventIterator,
     DltEventType,
@@ -30,14 +32,15 @@ from shared.orchestration.dagster_internals import (
     is_subset,
 )
 from shared.orchestration.failures import as_dagster_failure
-from shared.orchestration.metadata import load_metadata, shrunken_warnings
+from shared.orchestration.metadata import load_metadata, missing_warnings, shrunken_warnings
 from shared.orchestration.partitions import (
     adjoining_batches,
-    attach_partition_metadata,
     log_materializations,
     partition_row_counts,
     partitions_of,
+    report,
 )
+from shared.orchestration.related_tables import roots_of_related, selected_roots
 from shared.sources.dlt_settings import forget_secrets
 from shared.sources.protocol import RetryLaterError
 
@@ -55,21 +58,58 @@ Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
 @dataclass(frozen=True)
 class _AssetLoad:
-    """A plan, and the dlt resources of each selected asset: those that load its table."""
+    """A plan, and what it materializes.
+
+    Attributes:
+        plan: the plan.
+        resources: the dlt resources of each asset: those that load its table.
+        related: the assets of related tables that these resources fill too.
+    """
 
     plan: warehouse.LoadPlan
     resources: Mapping[dg.AssetKey, Sequence[DltResource]]
+    related: Sequence[dg.AssetKey]
 
     def run(self, context: Context) -> "tuple[warehouse.LoadResult, list[DltEventType]]":
-        """Load, and return the result with a materialization for each asset."""
+        """Load, and return the result with a materialization for each asset.
+
+        The asset of a related table is materialized although it got no row: its table is up to date.
+        """
         result = warehouse.load(self.plan, log=context.log.info)
-        for warning in [*shrunken_warnings(result), *result.warnings]:
+        other_assets = {key.path[-1] for key in self.related}
+        missing = sorted(other_assets - result.schema.tables.keys())
+        for warning in [
+            *shrunken_warnings(result),
+            *missing_warnings(result, missing),
+            *result.warnings,
+        ]:
             context.log.warning(warning)
         event = dg.MaterializeResult if context.has_assets_def else dg.AssetMaterialization
-        return result, [
-            event(asset_key=key, metadata=load_metadata(context, key, resources, self.plan, result))
+        specs = {spec.key: spec for spec in context.assets_def.specs}
+
+        def describe(key: dg.AssetKey, tables: Sequence[str], **more: Any) -> dict[str, Any]:
+            metadata = load_metadata(
+                context, specs[key], tables, self.plan, result, other_assets=other_assets, **more
+            )
+            table = tables[0] if len(tables) == 1 else ""
+            return {**metadata, **lineage_metadata(specs[key], table, result.schema)}
+
+        roots: list[DltEventType] = [
+            event(
+                asset_key=key,
+                metadata=describe(key, _filled_tables(resources, result), resources=resources),
+            )
             for key, resources in self.resources.items()
         ]
+        related: list[DltEventType] = [
+            event(asset_key=key, metadata=describe(key, [key.path[-1]])) for key in self.related
+        ]
+        return result, [*roots, *related]
+
+
+def _filled_tables(resources: Sequence[DltResource], result: warehouse.LoadResult) -> Sequence[str]:
+    filled = (warehouse.filled_tables(resource, result.schema) for resource in resources)
+    return list(dict.fromkeys(chain.from_iterable(filled)))
 
 
 class WarehouseEventIterator(DltEventIterator[DltEventType]):
@@ -136,7 +176,7 @@ class WarehouseDltResource(DagsterDltResource):
                 _refuse_second_load(context, load.resources.keys())
                 result, materializations = load.run(context)
                 for event in materializations:
-                    yield attach_partition_metadata(context, event, result)
+                    yield from report(context, event, result)
 
         return WarehouseEventIterator(events(), context=context, dlt_pipeline=load.plan.spec)
 
@@ -187,7 +227,9 @@ class WarehouseDltResource(DagsterDltResource):
             except RetryLaterError as why:
                 raise retry_request(context, why, progress, progress.has_loaded) from why
             loaded = [partition for partition in batch if partition not in result.deferred]
-            progress.add_batch(loaded, events)
+            progress.add_batch(
+                loaded, [event for event in events if event.asset_key in load.resources]
+            )
             for event in events:
                 rows[event.asset_key] |= partition_row_counts(event, result, loaded)
             # The step's own result materializes the last ones.
@@ -197,9 +239,7 @@ class WarehouseDltResource(DagsterDltResource):
                 raise retry_request(context, reason, progress, loaded=True) from reason
             context.log.info(progress.summary())
         for event in events:
-            yield attach_partition_metadata(
-                context, event, result, progress.metadata(), rows[event.asset_key]
-            )
+            yield from report(context, event, result, progress.metadata(), rows[event.asset_key])
 
 
 def _has_cursor(context: Context) -> bool:
@@ -244,11 +284,10 @@ def _plan(
         data = DltResourceTranslatorData(resource=resource, pipeline=spec)
         resources.setdefault(translator.get_asset_spec(data).key, []).append(resource)
     if is_subset(context):
-        resources = {
-            key: of_table
-            for key, of_table in resources.items()
-            if key in context.selected_asset_keys
-        }
+        selected = selected_roots(context)
+        resources = {key: of_table for key, of_table in resources.items() if key in selected}
+    roots = roots_of_related(context.assets_def)
+    related = [key for key, root in roots.items() if root in resources]
     if partitions is None and context.assets_def.partitions_def is not None:
         partitions = partitions_of(context)
     _refuse_many_partitions(context)
@@ -258,11 +297,11 @@ def _plan(
         min_row_ratio=0 if tags.get(ALLOW_ROW_COUNT_DROP) == "true" else min_row_ratio,
         force_reload=tags.get(FORCE_RELOAD) == "true",
         allow_partial=allow_partial,
-        full_refresh=_full_refresh(context.run, resources),
+        full_refresh=_full_refresh(context.run, resources, roots),
         resources=[resource.name for of_table in resources.values() for resource in of_table],
         extract_arguments=extract_arguments,
     )
-    return _AssetLoad(warehouse.plan_load(spec, source, partitions, options), resources)
+    return _AssetLoad(warehouse.plan_load(spec, source, partitions, options), resources, related)
 
 
 def _refuse_many_partitions(context: Context) -> None:
@@ -283,9 +322,13 @@ def _refuse_many_partitions(context: Context) -> None:
 
 
 def _full_refresh(
-    run: dg.DagsterRun, resources: Mapping[dg.AssetKey, Sequence[DltResource]]
+    run: dg.DagsterRun,
+    resources: Mapping[dg.AssetKey, Sequence[DltResource]],
+    roots: Mapping[dg.AssetKey, dg.AssetKey],
 ) -> frozenset[str]:
     """Return the resources whose rows a run loads again; other steps of the run load its other tables.
+
+    The name of a related table is that of its root.
 
     Raises:
         LoadPlanError: the run loads no table of a name.
@@ -294,8 +337,9 @@ def _full_refresh(
     if tag in ("", "true", "false"):
         names = {key.path[-1] for key in resources} if tag == "true" else set()
     else:
-        names = {name.strip() for name in tag.split(",")}
-    in_run = {key.path[-1] for key in run.asset_selection or ()}
+        tables = {key.path[-1]: root.path[-1] for key, root in roots.items()}
+        names = {tables.get(name.strip(), name.strip()) for name in tag.split(",")}
+    in_run = {roots.get(key, key).path[-1] for key in run.asset_selection or ()}
     if in_run and (unknown := names - in_run):
         raise warehouse.LoadPlanError(
             f"The run tag {FULL_REFRESH} names {', '.join(sorted(unknown))}, which this run does not load. "

@@ -11,7 +11,7 @@ import dagster as dg
 
 from shared import settings, warehouse
 from shared.orchestration.failures import as_dagster_failure
-from shared.orchestration.metadata import SQL_FILE, row_history, table_metadata
+from shared.orchestration.metadata import SQL_FILE, row_history, table_value
 from shared.orchestration.translator import WEEKLY_FRESHNESS, asset_key
 from shared.warehouse.lineage import ColumnLineage
 from shared.warehouse.select import Select, parse_select
@@ -124,6 +124,17 @@ def _build_sql_asset(
             ),
             "sql": dg.MetadataValue.md(f"```sql\n{select.sql.strip()}\n```"),
             SQL_FILE: file.name,
+            # For readers such as `etl contract`. A run adds the types.
+            "dagster/column_schema": dg.TableSchema(
+                [
+                    dg.TableColumn(
+                        name,
+                        type="undeclared",
+                        description=select.column_descriptions.get(name.casefold()),
+                    )
+                    for name in select.columns
+                ]
+            ),
         },
     )
     def replace(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
@@ -145,11 +156,10 @@ def _metadata(
 ) -> dict[str, Any]:
     """Return the metadata of a run, the most important first."""
     row_count = replaced.row_count
-    stats = warehouse.TableStats(row_count=row_count, preview=replaced.preview)
     return {
         "rows_loaded": row_count,
         **row_history(context.instance, context.asset_key, context.run.run_id, row_count),
-        **table_metadata(stats),
+        **({"preview": table_value(replaced.preview)} if replaced.preview else {}),
         "replaced": "full table",
         "duration_seconds": round(replaced.duration_seconds, 2),
         "dagster/row_count": row_count,

@@ -1,13 +1,16 @@
 """Columns, Arrow schemas and tables of resources whose rows a run replaces."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import dlt
 import pyarrow as pa
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.libs.pyarrow import columns_to_arrow
 from dlt.common.schema.typing import TColumnSchema
+from dlt.extract import DltResource
+
+from shared.sources.protocol import COMPANION_TABLES_HINT, SOURCE_FIELD_HINT
 
 REPLACE_PARTITIONS: Any = {
     "write_disposition": {"disposition": "merge", "strategy": "delete-insert"},
@@ -31,6 +34,23 @@ def required_column(data_type: str, description: str, **hints: Any) -> TColumnSc
     return column(data_type, description, nullable=False, **hints)
 
 
+def with_source_fields(
+    columns: Mapping[str, TColumnSchema], prefix: str = "", fields: Mapping[str, str] | None = None
+) -> dict[str, TColumnSchema]:
+    """Return columns that state from which field of the source they come; see `SOURCE_FIELD_HINT`.
+
+    Args:
+        columns: the columns.
+        prefix: what comes before the name of each field, such as `$.orbital_data.`.
+        fields: the names of fields by column, where they differ.
+    """
+    names = fields or {}
+    return {
+        name: {**hints, SOURCE_FIELD_HINT: f"{prefix}{names.get(name, name)}"}  # type: ignore[misc]
+        for name, hints in columns.items()
+    }
+
+
 def arrow_schema(columns: Mapping[str, TColumnSchema]) -> pa.Schema:
     """Return the Arrow schema of dlt's columns; timestamps are UTC, unless their hints say no zone.
 
@@ -43,13 +63,36 @@ def arrow_schema(columns: Mapping[str, TColumnSchema]) -> pa.Schema:
     return columns_to_arrow(named, DestinationCapabilitiesContext.generic_capabilities(), "UTC")
 
 
-def empty_companion_table(name: str, columns: dict[str, TColumnSchema]) -> Iterator[Any]:
-    """Yield the items that create a companion table of the running resource, without rows.
+class CompanionTable(NamedTuple):
+    """A table that a resource fills beside its own: what it is, and its columns."""
 
-    A companion table starts with all hints of the resource, so the first item removes its columns.
+    description: str
+    columns: dict[str, TColumnSchema]
+
+    def empty(self, name: str) -> Any:
+        """Return the item that creates the table, without rows."""
+        return dlt.mark.with_table_name(arrow_schema(self.columns).empty_table(), name)
+
+
+def with_companion_tables(
+    resource: DltResource, tables: Mapping[str, CompanionTable]
+) -> DltResource:
+    """Declare the companion tables of a resource; see `COMPANION_TABLES_HINT`.
+
+    Args:
+        resource: the resource, with all other hints. It yields `CompanionTable.empty` in each load.
+        tables: the tables, by name.
     """
-    for hinted in ({}, columns):
-        hints = dlt.mark.make_hints(table_name=name, columns=hinted)
-        yield dlt.mark.with_hints(
-            arrow_schema(columns).empty_table(), hints, create_table_variant=True
-        )
+    for name, (description, columns) in tables.items():
+        # A table starts with all hints of the resource, so the first call removes its columns and keys.
+        for hinted in ({}, columns):
+            resource.apply_hints(
+                table_name=name,
+                columns=hinted,
+                primary_key="",
+                merge_key="",
+                nested_hints={},
+                additional_table_hints={"description": description},
+                create_table_variant=True,
+            )
+    return resource.apply_hints(additional_table_hints={COMPANION_TABLES_HINT: [*tables]})

@@ -11,6 +11,10 @@ COMPANION_TABLES_HINT = "x-companion-tables"
 """A table hint: names of more tables that the resource loads by the same partition column. A run
 replaces its partitions in these as well, so the resource materializes them even without rows."""
 
+SOURCE_FIELD_HINT = "x-source-field"
+"""A column hint: the field of the source from which the column comes. For a file or a table, its column;
+for JSON, a path such as `$.estimated_diameter.meters.estimated_diameter_max`."""
+
 
 class RetryLaterError(Exception):
     """The API accepts no more requests for now; the same load works later.

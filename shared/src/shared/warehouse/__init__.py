@@ -55,7 +55,14 @@ from shared.warehouse.schema.change import TableChange, parse_type
 from shared.warehouse.schema.migrate import Migration, migrate, plan_migration
 from shared.warehouse.scope import PartitionScope
 from shared.warehouse.statistics import TableStats
-from shared.warehouse.tables import filled_tables, known_schema, normalize_name, table_of
+from shared.warehouse.tables import (
+    declared_tables,
+    filled_tables,
+    known_schema,
+    normalize_name,
+    table_of,
+    with_related_tables,
+)
 from shared.warehouse.write_lock import write_lock
 
 mark_unstated_dispositions()
@@ -94,6 +101,7 @@ __all__ = [
     "check_connection",
     "current_environment",
     "dataset_prefix",
+    "declared_tables",
     "describe_location",
     "drop_environment",
     "duckdb_path",
@@ -121,5 +129,6 @@ __all__ = [
     "stored_dataset",
     "table_of",
     "warehouse_type",
+    "with_related_tables",
     "write_lock",
 ]

@@ -14,7 +14,7 @@ from shared.warehouse.destinations.datasets import dataset_prefix
 from shared.warehouse.environment_datasets import is_of_environment
 from shared.warehouse.errors import QueryError
 from shared.warehouse.locks.base import Log, no_log
-from shared.warehouse.query import find_tables, query
+from shared.warehouse.query import find_tables, query, read_only_connection
 
 _TABLES_SQL = """
     SELECT table_schema AS dataset, table_name AS name FROM information_schema.tables
@@ -79,14 +79,22 @@ def list_tables(log: Log = no_log) -> list[TableInfo]:
             'etl query "SELECT * FROM nasa_neo.daily_summary".'
         )
     stored: dict[str, set[str]] = {}
-    for row in query(_TABLES_SQL, log=log):
-        stored.setdefault(row["dataset"], set()).add(row["name"])
+    for dataset, name in _stored_tables(log):
+        stored.setdefault(dataset, set()).add(name)
     return [
         table
         for dataset, names in stored.items()
         if is_of_environment(dataset, names)
         for table in _tables(dataset.removeprefix(dataset_prefix()), names)
     ]
+
+
+def _stored_tables(log: Log) -> list[tuple[str, str]]:
+    """Return the datasets and tables of the environment, without those of `defer_to`."""
+    if warehouse_type() != "duckdb":
+        return [(row["dataset"], row["name"]) for row in query(_TABLES_SQL, log=log)]
+    with read_only_connection(log, deferred=False) as connection:
+        return connection.execute(_TABLES_SQL).fetchall()
 
 
 def is_loaded(dataset: str, table: str) -> bool:

@@ -6,6 +6,7 @@ and fails when an upgrade of dlt changes one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import cleandoc, isfunction
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,6 +51,12 @@ def states_disposition(resource: DltResource) -> bool:
     One that was created before the mark was set, or by dlt's `sql_table`, counts as stating it.
     """
     return not isinstance(resource.write_disposition, UnstatedDisposition)
+
+
+def docstring(resource: DltResource) -> str:
+    """Return the docstring of a resource's function; empty if it has neither. dlt does not keep it."""
+    function = resource._pipe.gen
+    return cleandoc(function.__doc__ or "") if isfunction(function) else ""
 
 
 def additional_table_hints(resource: DltResource) -> Mapping[str, Any]:

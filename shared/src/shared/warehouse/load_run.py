@@ -17,6 +17,7 @@ from dlt.common.schema.typing import PIPELINE_STATE_TABLE_NAME
 from dlt.extract import DltSource
 
 from shared import settings
+from shared.redaction import redact
 from shared.sources.partitions import PartitionKey
 from shared.sources.protocol import RetryLaterError, loading
 from shared.warehouse.appends import find_appends
@@ -59,7 +60,12 @@ from shared.warehouse.schema.sync import merge_stored_schema
 from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
 from shared.warehouse.statistics import MAX_PARTITIONS_WITH_COUNTS, TableStats, collect_stats
-from shared.warehouse.tables import reject_refresh, reported_tables
+from shared.warehouse.tables import (
+    find_descriptions,
+    reject_refresh,
+    root_tables,
+    with_related_tables,
+)
 from shared.warehouse.working_dirs import create_working_dir
 
 DLT_SETTINGS = {
@@ -200,9 +206,10 @@ class LoadRun:
                     with suppress(Exception), self._client() as client:
                         client.undo_this_load()  # otherwise the next load does
                     raise
-                tables = self._collect_stats(info.loads_ids)
+                tables = self._describe_tables(info.loads_ids)
         for action in self._after_commit:
             action()
+        roots = root_tables(self.plan.source, self.schema)
         rows_loaded = {**self._row_counts, **self.state.rows_inserted}
         for table in self.schema.dlt_table_names():
             rows_loaded.pop(table, None)
@@ -221,7 +228,7 @@ class LoadRun:
             shrunken={
                 table: partitions
                 for table, counts in before.items()
-                if table in tables
+                if table in roots  # a companion table, such as of rejected rows, may shrink
                 if (partitions := shrunken_partitions(counts, tables[table].partition_row_counts))
             },
             duration_seconds=time.monotonic() - self._started,
@@ -345,9 +352,13 @@ class LoadRun:
             find_new_keys(client, self.schema, content, self.state)
             return count_partitions(client, few, self.log)
 
-    def _collect_stats(self, load_ids: Sequence[str]) -> dict[str, TableStats]:
+    def _describe_tables(self, load_ids: Sequence[str]) -> dict[str, TableStats]:
+        """Comment the tables in the warehouse, and return what they contain."""
         schema = self.schema
+        roots = root_tables(self.plan.source, schema)
+        tables = [table for root in roots for table in with_related_tables(root, schema)]
         with self._client() as client:
+            self._comment(client, tables)
             return {
                 table: collect_stats(
                     client,
@@ -357,8 +368,17 @@ class LoadRun:
                     preview_rows=self._preview_rows,
                     log=self.log,
                 )
-                for table in reported_tables(self.plan.source, schema)
+                for table in tables
             }
+
+    def _comment(self, client: Any, tables: Sequence[str]) -> None:
+        """Comment tables. An error is a warning of the result, because the rows are committed."""
+        try:
+            client.update_comments(find_descriptions(self.plan.source, self.schema, tables))
+        except Exception as error:  # noqa: BLE001 - such as of a table that another role owns
+            self.warn(
+                redact(f"The tables are loaded, and their comments could not change: {error}")
+            )
 
     def _client(self) -> Any:
         return self.pipeline.destination_client(self.source.schema.name)

@@ -29,6 +29,7 @@ from shared.warehouse.stored_names import (
     both_files,
     deferred_environment,
     find,
+    views_of_both_files,
     with_stored_names,
 )
 
@@ -38,14 +39,19 @@ _MAX_ROWS_PRINTED = 10_000
 
 
 @contextmanager
-def read_only_connection(log: Log = no_log) -> Iterator[duckdb.DuckDBPyConnection]:
+def read_only_connection(
+    log: Log = no_log, *, deferred: bool = True
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a read-only connection to what has been committed in the DuckDB file.
 
-    If the environment reads tables of another one, the file of that one is attached by its name. It waits
-    for a writer, and raises what `query` lists. While it is open, loads wait.
+    It waits for a writer, and raises what `query` lists. While it is open, loads wait.
+
+    Args:
+        log: receives waits.
+        deferred: whether it has the tables that the environment reads from another one, too.
     """
-    if deferred_environment():
-        with both_files(log) as connection:
+    if deferred and deferred_environment():
+        with views_of_both_files(log) as connection:
             yield connection
         return
     file = _existing_file()
@@ -81,24 +87,12 @@ def query(
     """
     if warehouse_type() == "duckdb":
         with read_only_connection(log) as connection:
-            if deferred_environment():
-                sql, parameters = _on_both_files(connection, sql, parameters), ()
             return _rows(connection.execute(sql, parameters))
     parsed = _parse(sql, parameters)
     if warehouse_type() == "filesystem":
         with _file_views(parsed) as connection:
             return _rows(connection.execute(parsed.sql("duckdb")))
     return _translate_and_run(parsed)
-
-
-def _on_both_files(
-    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
-) -> str:
-    """Return a query on the files of two environments, from one with declared names."""
-    parsed = with_stored_names(
-        _parse(sql, parameters), lambda names: connection.execute(names).fetchall()
-    )
-    return parsed.sql("duckdb")
 
 
 def find_tables(tables: Collection[Table], log: Log = no_log) -> dict[Table, Place | None]:
@@ -120,11 +114,8 @@ def find_tables(tables: Collection[Table], log: Log = no_log) -> dict[Table, Pla
     if warehouse_type() != "duckdb":
         with _session(_client("public")) as session:
             return find(tables, partial(_fetch, session))
-    try:
-        with read_only_connection(log) as connection:
-            return find(tables, lambda sql: connection.execute(sql).fetchall())
-    except WarehouseNotFoundError:
-        return dict.fromkeys(tables)
+    with both_files(log) as connection:
+        return find(tables, lambda sql: connection.execute(sql).fetchall())
 
 
 def check_connection() -> None:
@@ -149,8 +140,6 @@ def print_query(sql: str, width: int, log: Log = no_log) -> None:
     """Print the rows of a query in lines of `width` characters; see `query`."""
     if warehouse_type() == "duckdb":
         with read_only_connection(log) as connection:
-            if deferred_environment():
-                sql = _on_both_files(connection, sql)
             relation = connection.sql(sql)
             if relation is None:
                 raise QueryError(_NOT_A_QUERY)

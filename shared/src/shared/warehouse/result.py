@@ -23,7 +23,7 @@ class LoadResult:
         schema: the source's schema after the load.
         database: the warehouse's name for people: the file's stem, the database, or the directory.
         rows_loaded: rows that were loaded, by table, nested tables included.
-        tables: what each reported table contains after the load.
+        tables: what each table of the source contains after the load, nested and companion tables included.
         metrics: what the source counts, such as `requests` or `bytes_read`, by resource.
         scopes: the rows that it replaced, by table, without those of deferred partitions.
         deferred: partitions that it left to a later load, with the reasons.

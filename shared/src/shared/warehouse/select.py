@@ -26,6 +26,7 @@ class Select:
         sql: its text.
         parsed: its tree.
         tables: the tables that it reads, sorted.
+        columns: the names of its columns, in order; empty if it has a `*`.
         description: the comment before it.
         column_descriptions: the comments on its columns, by column (`str.casefold`).
     """
@@ -33,6 +34,7 @@ class Select:
     sql: str
     parsed: exp.Query
     tables: tuple[TableName, ...]
+    columns: tuple[str, ...]
     description: str
     column_descriptions: Mapping[str, str]
 
@@ -74,6 +76,7 @@ def parse_select(sql: str, name: str) -> Select:
         sql=sql,
         parsed=parsed,
         tables=tuple(sorted(set(_tables(parsed, name)))),
+        columns=() if any(map(_is_star, parsed.selects)) else tuple(parsed.named_selects),
         description=_description(parsed),
         column_descriptions=_column_descriptions(parsed),
     )
@@ -113,7 +116,7 @@ def _reject_unnamed_columns(parsed: exp.Query, name: str) -> None:
     """Reject columns to which each engine gives another name."""
     names = [""]
     for number, column in enumerate(parsed.selects, 1):
-        if column.is_star or isinstance(column, exp.Columns):
+        if _is_star(column):
             continue
         if (found := column.output_name.casefold()) in names:
             known = f"is a second {column.output_name}" if found else "has no name"
@@ -121,6 +124,11 @@ def _reject_unnamed_columns(parsed: exp.Query, name: str) -> None:
                 f"{name}: column {number}, {column.sql('duckdb', comments=False)}, {known}. Give it a name with AS."
             )
         names.append(found)
+
+
+def _is_star(column: exp.Expr) -> bool:
+    """Return whether what a SELECT selects is several columns."""
+    return column.is_star or isinstance(column, exp.Columns)
 
 
 def _tables(parsed: exp.Query, name: str) -> Iterator[TableName]:

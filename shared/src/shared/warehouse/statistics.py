@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlt.common.schema import Schema
-from dlt.common.schema.utils import get_nested_tables
 
 from shared.redaction import redact
-from shared.sources.protocol import COMPANION_TABLES_HINT
 from shared.warehouse.locks.base import Log
 
 MAX_PARTITIONS_WITH_COUNTS = 100
@@ -21,13 +19,11 @@ class TableStats:
 
     Attributes:
         row_count: rows of the table; None if they could not be counted.
-        related_row_counts: rows of its nested and companion tables, by table.
         partition_row_counts: rows of each partition that the load replaced, unless there are many.
-        preview: some of the rows that were loaded, by column.
+        preview: some of the rows that were loaded, by column; of a nested table, some of all rows.
     """
 
     row_count: int | None = 0
-    related_row_counts: Mapping[str, int] = field(default_factory=dict)
     partition_row_counts: Mapping[str, int] = field(default_factory=dict)
     preview: Sequence[Mapping[str, Any]] = ()
 
@@ -53,17 +49,11 @@ def collect_stats(
         row_count = client.row_count(table)
         if not row_count or table not in schema.tables:
             return TableStats(row_count)
-        companions: Sequence[str] = schema.tables[table].get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
-        related = [
-            *(str(nested["name"]) for nested in get_nested_tables(schema.tables, table)[1:]),
-            *map(schema.naming.normalize_tables_path, companions),
-        ]
         columns = schema.get_table_columns(table)
         shown = [name for name in columns if not name.startswith("_dlt")]
         loads = load_ids if "_dlt_load_id" in columns else ()
         return TableStats(
             row_count,
-            {name: client.row_count(name) for name in related},
             _partition_counts(client, table),
             client.preview(table, shown, loads, preview_rows) if preview_rows and shown else (),
         )

@@ -7,6 +7,7 @@ in the datasets of that environment; with DuckDB, in its file, which is attached
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import duckdb
@@ -24,6 +25,16 @@ _TABLES_SQL = "SELECT table_schema, table_name FROM information_schema.tables"
 _FILES_SQL = """
     SELECT nullif(table_catalog, current_database()), table_schema, table_name
     FROM information_schema.tables
+"""
+
+_OWN = "own"
+
+_VIEWED_SQL = """
+    SELECT table_catalog, table_schema, table_name FROM information_schema.tables
+    WHERE table_catalog <> current_database()
+    QUALIFY row_number() OVER (
+        PARTITION BY lower(table_schema), lower(table_name) ORDER BY table_catalog = ? DESC
+    ) = 1
 """
 
 _OF_ENGINES = {"information_schema", "pg_catalog"}
@@ -57,15 +68,16 @@ def with_stored_names(parsed: exp.Query, run: Run) -> exp.Query:
         run: runs the query for the tables that exist.
     """
     declared = {
-        (table.db, table.name)
+        _declared(table, "this")
         for table in parsed.find_all(exp.Table)
         if table.db and not table.catalog and table.db.lower() not in _OF_ENGINES
     }
     places = locate(declared, run)
     parsed = parsed.copy()
     for node in list(parsed.find_all(exp.Table, exp.Column)):  # a column may name its dataset too
-        name = node.name if isinstance(node, exp.Table) else node.text("table")
-        declared_place = (node.text("db"), name)
+        if not node.text("db"):
+            continue
+        declared_place = _declared(node, "this" if isinstance(node, exp.Table) else "table")
         if (place := places.get(declared_place, declared_place)) != declared_place:
             quoted = node.args["db"].quoted  # engines have different cases for names without quotes
             *catalog, dataset, _ = (exp.to_identifier(part, quoted=quoted) for part in place)
@@ -73,6 +85,15 @@ def with_stored_names(parsed: exp.Query, run: Run) -> exp.Query:
             if catalog:
                 node.set("catalog", catalog[0])
     return parsed
+
+
+def _declared(node: exp.Expr, name: str) -> Table:
+    """Return the dataset and the table of a node; a name without quotes has no case."""
+    dataset, table = (
+        part.name if part.args.get("quoted") else part.name.lower()
+        for part in (node.args["db"], node.args[name])
+    )
+    return dataset, table
 
 
 def locate(tables: Collection[Table], run: Run) -> dict[Table, Place]:
@@ -136,6 +157,28 @@ def both_files(log: Log) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
+@contextmanager
+def views_of_both_files(log: Log) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection with a view of each table of both files; of one that both have, the environment's.
+
+    So every statement of DuckDB works as in an environment that has all tables.
+    """
+    with duckdb.connect() as connection:
+        if (file := duckdb_path()).exists():
+            _attach_file(connection, file, _OWN, log)
+        attach_other_file(connection, log)
+        tables = connection.execute(_VIEWED_SQL, [_OWN]).fetchall()
+        for catalog, dataset, name in tables:
+            view, place = (
+                ".".join(exp.to_identifier(part, quoted=True).sql("duckdb") for part in parts)
+                for parts in ((dataset, name), (catalog, dataset, name))
+            )
+            schema = exp.to_identifier(dataset, quoted=True).sql("duckdb")
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            connection.execute(f"CREATE VIEW {view} AS FROM {place}")
+        yield connection
+
+
 def attach_other_file(connection: duckdb.DuckDBPyConnection, log: Log) -> None:
     """Attach the DuckDB file of `defer_to` by its environment's name, if there is one.
 
@@ -144,9 +187,13 @@ def attach_other_file(connection: duckdb.DuckDBPyConnection, log: Log) -> None:
     """
     other = deferred_environment()
     if other and (file := duckdb_path_of(other)).exists():
-        path = exp.Literal.string(str(file)).sql("duckdb")
-        statement = f'ATTACH {path} AS "{other.identifier}" (READ_ONLY)'
-        acquire_with_timeout(partial(_attach, connection, statement), log)
+        _attach_file(connection, file, other.identifier, log)
+
+
+def _attach_file(connection: duckdb.DuckDBPyConnection, file: Path, catalog: str, log: Log) -> None:
+    path = exp.Literal.string(str(file)).sql("duckdb")
+    statement = f'ATTACH {path} AS "{catalog}" (READ_ONLY)'
+    acquire_with_timeout(partial(_attach, connection, statement), log)
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, statement: str) -> None:

@@ -1,8 +1,9 @@
 """The tables of a resource: the names that they have in the warehouse, and what is known of them."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
+from itertools import chain
 
 import dlt
 from dlt.common.configuration.container import Container
@@ -10,12 +11,16 @@ from dlt.common.destination.capabilities import DestinationCapabilitiesContext
 from dlt.common.normalizers.naming import NamingConvention
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema, TTableSchemaColumns
+from dlt.common.schema.utils import get_nested_tables
 from dlt.extract import DltResource, DltSource
 from dlt.extract.exceptions import InconsistentTableTemplate
+from dlt.extract.items import TableNameMeta
 
-from shared.sources.protocol import COMPANION_TABLES_HINT
+from shared.sources.protocol import COMPANION_TABLES_HINT, SOURCE_FIELD_HINT
+from shared.warehouse.comments import DLT_COLUMNS, Descriptions
 from shared.warehouse.destinations.base import destination_class
 from shared.warehouse.destinations.configuration import DESTINATION_NAME, warehouse_type
+from shared.warehouse.dlt_internals import docstring
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.rows.normalizer import with_normalizers
 
@@ -55,14 +60,37 @@ def known_schema(resource: DltResource) -> TTableSchema:
         LoadPlanError: another hint is a function of the row, so what a load replaces is not known
             before its first request.
     """
+    return _with_fixed_table(resource).compute_table_schema()
+
+
+def declared_tables(resource: DltResource) -> dict[str, TTableSchema]:
+    """Return what is known of a resource's tables before a load, by their names in the warehouse.
+
+    The first is the resource's own table, by default described by the resource's docstring. The others are the nested tables of its `nested_hints`, and
+    the companion tables that `with_companion_tables` declares.
+    """
+    naming = warehouse_naming(resource.source_name)
+    fixed = _with_fixed_table(resource)
+    tables = fixed.compute_tables(naming)
+    for name, hints in fixed.compute_table_schema()["columns"].items():
+        if (column := naming.normalize_path(name)) != name and SOURCE_FIELD_HINT not in hints:
+            tables[0]["columns"][column][SOURCE_FIELD_HINT] = name  # type: ignore[literal-required]
+    # The first paragraph of a docstring describes the table; the rest is for programmers.
+    description = str(tables[0].get("description") or docstring(resource)).partition("\n\n")[0]
+    tables[0]["description"] = description
+    companions: Sequence[str] = tables[0].get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
+    tables += [fixed.compute_tables(naming, meta=TableNameMeta(name))[0] for name in companions]
+    return {naming.normalize_tables_path(str(table["name"])): table for table in tables}
+
+
+def _with_fixed_table(resource: DltResource) -> DltResource:
+    """Return a resource whose table name and columns are not functions of the row; see `known_schema`."""
     if not resource.has_dynamic_table_name:  # then dlt accepts no other function either
-        return resource.compute_table_schema()
+        return resource
     fixed = resource.with_name(resource.name)
     columns: TTableSchemaColumns | None = {} if callable(resource.columns) else None
     try:
-        return fixed.apply_hints(
-            table_name=table_of(resource), columns=columns
-        ).compute_table_schema()
+        return fixed.apply_hints(table_name=table_of(resource), columns=columns)
     except InconsistentTableTemplate as error:
         raise LoadPlanError(
             f"{resource.name} has a hint that is a function of the row, such as its write disposition or "
@@ -139,12 +167,53 @@ def filled_tables(resource: DltResource, schema: Schema) -> list[str]:
     return sorted(filled, key=lambda table: (table != own, table))
 
 
-def reported_tables(source: DltSource, schema: Schema) -> list[str]:
-    """Return the tables that the result of a load describes: those of its source's resources."""
-    tables: list[str] = []
+def root_tables(source: DltSource, schema: Schema) -> list[str]:
+    """Return the tables that the resources of a source have filled, without nested and companion tables."""
+    filled = (filled_tables(each, schema) for each in source.selected_resources.values())
+    return list(dict.fromkeys(chain.from_iterable(filled)))
+
+
+def with_related_tables(table: str, schema: Schema) -> list[str]:
+    """Return a table and, after it, its nested and companion tables with their nested ones.
+
+    Args:
+        table: a root table, which need not exist yet.
+        schema: the schema of its source after a load.
+    """
+    companions: Sequence[str] = schema.tables.get(table, {}).get(COMPANION_TABLES_HINT, [])  # type: ignore[assignment]
+    return [
+        str(nested["name"])
+        for root in (table, *map(schema.naming.normalize_tables_path, companions))
+        if root in schema.tables
+        for nested in get_nested_tables(schema.tables, root)
+    ] or [table]
+
+
+def find_descriptions(
+    source: DltSource, schema: Schema, tables: Iterable[str]
+) -> dict[str, Descriptions]:
+    """Return what a source says about tables that it has loaded, and what dlt's columns contain.
+
+    Args:
+        source: the source; the docstring of a resource describes its table.
+        schema: the schema of the source after the load.
+        tables: names of tables.
+    """
+    own = {}
     for resource in source.selected_resources.values():
-        tables += filled_tables(resource, schema)
-    return list(dict.fromkeys(tables))
+        table, declared = next(iter(declared_tables(resource).items()))
+        own[table] = str(declared["description"])
+    return {
+        table: Descriptions(
+            str(schema.tables[table].get("description") or own.get(table, "")),
+            {
+                name: str(hints.get("description") or DLT_COLUMNS.get(name, ""))
+                for name, hints in schema.get_table_columns(table).items()
+            },
+        )
+        for table in tables
+        if table in schema.tables
+    }
 
 
 def reject_refresh(pipeline: dlt.Pipeline, source: DltSource, refresh: str | None) -> None:

@@ -13,6 +13,7 @@ from sqlglot.errors import ErrorLevel, SqlglotError
 
 from shared.redaction import redact
 from shared.warehouse.catalog import is_loaded, quote_identifier
+from shared.warehouse.comments import Descriptions, update_comments
 from shared.warehouse.destinations.configuration import resolve_configuration, warehouse_type
 from shared.warehouse.destinations.datasets import stored_dataset
 from shared.warehouse.destinations.factory import (
@@ -195,7 +196,9 @@ class _Replacement:
             TableColumn(name, kind, self._description(name, sources))
             for name, (kind, _) in stored.items()
         ]
-        self._comment()
+        descriptions = {column.name: column.description for column in self.columns}
+        described = Descriptions(self.select.description, descriptions)
+        update_comments(self._execute, warehouse_type(), self.place[0], {self.place[1]: described})
 
     def preview(self, limit: int) -> list[dict[str, Any]]:
         """Return some of the rows."""
@@ -280,13 +283,3 @@ class _Replacement:
             return ""
         (source,) = lineage.sources
         return sources[source.dataset, source.table][source.column]
-
-    def _comment(self) -> None:
-        """Describe the table and its columns in the warehouse, so that any SQL client shows it."""
-        described = [(f"TABLE {self.target}", self.select.description)] + [
-            (f"COLUMN {self.target}.{quote_identifier(column.name)}", column.description)
-            for column in self.columns
-        ]
-        for place, text in described:
-            comment = exp.Literal.string(text).sql("postgres") if text else "NULL"
-            self._execute(f"COMMENT ON {place} IS {comment}")

@@ -129,6 +129,11 @@ class CsvFormat(FileFormat):
             raise ValueError(f"The column {EXTRA_COLUMNS} is the one of the columns not declared")
         return {**self.columns, EXTRA_COLUMNS: rest}
 
+    @property
+    def source_fields(self) -> Mapping[str, str]:
+        """The names that columns have in the header, where they differ."""
+        return self.header_names
+
     is_delimited: ClassVar[bool] = True
     """Whether DuckDB's reader of CSV may read the rows."""
 

@@ -13,7 +13,7 @@ from dlt.common.schema.typing import TColumnSchema
 
 from shared.sources.drop_folder import shorten
 from shared.sources.files.sql import read_parquet
-from shared.sources.hints import arrow_schema, required_column
+from shared.sources.hints import arrow_schema, required_column, with_source_fields
 from shared.sources.names import column_name
 
 BATCH_ROWS = 100_000
@@ -103,10 +103,16 @@ class FileFormat(ABC):
     @property
     def table_columns(self) -> dict[str, TColumnSchema]:
         """The columns of the table; each states whether it is nullable, because Arrow does too."""
+        fields = with_source_fields(self.columns, fields=self.source_fields)
         return {
             name: {**hints, "nullable": hints.get("nullable") is not False}
-            for name, hints in {"file_name": FILE_NAME_COLUMN, **self.row_columns}.items()
+            for name, hints in {"file_name": FILE_NAME_COLUMN, **self.row_columns, **fields}.items()
         }
+
+    @property
+    def source_fields(self) -> Mapping[str, str]:
+        """The names that columns have in the file, where they differ."""
+        return {}
 
     @property
     def rejected_columns(self) -> dict[str, TColumnSchema]:

@@ -12,8 +12,13 @@ from dlt.extract import DltResource
 from shared import settings
 from shared.sources.drop_folder import DropFolder, InvalidFileError, hash_content, shorten
 from shared.sources.files.format import Batch, FileFormat, OnBadRows, rejected_table
-from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema, empty_companion_table
-from shared.sources.protocol import COMPANION_TABLES_HINT, current_load
+from shared.sources.hints import (
+    REPLACE_PARTITIONS,
+    CompanionTable,
+    arrow_schema,
+    with_companion_tables,
+)
+from shared.sources.protocol import current_load
 from shared.sources.quoting import literal, quote
 
 _PUSHDOWN_MIN_BYTES = 1_000_000  # of all files of a run
@@ -58,7 +63,11 @@ def file_rows(
 ) -> DltResource:
     """Return the resource of `file_source`, whose arguments this has."""
     paths = list(dict.fromkeys(paths))  # a file that is listed twice loads once
-    companions = [rejected_table(table)] if on_bad_rows == "quarantine" else []
+    rejected = CompanionTable(
+        f"Rows of the files of {table} that were not loaded there, with the reason.",
+        file_format.rejected_columns,
+    )
+    companions = {rejected_table(table): rejected} if on_bad_rows == "quarantine" else {}
 
     @dlt.resource(name=table, columns=file_format.table_columns, **REPLACE_PARTITIONS)
     def rows() -> Iterator[Any]:
@@ -77,8 +86,8 @@ def file_rows(
         # Without an empty table, the old rows of a file without rows would stay. It must be Arrow,
         # because dlt adds a column to other tables that Arrow rows do not have.
         yield schema.empty_table() if pushdown is None else pushdown
-        for rejected in companions:
-            yield from empty_companion_table(rejected, file_format.rejected_columns)
+        for name in companions:
+            yield rejected.empty(name)
         for path in paths if pushdown is None else ():
             before = drop_folder.stat(path)
             metrics["bytes_read"] = metrics.get("bytes_read", 0) + before.size
@@ -88,14 +97,13 @@ def file_rows(
                 yield pa.Table.from_arrays([names, *batch.rows.columns], schema=schema)
                 if batch.rejected:
                     bad_rows = _rejected_rows(path, batch, file_format)
-                    yield dlt.mark.with_table_name(bad_rows, companions[0])
+                    yield dlt.mark.with_table_name(bad_rows, rejected_table(table))
             if problems:  # nothing is committed yet
                 raise InvalidFileError("; ".join(problems))
             drop_folder.require_unchanged({path: before})
 
-    return rows.apply_hints(
-        additional_table_hints={COMPANION_TABLES_HINT: companions, "description": description}
-    )
+    rows.apply_hints(additional_table_hints={"description": description})
+    return with_companion_tables(rows, companions)
 
 
 def validate_file(

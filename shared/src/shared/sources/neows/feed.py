@@ -8,11 +8,16 @@ import dlt
 import pyarrow as pa
 from dlt.extract import DltResource
 
-from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema, empty_companion_table
+from shared.sources.hints import (
+    REPLACE_PARTITIONS,
+    CompanionTable,
+    arrow_schema,
+    with_companion_tables,
+)
 from shared.sources.neows.client import NeowsClient
 from shared.sources.neows.columns import DAY_COLUMNS, OBJECT_COLUMNS, SUMMARY_COLUMNS
 from shared.sources.neows.rows import feed_rows, to_rows
-from shared.sources.protocol import COMPANION_TABLES_HINT, RetryLaterError, defer_partitions
+from shared.sources.protocol import RetryLaterError, defer_partitions
 
 MAX_WINDOW_DAYS = 8
 """Calendar dates that one /feed request may cover: the API accepts `end_date - start_date <= 7`."""
@@ -30,6 +35,10 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
         table: the table to load into; `<table>_days` has the number of objects of each day.
     """
     days_table = f"{table}_days"
+    loaded_days = CompanionTable(
+        f"The days that are loaded into {table}, each with the number of objects that NASA sent.",
+        DAY_COLUMNS,
+    )
 
     @dlt.resource(name=table, columns=OBJECT_COLUMNS, **REPLACE_PARTITIONS)
     def near_earth_objects() -> Iterator[Any]:
@@ -51,7 +60,7 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
         """
         # Without an empty table, the old rows of a day without objects would stay.
         yield arrow_schema(OBJECT_COLUMNS).empty_table()
-        yield from empty_companion_table(days_table, DAY_COLUMNS)
+        yield loaded_days.empty(days_table)
         client = NeowsClient(dlt.current.resource_metrics())
         counts: list[dict[str, Any]] = []
         for first, last in date_windows(days):
@@ -72,9 +81,7 @@ def neows(days: Sequence[str], table: str = "near_earth_objects") -> DltResource
         rows = pa.Table.from_pylist(counts, arrow_schema(DAY_COLUMNS))
         yield dlt.mark.with_table_name(rows, days_table)
 
-    return near_earth_objects.apply_hints(
-        additional_table_hints={COMPANION_TABLES_HINT: [days_table]}
-    )
+    return with_companion_tables(near_earth_objects, {days_table: loaded_days})
 
 
 def date_windows(days: Iterable[str]) -> Iterator[tuple[date, date]]:

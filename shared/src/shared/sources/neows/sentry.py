@@ -6,11 +6,21 @@ from typing import Any
 
 import dlt
 
-from shared.sources.hints import REPLACE_PARTITIONS, arrow_schema, empty_companion_table
+from shared.sources.hints import (
+    REPLACE_PARTITIONS,
+    CompanionTable,
+    arrow_schema,
+    with_companion_tables,
+)
 from shared.sources.neows.client import NeowsClient, NotFoundError
 from shared.sources.neows.columns import SENTRY_APPROACH_COLUMNS, SENTRY_COLUMNS
 from shared.sources.neows.rows import approach_rows, detail_rows, to_rows
-from shared.sources.protocol import COMPANION_TABLES_HINT, RetryLaterError, defer_partitions
+from shared.sources.protocol import RetryLaterError, defer_partitions
+
+_APPROACHES = CompanionTable(
+    "All known past and future approaches of the Sentry objects, to any planet.",
+    SENTRY_APPROACH_COLUMNS,
+)
 
 
 @dlt.source(name="neows")
@@ -50,7 +60,7 @@ def neows_sentry_objects(
         day, ids = passed["day"], passed["spk_ids"]
         if day == min(days):
             yield arrow_schema(SENTRY_COLUMNS).empty_table()
-            yield from empty_companion_table("sentry_approaches", SENTRY_APPROACH_COLUMNS)
+            yield _APPROACHES.empty("sentry_approaches")
         try:
             if not limits:
                 unknown = [spk_id for spk_id in ids if spk_id not in objects]
@@ -65,9 +75,7 @@ def neows_sentry_objects(
             approaches = to_rows([(day, item)], partial(approach_rows, day=day))
             yield dlt.mark.with_table_name(approaches, "sentry_approaches")
 
-    return sentry_objects.apply_hints(
-        additional_table_hints={COMPANION_TABLES_HINT: ["sentry_approaches"]}
-    )
+    return with_companion_tables(sentry_objects, {"sentry_approaches": _APPROACHES})
 
 
 def _request_objects(spk_ids: Iterable[str]) -> dict[str, dict[str, Any] | None]:

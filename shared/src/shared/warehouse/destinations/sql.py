@@ -1,6 +1,6 @@
 """What the clients of all databases share: one transaction replaces the rows of a load."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,9 @@ from dlt.common.destination import PreparedTableSchema
 from dlt.common.destination.client import FollowupJobRequest
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
+from shared.warehouse.comments import Descriptions, update_comments
 from shared.warehouse.destinations.appends import SqlAppendMixin
+from shared.warehouse.destinations.configuration import warehouse_type
 from shared.warehouse.dlt_internals import DESTINATION_SCOPE_KEY, as_one_followup_job
 from shared.warehouse.scope import LoadState
 
@@ -99,6 +101,13 @@ class SqlReplaceMixin(SqlAppendMixin):
             if rows := self._rows(query.limit(limit).sql(self._dialect)):
                 break
         return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def update_comments(self, tables: Mapping[str, Descriptions]) -> None:
+        """Comment tables and columns of the dataset in one transaction, as far as comments differ."""
+        client = self.sql_client
+        dataset = client.capabilities.casefold_identifier(client.dataset_name)
+        with client.begin_transaction():
+            update_comments(client.execute_sql, warehouse_type(), dataset, tables)
 
     @property
     def _dialect(self) -> str:

@@ -33,10 +33,7 @@ def duckdb_path() -> Path:
 
 def duckdb_path_of(environment: environments.Environment) -> Path:
     """Return the DuckDB file of an environment: `warehouse_pr_123.duckdb` for `pr-123`."""
-    path = settings.get_path("WAREHOUSE_PATH")
-    if not environment.has_own_file:
-        return path
-    return path.with_stem(f"{path.stem}_{environment.identifier}")
+    return environment.file_of(settings.get_path("WAREHOUSE_PATH"))
 
 
 def connect(file: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
