@@ -17,6 +17,7 @@ TABLES = {
     "csv_data.share_prices_by_file": 19,
     "nasa_neo.asteroids": 15,
     "nasa_neo.near_earth_objects": 180,
+    "nasa_neo.sentry_approaches": 14,
     "nasa_neo.daily_summary": 15,
     "nasa_neo.sentry_objects": 7,
     "nasa_neo.catalog": 240,

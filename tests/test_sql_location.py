@@ -10,6 +10,7 @@ import pytest
 from shared.cli.new import _render
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Answers file template locations:DeprecationWarning")
 def test_a_new_project_is_formatted_and_its_own_tests_pass(root: Path, tmp_path: Path) -> None:
     project = _render(tmp_path / "mart_etl", "mart", root, source="sql", style="code")
