@@ -177,11 +177,12 @@ def _parse(sql: str, parameters: Sequence[object]) -> Any:
         ]
         for number, start in reversed(list(enumerate(marks))):  # sqlglot does not keep their order
             sql = f"{sql[:start]}${number} {sql[start + 1 :]}"
-        parsed = sqlglot.parse_one(sql, dialect="duckdb")
+        parsed: Any = sqlglot.parse_one(sql, dialect="duckdb")
     except SqlglotError as error:
         raise QueryError(str(error)) from None
     is_duckdb = warehouse_type() == "duckdb"
-    if not isinstance(parsed, (exp.Query, *(_OF_DUCKDB if is_duckdb else ()))):
+    allowed = (exp.Query, *_OF_DUCKDB) if is_duckdb else (exp.Query,)
+    if not isinstance(parsed, allowed) or isinstance(parsed, (exp.DDL, exp.DML)):
         raise QueryError(_NOT_A_QUERY)
     if len(marks) != len(parameters):
         raise QueryError(
