@@ -97,25 +97,6 @@ def test_what_an_environment_does_not_have_is_read_from_the_one_that_it_defers_t
     assert ids() == [1], "a preview does not write into production"
 
 
-def test_a_query_that_defers_may_be_any_query_of_duckdb(
-    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_warehouse / "workspace.yaml").touch()
-    (tmp_warehouse / environments.FILE).write_text(PROFILES)
-    monkeypatch.chdir(tmp_warehouse)
-    load(1)
-    monkeypatch.setenv("ETL_ENVIRONMENT", "pr-1")
-    assert warehouse.query('SELECT "Items".ID FROM CSV_Data."Items"') == [{"id": 1}]
-    assert len(warehouse.query("DESCRIBE csv_data.items")) == 3
-    assert len(warehouse.query("SUMMARIZE csv_data.items")) == 3
-    assert len(warehouse.query("SHOW TABLES")) == 0
-    assert warehouse.query("VALUES (1)") == [{"col0": 1}]
-    hours = "SELECT date_diff('hour', TIMESTAMP '2020-01-01', TIMESTAMP '2020-01-02') AS h"
-    assert warehouse.query(hours) == [{"h": 24}]
-    with pytest.raises(warehouse.QueryError, match="Only SELECT"):
-        warehouse.query("CREATE TABLE lost AS SELECT 1 AS x")
-
-
 def test_what_another_program_creates_under_the_lock_is_dropped(
     postgres_warehouse: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

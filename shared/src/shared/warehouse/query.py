@@ -34,7 +34,6 @@ from shared.warehouse.stored_names import (
 )
 
 _NOT_A_QUERY = "Only SELECT queries are allowed: this one returns no rows."
-_OF_DUCKDB = (exp.Describe, exp.Summarize, exp.Show, exp.Values, exp.Pivot)
 _MAX_ROWS_PRINTED = 10_000
 
 
@@ -166,7 +165,7 @@ def _rows(result: Any) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
 
 
-def _parse(sql: str, parameters: Sequence[object]) -> Any:
+def _parse(sql: str, parameters: Sequence[object]) -> exp.Query:
     """Return the query with its parameters as literals, which each dialect writes its own way."""
     try:
         # sqlglot reads ?:: as one token.
@@ -177,19 +176,16 @@ def _parse(sql: str, parameters: Sequence[object]) -> Any:
         ]
         for number, start in reversed(list(enumerate(marks))):  # sqlglot does not keep their order
             sql = f"{sql[:start]}${number} {sql[start + 1 :]}"
-        parsed: Any = sqlglot.parse_one(sql, dialect="duckdb")
+        parsed = sqlglot.parse_one(sql, dialect="duckdb")
     except SqlglotError as error:
         raise QueryError(str(error)) from None
-    is_duckdb = warehouse_type() == "duckdb"
-    allowed = (exp.Query, *_OF_DUCKDB) if is_duckdb else (exp.Query,)
-    if not isinstance(parsed, allowed) or isinstance(parsed, (exp.DDL, exp.DML)):
+    if not isinstance(parsed, exp.Query):
         raise QueryError(_NOT_A_QUERY)
     if len(marks) != len(parameters):
         raise QueryError(
             f"The query has {len(marks)} question marks, for {len(parameters)} values."
         )
-    if not is_duckdb:
-        reject_differences(parsed)
+    reject_differences(parsed)
     for placeholder in list(parsed.find_all(exp.Placeholder)):
         if not (placeholder.name.isdecimal() and int(placeholder.name) < len(marks)):
             raise QueryError(f"Write a parameter as ?, not as {placeholder.sql('duckdb')}")

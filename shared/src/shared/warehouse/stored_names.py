@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import duckdb
 from sqlglot import exp
@@ -117,10 +117,9 @@ def find(tables: Collection[Table], run: Run) -> dict[Table, Place | None]:
         run: runs the query for the tables that exist.
     """
     is_file, other = warehouse_type() == "duckdb", deferred_environment()
-    rows: list[tuple[Any, ...]] = run(_FILES_SQL if is_file else _TABLES_SQL)
+    found = set(run(_FILES_SQL if is_file else _TABLES_SQL))
     if is_file:  # without the name of its own catalog
-        rows = [row[1:] if row[0] is None else row for row in rows]
-    found = {_folded(place): place for place in rows}
+        found = {row[1:] if row[0] is None else row for row in found}
 
     def places(dataset: str, name: str) -> Iterator[Place]:
         yield stored_dataset(dataset), name
@@ -132,16 +131,8 @@ def find(tables: Collection[Table], run: Run) -> dict[Table, Place | None]:
             )
 
     return {
-        table: next(
-            (found[key] for place in places(*table) if (key := _folded(place)) in found), None
-        )
-        for table in tables
+        table: next((place for place in places(*table) if place in found), None) for table in tables
     }
-
-
-def _folded(place: Place) -> Place:
-    """Return a key for a place. The names of DuckDB have no case; those of servers are as they are stored."""
-    return tuple(part.casefold() for part in place) if warehouse_type() == "duckdb" else place
 
 
 @contextmanager
