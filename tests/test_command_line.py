@@ -59,7 +59,7 @@ def test_an_asset_runs_the_requested_partition_after_the_check_that_can_block_it
     )
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
-    names = {"location", "asset", "status", "rows", "seconds", "table", "error"}
+    names = {"location", "asset", "status", "rows", "seconds", "table", "error", "checks"}
     assert all(set(result) == names for result in results)
     assert [(result["asset"], result["status"], result["table"]) for result in results] == [
         ("csv_data/import_daily_file", "done", ""),
