@@ -53,6 +53,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> DbtProject:
 def start(what: str, project: DbtProject) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", PROCESS, what, str(project.project_dir)],
+        # A run of dbt takes a minute on a machine that is busy.
+        env={**os.environ, "WAREHOUSE_WAIT_SECONDS": "600"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

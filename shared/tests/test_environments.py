@@ -97,6 +97,20 @@ def test_what_an_environment_does_not_have_is_read_from_the_one_that_it_defers_t
     assert ids() == [1], "a preview does not write into production"
 
 
+def test_what_another_program_creates_under_the_lock_is_dropped(
+    postgres_warehouse: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETL_ENVIRONMENT", "pr-1")
+    with (
+        warehouse.write_lock(["pr_1__mart"]),
+        psycopg2.connect(postgres_warehouse) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("CREATE TABLE pr_1__mart.weeks AS SELECT 1 AS week")
+    connection.close()
+    assert warehouse.drop_environment("pr-1") == ["pr_1__mart"]
+
+
 def test_a_drop_removes_the_tables_of_one_environment_and_never_those_of_production(
     enter: Any,
 ) -> None:
@@ -125,6 +139,9 @@ def test_a_dataset_of_production_with_the_name_of_a_preview_is_not_dropped(
         enter("production")
         spec = warehouse.pipeline("other", dataset_name="pr_1__csv_data")
         warehouse.load(warehouse.plan_load(spec, items(7)))
+        enter("pr-1")
+        with pytest.raises(warehouse.WarehouseConfigError, match="pr_1__csv_data has tables that"):
+            load(8)
     enter("pr-2")
     assert warehouse.list_environments() == []
     assert warehouse.drop_environment("pr-1") == []

@@ -42,6 +42,9 @@ def mark_dataset(client: Any) -> None:
     """Create the table with the environment's name in the dataset of a dlt client, if it is missing.
 
     Production has none, and a DuckDB file has one for all of its datasets.
+
+    Raises:
+        WarehouseConfigError: the dataset has tables that no load of the environment has created.
     """
     if not dataset_prefix() or warehouse_type() not in MARKED_TYPES:
         return
@@ -50,6 +53,17 @@ def mark_dataset(client: Any) -> None:
     table = sql_client.make_qualified_table_name(ENVIRONMENT_TABLE)
     sql_client.execute_sql(f"CREATE TABLE IF NOT EXISTS {table} (environment VARCHAR)")
     if not sql_client.execute_sql(f"SELECT environment FROM {table}"):
+        dataset = sql_client.dataset_name
+        if sql_client.execute_sql(
+            "SELECT 1 FROM information_schema.tables WHERE table_schema = %s AND table_name <> %s LIMIT 1",
+            dataset,
+            ENVIRONMENT_TABLE,
+        ):
+            raise WarehouseConfigError(
+                f"The dataset {dataset} has tables that the environment {current_environment().name} did "
+                f"not create, so nothing was loaded: `etl env drop` would drop them too. Rename one of "
+                f"the two; or, if the tables are of this environment, insert its name into {table}."
+            )
         sql_client.execute_sql(f"INSERT INTO {table} VALUES (%s)", current_environment().name)
 
 

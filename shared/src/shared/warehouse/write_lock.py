@@ -3,15 +3,18 @@
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from dlt.common.schema import Schema
+
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import create_destination, create_lock_manager
+from shared.warehouse.environment_datasets import mark_dataset
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import exclusive_file
 
 
 @contextmanager
 def write_lock(datasets: Iterable[str], log: Log = no_log) -> Iterator[None]:
-    """Keep loads out of datasets while another process writes into them.
+    """Keep loads out of datasets while another process writes into them, and mark them as the environment's.
 
     A DuckDB file is locked as a whole, because it has one writing process; no connection to it is open in
     this process. On a server the datasets are locked, as loads lock theirs, and others can load meanwhile.
@@ -35,4 +38,6 @@ def write_lock(datasets: Iterable[str], log: Log = no_log) -> Iterator[None]:
                 configuration = resolve_configuration(destination, dataset)
                 manager = create_lock_manager(destination, configuration, log)
                 locks.enter_context(manager.dataset_lock())
+                with destination.client(Schema("marker"), configuration) as client:
+                    mark_dataset(client)  # so that `etl env drop` drops what the process creates
         yield
