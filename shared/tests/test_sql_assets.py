@@ -289,6 +289,8 @@ def test_other_warehouses_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SELECT a FROM read_csv('orders.csv')", "reads READ_CSV.*with a pipeline"),
         ("SELECT count(*) FROM a.b", r"column 1, COUNT\(\*\), has no name"),
         ("SELECT a, b AS A FROM a.b", "column 2, b AS A, is a second A"),
+        (f"SELECT a AS {'ä' * 32} FROM a.b", "column 1, ä+, is longer than the 63 bytes"),
+        ("SELECT table_name FROM Information_Schema.tables", "which engines fill differently"),
     ],
 )
 def test_a_file_that_is_not_one_select_is_refused_where_it_is_wrong(

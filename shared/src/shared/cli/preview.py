@@ -52,7 +52,7 @@ def preview(
     exit code is 1 if a load, or a check with the severity ERROR, failed.
     """
     root = settings.workspace_root()
-    environment = _environment(root)
+    environment = _environment(root, base)
     commit = merge_base(root, base)
     home = dagster_home(environment)
     os.environ["ETL_ENVIRONMENT"] = environment.name
@@ -91,11 +91,13 @@ def preview(
         raise typer.Exit(1)
 
 
-def _environment(root: Path) -> environments.Environment:
+def _environment(root: Path, base: str) -> environments.Environment:
     """Return the environment to load: that of `ETL_ENVIRONMENT`, or else one named like the branch."""
     name = settings.get("ETL_ENVIRONMENT")
     if name == environments.LOCAL:
         name = current_branch(root)
+        if name == base:
+            fail(f"The branch is {base}: check out the branch to preview.", 2)
     if not name:
         fail("No branch is checked out: name the environment with ETL_ENVIRONMENT=pr-123.", 2)
     try:

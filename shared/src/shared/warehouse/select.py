@@ -9,9 +9,13 @@ from sqlglot import Token, TokenType, exp
 from sqlglot.errors import ParseError, SqlglotError
 
 from shared.warehouse.errors import SelectError
+from shared.warehouse.stored_names import OF_ENGINES
 
 TableName = tuple[str, str]
 """A dataset and a table."""
+
+MAX_NAME_BYTES = 63
+"""Of Postgres, which cuts longer names silently. DuckDB has no limit, and SQL files are for both."""
 
 _TEMPLATE_TOKENS = (TokenType.BLOCK_START, TokenType.BLOCK_END)
 _PARAMETER_TOKENS = (TokenType.PLACEHOLDER, TokenType.PARAMETER)
@@ -118,6 +122,11 @@ def _reject_unnamed_columns(parsed: exp.Query, name: str) -> None:
     for number, column in enumerate(parsed.selects, 1):
         if _is_star(column):
             continue
+        if len(column.output_name.encode()) > MAX_NAME_BYTES:
+            raise SelectError(
+                f"{name}: column {number}, {column.output_name}, is longer than the {MAX_NAME_BYTES} bytes "
+                "that Postgres has for a name. Give it a shorter one with AS."
+            )
         if (found := column.output_name.casefold()) in names:
             known = f"is a second {column.output_name}" if found else "has no name"
             raise SelectError(
@@ -154,6 +163,10 @@ def _tables(parsed: exp.Query, name: str) -> Iterator[TableName]:
             part.name if part.args.get("quoted") else part.name.lower()
             for part in (table.args["db"], table.this)
         )
+        if dataset.lower() in OF_ENGINES:
+            raise SelectError(
+                f"{name} reads {dataset}.{own}, which engines fill differently. Read a table of a dataset."
+            )
         yield dataset, own
 
 

@@ -37,7 +37,7 @@ _VIEWED_SQL = """
     ) = 1
 """
 
-_OF_ENGINES = {"information_schema", "pg_catalog"}
+OF_ENGINES = {"information_schema", "pg_catalog"}
 """Schemas that are in no environment."""
 
 Table: TypeAlias = tuple[str, str]
@@ -70,7 +70,7 @@ def with_stored_names(parsed: exp.Query, run: Run) -> exp.Query:
     declared = {
         _declared(table, "this")
         for table in parsed.find_all(exp.Table)
-        if table.db and not table.catalog and table.db.lower() not in _OF_ENGINES
+        if table.db and not table.catalog and table.db.lower() not in OF_ENGINES
     }
     places = locate(declared, run)
     parsed = parsed.copy()
