@@ -1,6 +1,8 @@
 """Environments: each has its own tables, under the same asset keys, with the limits of its profile."""
 
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -95,6 +97,25 @@ def test_what_an_environment_does_not_have_is_read_from_the_one_that_it_defers_t
         ids("others")
     enter("production")
     assert ids() == [1], "a preview does not write into production"
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+def test_a_drop_leaves_nothing_of_a_writer_that_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETL_ENVIRONMENT", "pr-1")
+    load(1)
+    file = warehouse.duckdb_path()
+    killed = (
+        f"import duckdb, os; c = duckdb.connect({str(file)!r}).execute('CREATE TABLE rest AS SELECT 1 AS x')"
+        "; os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", killed], check=False)
+    rest = file.with_name(f"{file.name}.wal")
+    assert rest.exists()
+    assert warehouse.drop_environment("pr-1") == [str(file)]
+    assert not rest.exists()
+    load(2)
+    assert ids() == [2]
+    assert warehouse.find_tables([("main", "rest")]) == {("main", "rest"): None}
 
 
 def test_what_another_program_creates_under_the_lock_is_dropped(

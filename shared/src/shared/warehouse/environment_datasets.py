@@ -165,11 +165,13 @@ def _drop_file(file: Path, name: str, log: Log) -> list[str]:
         with exclusive_connection(log, file) as connection:
             if _marked(connection) != name:
                 return []
-            file.unlink()  # the lock file stays: a load that waits has it open
+            # Under the lock, because a load that waits creates these files again; and first, because
+            # DuckDB would read what is left of them into a new file. The lock file stays.
+            for rest in (file.with_name(f"{file.name}.wal"), file.with_suffix(".partition-locks")):
+                rest.unlink(missing_ok=True)
+            file.unlink()
     except duckdb.IOException:  # no database
         return []
-    for rest in (file.with_name(f"{file.name}.wal"), file.with_suffix(".partition-locks")):
-        rest.unlink(missing_ok=True)
     with suppress(OSError):  # a load that waits, or one that failed, has a directory in it
         file.with_suffix(".working").rmdir()
     return [str(file)]
