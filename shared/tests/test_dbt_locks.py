@@ -103,6 +103,20 @@ def test_the_lock_of_a_file_has_no_connection_and_waits_for_other_programs(
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
+def test_the_lock_of_a_preview_waits_for_loads_into_production_whose_tables_it_reads(
+    tmp_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tmp_warehouse
+    monkeypatch.setenv("ETL_ENVIRONMENT", "production")
+    monkeypatch.setenv("WAREHOUSE_WAIT_SECONDS", "0")
+    with warehouse.exclusive_connection():
+        monkeypatch.setenv("ETL_ENVIRONMENT", "pr-1")
+        with pytest.raises(warehouse.LockTimeoutError), warehouse.write_lock(["mart"]):
+            pytest.fail("a load writes into production")
+    with warehouse.write_lock(["mart"]):
+        pass
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("any_warehouse")
 def test_models_and_loads_at_the_same_time_wait_for_each_other(project: DbtProject) -> None:

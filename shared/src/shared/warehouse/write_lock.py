@@ -9,7 +9,8 @@ from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import create_destination, create_lock_manager
 from shared.warehouse.environment_datasets import mark_dataset
 from shared.warehouse.locks.base import Log, no_log
-from shared.warehouse.locks.file import exclusive_file
+from shared.warehouse.locks.file import duckdb_path_of, exclusive_file
+from shared.warehouse.stored_names import deferred_environment
 
 
 @contextmanager
@@ -17,7 +18,7 @@ def write_lock(datasets: Iterable[str], log: Log = no_log) -> Iterator[None]:
     """Keep loads out of datasets while another process writes into them, and mark them as the environment's.
 
     A DuckDB file is locked as a whole, because it has one writing process; no connection to it is open in
-    this process. On a server the datasets are locked, as loads lock theirs, and others can load meanwhile.
+    this process. So is the file of the environment that tables are read from (`defer_to`). On a server the datasets are locked, as loads lock theirs, and others can load meanwhile.
     The kernel or the server frees the locks if this process is killed.
 
     Args:
@@ -33,6 +34,9 @@ def write_lock(datasets: Iterable[str], log: Log = no_log) -> Iterator[None]:
     with ExitStack() as locks:
         if destination.warehouse_type == "duckdb":
             locks.enter_context(exclusive_file(log))
+            other = deferred_environment()
+            if other and (file := duckdb_path_of(other)).exists():
+                locks.enter_context(exclusive_file(log, file, read_only=True))
         else:
             for dataset in sorted(set(datasets)):  # sorted, so that no two runs wait for each other
                 configuration = resolve_configuration(destination, dataset)

@@ -102,19 +102,26 @@ def exclusive_connection(
 
 
 @contextmanager
-def exclusive_file(log: Log = no_log) -> Iterator[None]:
-    """Lock the DuckDB file for one writer that is another process, such as dbt.
+def exclusive_file(
+    log: Log = no_log, file: Path | None = None, *, read_only: bool = False
+) -> Iterator[None]:
+    """Lock a DuckDB file for another process, such as dbt.
 
     Like `exclusive_connection`, but without a connection, because DuckDB has one writing process. The file
     exists and can be opened when the body begins; a program that does not know the lock file can open it
     between the connections of the other process.
 
+    Args:
+        log: receives waits.
+        file: by default the file of the environment.
+        read_only: whether the other process only reads it.
+
     Raises:
         LockTimeoutError: the file was not free within `WAREHOUSE_WAIT_SECONDS`.
     """
-    file = duckdb_path()
-    with _locked(file.with_suffix(".lock"), "the warehouse lock", log):
-        acquire_with_timeout(lambda: connect(file, read_only=False), log).close()
+    path = file or duckdb_path()
+    with _locked(path.with_suffix(".lock"), "the warehouse lock", log):
+        acquire_with_timeout(lambda: connect(path, read_only=read_only), log).close()
         yield
 
 
