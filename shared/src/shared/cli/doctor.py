@@ -252,7 +252,7 @@ def check_dagster_home() -> Check:
     if not file.is_file():
         fix = "unset it to use the workspace's dagster.yaml, or copy that file there"
         return Check("dagster", "error", f"{name} is {home}, which has no dagster.yaml", fix)
-    if current_environment().has_own_file:  # `etl` sets it by itself
+    if current_environment().has_own_file:  # `etl` sets it
         return Check("dagster", "ok", f"{file}; for dagster dev, set {name}={home}")
     return Check("dagster", "ok", str(file))
 

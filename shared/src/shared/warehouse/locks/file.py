@@ -25,8 +25,8 @@ such table is not dropped with an environment."""
 def duckdb_path() -> Path:
     """Return the warehouse's DuckDB file, which need not exist yet.
 
-    It is `WAREHOUSE_PATH`; an environment of its own has a file of its own next to it. The working
-    directories of runs are next to it, with every type of warehouse.
+    It is `WAREHOUSE_PATH`; other environments than `local` and production have a file next to it. The
+    working directories of runs are next to it, with every type of warehouse.
     """
     return duckdb_path_of(environments.current())
 
