@@ -22,7 +22,7 @@ from csv_etl.definitions import defs as csv_etl
 from shared import warehouse
 from shared.cli import app, location_process
 from shared.cli.doctor import check_disk, check_ui_port, check_warehouse
-from shared.cli.location_run import partition_error
+from shared.cli.location_run import needs_partition, partition_error
 from shared.cli.reports import LOGS, RunSelection
 from support.processes import etl, workspace
 
@@ -157,6 +157,19 @@ def test_partitions_that_cannot_run_have_an_error_message(
     by_file = "csv_data/share_prices_by_file"
     assert error(by_file, "2018-01-22.csv", "2018-01-22.csv") == ""  # the sample has it
     assert "has no partition '2019-01-22.csv'" in error(by_file, "2019-01-22.csv", "2019-01-22.csv")
+
+
+def test_a_partition_is_run_with_what_depends_on_it_and_has_no_partitions() -> None:
+    graph = csv_etl.resolve_asset_graph()
+    table = dg.AssetKey(["csv_data", "share_prices"])
+
+    def needs(*selections: str) -> bool:
+        return needs_partition(graph, table, RunSelection(selections or None))
+
+    assert needs()
+    assert needs("csv_data/share_prices")
+    assert needs("csv_data/share_prices+")
+    assert not needs("csv_data/import_daily_file+", "other/asset+")
 
 
 def test_the_json_has_the_failure(etl_environment: dict[str, str]) -> None:

@@ -371,7 +371,7 @@ def test_the_command_shows_what_it_does_and_asks_before_it_drops() -> None:
     assert "ALTER TABLE" in shown.output
     assert "-    data_type: bigint" in shown.output.replace("      ", "    ")
     assert stored_columns()["price"] == "bigint"
-    done = etl(app, widen)
+    done = etl(app, [*widen, "--yes"])
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[:-1] == shown.output.splitlines()[:-1]
     assert stored_columns()["price"] == "double"

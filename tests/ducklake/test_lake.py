@@ -48,7 +48,7 @@ class Lake:
 
     def command(self, module: str, *keys: str, **more: Any) -> dict[str, Any]:
         """Return the command that runs assets of a location."""
-        ours = ("WAREHOUSE_", "DESTINATION__", "DROP_FOLDER")
+        ours = ("WAREHOUSE_", "DESTINATION__", "DROP_FOLDER", "ETL_ENVIRONMENT")
         settings = {name: value for name, value in os.environ.items() if name.startswith(ours)}
         settings |= {"HOME": str(self.home), "WAREHOUSE_WAIT_SECONDS": "600"}
         log = str(self.folder / "log")

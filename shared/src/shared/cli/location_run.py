@@ -43,7 +43,8 @@ def run_location(
         all_keys = materializable_keys(graph)
         keys, unknown = _selected(graph, all_keys, selection.selections)
         partitions = selection.partitions
-        refusal = partition_error(graph, keys, partitions, instance) if partitions else ""
+        checked = [key for key in keys if needs_partition(graph, key, selection)]
+        refusal = partition_error(graph, checked, partitions, instance) if partitions else ""
         upstream = _names(external_parents(graph, keys))
         send(Plan(location, _names(keys), _names(all_keys), unknown, refusal, notice, upstream))
         started.wait()
@@ -52,6 +53,16 @@ def run_location(
             location, defs, nodes, selection, instance=instance, started=started
         ):
             send(result)
+
+
+def needs_partition(graph: AssetGraph, key: dg.AssetKey, selection: RunSelection) -> bool:
+    """Return whether an asset must have the partition of the command.
+
+    One that is selected because it depends on another asset, such as a model of dbt, may have none.
+    """
+    if asset_node(graph, key).partitions_def is not None or selection.selections is None:
+        return True
+    return key.to_user_string() in {each.strip("+") for each in selection.selections}
 
 
 def _names(keys: Sequence[dg.AssetKey]) -> tuple[str, ...]:
