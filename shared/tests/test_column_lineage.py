@@ -79,13 +79,15 @@ def test_a_column_comes_from_the_field_of_the_upstream_asset_and_a_nested_row_fr
     of_taxes = sources(shown[asset_key("shop", "orders__lines__taxes")][COLUMN_LINEAGE].value)
     assert of_taxes["_dlt_parent_id"] == [("orders__lines", "_dlt_id")]
     assert of_taxes["_dlt_root_id"] == [("orders", "_dlt_id")]
+    listed = str(shown[ORDERS]["upstream_columns"].value).splitlines()
+    assert sorted(listed) == [
+        "- `day`: `shop/file.day`",
+        "- `share_price`: `shop/file.Share Price`",
+    ]
     columns: Any = shown[ORDERS]["dagster/column_schema"].value
     assert {each.name: each.tags for each in columns.columns if each.tags} == {
-        "share_price": {
-            "source_field": "Share Price",
-            "upstream": f"{FILE.to_user_string()}.Share Price",
-        },
-        "day": {"source_field": "day", "upstream": f"{FILE.to_user_string()}.day"},
+        "share_price": {"source_field": "Share Price"},
+        "day": {"source_field": "day"},
         "order_no": {"source_field": "orderNo"},
     }
     assert not any("x-source-field" in each.constraints.other for each in columns.columns)

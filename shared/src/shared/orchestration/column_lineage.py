@@ -10,8 +10,8 @@ from dlt.common.schema.utils import get_root_table
 from shared.orchestration.metadata import SOURCE_FIELD
 
 COLUMN_LINEAGE = "dagster/column_lineage"
-UPSTREAM = "upstream"
-"""The tag of a column: the columns of other assets that it comes from."""
+UPSTREAM_COLUMNS = "upstream_columns"
+"""The metadata that lists, for each column, the columns of other assets that it comes from."""
 
 _COLUMN_SCHEMA = "dagster/column_schema"
 
@@ -83,32 +83,21 @@ def lineage_metadata(spec: dg.AssetSpec, table: str, schema: Schema) -> dict[str
 
 
 def with_upstream_columns(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata in which each column names, as a tag, the upstream columns that it comes from.
+    """Return metadata with the column lineage as a list, which Dagster's open-source UI shows.
 
-    Dagster's open-source UI shows the tags of columns; it has no view of their lineage, which is a part of
-    Dagster+ (https://docs.dagster.io/guides/build/assets/metadata-and-tags/column-level-lineage).
+    Its view of the lineage is a part of Dagster+
+    (https://docs.dagster.io/guides/build/assets/metadata-and-tags/column-level-lineage).
 
     Args:
         metadata: of a materialization.
     """
-    schema, lineage = metadata.get(_COLUMN_SCHEMA), metadata.get(COLUMN_LINEAGE)
-    if schema is None or lineage is None:
+    lineage = metadata.get(COLUMN_LINEAGE)
+    if lineage is None:
         return dict(metadata)
-    schema, lineage = getattr(schema, "value", schema), getattr(lineage, "value", lineage)
-    columns = [
-        dg.TableColumn(
-            column.name,
-            column.type,
-            column.description,
-            column.constraints,
-            {**column.tags, **_upstream_tag(lineage.deps_by_column.get(column.name, ()))},
-        )
-        for column in schema.columns
+    lines = [
+        f"- `{column}`: "
+        + ", ".join(sorted(f"`{dep.asset_key.to_user_string()}.{dep.column_name}`" for dep in deps))
+        for column, deps in getattr(lineage, "value", lineage).deps_by_column.items()
+        if deps
     ]
-    tagged = dg.TableSchema(columns=columns, constraints=schema.constraints)
-    return {**metadata, _COLUMN_SCHEMA: tagged}
-
-
-def _upstream_tag(sources: Iterable[dg.TableColumnDep]) -> dict[str, str]:
-    names = sorted(f"{dep.asset_key.to_user_string()}.{dep.column_name}" for dep in sources)
-    return {UPSTREAM: ", ".join(names)} if names else {}
+    return {**metadata, UPSTREAM_COLUMNS: dg.MetadataValue.md("\n".join(lines))}
