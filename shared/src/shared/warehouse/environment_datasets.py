@@ -48,23 +48,27 @@ def mark_dataset(client: Any) -> None:
     """
     if not dataset_prefix() or warehouse_type() not in MARKED_TYPES:
         return
-    client.initialize_storage()
     sql_client = client.sql_client
-    table = sql_client.make_qualified_table_name(ENVIRONMENT_TABLE)
+    dataset, table = (
+        sql_client.dataset_name,
+        sql_client.make_qualified_table_name(ENVIRONMENT_TABLE),
+    )
+    found = sql_client.execute_sql(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", dataset
+    )
+    existing = {str(name) for (name,) in found or ()}
+    if ENVIRONMENT_TABLE in existing and sql_client.execute_sql(f"SELECT environment FROM {table}"):
+        return
+    if existing - {ENVIRONMENT_TABLE}:
+        raise WarehouseConfigError(
+            f"The dataset {dataset} has tables that the environment {current_environment().name} did "
+            f"not create, so nothing was loaded: `etl env drop` would drop them too. Rename one of "
+            f"the two; or, if the tables are of this environment, create {table} with its name in the "
+            "column environment."
+        )
+    client.initialize_storage()
     sql_client.execute_sql(f"CREATE TABLE IF NOT EXISTS {table} (environment VARCHAR)")
-    if not sql_client.execute_sql(f"SELECT environment FROM {table}"):
-        dataset = sql_client.dataset_name
-        if sql_client.execute_sql(
-            "SELECT 1 FROM information_schema.tables WHERE table_schema = %s AND table_name <> %s LIMIT 1",
-            dataset,
-            ENVIRONMENT_TABLE,
-        ):
-            raise WarehouseConfigError(
-                f"The dataset {dataset} has tables that the environment {current_environment().name} did "
-                f"not create, so nothing was loaded: `etl env drop` would drop them too. Rename one of "
-                f"the two; or, if the tables are of this environment, insert its name into {table}."
-            )
-        sql_client.execute_sql(f"INSERT INTO {table} VALUES (%s)", current_environment().name)
+    sql_client.execute_sql(f"INSERT INTO {table} VALUES (%s)", current_environment().name)
 
 
 def is_of_environment(dataset: str, tables: Collection[str]) -> bool:
