@@ -171,6 +171,8 @@ def test_a_dataset_of_production_with_the_name_of_a_preview_is_not_dropped(
     else:
         enter("production")
         assert warehouse.query("SELECT id FROM pr_1__csv_data.items") == [{"id": 7}]
+        listed = {table.dataset for table in warehouse.list_tables()}
+        assert listed == {"pr_1__csv_data"}, "the refused load has not marked it"
 
 
 def test_a_load_during_a_drop_ends_and_the_next_load_creates_the_tables_again(enter: Any) -> None:
