@@ -188,7 +188,7 @@ def test_a_merged_table_and_its_nested_table_are_read_where_they_changed(
 ) -> None:
     del tmp_warehouse
     upstream["all"] = [{"n": n, "k": k, "lines": [{"article": k}]} for n, k in ((1, "a"), (2, "b"))]
-    merge = {"write_disposition": "merge", "primary_key": "n"}
+    merge: Any = {"write_disposition": "merge", "primary_key": "n"}
     shop = Shop(instance, ["k"], **merge)
     lines = Shop(instance, ["article"], table="orders__lines", **merge)
     shop.check()
