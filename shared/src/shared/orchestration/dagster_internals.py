@@ -156,24 +156,14 @@ def earlier_check_results(
     """
     history = instance.event_log_storage.get_asset_check_execution_history(key, limit=limit)
     records = [record for record in history if record.run_id != run_id]
-    planned = [
-        record.run_id
-        for record in records
-        if record.status is AssetCheckExecutionRecordStatus.PLANNED
-    ]
-    runs = instance.get_runs(dg.RunsFilter(run_ids=planned)) if planned else []
+    ids = [each.run_id for each in records if each.status.name == "PLANNED"]
+    runs = instance.get_runs(dg.RunsFilter(run_ids=ids)) if ids else []
     active = {run.run_id for run in runs if not run.is_finished}
-    is_passed = {
-        AssetCheckExecutionRecordStatus.SUCCEEDED: True,
-        AssetCheckExecutionRecordStatus.FAILED: False,
-    }
+    is_passed = {"SUCCEEDED": True, "FAILED": False}
     return [
-        (
-            is_passed.get(record.status),
-            getattr(record.evaluation, "metadata", {}),  # of a planned check there is none
-        )
-        for record in records
-        if record.status in is_passed or record.run_id not in active
+        (is_passed.get(each.status.name), getattr(each.evaluation, "metadata", {}))
+        for each in records
+        if each.run_id not in active
     ]
 
 
