@@ -83,7 +83,7 @@ def build_rejected_rows_check(asset: dg.AssetKey, max_ratio: float) -> dg.AssetC
     """Return the check of a table that a CSV source loads with `on_bad_rows="quarantine"`.
 
     Its result has the number of rows in `<table>_rejected` and the first of them. It fails if a file
-    exceeds the ratio.
+    exceeds the ratio. Of the table it reads only the rows of files that have rejected rows.
 
     Args:
         asset: the table's key, `[dataset, table]`.
@@ -101,10 +101,11 @@ def build_rejected_rows_check(asset: dg.AssetKey, max_ratio: float) -> dg.AssetC
         files = warehouse.query(f"""
             WITH loaded AS (
                 SELECT file_name, 0 AS bad FROM {warehouse.quote_identifier(dataset, table)}
+                WHERE file_name IN (SELECT file_name FROM {rejected})
                 UNION ALL SELECT file_name, 1 FROM {rejected}
             )
             SELECT file_name, sum(bad)::BIGINT AS bad, count(*) AS total, avg(bad)::DOUBLE AS ratio
-            FROM loaded GROUP BY file_name HAVING sum(bad) > 0 ORDER BY 4 DESC, 1
+            FROM loaded GROUP BY file_name ORDER BY 4 DESC, 1
         """)
         messages = [
             f"{file['file_name']}: {file['bad']} of {file['total']} rows rejected ({file['ratio']:.1%})"
