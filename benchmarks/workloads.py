@@ -155,6 +155,32 @@ WORKLOADS = {
         {"limit": LIMIT_IMPORTS, "ours": OURS, "ours_dagster": OURS_DAGSTER},
         with_imports=True,
     ),
+    "import_location": Workload(
+        "number",
+        1,
+        {"limit": LIMIT_IMPORTS, "ours": System("ours_import.py")},
+        with_imports=True,
+    ),
+    "start_of_a_run": Workload(
+        "number",
+        3,
+        {"limit": System("limit_start.py"), "ours": System("ours_start.py")},
+        with_imports=True,
+    ),
+    "unique_check_20m": Workload(
+        "number",
+        20_000_000,
+        {
+            "limit": System("limit_unique_check.py"),
+            "ours": System("ours_unique_check.py"),
+            "ours_key": System("ours_unique_check.py", ("key",)),
+            "ours_whole": System("ours_unique_check.py", ("whole",)),
+        },
+        max_runs=3,
+    ),
+    "parallel_partitions_24": Workload(
+        "number", 24, {"ours": System("ours_parallel_partitions.py")}
+    ),
     **{f"partitions_{many}": partitions(many) for many in (1, 30, 365, 3650)},
     **{f"tables_{many}": tables(many) for many in (20, 200, 2000)},
     **{f"locations_{many}": locations(many) for many in (3, 10, 30)},
