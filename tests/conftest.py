@@ -1,5 +1,6 @@
 """Fixtures of the tests across packages: the workspace, a clone of it, environments and a database."""
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -165,13 +166,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the Python that starts fast, once for all workers of this run."""
+    """Start the Python that starts fast, once for this run; its workers start with it as well."""
+    if sys.executable == os.environ.get("PRELOADED_PYTHON"):  # tests of fresh processes start this
+        sys.executable = str(Path(sys.prefix) / "bin" / "python")
+        multiprocessing.set_executable(sys.executable)
     is_worker = hasattr(config, "workerinput") or "PRELOADED_PYTHON" in os.environ
     if is_worker or config.option.collectonly or sys.platform != "linux":
         return
     folder = tempfile.TemporaryDirectory(prefix="python-")
     preloaded = PreloadedPython(Path(folder.name))
-    os.environ["PRELOADED_PYTHON"] = str(preloaded.__enter__().executable)
+    executable = str(preloaded.__enter__().executable)
+    os.environ["PRELOADED_PYTHON"] = executable
+    workers = getattr(config.option, "tx", None) or []
+    config.option.tx = [f"{worker}//python={executable}" for worker in workers]
     config.add_cleanup(folder.cleanup)
     config.add_cleanup(preloaded.__exit__)
 

@@ -34,6 +34,8 @@ MODULES = (
     "dagster_webserver.cli",
     "dagster_graphql.schema",
     "dagster._cli",
+    "dagster_dbt",
+    "dagster_k8s.executor",
     "dagster_postgres",
     "dlt.destinations.impl.duckdb.duck",
     "dlt.destinations.impl.postgres.postgres",
@@ -47,8 +49,6 @@ MODULES = (
     "pydantic",
 )
 """Libraries only: this project's modules and those that read the environment are not preloaded."""
-
-TEST_PROGRAMS = ("pytest", "py.test")
 
 OPTIONS = ("-B", "-P", "-W", "-u")
 """The options of `python` that the tests and Dagster use."""
@@ -105,8 +105,7 @@ class PreloadedPython:
             if program.is_symlink() or not (content := program.read_bytes()).startswith(b"#!"):
                 continue
             first, end, rest = content.partition(b"\n")
-            # pytest rewrites the plugins that it imports, so that they must not be imported yet.
-            if first == f"#!{self.interpreter}".encode() and program.name not in TEST_PROGRAMS:
+            if first == f"#!{self.interpreter}".encode():
                 mode = program.stat().st_mode
                 program.unlink()  # it may share its content with uv's cache
                 program.write_bytes(f"#!{self.executable}".encode() + end + rest)
