@@ -12,8 +12,7 @@ import pytest
 from dagster_dbt import DbtProject
 
 from shared import warehouse
-from shared.orchestration.dbt import dbt_project
-from shared.testing.dbt_project import OBJECTS, load_objects, models_of, write_dbt_project
+from shared.testing.dbt_project import OBJECTS, load_objects, models_of, parsed_dbt_project
 from support.processes import python
 
 SLOW = """
@@ -47,8 +46,7 @@ else:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> DbtProject:
     """The project that `etl new` creates, with a slow model."""
-    folder = tmp_path_factory.mktemp("dbt")
-    return dbt_project(write_dbt_project(folder, {"slow.sql": SLOW}))
+    return parsed_dbt_project(tmp_path_factory, "slow", {"slow.sql": SLOW})
 
 
 def start(what: str, project: DbtProject) -> "subprocess.Popen[str]":
