@@ -4,16 +4,16 @@ dlt translates a query for the database that it loads. So it gets a query of the
 nothing, and the load job puts the one of DuckDB in its place.
 """
 
+from typing import Any
+
 import sqlglot
 from sqlglot import exp
 
 
 def declared_query(select: str, name: str) -> str:
     """Return a query with the columns of a query, of a subquery that has this name."""
-    columns = [
-        exp.to_identifier(column, quoted=True)
-        for column in sqlglot.parse_one(select, read="duckdb").named_selects
-    ]
+    parsed: Any = sqlglot.parse_one(select, read="duckdb")
+    columns = [exp.to_identifier(column, quoted=True) for column in parsed.named_selects]
     empty = exp.select(*(exp.alias_(exp.null(), column) for column in columns)).subquery(name)
     return (
         exp.select(*(exp.column(column, table=name) for column in columns))
