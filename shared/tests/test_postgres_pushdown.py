@@ -1,6 +1,5 @@
 """Postgres: DuckDB reads a file while its rows are copied, with the rows and errors of the slow way."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ def load(*names: str) -> warehouse.LoadResult:
     )
 
 
-def stored() -> Sequence[tuple[Any, ...]]:
+def stored() -> list[tuple[Any, ...]]:
     rows = warehouse.query("SELECT * FROM files.items ORDER BY file_name, id")
     return [
         tuple(
