@@ -268,7 +268,7 @@ def log_materializations(
     The public `log_event` stores each alone, in transactions of its own.
     """
     operation: Any = context.op_execution_context
-    step, batch = context.get_step_execution_context(), generate_event_batch_id()
+    step, batch = context.get_step_execution_context(), generate_event_batch_id()  # type: ignore[no-untyped-call]
     for materialization in materializations:
         end = DagsterEventBatchMetadata(batch, is_end=materialization is materializations[-1])
         operation._events.append(  # noqa: SLF001 - as `log_event` does
