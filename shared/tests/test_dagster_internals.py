@@ -14,7 +14,7 @@ from shared.orchestration import dagster_internals, dagster_tables, local_storag
 
 ROOT = Path(__file__).parents[2]
 OWN = (dagster_internals, dagster_tables, local_storage)
-MODULES = [Path(module.__file__) for module in OWN]
+MODULES = [Path(inspect.getfile(module)) for module in OWN]
 ASSET_GRAPH = "dagster._core.definitions.assets.graph.asset_graph:AssetGraph"
 NODES = "dagster._core.definitions.assets.graph.base_asset_graph:"
 EVENTS = "dagster._core.events:"

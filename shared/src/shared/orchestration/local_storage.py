@@ -4,7 +4,6 @@ It uses private names of Dagster, listed in `shared/tests/test_dagster_internals
 dlt: the webserver and the daemon load it.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -12,15 +11,11 @@ from typing import Any, Self
 import dagster as dg
 from dagster._core.events import ASSET_EVENTS
 from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Events
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import func, select
 
-MAX_EVENTS_IN_BATCH = 1000
-"""The number of events that one transaction stores."""
-
-_BATCH_SIZE = "DAGSTER_EVENT_BATCH_SIZE"
+from shared.orchestration.dagster_tables import EVENTS, store_events_in_batches
 
 
 class BatchedEventLogStorage(SqliteEventLogStorage):
@@ -40,12 +35,12 @@ class BatchedEventLogStorage(SqliteEventLogStorage):
             return
         rows = [self._event_to_row(event) for event in of_assets]
         with self.run_connection(of_assets[0].run_id) as connection:
-            connection.execute(Events.insert(), rows)
+            connection.execute(EVENTS.insert(), rows)
         # The index has the events of assets of all runs.
         with self.index_transaction() as connection:
-            connection.execute(Events.insert(), rows)
+            connection.execute(EVENTS.insert(), rows)
             # SQLite has one writer, so the ids of a transaction follow each other.
-            last = connection.execute(select(func.max(Events.c.id))).scalar_one()
+            last = connection.execute(select(func.max(EVENTS.c.id))).scalar_one()
             ids = range(last - len(rows) + 1, last + 1)
             self._store_asset_event_tags(connection, of_assets, ids)
             pairs = zip(of_assets, ids, strict=True)
@@ -57,15 +52,15 @@ class BatchedEventLogStorage(SqliteEventLogStorage):
 class LocalStorage(DagsterSqliteStorage):
     """Dagster's storage in SQLite, with a `BatchedEventLogStorage`. The files are the same.
 
-    Dagster hands events over in batches if a variable of the environment says how large they are. So a
-    process that opens the storage sets it, unless it is set.
+    A process that opens the storage gets its events in batches: also the webserver and the daemon, which
+    store what a run is to materialize.
     """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(base_dir, inst_data)
         folder = Path(self.event_log_storage.path_for_shard("index")).parent  # type: ignore[attr-defined]
         self._event_log_storage = BatchedEventLogStorage(str(folder))
-        os.environ.setdefault(_BATCH_SIZE, str(MAX_EVENTS_IN_BATCH))
+        store_events_in_batches()
 
     @classmethod
     def from_config_value(

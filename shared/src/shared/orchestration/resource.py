@@ -31,6 +31,7 @@ from shared.orchestration.dagster_internals import (
     declared_load,
     is_subset,
 )
+from shared.orchestration.dagster_tables import store_events_in_batches
 from shared.orchestration.failures import as_dagster_failure
 from shared.orchestration.metadata import load_metadata, missing_warnings, shrunken_warnings
 from shared.orchestration.partitions import (
@@ -125,8 +126,9 @@ class WarehouseDltResource(DagsterDltResource):
     """`DagsterDltResource` whose loads are exact: `warehouse.load` in place of dlt's `run`."""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's interface
-        """Read the secrets of `SECRETS_PROVIDER` again in this run, before code uses them."""
+        """Read the secrets of `SECRETS_PROVIDER` again in this run, and store its events in batches."""
         forget_secrets()
+        store_events_in_batches()
 
     def run(
         self,
