@@ -285,7 +285,7 @@ def log_materializations(
 ) -> None:
     """Log materializations as one batch.
 
-    The public `log_event` stores each alone, in transactions of its own.
+    The public `log_event` stores each alone, in two transactions.
     """
     operation: Any = context.op_execution_context
     step, batch = context.get_step_execution_context(), generate_event_batch_id()  # type: ignore[no-untyped-call]
