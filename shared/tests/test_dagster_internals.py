@@ -10,10 +10,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from shared.orchestration import dagster_internals, dagster_tables, local_storage
+from shared.orchestration import dagster_events, dagster_internals, dagster_tables, local_storage
 
 ROOT = Path(__file__).parents[2]
-OWN = (dagster_internals, dagster_tables, local_storage)
+OWN = (dagster_events, dagster_internals, dagster_tables, local_storage)
 MODULES = [Path(inspect.getfile(module)) for module in OWN]
 ASSET_GRAPH = "dagster._core.definitions.assets.graph.asset_graph:AssetGraph"
 NODES = "dagster._core.definitions.assets.graph.base_asset_graph:"

@@ -16,7 +16,6 @@ from dagster._core.definitions.freshness import FreshnessState
 from dagster._core.definitions.partitions.partitioned_schedule import (
     UnresolvedPartitionedAssetScheduleDefinition,
 )
-from dagster._core.events import DagsterEventBatchMetadata, generate_event_batch_id
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.scheduler.instigation import InstigatorState as InstigatorState
 from dagster._core.scheduler.instigation import InstigatorTick as InstigatorTick
@@ -278,22 +277,6 @@ def declared_dbt(
 def is_subset(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> bool:
     """Return whether a step runs only some of its assets."""
     return bool(context.is_subset)
-
-
-def log_materializations(
-    context: dg.AssetExecutionContext, materializations: Sequence[dg.AssetMaterialization]
-) -> None:
-    """Log materializations as one batch.
-
-    The public `log_event` stores each alone, in two transactions.
-    """
-    operation: Any = context.op_execution_context
-    step, batch = context.get_step_execution_context(), generate_event_batch_id()  # type: ignore[no-untyped-call]
-    for materialization in materializations:
-        end = DagsterEventBatchMetadata(batch, is_end=materialization is materializations[-1])
-        operation._events.append(  # noqa: SLF001 - as `log_event` does
-            dg.DagsterEvent.asset_materialization(step, materialization, end)
-        )
 
 
 def retry_number(context: dg.AssetExecutionContext) -> int:

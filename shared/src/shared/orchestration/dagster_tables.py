@@ -4,7 +4,6 @@ They are private names of Dagster, listed in `shared/tests/test_dagster_internal
 `dagster_internals` are.
 """
 
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,6 @@ CHECK_RESULTS = _events.AssetCheckExecutionsTable
 RUNS = _runs.RunsTable
 RUN_TAGS = _runs.RunTagsTable
 REPOSITORY_LABEL_TAG = _tags.REPOSITORY_LABEL_TAG
-
-
-MAX_EVENTS_IN_BATCH = 1000
-"""The number of events of partitions that a storage gets at once."""
-
-
-def store_events_in_batches() -> None:
-    """Make this process hand the events of partitions over in batches; a storage may store them at once.
-
-    Dagster reads the size from the environment for each event. Without it, each event is stored alone.
-    """
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(MAX_EVENTS_IN_BATCH))
 
 
 def events_connection(instance: dg.DagsterInstance) -> AbstractContextManager[Any]:

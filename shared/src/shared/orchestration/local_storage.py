@@ -15,7 +15,8 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import func, select
 
-from shared.orchestration.dagster_tables import EVENTS, store_events_in_batches
+from shared.orchestration.dagster_events import store_events_in_batches
+from shared.orchestration.dagster_tables import EVENTS
 
 
 class BatchedEventLogStorage(SqliteEventLogStorage):

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from shared import warehouse
-from shared.orchestration import dagster_internals
+from shared.orchestration import dagster_events
 from shared.orchestration.dagster_internals import is_subset
 from shared.orchestration.metadata import LOADED_ROWS, ROW_HISTORY_KEY
 from shared.sources.partitions import PartitionKey, TimeWindow, time_window
@@ -156,7 +156,7 @@ def report(
             materializations.append(
                 dg.AssetMaterialization(result.asset_key, partition=partition, metadata=metadata)
             )
-        dagster_internals.log_materializations(context, materializations)
+        dagster_events.log_materializations(context, materializations)
         return
     for partition, rows in counts.items():
         context.add_asset_metadata(rows, result.asset_key, partition)
@@ -186,4 +186,4 @@ def log_materializations(
             materializations.append(
                 dg.AssetMaterialization(result.asset_key, partition=partition, metadata=metadata)
             )
-        dagster_internals.log_materializations(context, materializations)
+        dagster_events.log_materializations(context, materializations)

@@ -24,6 +24,7 @@ from shared.orchestration.batches import (
     retry_request,
 )
 from shared.orchestration.column_lineage import lineage_metadata, with_upstream_columns
+from shared.orchestration.dagster_events import store_events_in_batches
 from shared.orchestration.dagster_internals import (
     DltEventIterator,
     DltEventType,
@@ -31,7 +32,6 @@ from shared.orchestration.dagster_internals import (
     declared_load,
     is_subset,
 )
-from shared.orchestration.dagster_tables import store_events_in_batches
 from shared.orchestration.failures import as_dagster_failure
 from shared.orchestration.metadata import load_metadata, missing_warnings, shrunken_warnings
 from shared.orchestration.partitions import (
