@@ -53,6 +53,7 @@ from shared.warehouse.replacement.partitioning import bind_scopes, with_cursor_c
 from shared.warehouse.replacement.windows import partition_window
 from shared.warehouse.result import LoadResult
 from shared.warehouse.rows.check import check_rows
+from shared.warehouse.rows.joined_tables import join_tables
 from shared.warehouse.rows.normalizer import with_normalizers
 from shared.warehouse.rows.widening import normalize
 from shared.warehouse.schema.contract import contract_violation_message, reject_renamed
@@ -142,6 +143,7 @@ class LoadRun:
             self._restore()
             self._take_over_stored()
             self._full_refresh = take_marked(self.pipeline, self.source, self.plan.scopes)
+            join_tables(self.source)
             check_rows(self.source)
             with partition_window(self.source, self.plan.partitions):
                 self.pipeline.extract(self.source, **self.plan.options.extract_arguments)
