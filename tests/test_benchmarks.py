@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +40,37 @@ def test_a_workload_is_measured_and_reported_as_a_table_and_charts(tmp_path: Pat
         assert result["peak_mb"] > 0
     assert "| partitions_30 | ours | 3,000 |" in (tmp_path / "latest.md").read_text()
     assert (tmp_path / "growth.svg").read_text().startswith("<?xml")
+
+
+def figures(monkeypatch: pytest.MonkeyPatch, measured: list[dict[str, Any]]) -> dict[Path, str]:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    texts: dict[Path, str] = import_module("documents").documents_with_figures(measured)
+    return texts
+
+
+def test_the_figures_in_the_documents_are_those_of_the_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured = json.loads((ROOT / "benchmarks/results/latest.json").read_text())
+    texts = figures(monkeypatch, measured)
+    assert {file.name for file in texts} >= {"compare.md", "load-files.md", "speed.md", "scale.md"}
+    wrong = [file.name for file, text in texts.items() if file.read_text() != text]
+    assert not wrong, "run: uv run python benchmarks/documents.py"
+
+
+def test_another_result_changes_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = json.loads((ROOT / "benchmarks/results/latest.json").read_text())
+    for result in measured:
+        result["seconds"] = 98_765.0
+    texts = figures(monkeypatch, measured)
+    same = [file.name for file, text in texts.items() if file.read_text() == text]
+    assert not same
+
+
+def test_every_result_says_where_it_was_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks/results/latest.json").read_text())
+    assert all(result["cpu"] and result["versions"] and result["date"] for result in measured)
+    assert all("noise" in result for result in measured)
 
 
 def test_a_workload_that_does_not_exist_is_refused() -> None:

@@ -1,4 +1,7 @@
-"""This workspace: as many code locations, each a copy of simple_etl's, loaded as `dagster dev` does."""
+"""This workspace: as many code locations, each a copy of simple_etl's, loaded as `dagster dev` does.
+
+With `empty` each location has no definitions, and only imports Dagster, dagster-dlt and dlt.
+"""
 
 import json
 import os
@@ -6,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-many, folder = sys.argv[1:]
+many, folder, *how = sys.argv[1:]
 os.environ["DAGSTER_HOME"] = folder
 
 import duckdb
@@ -16,12 +19,16 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 Path(folder, "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+EMPTY = "import dagster, dagster_dlt, dlt\n\ndefs = dagster.Definitions()\n"
+Path(folder, "empty.py").write_text(EMPTY)
+LOCATION = (
+    f"python_file: {{relative_path: {folder}/empty.py"
+    if "empty" in how
+    else "python_module: {module_name: simple_etl.definitions"
+)
 Path(folder, "workspace.yaml").write_text(
     "load_from:\n"
-    + "".join(
-        f"- python_module: {{module_name: simple_etl.definitions, location_name: location_{n}}}\n"
-        for n in range(int(many))
-    )
+    + "".join(f"- {LOCATION}, location_name: location_{n}}}\n" for n in range(int(many)))
 )
 began = time.perf_counter()
 with (
