@@ -33,7 +33,8 @@ class Structure(NamedTuple):
 
 def read_structure(file: Path, dialect: Dialect) -> Structure:
     """Return the structure of a file that is not empty."""
-    quote, quotes = dialect.quote.encode(), None
+    quote = dialect.quote.encode()
+    quotes: _Quotes | None = None
     line_bytes = 0  # of the line that the stretch before did not end
     for stretch in _stretches(file):
         content = stretch.content
