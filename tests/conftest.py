@@ -1,11 +1,13 @@
 """Fixtures of the tests across packages: the workspace, a clone of it, environments and a database."""
 
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,12 +56,29 @@ def shell() -> dict[str, str]:
         "DAGSTER",
         "VIRTUAL_ENV",
         "PYTEST",
+        "PYTHONDONTWRITEBYTECODE",
         "UV_COMPILE_BYTECODE",  # of `make test`; with it every `uv run` reads every file
         "UV_PROJECT",
     )
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     uv = Path(os.environ["UV"]).parent  # uv run sets it
     return {**clean, "PATH": f"{uv}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def start_fast(clone: Path) -> Iterator[Callable[[], None]]:
+    """Let the programs of the clone's environment start fast; call it after they are installed."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="python-")))
+        preloaded = PreloadedPython(folder, str(clone / ".venv" / "bin" / "python"))
+
+        def start() -> None:
+            if sys.platform == "linux" and Path(preloaded.interpreter).exists():
+                if not preloaded.executable.exists():
+                    stack.enter_context(preloaded)
+                preloaded.start_programs()
+
+        yield start
 
 
 @pytest.fixture
@@ -147,13 +166,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the Python that starts fast, once for all workers of this run."""
+    """Start the Python that starts fast, once for this run; its workers start with it as well."""
+    if sys.executable == os.environ.get("PRELOADED_PYTHON"):  # tests of fresh processes start this
+        sys.executable = str(Path(sys.prefix) / "bin" / "python")
+        multiprocessing.set_executable(sys.executable)
     is_worker = hasattr(config, "workerinput") or "PRELOADED_PYTHON" in os.environ
     if is_worker or config.option.collectonly or sys.platform != "linux":
         return
     folder = tempfile.TemporaryDirectory(prefix="python-")
     preloaded = PreloadedPython(Path(folder.name))
-    os.environ["PRELOADED_PYTHON"] = str(preloaded.__enter__().executable)
+    executable = str(preloaded.__enter__().executable)
+    os.environ["PRELOADED_PYTHON"] = executable
+    workers = getattr(config.option, "tx", None) or []
+    config.option.tx = [f"{worker}//python={executable}" for worker in workers]
     config.add_cleanup(folder.cleanup)
     config.add_cleanup(preloaded.__exit__)
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from shared.cli.reports import AssetResult, Plan
 from shared.cli.run import Results, _ready
 from shared.testing.postgres_server import PostgresServer
-from support.processes import PROGRAMS, run_script
+from support.processes import PROGRAMS, python, run_script
 
 LOADS = Plan("loads", ("raw/orders",), ("raw/orders",))
 MODELS = Plan("models", ("mart/sums",), ("mart/sums",), upstream=("raw/orders",))
@@ -47,13 +46,13 @@ def test_the_page_of_dbt_creates_a_location_that_runs_on_duckdb_and_postgres(
     run_script(create, clone, shell)
     project = clone / "projects" / "mart_etl"
     # From here on, use this environment, which has its bytecode.
-    python = f"{sys.executable} -m "
+    preloaded = f"{python()} -m "
     shell["PYTHONPATH"] = str(project / "src")
-    script = "\n".join(load).replace("uv run etl", f"{python}shared.cli")
+    script = "\n".join(load).replace("uv run etl", f"{preloaded}shared.cli")
     output = run_script(script, clone, shell)
     assert re.search(r"mart/asteroids_per_week +11 .* mart\.asteroids_per_week", output)
     assert "2018-12-03" in output
-    by_hand = by_hand.replace("uv run dbt", str(PROGRAMS / "dbt"))
+    by_hand = by_hand.replace("uv run dbt", f"{python()} {PROGRAMS / 'dbt'}")
     assert "2018-12-03" in run_script(by_hand, clone, shell)
     assert (project / "src/mart_etl/dbt/target/manifest.json").is_file()
 
@@ -63,14 +62,14 @@ def test_the_page_of_dbt_creates_a_location_that_runs_on_duckdb_and_postgres(
         "DESTINATION__WAREHOUSE__CREDENTIALS": url,
         "ETL_ENVIRONMENT": "pr-123",
     }
-    command = f"{python}shared.cli run nasa_neo/near_earth_objects mart_etl --json"
+    command = f"{preloaded}shared.cli run nasa_neo/near_earth_objects mart_etl --json"
     results = json.loads(run_script(command, clone, {**shell, **on_postgres}))
     assert {result["asset"]: (result["rows"], result["status"]) for result in results} == {
         "nasa_neo/near_earth_objects": (180, "done"),
         "mart/asteroids_per_week": (11, "done"),
     }
     rows = run_script(
-        f"{python}shared.cli query 'SELECT count(*) AS weeks FROM pr_123__mart.asteroids_per_week'",
+        f"{preloaded}shared.cli query 'SELECT count(*) AS weeks FROM pr_123__mart.asteroids_per_week'",
         clone,
         {**shell, **on_postgres},
     )
@@ -83,4 +82,4 @@ def test_the_page_of_dbt_creates_a_location_that_runs_on_duckdb_and_postgres(
         "pytest -n 0 projects/mart_etl",
         "dagster definitions validate -m mart_etl.definitions",
     ]
-    run_script("\n".join(f"{python}{check}" for check in checks), clone, shell)
+    run_script("\n".join(f"{preloaded}{check}" for check in checks), clone, shell)

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import dagster
 import pytest
 
 from shared import warehouse
+from support.processes import PROGRAMS, python
 
 COMPONENT = "shared.orchestration.component.WarehouseLoadComponent"
 DEFS_YAML = f"""\
@@ -64,7 +64,7 @@ def dg(project: Path, process_environment: dict[str, str]) -> Dg:
 
     def run(*arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [os.path.join(os.path.dirname(sys.executable), "dg"), *arguments],  # noqa: PTH118, PTH120
+            [python(), str(PROGRAMS / "dg"), *arguments],
             cwd=project,
             env=environment,
             capture_output=True,

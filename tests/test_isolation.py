@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from shared.cli.locations import interpreters
-from support.processes import run_script
+from support.processes import python, run_script
 from support.servers import DagsterDev
 
 pytestmark = pytest.mark.slow  # installs a second environment
@@ -92,7 +92,9 @@ def test_a_team_with_its_own_versions_runs_beside_another_team(
     page = (root / "docs" / "other-versions.md").read_text()
     blocks = re.findall(r"^```shell\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 3
-    etl = f"{sys.executable} -m shared.cli"  # in the environment of the other locations, which is this one
+    etl = (
+        f"{python()} -m shared.cli"  # in the environment of the other locations, which is this one
+    )
     outputs = [run(block.replace("uv run etl", etl)) for block in blocks]
     assert re.search(r"simple/version +1 ", outputs[-1])
     assert loaded_with("simple").startswith("1.30.")  # in its own environment

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from zipfile import ZipFile
@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from shared.cli import app
 from shared.sources.recorded import replay_api
 from shared.testing.postgres_server import PostgresServer
-from support.processes import run_script
+from support.processes import python, run_script
 
 KINDS = ("list", "csv", "api", "file", "excel", "private", "url", "rest", "sqlite", "postgres")
 """The rows come from a list, CSV files, a template of an API, a CSV file, a workbook, a file without a sample, a
@@ -62,6 +62,19 @@ def databases(folder: Path, server: PostgresServer) -> dict[str, list[str]]:
     return {"sqlite": [f"sqlite:///{folder}/shop.db"], "postgres": [url]}
 
 
+def write_exports(exports: Path) -> Path:
+    """Write the same rows as a CSV file, which is returned, and as a workbook."""
+    export = exports / "orders.csv"
+    export.write_text(
+        "id,code,ordered\n" + "".join(f"{n},0{n},0{n}/12/2024\n" for n in range(1, 6))
+    )
+    workbook = openpyxl.Workbook()
+    for row in (["id", "code"], *([n, f"0{n}"] for n in range(1, 6))):
+        workbook.active.append(row)
+    workbook.save(exports / "orders.xlsx")
+    return export
+
+
 @pytest.mark.slow
 def test_a_pipeline_of_each_kind_is_complete(
     root: Path,
@@ -69,6 +82,7 @@ def test_a_pipeline_of_each_kind_is_complete(
     shell: dict[str, str],
     tmp_path: Path,
     warehouse_server: PostgresServer,
+    start_fast: Callable[[], None],
 ) -> None:
     def call(*command: str, folder: Path = clone) -> str:
         done = subprocess.run(
@@ -84,14 +98,7 @@ def test_a_pipeline_of_each_kind_is_complete(
 
     exports = tmp_path / "exports"
     exports.mkdir()
-    export = exports / "orders.csv"
-    export.write_text(
-        "id,code,ordered\n" + "".join(f"{n},0{n},0{n}/12/2024\n" for n in range(1, 6))
-    )
-    workbook = openpyxl.Workbook()
-    for row in (["id", "code"], *([n, f"0{n}"] for n in range(1, 6))):
-        workbook.active.append(row)
-    workbook.save(exports / "orders.xlsx")
+    export = write_exports(exports)
     shell["SOURCES__FROM_PRIVATE__FOLDER"] = str(exports)
     files = {
         "file": [str(export)],
@@ -113,6 +120,7 @@ def test_a_pipeline_of_each_kind_is_complete(
             # Loads and tests of all kinds together are below.
             stop = [] if kind == "file" else ["--no-run"]
             output = call(*command, *files.get(kind, [kind]), *stop, folder=clone / "docs")
+            start_fast()
             if kind == "file":
                 assert re.search(r"from_file/from_file +5 ", output), "its sample is loaded"
                 assert "[100%]" in output, "its tests pass"
@@ -121,22 +129,21 @@ def test_a_pipeline_of_each_kind_is_complete(
         assert file.read_text().startswith(text), "the existing entries are unchanged"
     assert "/projects/from_csv_etl/  @example/from-csv\n" in lists[2].read_text()
 
-    for package in PACKAGES:
-        call(str(clone / ".venv" / "bin" / "python"), "-c", f"import {package}")
+    call(str(clone / ".venv" / "bin" / "python"), "-c", f"import {', '.join(PACKAGES)}")
 
     # From here on, use this environment, which has its bytecode. The proxy does not exist, so that
     # nothing outside this machine is reached.
-    python = (sys.executable, "-m")
+    preloaded = (python(), "-m")
     shell["PYTHONPATH"] = os.pathsep.join(str(clone / project / "src") for project in PROJECTS)
     shell |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "NO_PROXY": "127.0.0.1"}
-    output = call(*python, "shared.cli", "run", *PACKAGES)
+    output = call(*preloaded, "shared.cli", "run", *PACKAGES)
     loaded = {tuple(line.split()[:2]) for line in output.splitlines() if line.startswith(" from_")}
     assert loaded == {(f"from_{kind}/from_{kind}", "5") for kind in KINDS}
 
-    call(*python, "ruff", "check", *PROJECTS)
-    call(*python, "ruff", "format", "--check", *PROJECTS)
+    call(*preloaded, "ruff", "check", *PROJECTS)
+    call(*preloaded, "ruff", "format", "--check", *PROJECTS)
     parts = [f"{project}/{part}" for project in PROJECTS for part in ("src", "tests")]
-    call(*python, "mypy", "--cache-dir", str(root / ".mypy_cache"), *parts)
+    call(*preloaded, "mypy", "--cache-dir", str(root / ".mypy_cache"), *parts)
 
     affected = runpy.run_path(str(clone / ".github" / "changed_members.py"))["affected"]
     assert set(PROJECTS) <= {member["folder"] for member in affected(["uv.lock"])}
@@ -145,7 +152,7 @@ def test_a_pipeline_of_each_kind_is_complete(
     assert [member["folder"] for member in affected([changed])] == PROJECTS[:1]
     broken.write_text(broken.read_text() + FAILING)
     tested = subprocess.run(
-        [*python, "pytest", "-n", "0", *PROJECTS, *WORKSPACE_TESTS, "-k", NOT_OF_OTHERS],
+        [*preloaded, "pytest", "-n", "0", *PROJECTS, *WORKSPACE_TESTS, "-k", NOT_OF_OTHERS],
         cwd=clone,
         env=shell,
         capture_output=True,
@@ -259,7 +266,7 @@ def test_a_key_of_an_api_is_not_shown(clone: Path, monkeypatch: pytest.MonkeyPat
 
 def new(clone: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "shared.cli", "new", *arguments],
+        [python(), "-m", "shared.cli", "new", *arguments],
         cwd=clone,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
@@ -359,7 +366,7 @@ def test_a_fork_takes_a_later_version_and_a_project_keeps_its_edits(
 ) -> None:
     for role in ("AUTHOR", "COMMITTER"):
         shell |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@example.com"}
-    etl, copier = f"{sys.executable} -m shared.cli", f"{sys.executable} -m copier"
+    etl, copier = f"{python()} -m shared.cli", f"{python()} -m copier"
 
     def run(script: str, folder: Path) -> str:
         script = script.replace(UPSTREAM, str(clone)).replace(ORIGIN, str(tmp_path / "origin"))

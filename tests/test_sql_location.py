@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from shared.cli.new import _render
+from support.processes import python
 
 
 @pytest.mark.slow
@@ -30,7 +30,7 @@ def test_a_new_project_is_formatted_and_its_own_tests_pass(root: Path, tmp_path:
         ["pytest", "-n", "0", "-q"],
     ):
         done = subprocess.run(
-            [sys.executable, "-m", *command],
+            [python(), "-m", *command],
             cwd=project,
             env=environment,
             capture_output=True,

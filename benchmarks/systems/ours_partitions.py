@@ -1,4 +1,4 @@
-"""This workspace: as many daily partitions of 100 rows, in one single-run backfill."""
+"""This workspace: as many daily partitions of 100 rows, in one single-run backfill of its Dagster instance."""
 
 import json
 import os
@@ -10,6 +10,11 @@ from pathlib import Path
 
 many, folder = sys.argv[1:]
 os.environ["WAREHOUSE_PATH"] = str(Path(folder) / "warehouse.duckdb")
+os.environ["DAGSTER_HOME"] = folder
+instance_file = (Path(__file__).parents[2] / "dagster.yaml").read_text()
+(Path(folder) / "dagster.yaml").write_text(
+    instance_file.replace(".dagster/", f"{folder}/.dagster/")
+)
 
 import dagster as dg
 import dlt as dlt_library
@@ -54,6 +59,7 @@ def items(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Itera
 began = time.perf_counter()
 assert dg.materialize(
     [items],
+    instance=dg.DagsterInstance.get(),
     resources={"dlt": WarehouseDltResource()},
     tags={
         "dagster/asset_partition_range_start": DAYS[0],

@@ -23,6 +23,7 @@ from shared.testing.dbt_project import (
     SOURCE,
     load_objects,
     models_of,
+    parsed_dbt_project,
     write_dbt_project,
 )
 
@@ -32,7 +33,7 @@ SLOW_ON_SERVERS = True
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> DbtProject:
     """The project that `etl new` creates."""
-    return dbt_project(write_dbt_project(tmp_path_factory.mktemp("dbt")))
+    return parsed_dbt_project(tmp_path_factory, "dbt")
 
 
 @pytest.fixture(scope="module")

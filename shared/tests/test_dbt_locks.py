@@ -12,8 +12,8 @@ import pytest
 from dagster_dbt import DbtProject
 
 from shared import warehouse
-from shared.orchestration.dbt import dbt_project
-from shared.testing.dbt_project import OBJECTS, load_objects, models_of, write_dbt_project
+from shared.testing.dbt_project import OBJECTS, load_objects, models_of, parsed_dbt_project
+from support.processes import python
 
 SLOW = """
 select 1 as id
@@ -46,13 +46,12 @@ else:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> DbtProject:
     """The project that `etl new` creates, with a slow model."""
-    folder = tmp_path_factory.mktemp("dbt")
-    return dbt_project(write_dbt_project(folder, {"slow.sql": SLOW}))
+    return parsed_dbt_project(tmp_path_factory, "slow", {"slow.sql": SLOW})
 
 
 def start(what: str, project: DbtProject) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", PROCESS, what, str(project.project_dir)],
+        [python(), "-c", PROCESS, what, str(project.project_dir)],
         # A run of dbt takes a minute on a machine that is busy.
         env={**os.environ, "WAREHOUSE_WAIT_SECONDS": "600"},
         stdout=subprocess.PIPE,

@@ -10,11 +10,10 @@ What stays, and why:
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from dlt.extract import DltResource
 
 from shared import warehouse
 from shared.sources.protocol import COMPANION_TABLES_HINT
+from shared.testing.killed_loads import in_forked_process
 from shared.warehouse.destinations.direct import DirectJob
 
 SPEC = warehouse.pipeline("shop_pipeline", dataset_name="shop")
@@ -163,26 +163,12 @@ def test_loads_that_are_killed_leave_only_their_working_directories(
     load()
     before = tree(tmp_warehouse)
     for point in POINTS:
-        killed = subprocess.run(
-            [sys.executable, "-c", KILLED_LOAD, str(Path(__file__).parent), point],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert in_forked_process(partial(load_until, point, kill)) == -signal.SIGKILL, point
         # dlt writes files there for an instant, which another thread may just have done.
         shutil.rmtree(temp_dir)
         temp_dir.mkdir()
         assert tree(tmp_warehouse) == before, point
     assert_next_loads_clean_up(tmp_warehouse, before)
-
-
-KILLED_LOAD = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import test_no_leftovers as test
-test.load_until(sys.argv[2], test.kill)
-"""
 
 
 def assert_next_loads_clean_up(tmp_warehouse: Path, before: set[str]) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from shared import warehouse
 from shared.sources.hints import REPLACE_PARTITIONS
 from shared.warehouse.errors import LockTimeoutError
 from shared.warehouse.locks.file import FileLockManager
+from support.processes import python
 
 PIPELINE = warehouse.pipeline("shop_pipeline", dataset_name="shop")
 
@@ -33,7 +33,7 @@ HOLDS_IN_ANOTHER_PROCESS = """if True:
 
 def held_in_another_process() -> bool:
     environment = {**os.environ, "WAREHOUSE_WAIT_SECONDS": "0"}
-    command = [sys.executable, "-c", HOLDS_IN_ANOTHER_PROCESS]
+    command = [python(), "-c", HOLDS_IN_ANOTHER_PROCESS]
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return out.stdout.split()[-1] == "held"
 

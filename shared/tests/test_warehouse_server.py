@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from shared.sources.simple import simple_source
 from shared.warehouse.destinations.configuration import SUPPORTED_TYPES, resolve_configuration
 from shared.warehouse.destinations.factory import create_destination
 from shared.warehouse.locks.postgres import PostgresLockManager
+from support.processes import python
 
 OWN_LOCKS = """
 import sys
@@ -37,7 +37,7 @@ with locks.partition_lock({"daily": ["mon"]}), locks.dataset_lock():
 def lock_owner(address: str) -> Iterator[subprocess.Popen[str]]:
     """Start a process that owns Monday's partition lock and the dataset lock; kill it at the end."""
     with subprocess.Popen(
-        [sys.executable, "-c", OWN_LOCKS, address],
+        [python(), "-c", OWN_LOCKS, address],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -142,7 +142,7 @@ declared = warehouse.pipeline("simple_pipeline", dataset_name="simple")
 warehouse.load(warehouse.plan_load(declared, simple_source()))
 """
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [python(), "-c", code],
         env={**os.environ, **run_environment},
         capture_output=True,
         text=True,

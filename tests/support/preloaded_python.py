@@ -3,6 +3,7 @@
 The import of Dagster and dlt costs about five CPU seconds. This server does it once and forks a
 child for each command. `PreloadedPython` starts the server; its `executable` takes the same
 arguments as `python`, and children find it as `sys.executable`, so what they start is fast as well.
+It can be the Python of another virtual environment, whose programs then start with it.
 
 A test whose promise is about a fresh process uses `sys.executable` of the test's own process.
 """
@@ -16,6 +17,7 @@ import os
 import runpy
 import selectors
 import signal
+import site
 import socket
 import subprocess
 import sys
@@ -32,6 +34,8 @@ MODULES = (
     "dagster_webserver.cli",
     "dagster_graphql.schema",
     "dagster._cli",
+    "dagster_dbt",
+    "dagster_k8s.executor",
     "dagster_postgres",
     "dlt.destinations.impl.duckdb.duck",
     "dlt.destinations.impl.postgres.postgres",
@@ -59,22 +63,28 @@ ALONE = 0xFF
 class PreloadedPython:
     """Runs the server while entered as a context; `executable` is the path of the stand-in."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.executable = folder, folder / "python"
+    def __init__(self, folder: Path, interpreter: str = sys.executable) -> None:
+        self.folder, self.executable, self.interpreter = folder, folder / "python", interpreter
 
     def __enter__(self) -> Self:
         """Start the server; commands that come before it is ready wait."""
         client = Path(__file__).with_name("preloaded_client.py").read_text()
         path = self.folder / "socket"
-        text = client.replace("@SOCKET@", str(path)).replace("@PYTHON@", sys.executable)
-        self.executable.write_text(f"#!{os.path.realpath(sys.executable)} -SE\n{text}")
+        text = client.replace("@SOCKET@", str(path)).replace("@PYTHON@", self.interpreter)
+        self.executable.write_text(f"#!{os.path.realpath(self.interpreter)} -SE\n{text}")
         self.executable.chmod(0o755)
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             listener.listen(1000)
             with (self.folder / "log").open("w") as log:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-P", __file__, str(listener.fileno()), str(self.executable)],
+                    [
+                        self.interpreter,
+                        "-P",
+                        __file__,
+                        str(listener.fileno()),
+                        str(self.executable),
+                    ],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
@@ -88,6 +98,18 @@ class PreloadedPython:
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait(30)
+
+    def start_programs(self) -> None:
+        """Let the programs that are installed beside the interpreter start fast."""
+        for program in Path(self.interpreter).parent.iterdir():
+            if program.is_symlink() or not (content := program.read_bytes()).startswith(b"#!"):
+                continue
+            first, end, rest = content.partition(b"\n")
+            if first == f"#!{self.interpreter}".encode():
+                mode = program.stat().st_mode
+                program.unlink()  # it may share its content with uv's cache
+                program.write_bytes(f"#!{self.executable}".encode() + end + rest)
+                program.chmod(mode)
 
 
 @dataclass
@@ -252,6 +274,8 @@ def become(command: dict[str, Any], executable: str) -> None:
 
     multiprocessing.spawn.set_executable(executable)
     sys.path[:0] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    for folder in site.getsitepackages():  # packages that were installed after the server started
+        site.addsitedir(folder)
 
 
 def run(arguments: list[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from shared import warehouse
+from shared.orchestration import dagster_events
 from shared.orchestration.dagster_internals import is_subset
 from shared.orchestration.metadata import LOADED_ROWS, ROW_HISTORY_KEY
 from shared.sources.partitions import PartitionKey, TimeWindow, time_window
@@ -147,13 +148,15 @@ def report(
     kept = {name: result.metadata[name] for name in PARTITION_METADATA if name in result.metadata}
     kept |= partition_metadata or {}
     if not is_selected:
+        materializations = []
         for partition in partitions:
             metadata = {**kept, **counts.get(partition, {})}
             if partition == partitions[-1]:
                 metadata = {**result.metadata, **metadata}
-            context.log_event(
+            materializations.append(
                 dg.AssetMaterialization(result.asset_key, partition=partition, metadata=metadata)
             )
+        dagster_events.log_materializations(context, materializations)
         return
     for partition, rows in counts.items():
         context.add_asset_metadata(rows, result.asset_key, partition)
@@ -171,6 +174,7 @@ def log_materializations(
     """Log the materialization of partitions that are loaded while the step continues."""
     for result in results:
         rows = partition_row_counts(result, load, partitions)
+        materializations = []
         for partition in partitions:
             is_last = partition == partitions[-1]
             names = (*PARTITION_METADATA, *((*LOAD_NUMBERS, LOADED_ROWS) if is_last else ()))
@@ -179,8 +183,7 @@ def log_materializations(
                 **rows.get(partition, {}),
                 **{name: result.metadata[name] for name in names if name in result.metadata},
             }
-            context.log_event(
-                dg.AssetMaterialization(
-                    asset_key=result.asset_key, partition=partition, metadata=metadata
-                )
+            materializations.append(
+                dg.AssetMaterialization(result.asset_key, partition=partition, metadata=metadata)
             )
+        dagster_events.log_materializations(context, materializations)

@@ -24,6 +24,7 @@ from shared.orchestration.batches import (
     retry_request,
 )
 from shared.orchestration.column_lineage import lineage_metadata, with_upstream_columns
+from shared.orchestration.dagster_events import store_events_in_batches
 from shared.orchestration.dagster_internals import (
     DltEventIterator,
     DltEventType,
@@ -125,8 +126,9 @@ class WarehouseDltResource(DagsterDltResource):
     """`DagsterDltResource` whose loads are exact: `warehouse.load` in place of dlt's `run`."""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's interface
-        """Read the secrets of `SECRETS_PROVIDER` again in this run, before code uses them."""
+        """Read the secrets of `SECRETS_PROVIDER` again in this run, and store its events in batches."""
         forget_secrets()
+        store_events_in_batches()
 
     def run(
         self,

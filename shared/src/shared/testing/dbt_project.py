@@ -1,5 +1,7 @@
 """The dbt project that `etl new` creates, its assets, and the table that its model reads, for tests."""
 
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from importlib.resources import files
@@ -9,10 +11,12 @@ from typing import Any
 import dagster as dg
 import dlt
 import jinja2
+import pytest
 from dagster_dbt import DbtProject, dbt_assets
+from filelock import FileLock
 
 from shared import warehouse
-from shared.orchestration.dbt import WarehouseDbtTranslator, build_models
+from shared.orchestration.dbt import WarehouseDbtTranslator, build_models, dbt_project
 
 NAMES = {"name": "mart", "package": "mart_etl", "title": "mart"}
 
@@ -48,6 +52,27 @@ def write_dbt_project(folder: Path, models: Mapping[str, str] | None = None) -> 
     for name, text in (models or {}).items():
         (folder / "models" / name).write_text(text, encoding="utf-8")
     return folder
+
+
+def parsed_dbt_project(
+    factory: pytest.TempPathFactory, name: str, models: Mapping[str, str] | None = None
+) -> DbtProject:
+    """Return the same project with its manifest, in a new folder.
+
+    dbt parses it once for all workers of a test run, because that takes seconds.
+
+    Args:
+        factory: of the folders of the tests.
+        name: a name for this content.
+        models: as for `write_dbt_project`.
+    """
+    base = factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    parsed = common / f"parsed-{name}"
+    with FileLock(common / f"parsed-{name}.lock"):
+        if not parsed.exists():
+            dbt_project(write_dbt_project(parsed, models))
+    return dbt_project(shutil.copytree(parsed, factory.mktemp(name) / "dbt"))
 
 
 def models_of(

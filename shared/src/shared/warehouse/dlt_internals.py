@@ -5,8 +5,9 @@ Each docstring says why nothing public does the same. `shared/tests/test_dlt_int
 and fails when an upgrade of dlt changes one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from inspect import cleandoc, isfunction
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
+from inspect import cleandoc, isfunction, isgenerator
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from dlt.common.destination.client import FollowupJobRequest, RunnableLoadJob
 from dlt.common.normalizers.json.relational import DataItemNormalizer
 from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
-from dlt.extract import DltResource, decorators, hints
+from dlt.extract import DltResource, DltSource, decorators, hints
 from dlt.pipeline.trace import TRACE_FILE_NAME
 from duckdb import DuckDBPyConnection
 
@@ -57,6 +58,27 @@ def docstring(resource: DltResource) -> str:
     """Return the docstring of a resource's function; empty if it has neither. dlt does not keep it."""
     function = resource._pipe.gen
     return cleandoc(function.__doc__ or "") if isfunction(function) else ""
+
+
+def wrap_items(
+    source: DltSource, resource: DltResource, wrap: Callable[[Any], Iterator[Any]]
+) -> None:
+    """Make a resource yield what `wrap` makes of its items, if nothing else takes them one by one.
+
+    That are the steps of the resource, and transformers. No public step of dlt sees the last item.
+    """
+    pipe: Any = resource._pipe
+    function = pipe.gen
+    parents = [other._pipe.parent for other in source.resources.values()]
+    if len(pipe) > 1 or pipe.has_parent or pipe in parents or not callable(function):
+        return
+
+    @wraps(function)
+    def wrapped() -> Any:
+        items = function()
+        return wrap(items) if isgenerator(items) else items
+
+    pipe.replace_gen(wrapped)
 
 
 def additional_table_hints(resource: DltResource) -> Mapping[str, Any]:

@@ -53,11 +53,14 @@ class SqlReplaceMixin(SqlAppendMixin):
 
     def row_count(self, table: str, condition: str = "1 = 1") -> int:
         """Return the number of rows of a table; 0 if it is declared and not created yet."""
-        name = self.sql_client.make_qualified_table_name(table)
         try:
-            ((rows,),) = self._rows(f"SELECT count(*) FROM {name} WHERE {condition}")
+            return self._count(table, condition)
         except DestinationUndefinedEntity:  # the table, or a column of the condition
             return 0
+
+    def _count(self, table: str, condition: str) -> int:
+        name = self.sql_client.make_qualified_table_name(table)
+        ((rows,),) = self._rows(f"SELECT count(*) FROM {name} WHERE {condition}")
         return int(rows)
 
     def partition_counts(self, table: str) -> dict[str, int]:
@@ -68,6 +71,8 @@ class SqlReplaceMixin(SqlAppendMixin):
             replace(scope, partitions=(key,)).to_sql(self._dialect, escape)
             for key in scope.partitions
         ]
+        if len(conditions) == 1:
+            return {str(scope.partitions[0]): self._count(table, conditions[0])}
         counts = ", ".join(
             f"sum(CASE WHEN {condition} THEN 1 ELSE 0 END)" for condition in conditions
         )
