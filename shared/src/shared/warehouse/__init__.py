@@ -15,6 +15,7 @@ from shared.warehouse.destinations.datasets import (
 )
 from shared.warehouse.destinations.factory import describe_location
 from shared.warehouse.dlt_internals import cache_type_hints, mark_unstated_dispositions
+from shared.warehouse.duplicates import Duplicates, find_duplicates
 from shared.warehouse.environment_datasets import drop_environment, list_environments
 from shared.warehouse.errors import (
     ConcurrentSchemaChangeError,
@@ -38,6 +39,7 @@ from shared.warehouse.errors import (
     WarehouseNotFoundError,
 )
 from shared.warehouse.load_run import LoadRun
+from shared.warehouse.loaded_rows import ALL_ROWS, loaded_rows
 from shared.warehouse.locks.file import duckdb_path, duckdb_path_of, exclusive_connection
 from shared.warehouse.pipeline import PipelineSpec, pipeline, require_source, require_spec
 from shared.warehouse.plan import LoadOptions, LoadPlan, plan_load
@@ -69,8 +71,10 @@ mark_unstated_dispositions()
 cache_type_hints()
 
 __all__ = [
+    "ALL_ROWS",
     "ConcurrentSchemaChangeError",
     "DeclarationError",
+    "Duplicates",
     "LoadOptions",
     "LoadPlan",
     "LoadPlanError",
@@ -109,11 +113,13 @@ __all__ = [
     "duckdb_path_of",
     "exclusive_connection",
     "filled_tables",
+    "find_duplicates",
     "find_tables",
     "known_schema",
     "list_environments",
     "list_tables",
     "load",
+    "loaded_rows",
     "migrate",
     "normalize_name",
     "parse_type",
