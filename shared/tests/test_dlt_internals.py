@@ -11,10 +11,11 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from pkgutil import walk_packages
-from typing import Any
+from typing import Any, get_type_hints
 
 import dlt
 import pytest
+from dlt.common import validation
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.destination.client import LoadJob, RunnableLoadJob
 from dlt.common.normalizers.json.relational import DataItemNormalizer
@@ -120,6 +121,15 @@ def test_dlt_still_writes_its_default_disposition_into_the_hints_of_a_resource()
     assert dlt_internals.states_disposition(
         dlt.resource([1], name="items", write_disposition="append")
     )
+
+
+def test_dlt_still_evaluates_the_annotations_of_a_typed_dictionary_at_each_comparison() -> None:
+    source = inspect.getsource(validation.validate_dict)
+    assert_unchanged("get_type_hints(" in source, "validate_dict", "cache_type_hints")
+    module: Any = validation
+    hints = module.get_type_hints(schema_typing.TTableSchema)
+    assert hints is module.get_type_hints(schema_typing.TTableSchema)
+    assert hints == get_type_hints(schema_typing.TTableSchema)
 
 
 def test_dlt_has_the_other_names_whose_meaning_the_engine_relies_on() -> None:

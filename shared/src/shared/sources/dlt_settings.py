@@ -9,6 +9,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,17 @@ def also_in_provider(*sections: str) -> str:
     return ""
 
 
+_is_secret_type = cache(is_secret_hint)
+
+
+def _is_secret(hint: Any) -> bool:
+    """Return whether a type is a secret's. dlt asks it about 800 times in a load, of few types."""
+    try:
+        return _is_secret_type(hint)
+    except TypeError:  # a type with metadata that has no hash
+        return is_secret_hint(hint)
+
+
 class _Environment(EnvironProvider):
     """The environment; it records which values are secrets by their type."""
 
@@ -82,8 +94,11 @@ class _Environment(EnvironProvider):
         self, key: str, hint: type[Any], pipeline_name: Any, *sections: str
     ) -> tuple[Any | None, str]:
         """Return the value, and the name of the variable."""
+        if not _is_secret(hint):
+            name = self.get_key_name(key, pipeline_name, *sections)
+            return os.environ.get(name), name
         value, name = super().get_value(key, hint, pipeline_name, *sections)
-        if value is not None and is_secret_hint(hint):
+        if value is not None:
             _resolved.update(texts(value))
         return value, name
 
@@ -148,6 +163,12 @@ class _ProjectFile(ConfigProvider):
     def supports_sections(self) -> bool:
         """Whether dlt looks up a value under its sections."""
         return True
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether dlt need not look here."""
+        file = self.own_file()
+        return file is None or file.is_empty
 
     @property
     def locations(self) -> list[str]:

@@ -17,7 +17,6 @@ from threading import RLock
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
-import requests
 from dlt.common import logger
 from dlt.common.configuration import resolve_configuration
 from dlt.common.configuration.providers import ConfigProvider
@@ -114,6 +113,8 @@ class _HashiCorp(_Nested):
 
     def _look_vault(self, full_key: str, hint: type) -> str | None:  # type: ignore[override] # dlt's own returns None as well
         del hint
+        import requests  # on use: most runs have no Vault
+
         token_file = Path("~/.vault-token").expanduser()  # where `vault login` writes it
         token = os.environ.get("VAULT_TOKEN") or (
             token_file.read_text().strip() if token_file.is_file() else ""

@@ -14,7 +14,7 @@ from shared.warehouse.destinations.datasets import (
     stored_dataset,
 )
 from shared.warehouse.destinations.factory import describe_location
-from shared.warehouse.dlt_internals import mark_unstated_dispositions
+from shared.warehouse.dlt_internals import cache_type_hints, mark_unstated_dispositions
 from shared.warehouse.duplicates import Duplicates, find_duplicates
 from shared.warehouse.environment_datasets import drop_environment, list_environments
 from shared.warehouse.errors import (
@@ -68,6 +68,7 @@ from shared.warehouse.tables import (
 from shared.warehouse.write_lock import write_lock
 
 mark_unstated_dispositions()
+cache_type_hints()
 
 __all__ = [
     "ALL_ROWS",

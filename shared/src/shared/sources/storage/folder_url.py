@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from requests.utils import get_netrc_auth
-
 from shared import settings
 from shared.sources.storage.base import InvalidFileError
 
@@ -88,6 +86,8 @@ class FolderUrl:
         """
         if self._is_on_server_of_drop_folder() and (password := _secret("DROP_FOLDER_PASSWORD")):
             return password
+        from requests.utils import get_netrc_auth  # on use: most folders are local
+
         login, password = get_netrc_auth(self.address) or (None, None)
         return password if self.user in (None, login) else None
 

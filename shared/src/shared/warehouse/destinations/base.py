@@ -5,8 +5,10 @@ from pkgutil import resolve_name
 from typing import Any
 
 import dlt
+from dlt.common.configuration import configspec
 from dlt.common.destination import Destination, DestinationCapabilitiesContext
 from dlt.common.normalizers.naming import NamingConvention
+from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
 
 from shared.sources.secrets_provider import without_provider
 from shared.warehouse.scope import LoadState
@@ -60,7 +62,7 @@ class WarehouseDestination(Destination[Any, Any]):
         """The type of dlt's destination, so that plain dlt can read a pipeline's stored state."""
         return f"dlt.destinations.{self.warehouse_type}"
 
-    @property
+    @cached_property
     def client_class(self) -> Any:
         """Dlt's client class for the type, with what the load in `state` needs."""
         mixin = _CLIENT_MIXINS.get(self.warehouse_type, "sql:SqlReplaceMixin")
@@ -69,8 +71,20 @@ class WarehouseDestination(Destination[Any, Any]):
         return type(f"Warehouse{base.__name__}", bases, {"state": self.state})
 
 
+@configspec(init=False)
+class DuckDbFileConfiguration(DuckDbClientConfiguration):
+    """Dlt's configuration of DuckDB, which describes its file without an import of SQLAlchemy."""
+
+    def __str__(self) -> str:
+        """Return the text that dlt reports after a load."""
+        return f"duckdb:///{self.credentials.database}"
+
+
 @cache
 def destination_class(warehouse_type: str) -> Any:
     """Return dlt's destination class of a type, as the warehouse."""
     bases = (WarehouseDestination, getattr(dlt.destinations, warehouse_type))
-    return type("WarehouseDestination", bases, {"warehouse_type": warehouse_type})
+    attributes: dict[str, Any] = {"warehouse_type": warehouse_type}
+    if warehouse_type == "duckdb":
+        attributes["spec"] = DuckDbFileConfiguration
+    return type("WarehouseDestination", bases, attributes)
