@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from shared.lazy_modules import pyarrow as pa
+from shared.lazy_modules import pyarrow_compute as pc
 from shared.sources.csv.rows import Dialect
 from shared.sources.csv.sql import MAX_ROW_BYTES
 
@@ -103,5 +102,5 @@ def _check_quotes(text: mmap.mmap, delimiter: str, quote: bytes) -> tuple[bool, 
     return not is_open, has_empty_quotes
 
 
-def _array(kind: pa.DataType, length: int, content: bytes) -> pa.Array:
+def _array(kind: "pa.DataType", length: int, content: bytes) -> "pa.Array":
     return pa.Array.from_buffers(kind, length, [None, pa.py_buffer(content)])
