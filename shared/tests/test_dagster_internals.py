@@ -48,6 +48,7 @@ PRIVATE_NAMES = {
     f"{CHECK_RECORD}AssetCheckExecutionRecord.evaluation": "last_check_metadata",
     f"{CHECK_RECORD}AssetCheckExecutionRecordStatus.SUCCEEDED": "last_check_metadata",
     f"{CHECK_RECORD}AssetCheckExecutionRecordStatus.FAILED": "last_check_metadata",
+    f"{CHECK_RECORD}AssetCheckExecutionRecordStatus.PLANNED": "earlier_check_results",
     "dagster:DagsterInstance.get_freshness_state_records": "freshness",
     "dagster:DagsterInstance.get_materialized_partitions": "materialized_partitions",
     f"{EVENTS}DagsterEvent.step_failure_data": "failure_message",

@@ -147,6 +147,26 @@ def last_check_metadata(
     return evaluation.metadata if evaluation else {}
 
 
+def earlier_check_results(
+    instance: dg.DagsterInstance, key: dg.AssetCheckKey, run_id: str, limit: int
+) -> list[tuple[bool | None, Mapping[str, dg.MetadataValue]]]:
+    """Return whether a check passed in other runs, with its metadata, the latest first.
+
+    It is None if the run ended without a result; runs that have not ended are left out.
+    """
+    history = instance.event_log_storage.get_asset_check_execution_history(key, limit=limit)
+    records = [record for record in history if record.run_id != run_id]
+    ids = [each.run_id for each in records if each.status.name == "PLANNED"]
+    runs = instance.get_runs(dg.RunsFilter(run_ids=ids)) if ids else []
+    active = {run.run_id for run in runs if not run.is_finished}
+    is_passed = {"SUCCEEDED": True, "FAILED": False}
+    return [
+        (is_passed.get(each.status.name), getattr(each.evaluation, "metadata", {}))
+        for each in records
+        if each.run_id not in active
+    ]
+
+
 def run_worker_health(*, alive: bool) -> CheckRunHealthResult:
     """Return what a run launcher says to run monitoring about a started run."""
     if alive:

@@ -25,6 +25,9 @@ MAX_RUNS_IN_HISTORY = 30
 ROW_HISTORY_KEY = "row_history"
 """The metadata from which the next run draws the chart: `run=rows` for each run."""
 
+LOADED_ROWS = "loaded_rows"
+"""Metadata of a load: the SQL condition of the rows that it may have changed, by table."""
+
 SQL_FILE = "sql_file"
 """Metadata of an asset that a `.sql` file makes: the file's name."""
 
@@ -84,6 +87,7 @@ def load_metadata(
         **shrunken_metadata(
             {key: rows for table in tables for key, rows in result.shrunken.get(table, {}).items()}
         ),
+        LOADED_ROWS: _loaded_rows(tables, plan, result),
         "duration_seconds": round(result.duration_seconds, 2),
         "bytes_read": sum(
             job.file_size for job in jobs if job.job_file_info.file_format != "model"
@@ -93,6 +97,17 @@ def load_metadata(
         **_total_rows(stats),
         "dagster/storage_kind": warehouse.warehouse_type(),
         "jobs": json.loads(json.dumps([job.asdict() for job in jobs], default=str)),
+    }
+
+
+def _loaded_rows(
+    tables: Sequence[str], plan: warehouse.LoadPlan, result: warehouse.LoadResult
+) -> dict[str, str]:
+    """Return which rows a check must read, of an asset's tables and of those that have no asset."""
+    dataset = warehouse.normalize_name(plan.spec.dataset_name)
+    known = (warehouse.with_related_tables(table, result.schema) for table in tables)
+    return {
+        table: warehouse.loaded_rows(result, dataset, table) for table in chain.from_iterable(known)
     }
 
 

@@ -7,7 +7,7 @@ import dagster as dg
 
 from shared import warehouse
 from shared.orchestration.dagster_internals import is_subset
-from shared.orchestration.metadata import ROW_HISTORY_KEY
+from shared.orchestration.metadata import LOADED_ROWS, ROW_HISTORY_KEY
 from shared.sources.partitions import PartitionKey, TimeWindow, time_window
 
 PARTITION_METADATA = ("dlt_load_id", ROW_HISTORY_KEY, "dagster/row_count", "dagster/table_name")
@@ -173,7 +173,7 @@ def log_materializations(
         rows = partition_row_counts(result, load, partitions)
         for partition in partitions:
             is_last = partition == partitions[-1]
-            names = (*PARTITION_METADATA, *(LOAD_NUMBERS if is_last else ()))
+            names = (*PARTITION_METADATA, *((*LOAD_NUMBERS, LOADED_ROWS) if is_last else ()))
             metadata = {
                 **progress.metadata(),
                 **rows.get(partition, {}),

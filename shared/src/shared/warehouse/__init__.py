@@ -15,6 +15,7 @@ from shared.warehouse.destinations.datasets import (
 )
 from shared.warehouse.destinations.factory import describe_location
 from shared.warehouse.dlt_internals import mark_unstated_dispositions
+from shared.warehouse.duplicates import Duplicates, find_duplicates
 from shared.warehouse.environment_datasets import drop_environment, list_environments
 from shared.warehouse.errors import (
     ConcurrentSchemaChangeError,
@@ -38,6 +39,7 @@ from shared.warehouse.errors import (
     WarehouseNotFoundError,
 )
 from shared.warehouse.load_run import LoadRun
+from shared.warehouse.loaded_rows import ALL_ROWS, loaded_rows
 from shared.warehouse.locks.file import duckdb_path, duckdb_path_of, exclusive_connection
 from shared.warehouse.pipeline import PipelineSpec, pipeline, require_source, require_spec
 from shared.warehouse.plan import LoadOptions, LoadPlan, plan_load
@@ -68,8 +70,10 @@ from shared.warehouse.write_lock import write_lock
 mark_unstated_dispositions()
 
 __all__ = [
+    "ALL_ROWS",
     "ConcurrentSchemaChangeError",
     "DeclarationError",
+    "Duplicates",
     "LoadOptions",
     "LoadPlan",
     "LoadPlanError",
@@ -108,11 +112,13 @@ __all__ = [
     "duckdb_path_of",
     "exclusive_connection",
     "filled_tables",
+    "find_duplicates",
     "find_tables",
     "known_schema",
     "list_environments",
     "list_tables",
     "load",
+    "loaded_rows",
     "migrate",
     "normalize_name",
     "parse_type",

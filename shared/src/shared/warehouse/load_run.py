@@ -24,10 +24,12 @@ from shared.warehouse.appends import find_appends
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.datasets import stored_dataset
 from shared.warehouse.destinations.factory import (
+    PUSHDOWN_TYPES,
     create_destination,
     create_lock_manager,
     database_name,
 )
+from shared.warehouse.destinations.pushdown_query import declared_query
 from shared.warehouse.dlt_internals import delete_traces
 from shared.warehouse.environment_datasets import mark_dataset
 from shared.warehouse.errors import WarehouseConfigError
@@ -107,7 +109,9 @@ class LoadRun:
         self.state.verify_lock = self.locks.verify_held
         self._database = database_name(destination, configuration)
         self._is_duckdb = destination.warehouse_type == "duckdb"
-        self.pushdown_enabled = plan.options.pushdown_enabled and self._is_duckdb
+        self.pushdown_enabled = (
+            plan.options.pushdown_enabled and destination.warehouse_type in PUSHDOWN_TYPES
+        )
         self.pipelines_dir = create_working_dir(plan.options.run_id)
         self.state.working_dir = Path(self.pipelines_dir)
         self.pipeline = dlt.pipeline(
@@ -273,6 +277,10 @@ class LoadRun:
         """Return the item that makes the warehouse run a query; see `CurrentLoad`."""
         self.state.fingerprints.append(fingerprint)
         self.state.pre_commit_checks.append(before_commit)
+        if not self._is_duckdb:  # dlt would translate the query, which the load job runs in DuckDB
+            name = f"pushdown_{len(self.state.pushdown_selects)}"
+            self.state.pushdown_selects[name] = select
+            select = declared_query(select, name)
         return self.pipeline.dataset().query(select, "duckdb")
 
     def defer_partitions(self, partitions: Sequence[str], why: RetryLaterError) -> None:

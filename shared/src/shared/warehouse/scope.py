@@ -186,6 +186,7 @@ class LoadState:
         working_dir: a directory of this load.
         verify_lock: raises if the load has lost its locks. Called before rows are replaced.
         pushdown_tables: the tables that the warehouse fills by a query.
+        pushdown_selects: those queries, if the warehouse itself cannot run them, by name.
         fingerprints: change when the rows of those queries change.
         pre_commit_checks: raise if the rows of those queries must not be committed.
         rows_inserted: rows that those queries inserted, by table.
@@ -202,6 +203,7 @@ class LoadState:
     working_dir: Path = Path()
     verify_lock: Callable[[], None] = lambda: None
     pushdown_tables: set[str] = field(default_factory=set)
+    pushdown_selects: dict[str, str] = field(default_factory=dict)
     fingerprints: list[str] = field(default_factory=list)
     pre_commit_checks: list[Callable[[], None]] = field(default_factory=list)
     rows_inserted: Counter[str] = field(default_factory=Counter)

@@ -67,9 +67,8 @@ class DirectReplaceMixin(SqlReplaceMixin):
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
         """Return whether a table is staged."""
-        return not self._is_direct(table_name) and super().should_load_data_to_staging_dataset(
-            table_name
-        )
+        is_direct = table_name in self.state.pushdown_tables or self._is_direct(table_name)
+        return not is_direct and super().should_load_data_to_staging_dataset(table_name)
 
     def create_load_job(
         self, table: Any, file_path: str, *arguments: Any, **options: Any

@@ -161,13 +161,6 @@ class DuckDbReplaceMixin(DirectReplaceMixin):
 
     direct_job = ReplaceFilesJob
 
-    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
-        """Return whether a table is staged: not if the warehouse runs a query for it."""
-        return (
-            table_name not in self.state.pushdown_tables
-            and super().should_load_data_to_staging_dataset(table_name)
-        )
-
     def create_load_job(
         self, table: Any, file_path: str, *arguments: Any, **options: Any
     ) -> LoadJob:

@@ -23,6 +23,9 @@ from shared.warehouse.locks.file import DuckDbLockManager, FileLockManager, duck
 from shared.warehouse.locks.postgres import DuckLakeLockManager, PostgresLockManager
 from shared.warehouse.scope import LoadState
 
+PUSHDOWN_TYPES = ("duckdb", "postgres")
+"""The warehouse types that load the rows of a query of DuckDB."""
+
 
 def create_destination(state: LoadState | None = None) -> WarehouseDestination:
     """Return the warehouse as a destination of dlt, for one load.
@@ -43,7 +46,7 @@ def create_destination(state: LoadState | None = None) -> WarehouseDestination:
         arguments["credentials"] = {"database": str(duckdb_path())}
     # The guards, and the jobs that replace rows, read no other format, whatever a resource requests.
     if name in ("duckdb", "postgres", "ducklake", "filesystem"):
-        pushdown = ["model"] if name == "duckdb" else []
+        pushdown = ["model"] if name in PUSHDOWN_TYPES else []
         arguments["supported_loader_file_formats"] = ["parquet", "reference", *pushdown]
     if name in ("duckdb", "motherduck", "ducklake", "postgres"):
         # dlt leaves this unset for them, and then commits a merge statement by statement: a load that

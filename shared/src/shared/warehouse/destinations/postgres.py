@@ -1,21 +1,27 @@
 """Postgres: rows are copied in its binary format, batch by batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 from dlt.common.destination import PreparedTableSchema
-from dlt.common.destination.client import HasFollowupJobs, LoadJob
+from dlt.common.destination.client import HasFollowupJobs, LoadJob, SqlModel
 from dlt.common.libs.pyarrow import columns_to_arrow
 from dlt.destinations.exceptions import DatabaseTerminalException
 
+from shared.sources.quoting import literal
 from shared.warehouse.destinations.direct import DirectJob, DirectReplaceMixin, WaitingFile
+from shared.warehouse.destinations.pushdown_query import query_of_duckdb
 from shared.warehouse.dlt_internals import WarehouseJob
 
 _BATCH_ROWS = 20_000
+_MEMORY_MB = 256  # of DuckDB, for a file that it reads while its rows are copied
+_MEMORY_MB_PER_COLUMN = 4
 _PERMANENT_ERRORS = (
     pa.ArrowException,
     dbapi.ProgrammingError,
@@ -42,19 +48,26 @@ class CopyJob(WarehouseJob):
             raise DatabaseTerminalException(error) from error
 
     def _copy(self, cursor: Any, table: str, path: str) -> None:
+        # With its default, Arrow keeps in memory what it has read of the file.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            self._insert(cursor, table, file.schema_arrow, file.iter_batches(_BATCH_ROWS))
+
+    def _insert(
+        self, cursor: Any, table: str, sent: pa.Schema, batches: Iterable[pa.RecordBatch]
+    ) -> int:
+        """Copy batches, and return the number of rows."""
         sql_client = self.client.sql_client
         dataset = sql_client.escape_column_name(sql_client.dataset_name, quote=False, casefold=True)
         columns = self.client.schema.get_table_columns(table)
         declared = columns_to_arrow(columns, self.client.capabilities, "UTC")
-        # With its default, Arrow keeps in memory what it has read of the file.
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            # Postgres reads the bytes as its column's type, so they must have that type.
-            schema = pa.schema([declared.field(name) for name in file.schema_arrow.names])
-            for name in schema.names:
-                _reject_number_as_time(table, file.schema_arrow.field(name), schema.field(name))
-            batches = (batch.cast(schema) for batch in file.iter_batches(_BATCH_ROWS))
-            reader = pa.RecordBatchReader.from_batches(schema, batches)
-            cursor.adbc_ingest(table, reader, mode="append", db_schema_name=dataset)
+        # Postgres reads the bytes as its column's type, so they must have that type.
+        schema = pa.schema([declared.field(name) for name in sent.names])
+        for name in schema.names:
+            _reject_number_as_time(table, sent.field(name), schema.field(name))
+        reader = pa.RecordBatchReader.from_batches(
+            schema, (batch.cast(schema) for batch in batches)
+        )
+        return int(cursor.adbc_ingest(table, reader, mode="append", db_schema_name=dataset))
 
 
 class StreamedCopyJob(CopyJob, HasFollowupJobs):
@@ -78,6 +91,47 @@ class ReplaceCopyJob(DirectJob, CopyJob):
             self.client.state.verify_lock()
 
 
+class PushdownCopyJob(CopyJob):
+    """Replaces a load's rows of a table by those of a query of DuckDB, which runs while they are copied."""
+
+    def run(self) -> None:
+        """Copy them in one transaction.
+
+        Raises:
+            DatabaseTerminalException: in place of all errors, because dlt retries others five times.
+        """
+        try:
+            self._replace()
+        except Exception as error:
+            raise DatabaseTerminalException(error) from error
+
+    def _replace(self) -> None:
+        table, state = self.load_table_name, self.client.state
+        columns = self.client.schema.get_table_columns(table)
+        with Path(self.file).open(encoding="utf-8") as file:
+            model = SqlModel.from_file(file, "postgres")
+        query = query_of_duckdb(model.to_sql(), "postgres", state.pushdown_selects)
+        condition = state.partition_scopes[table].to_sql()
+        outside = literal(f"{table}: a row of another partition")
+        checked = (
+            f"SELECT * FROM ({query}) AS loaded "
+            f"WHERE CASE WHEN {condition} THEN true ELSE error({outside}) END"
+        )
+        config: Any = {
+            "memory_limit": f"{_MEMORY_MB + len(columns) * _MEMORY_MB_PER_COLUMN}MB",
+            "preserve_insertion_order": False,
+            "temp_directory": str(state.working_dir),
+        }
+        with duckdb.connect(config=config) as connection, self._transaction() as cursor:
+            cursor.execute(self.client.delete_statement(table))
+            reader = connection.sql(checked).to_arrow_reader(_BATCH_ROWS)
+            inserted = self._insert(cursor, table, reader.schema, reader)
+            for check in state.pre_commit_checks:
+                check()
+            state.verify_lock()
+        state.rows_inserted[table] = inserted
+
+
 class PostgresReplaceMixin(DirectReplaceMixin):
     """A client of Postgres, which copies rows."""
 
@@ -93,7 +147,9 @@ class PostgresReplaceMixin(DirectReplaceMixin):
     def create_load_job(
         self, table: Any, file_path: str, *arguments: Any, **options: Any
     ) -> LoadJob:
-        """Return the job that copies a file."""
+        """Return the job that copies a file, or the rows of a query."""
+        if table["name"] in self.state.pushdown_tables:
+            return PushdownCopyJob(file_path)
         job = super().create_load_job(table, file_path, *arguments, **options)
         is_dlts_own = file_path.endswith(".parquet") and not isinstance(job, WaitingFile)
         return StreamedCopyJob(file_path) if is_dlts_own else job
