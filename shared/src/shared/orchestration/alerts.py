@@ -20,7 +20,6 @@ import dagster as dg
 from shared import environments, settings
 from shared.orchestration import dagster_internals
 from shared.orchestration.dagster_internals import TickStatus
-from shared.orchestration.health import tick_error
 from shared.redaction import redact
 
 MAX_RUNS_PER_TICK = 100
@@ -230,6 +229,8 @@ def _tick_alerts(context: dg.SensorEvaluationContext, cursor: _Cursor) -> Iterat
     Each failed tick of a schedule is reported, because it has missed its runs. A sensor tries again in
     seconds, so it is reported once until it works again. This sensor cannot report itself.
     """
+    from shared.orchestration.health import tick_error  # imports the tables of Dagster's instance
+
     location = dagster_internals.sensor_location(context)
     for state in dagster_internals.instigators(context.instance, location):
         name = state.name

@@ -7,7 +7,6 @@ import dagster as dg
 from shared import warehouse
 from shared.orchestration.failures import as_dagster_failure
 from shared.orchestration.rows_to_check import CHECKED, WHOLE_TABLE, rows_to_check
-from shared.sources.csv import rejected_table
 
 SEVERITY = "severity"
 """Metadata of a check: the severity of its failure, ERROR or WARN."""
@@ -90,6 +89,8 @@ def build_rejected_rows_check(asset: dg.AssetKey, max_ratio: float) -> dg.AssetC
         max_ratio: the share of a file's rows that may be rejected, from 0 to 1.
     """
     dataset, table = asset.path
+    from shared.sources.csv import rejected_table  # locations without files do not need it
+
     rejected = warehouse.quote_identifier(dataset, rejected_table(table))
 
     @dg.asset_check(

@@ -3,12 +3,17 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from shared.orchestration import dagster_internals
 from shared.orchestration.alerts import alerts_disabled, send, ui_page, webhook_url
-from shared.orchestration.health import Problem, failed_ticks, location_problems, stuck_runs
+
+if (
+    TYPE_CHECKING
+):  # it imports the tables of Dagster's instance, which loading a location does not need
+    from shared.orchestration.health import Problem
 
 SUMMARY_HOUR = 6
 """The hour in UTC from which the summary of a day is sent."""
@@ -35,6 +40,8 @@ def health_summary(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return dg.SkipReason(alerts_disabled())
     if now.hour < SUMMARY_HOUR or context.cursor == today:
         return dg.SkipReason(f"The summary of {context.cursor or 'today'} was sent or is not due.")
+    from shared.orchestration.health import failed_ticks, location_problems, stuck_runs
+
     assert context.repository_def
     location = dagster_internals.sensor_location(context)
     problems = [
@@ -50,7 +57,7 @@ def health_summary(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason(f"Sent the summary of {today}.")
 
 
-def summary(location: str, assets: int, problems: Sequence[Problem]) -> str:
+def summary(location: str, assets: int, problems: "Sequence[Problem]") -> str:
     """Return the text: failures first, then what is missing, one line each."""
     if not problems:
         return f"*Health of {location}*: all {assets:,} assets are loaded and nothing failed."

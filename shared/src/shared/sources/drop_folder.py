@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-import pyarrow as pa
 import xxhash
 
 from shared import settings
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.storage import FileStat, InvalidFileError, open_storage
 
 __all__ = ["DropFolder", "FileStat", "InvalidFileError", "hash_content", "shorten"]

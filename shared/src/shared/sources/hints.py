@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import dlt
-import pyarrow as pa
 from dlt.common.destination import DestinationCapabilitiesContext
-from dlt.common.libs.pyarrow import columns_to_arrow
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.protocol import COMPANION_TABLES_HINT, SOURCE_FIELD_HINT
 
 REPLACE_PARTITIONS: Any = {
@@ -51,7 +50,7 @@ def with_source_fields(
     }
 
 
-def arrow_schema(columns: Mapping[str, TColumnSchema]) -> pa.Schema:
+def arrow_schema(columns: Mapping[str, TColumnSchema]) -> "pa.Schema":
     """Return the Arrow schema of dlt's columns; timestamps are UTC, unless their hints say no zone.
 
     Only decimals have their precision; integers have 64 bits and timestamps microseconds.
@@ -60,6 +59,8 @@ def arrow_schema(columns: Mapping[str, TColumnSchema]) -> pa.Schema:
     for name, hints in columns.items():
         precision = hints.get("precision") if hints["data_type"] == "decimal" else None
         named[name] = {**hints, "name": name, "precision": precision}
+    from dlt.common.libs.pyarrow import columns_to_arrow  # imports pyarrow
+
     return columns_to_arrow(named, DestinationCapabilitiesContext.generic_capabilities(), "UTC")
 
 

@@ -20,7 +20,8 @@ from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
 from dlt.extract import DltResource, DltSource, decorators, hints
 from dlt.pipeline.trace import TRACE_FILE_NAME
-from duckdb import DuckDBPyConnection
+
+from shared.lazy_modules import duckdb
 
 DESTINATION_SCOPE_KEY = "x-merge-destination-scope"
 """The key of a prepared table for the condition of the rows that a merge deletes.
@@ -29,7 +30,7 @@ The public `destination_scope` of a write disposition is stored in the schema. T
 partition (a later load would delete it again), and each partition adds a version of the schema.
 """
 
-_NO_CONNECTION = cast("DuckDBPyConnection", None)  # dlt types it as never missing
+_NO_CONNECTION = cast("duckdb.DuckDBPyConnection", None)  # dlt types it as never missing
 
 
 class UnstatedDisposition(str):
@@ -175,9 +176,9 @@ def delete_traces(pipelines_dir: str) -> None:
 
 def borrow_with(
     pool: DuckDbConnectionPool,
-    idle: list[DuckDBPyConnection],
-    borrow: Callable[[], DuckDBPyConnection],
-) -> DuckDBPyConnection:
+    idle: "list[duckdb.DuckDBPyConnection]",
+    borrow: "Callable[[], duckdb.DuckDBPyConnection]",
+) -> "duckdb.DuckDBPyConnection":
     """Make a pool configure an idle connection, if there is one, instead of opening another.
 
     dlt's pool for DuckLake opens a connection each time, and has no setting to keep one.

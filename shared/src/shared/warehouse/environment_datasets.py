@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 from dlt.common.schema import Schema
 
 from shared import environments, settings
+from shared.lazy_modules import duckdb
 from shared.warehouse.destinations.configuration import resolve_configuration, warehouse_type
 from shared.warehouse.destinations.datasets import current_environment, dataset_prefix
 from shared.warehouse.destinations.factory import create_destination, create_lock_manager
@@ -154,7 +154,7 @@ def _environment_of(file: Path, log: Log) -> str | None:
         return None
 
 
-def _marked(connection: duckdb.DuckDBPyConnection) -> str | None:
+def _marked(connection: "duckdb.DuckDBPyConnection") -> str | None:
     try:
         row = connection.execute(f"SELECT environment FROM {ENVIRONMENT_TABLE}").fetchone()
     except duckdb.CatalogException:

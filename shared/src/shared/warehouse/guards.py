@@ -7,7 +7,6 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TColumnSchema, TTableSchema
@@ -18,8 +17,9 @@ from dlt.common.schema.utils import (
 )
 from dlt.common.storages.load_package import LoadPackageInfo
 from dlt.extract import DltSource
-from pyarrow.parquet import ParquetFile
 
+from shared.lazy_modules import duckdb
+from shared.lazy_modules import pyarrow_parquet as pq
 from shared.redaction import redact
 from shared.sources.partitions import PartitionKey, time_window
 from shared.sources.quoting import quote
@@ -77,7 +77,7 @@ def validate_packages(
                 content.files[table].append(job.file_path)
                 if table in schema.tables:  # not dlt's own state, which another schema may hold
                     reject_changed_values(job.file_path, schema.tables[table])
-                content.row_counts[table] += ParquetFile(job.file_path).metadata.num_rows
+                content.row_counts[table] += pq.ParquetFile(job.file_path).metadata.num_rows
                 if table in scopes:
                     _check_partition_membership(job.file_path, table, scopes[table])
     for table, paths in content.files.items():

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import dlt
-import pyarrow as pa
 from dlt.common.schema import Schema
 from dlt.common.schema.exceptions import DataValidationError
 from dlt.common.schema.typing import PIPELINE_STATE_TABLE_NAME
 from dlt.extract import DltSource
 
 from shared import settings
+from shared.lazy_modules import pyarrow as pa
 from shared.redaction import redact
 from shared.sources.partitions import PartitionKey
 from shared.sources.protocol import RetryLaterError, loading

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import duckdb
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema
 from dlt.common.schema.utils import (
@@ -12,6 +11,7 @@ from dlt.common.schema.utils import (
     has_column_with_prop,
 )
 
+from shared.lazy_modules import duckdb
 from shared.sources.quoting import quote
 from shared.warehouse.guards import PackageContent, repeated_key
 from shared.warehouse.scope import LoadState

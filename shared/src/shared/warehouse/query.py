@@ -7,14 +7,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pyarrow as pa
 import sqlglot
 from dlt.common.destination.exceptions import DestinationException
 from dlt.common.schema import Schema
 from sqlglot import TokenType, exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
+from shared.lazy_modules import duckdb
+from shared.lazy_modules import pyarrow as pa
 from shared.redaction import redact
 from shared.warehouse.destinations.configuration import resolve_configuration, warehouse_type
 from shared.warehouse.destinations.datasets import stored_dataset
@@ -40,7 +40,7 @@ _MAX_ROWS_PRINTED = 10_000
 @contextmanager
 def read_only_connection(
     log: Log = no_log, *, deferred: bool = True
-) -> Iterator[duckdb.DuckDBPyConnection]:
+) -> "Iterator[duckdb.DuckDBPyConnection]":
     """Yield a read-only connection to what has been committed in the DuckDB file.
 
     It waits for a writer, and raises what `query` lists. While it is open, loads wait.
@@ -254,7 +254,7 @@ def _session(client: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def _file_views(parsed: exp.Query) -> Iterator[duckdb.DuckDBPyConnection]:
+def _file_views(parsed: exp.Query) -> "Iterator[duckdb.DuckDBPyConnection]":
     """Yield a connection in which the query's tables are views of their files."""
     with duckdb.connect() as connection:
         for dataset, name in {(table.db, table.name) for table in parsed.find_all(exp.Table)}:

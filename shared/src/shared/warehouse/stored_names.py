@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-import duckdb
 from sqlglot import exp
 
 from shared import environments
+from shared.lazy_modules import duckdb
 from shared.warehouse.destinations.configuration import warehouse_type
 from shared.warehouse.destinations.datasets import current_environment, stored_dataset
 from shared.warehouse.errors import LockHeldError
@@ -136,7 +136,7 @@ def find(tables: Collection[Table], run: Run) -> dict[Table, Place | None]:
 
 
 @contextmanager
-def both_files(log: Log) -> Iterator[duckdb.DuckDBPyConnection]:
+def both_files(log: Log) -> "Iterator[duckdb.DuckDBPyConnection]":
     """Yield a read-only connection to the DuckDB file, with that of `defer_to` attached.
 
     A file that does not exist has no tables. It raises what `read_only_connection` raises.
@@ -149,7 +149,7 @@ def both_files(log: Log) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def views_of_both_files(log: Log) -> Iterator[duckdb.DuckDBPyConnection]:
+def views_of_both_files(log: Log) -> "Iterator[duckdb.DuckDBPyConnection]":
     """Yield a connection with a view of each table of both files; of one that both have, the environment's.
 
     So every statement of DuckDB works as in an environment that has all tables.
@@ -170,7 +170,7 @@ def views_of_both_files(log: Log) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-def attach_other_file(connection: duckdb.DuckDBPyConnection, log: Log) -> None:
+def attach_other_file(connection: "duckdb.DuckDBPyConnection", log: Log) -> None:
     """Attach the DuckDB file of `defer_to` by its environment's name, if there is one.
 
     Raises:
@@ -181,13 +181,15 @@ def attach_other_file(connection: duckdb.DuckDBPyConnection, log: Log) -> None:
         _attach_file(connection, file, other.identifier, log)
 
 
-def _attach_file(connection: duckdb.DuckDBPyConnection, file: Path, catalog: str, log: Log) -> None:
+def _attach_file(
+    connection: "duckdb.DuckDBPyConnection", file: Path, catalog: str, log: Log
+) -> None:
     path = exp.Literal.string(str(file)).sql("duckdb")
     statement = f'ATTACH {path} AS "{catalog}" (READ_ONLY)'
     acquire_with_timeout(partial(_attach, connection, statement), log)
 
 
-def _attach(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+def _attach(connection: "duckdb.DuckDBPyConnection", statement: str) -> None:
     try:
         connection.execute(statement)
     except duckdb.IOException as error:

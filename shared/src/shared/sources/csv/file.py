@@ -12,10 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import duckdb
-import pyarrow as pa
-from duckdb.sqltypes import BOOLEAN, VARCHAR
-
+from shared.lazy_modules import duckdb
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.csv import sql, values
 from shared.sources.csv.header import Header, read_header
 from shared.sources.csv.rows import (
@@ -66,7 +64,9 @@ def open_csv(
     kept = nullcontext(str(copies)) if copies else tempfile.TemporaryDirectory()
     with kept as folder, duckdb.connect() as connection:
         if any(hints["data_type"] == "json" for hints in csv_format.columns.values()):
-            connection.create_function(values.IS_STRICT_JSON, is_strict_json, [VARCHAR], BOOLEAN)
+            connection.create_function(
+                values.IS_STRICT_JSON, is_strict_json, ["VARCHAR"], "BOOLEAN"
+            )
         _check_rules(connection, csv_format)
         yield CsvFile(csv_format, file, encoding, header, Path(folder), connection)
 
@@ -99,7 +99,7 @@ class CsvFile:
     encoding: str
     header: Header
     folder: Path
-    connection: duckdb.DuckDBPyConnection
+    connection: "duckdb.DuckDBPyConnection"
 
     def batches(self) -> Iterator[Batch]:
         """Yield all rows; if some are rejected, these come first.
@@ -126,7 +126,7 @@ class CsvFile:
         except duckdb.Error as error:
             raise ValueError(_reason(error)) from None
 
-    def _read(self, query: str) -> Iterator[pa.RecordBatch]:
+    def _read(self, query: str) -> "Iterator[pa.RecordBatch]":
         return iter(self.connection.sql(query).to_arrow_reader(BATCH_ROWS))
 
     @cached_property
@@ -361,7 +361,7 @@ def _starts_with_mark(file: Path) -> bool:
         return content.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
 
 
-def _check_rules(connection: duckdb.DuckDBPyConnection, csv_format: "CsvFormat") -> None:
+def _check_rules(connection: "duckdb.DuckDBPyConnection", csv_format: "CsvFormat") -> None:
     """Raise `ValueError`, with the rule, if DuckDB cannot run a rule of a format."""
     if not csv_format.rules:
         return

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from shared.lazy_modules import pyarrow as pa
+from shared.lazy_modules import pyarrow_compute as pc
 from shared.sources.csv.rows import Dialect
 from shared.sources.csv.sql import MAX_ROW_BYTES
 
@@ -121,5 +120,5 @@ class _Quotes:
         return True
 
 
-def _array(kind: pa.DataType, length: int, content: bytes) -> pa.Array:
+def _array(kind: "pa.DataType", length: int, content: bytes) -> "pa.Array":
     return pa.Array.from_buffers(kind, length, [None, pa.py_buffer(content)])

@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema
 
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.database.table import Table
 
 
@@ -83,7 +83,7 @@ class Snapshot(Protocol):
 
     def read(
         self, table: Table, info: TableInfo, where: str = "", order_by: str = ""
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> "Iterator[pa.RecordBatch]":
         """Yield rows in bounded batches: the columns of `info`, in Arrow's types of their hints.
 
         Args:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-import duckdb
-import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema
 
+from shared.lazy_modules import duckdb
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.database.base import Column, Database, DatabaseError, Snapshot, TableInfo
 from shared.sources.database.load_position import oldest_unseen
 from shared.sources.database.postgres.transactions import transactions_of
@@ -249,7 +249,7 @@ def _name(snapshot: Snapshot, table: Table) -> str:
     return snapshot.quote(*filter(None, [table.schema, table.name]))
 
 
-def _arrow(rows: list[dict[str, Any]], schema: pa.Schema, table: Table) -> pa.Table:
+def _arrow(rows: list[dict[str, Any]], schema: "pa.Schema", table: Table) -> "pa.Table":
     """Return rows of the warehouse in the types of the source."""
     arrays = []
     for index, column in enumerate(schema):
@@ -269,7 +269,7 @@ def _arrow(rows: list[dict[str, Any]], schema: pa.Schema, table: Table) -> pa.Ta
     )
 
 
-def _canonical(rows: pa.Table, hints: Mapping[str, TColumnSchema]) -> pa.Table:
+def _canonical(rows: "pa.Table", hints: Mapping[str, TColumnSchema]) -> "pa.Table":
     """Return rows with one text for equal JSON: databases store it with other spaces and orders."""
     for name, column in hints.items():
         if column["data_type"] != "json":
@@ -302,8 +302,8 @@ class _Sides:
         allow_repeated: see `Comparison`.
     """
 
-    source: pa.Table
-    copy: pa.Table
+    source: "pa.Table"
+    copy: "pa.Table"
     names: Sequence[str]
     key_size: int
     allow_repeated: bool

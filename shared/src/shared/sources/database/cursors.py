@@ -12,9 +12,8 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from shared.lazy_modules import pyarrow as pa
+from shared.lazy_modules import pyarrow_compute as pc
 from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
 from shared.sources.database.table import Table
 
@@ -74,7 +73,7 @@ class CursorRange:
         quoted = self._snapshot.quote(self._column.name)
         return f"({' OR '.join([self._at_least_before(), f'{quoted} IS NULL', *more])})"
 
-    def unseen(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def unseen(self, batch: "pa.RecordBatch") -> "pa.RecordBatch":
         """Return the rows of a batch that no load before had, and remember those in the next overlap."""
         values = batch.column(self._column.name)
         is_null = pc.is_null(values)
@@ -162,14 +161,14 @@ class CursorRange:
         """Whether Python orders the values as the database does."""
         return self._kind in ("bigint", "decimal", "double", "date", "timestamp")
 
-    def _compared(self, values: pa.Array, start: Any) -> pa.Array:
+    def _compared(self, values: "pa.Array", start: Any) -> "pa.Array":
         """Return which values are in the overlap that begins at a value."""
         if start is None:
             return pa.array([False] * len(values))
         compare = pc.greater_equal if self._is_ordered else pc.equal
         return pc.fill_null(compare(values, pa.scalar(start).cast(values.type)), False)
 
-    def _may_be_seen(self, values: pa.Array) -> pa.Array:
+    def _may_be_seen(self, values: "pa.Array") -> "pa.Array":
         """Return which values an earlier load can have had: those up to its greatest one."""
         if not self._is_ordered:
             return pc.is_valid(values)
@@ -255,7 +254,9 @@ class _RowHashes:
             self._seen.clear()  # they are upserted again
         self._before, self._columns = sorted(before), dict(sorted(now.items()))
 
-    def unseen(self, batch: pa.RecordBatch, to_find: pa.Array, to_keep: pa.Array) -> pa.RecordBatch:
+    def unseen(
+        self, batch: "pa.RecordBatch", to_find: "pa.Array", to_keep: "pa.Array"
+    ) -> "pa.RecordBatch":
         """Return the rows of a batch that were not loaded.
 
         Args:

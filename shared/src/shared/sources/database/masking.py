@@ -3,9 +3,9 @@
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema
 
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.database import masks
 from shared.sources.database.base import DatabaseError
 from shared.sources.database.table import Table
@@ -33,7 +33,7 @@ class Masking:
         """Return the hints of the columns as they are loaded."""
         return masks.masked_hints(columns, self._masks, self._place)
 
-    def batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def batch(self, batch: "pa.RecordBatch") -> "pa.RecordBatch":
         """Return a batch with its masked columns."""
         return masks.apply_masks(batch, self._masks, self._key, self._place)
 

@@ -12,9 +12,10 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, ClassVar, Literal, Protocol, cast
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from dlt.common.schema.typing import TColumnSchema
+
+from shared.lazy_modules import pyarrow as pa
+from shared.lazy_modules import pyarrow_compute as pc
 
 MIN_KEY_CHARS = 32  # a shorter key could be guessed, and then each value as well
 
@@ -53,7 +54,7 @@ class Mask(Protocol):
             MaskError: the mask is not for columns of this type.
         """
 
-    def apply(self, values: pa.Array, key: bytes) -> pa.Array:
+    def apply(self, values: "pa.Array", key: bytes) -> "pa.Array":
         """Return the masked values, in the type of the masked hints."""
 
 
@@ -73,7 +74,7 @@ class Constant:
         """Return the hints of a text column."""
         return _text_hints(hints)
 
-    def apply(self, values: pa.Array, key: bytes) -> pa.Array:
+    def apply(self, values: "pa.Array", key: bytes) -> "pa.Array":
         """Return the text for each value that is not NULL."""
         del key
         return pc.if_else(values.is_valid(), pa.scalar(self.value), pa.scalar(None, pa.string()))
@@ -103,7 +104,7 @@ class Hash:
         """Return the hints of a text column."""
         return _text_hints(hints)
 
-    def apply(self, values: pa.Array, key: bytes) -> pa.Array:
+    def apply(self, values: "pa.Array", key: bytes) -> "pa.Array":
         """Return the hash of each value that is not NULL."""
         keyed = hmac.new(key, digestmod=hashlib.sha256)
         zone = b""
@@ -168,7 +169,7 @@ class Truncate:
             raise MaskError(f"{self} is for columns of the type {' or '.join(types[name])}")
         return hints
 
-    def apply(self, values: pa.Array, key: bytes) -> pa.Array:
+    def apply(self, values: "pa.Array", key: bytes) -> "pa.Array":
         """Return the first part of each value."""
         del key
         if self.characters is not None:
@@ -221,8 +222,8 @@ def masked_hints(
 
 
 def apply_masks(
-    batch: pa.RecordBatch, masks: Mapping[str, Mask], key: bytes, table: str = ""
-) -> pa.RecordBatch:
+    batch: "pa.RecordBatch", masks: Mapping[str, Mask], key: bytes, table: str = ""
+) -> "pa.RecordBatch":
     """Return a batch with its masked columns; the others are not copied.
 
     Args:
@@ -311,8 +312,8 @@ def _text_hints(hints: TColumnSchema) -> TColumnSchema:
 
 
 def _map_distinct(
-    values: pa.Array, function: Callable[[Any], Any], data_type: pa.DataType
-) -> pa.Array:
+    values: "pa.Array", function: Callable[[Any], Any], data_type: "pa.DataType"
+) -> "pa.Array":
     """Call a function once for each distinct value that is not NULL."""
     encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
     distinct = encoded.dictionary.to_pylist()

@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow as pa
-
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.database import ranges
 from shared.sources.database.base import DatabaseError, Snapshot, TableInfo
 from shared.sources.database.cursors import CursorRange
@@ -46,9 +45,9 @@ class NewRows:
     info: TableInfo
     state: dict[str, Any]
     load: CurrentLoad | None
-    masking: Callable[[pa.RecordBatch], pa.RecordBatch]
+    masking: "Callable[[pa.RecordBatch], pa.RecordBatch]"
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self) -> "Iterator[pa.RecordBatch]":
         """Yield the rows, masked.
 
         Raises:
@@ -65,7 +64,7 @@ class NewRows:
             self._reject_other_position("transactions")
             yield from self._by_transaction(transactions)
 
-    def _by_cursor(self) -> Iterator[pa.RecordBatch]:
+    def _by_cursor(self) -> "Iterator[pa.RecordBatch]":
         self._reject_other_server()
         cursor = CursorRange(self.snapshot, self.table, self.info, self.state)
         self._warn_without_index()
@@ -83,7 +82,7 @@ class NewRows:
                 yield unseen
         self.state.update(cursor.state(), loaded=self._columns)
 
-    def _by_transaction(self, transactions: Transactions) -> Iterator[pa.RecordBatch]:
+    def _by_transaction(self, transactions: Transactions) -> "Iterator[pa.RecordBatch]":
         since = self.state.get("ranges", {}).get("since", self.state).get("transactions")
         position = TransactionPosition.of(since) if since else None
         if position and self._is_lost(transactions, position):
@@ -147,7 +146,7 @@ class NewRows:
         """The numbers of the columns, by name: a column that was dropped and created again has another."""
         return {name: self.info.columns[name].number for name in sorted(self.info.columns)}
 
-    def _next_range(self, condition: str = "") -> Iterator[pa.RecordBatch]:
+    def _next_range(self, condition: str = "") -> "Iterator[pa.RecordBatch]":
         """Yield the next range, and ask for the load after it."""
         progress = self.state["ranges"]
         for batch in ranges.read_range(self.snapshot, self.table, self.info, progress, condition):

@@ -6,8 +6,7 @@ The state has the last key, and where the load after the last range continues: a
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
-import pyarrow as pa
-
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.database.base import DatabaseError, Snapshot, TableInfo
 from shared.sources.database.table import Table
 from shared.sources.protocol import CurrentLoad
@@ -29,7 +28,7 @@ def read_range(
     info: TableInfo,
     state: MutableMapping[str, Any],
     condition: str = "",
-) -> Iterator[pa.RecordBatch]:
+) -> "Iterator[pa.RecordBatch]":
     """Yield the rows of the next range, and note it in the state.
 
     Args:

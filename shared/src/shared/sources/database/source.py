@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 import dlt
-import pyarrow as pa
 from dlt.extract import DltResource, DltSource
 
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.database.base import Column, DatabaseError, Snapshot, TableInfo
 from shared.sources.database.connection import (
     DatabaseConfiguration,
@@ -165,7 +165,7 @@ class _Reading:
         for batch in _counted(self._batches()):
             yield _with_hash(table, batch)
 
-    def _batches(self) -> Iterator[pa.RecordBatch]:
+    def _batches(self) -> "Iterator[pa.RecordBatch]":
         """Yield the rows, masked, and change the position in the resource's state."""
         state = dlt.current.resource_state()
         take_over(self._table, state)
@@ -210,7 +210,7 @@ def _changes(table: Table, configuration: DatabaseConfiguration, masking: Maskin
     yield from _counted(map(masking.batch, items))
 
 
-def _counted(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+def _counted(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.Table]":
     """Yield batches as tables, and count them in the metrics of the resource."""
     metrics = dlt.current.resource_metrics()
     for batch in batches:
@@ -310,7 +310,7 @@ def _technical(table: Table) -> dict[str, Any]:
     return {ROW_HASH: {"data_type": "text", "nullable": False}} if table.mode == "history" else {}
 
 
-def _with_hash(table: Table, rows: pa.Table) -> pa.Table:
+def _with_hash(table: Table, rows: "pa.Table") -> "pa.Table":
     """Return rows with a hash of their values, where the warehouse compares versions of rows."""
     if table.mode != "history":
         return rows

@@ -7,10 +7,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from dlt.common.schema.typing import TColumnSchema
 
+from shared.lazy_modules import pyarrow as pa
+from shared.lazy_modules import pyarrow_parquet as pq
 from shared.sources.drop_folder import shorten
 from shared.sources.files.sql import read_parquet
 from shared.sources.hints import arrow_schema, required_column, with_source_fields
@@ -44,7 +44,7 @@ class RejectedRow(NamedTuple):
 class Batch(NamedTuple):
     """Rows of a file: those that load, with the types of the table, and the others."""
 
-    rows: pa.Table
+    rows: "pa.Table"
     rejected: list[RejectedRow]
 
 
@@ -125,7 +125,7 @@ class FileFormat(ABC):
         }
 
     @property
-    def schema(self) -> pa.Schema:
+    def schema(self) -> "pa.Schema":
         """The Arrow schema of the rows that are read."""
         return arrow_schema({name: self.table_columns[name] for name in self.row_columns})
 

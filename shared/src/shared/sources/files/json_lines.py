@@ -10,11 +10,10 @@ from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from dlt.common.schema.typing import TColumnSchema
-from pyarrow.json import ParseOptions, read_json
 
+from shared.lazy_modules import pyarrow as pa
+from shared.lazy_modules import pyarrow_compute as pc
 from shared.sources.files.format import Batch, FileFormat, RejectedRow, show
 from shared.sources.files.json_sql import lines_select
 from shared.sources.files.json_text import DECODER, dump_json
@@ -146,7 +145,7 @@ def _can_read_exactly(file_format: FileFormat) -> bool:
     )
 
 
-def _safe_decimal(kind: pa.DataType) -> pa.DataType:
+def _safe_decimal(kind: "pa.DataType") -> "pa.DataType":
     """Return a decimal without the numbers that Arrow multiplies by the scale until they overflow."""
     return pa.decimal128(min(kind.precision, _DECIMAL_DIGITS - kind.scale), kind.scale)
 
@@ -174,7 +173,7 @@ def read_exact(file_format: FileFormat, block: bytes, first: int, lines: int) ->
     )
 
 
-def _arrow_table(file_format: FileFormat, block: bytes, lines: int) -> pa.Table | None:
+def _arrow_table(file_format: FileFormat, block: bytes, lines: int) -> "pa.Table | None":
     kinds = {name: str(hints["data_type"]) for name, hints in file_format.columns.items()}
     # So that each line has one object: Arrow reads more, and objects over several lines.
     ends = block.count(b"}\n{") + block[-3:].rstrip().endswith(b"}")
@@ -188,6 +187,8 @@ def _arrow_table(file_format: FileFormat, block: bytes, lines: int) -> pa.Table 
         else parsed
         for declared, parsed in zip(file_format.schema, parsed_schema(file_format), strict=True)
     ]
+    from pyarrow.json import ParseOptions, read_json
+
     options = ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="error")
     try:
         block.decode()  # Arrow reads text that is not UTF-8

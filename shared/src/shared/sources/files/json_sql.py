@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema
 
+from shared.lazy_modules import duckdb
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.files.format import FileFormat
 from shared.sources.files.json_text import DECODER
 from shared.sources.files.sql import LAST_INSTANT, error_if, strict_select

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from dlt.common.schema.typing import TColumnSchema
-from pyarrow import types
 
+from shared.lazy_modules import pyarrow as pa
+from shared.lazy_modules import pyarrow_parquet as pq
+from shared.lazy_modules import pyarrow_types as types
 from shared.sources.files.format import BATCH_ROWS, Batch, FileFormat, RejectedRow, show
 from shared.sources.files.sql import LAST_INSTANT, error_if, read_parquet, strict_select
 from shared.sources.files.values import check_rows, python_value
@@ -18,29 +18,29 @@ from shared.sources.hints import required_column
 from shared.sources.quoting import quote
 
 _DECIMAL_DIGITS = 38  # of DuckDB's decimals
-_TEXT = types.is_string, types.is_large_string, types.is_string_view
-_BYTES = types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return any(check(kind) for check in _TEXT)
+def _is_text(kind: "pa.DataType") -> bool:
+    checks = types.is_string, types.is_large_string, types.is_string_view
+    return any(check(kind) for check in checks)
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    return any(check(kind) for check in _BYTES)
+def _is_bytes(kind: "pa.DataType") -> bool:
+    views = types.is_binary_view, types.is_fixed_size_binary
+    return any(check(kind) for check in (types.is_binary, types.is_large_binary, *views))
 
 
-_ACCEPTED: Mapping[str, Callable[[pa.DataType], bool]] = {
+_ACCEPTED: "Mapping[str, Callable[[pa.DataType], bool]]" = {
     "text": lambda kind: _is_text(kind) or isinstance(kind, pa.UuidType),
     "bigint": lambda kind: (
         types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
     ),
     "double": lambda kind: types.is_floating(kind) or types.is_integer(kind),
     "decimal": lambda kind: types.is_decimal(kind) or types.is_integer(kind),
-    "bool": types.is_boolean,
+    "bool": lambda kind: types.is_boolean(kind),  # noqa: PLW0108 - pyarrow is imported on use
     "date": lambda kind: types.is_date(kind) or types.is_timestamp(kind),
-    "time": types.is_time,
-    "timestamp": types.is_timestamp,
+    "time": lambda kind: types.is_time(kind),  # noqa: PLW0108
+    "timestamp": lambda kind: types.is_timestamp(kind),  # noqa: PLW0108
     "binary": _is_bytes,
     "json": lambda kind: _is_text(kind) or types.is_nested(kind),
 }
@@ -105,7 +105,7 @@ class ParquetFormat(FileFormat):
                 return None
         return strict_select(values, read_parquet(file, fields.names), self.rules)
 
-    def _check_columns(self, parquet: pq.ParquetFile) -> None:
+    def _check_columns(self, parquet: "pq.ParquetFile") -> None:
         fields = parquet.schema_arrow
         problems = self.column_problems(fields.names)
         legacy = {
@@ -132,16 +132,16 @@ class ParquetFormat(FileFormat):
             raise ValueError("; ".join(problems))
 
 
-def _stored(kind: pa.DataType) -> pa.DataType:
+def _stored(kind: "pa.DataType") -> "pa.DataType":
     return kind.value_type if types.is_dictionary(kind) else kind
 
 
-def _raw(table: pa.Table, row: int) -> str:
+def _raw(table: "pa.Table", row: int) -> str:
     values = {name: python_value(table.column(name)[row]) for name in table.column_names}
     return json.dumps(values, default=str, ensure_ascii=False)
 
 
-def _exact_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
+def _exact_sql(name: str, kind: "pa.DataType", target: "pa.DataType") -> str | None:
     """Return DuckDB's SQL of a column in the declared type; None if its values need another check."""
     column = quote(name)
     if types.is_decimal(target) and not types.is_null(kind):
@@ -173,7 +173,7 @@ def _exact_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
     return column if is_exact else None
 
 
-def _decimal_sql(name: str, kind: pa.DataType, target: pa.DataType) -> str | None:
+def _decimal_sql(name: str, kind: "pa.DataType", target: "pa.DataType") -> str | None:
     """Return DuckDB's SQL of a column of numbers as a decimal; None if it has no such decimals."""
     scale = kind.scale if types.is_decimal(kind) else 0
     # To compare two decimals, DuckDB needs a type with the digits of both.

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import dlt
-import pyarrow as pa
 from dlt.extract import DltResource
 
 from shared import settings
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.drop_folder import DropFolder, InvalidFileError, hash_content, shorten
 from shared.sources.files.format import Batch, FileFormat, OnBadRows, rejected_table
 from shared.sources.hints import (
@@ -173,7 +173,7 @@ def _place(location: Sequence[int], file_format: FileFormat) -> str:
     return ", ".join(f"{name} {n}" for name, n in zip(names, location, strict=True))
 
 
-def _rejected_rows(path: str, batch: Batch, file_format: FileFormat) -> pa.Table:
+def _rejected_rows(path: str, batch: Batch, file_format: FileFormat) -> "pa.Table":
     rows = [(path, *row.location, row.reason, row.raw) for row in batch.rejected]
     schema = arrow_schema(file_format.rejected_columns)
     return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)

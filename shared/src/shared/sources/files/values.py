@@ -10,24 +10,23 @@ from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Any, TypeVar
 
-import duckdb
-import pyarrow as pa
-import pyarrow.compute as pc
 from dlt.common.schema.typing import TColumnSchema
 
+from shared.lazy_modules import duckdb
+from shared.lazy_modules import pyarrow as pa
+from shared.lazy_modules import pyarrow_compute as pc
 from shared.sources.files.format import Batch, FileFormat, RejectedRow, show
 from shared.sources.files.json_text import DECODER, dump_json
 from shared.sources.quoting import quote
 
 Item = TypeVar("Item")
 
-_PARSED = {"bigint": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
 _FIRST_INSTANT = datetime.min.replace(tzinfo=UTC)
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 _TIME = re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?", re.ASCII)
 
 
-def check_rows(table: pa.Table, file_format: FileFormat) -> tuple[pa.Table, dict[int, str]]:
+def check_rows(table: "pa.Table", file_format: FileFormat) -> "tuple[pa.Table, dict[int, str]]":
     """Return the rows that load, with the types of the table, and why each other row does not.
 
     Args:
@@ -98,10 +97,11 @@ def check_parsed(
     return Batch(checked, sorted(rejected))
 
 
-def parsed_schema(file_format: FileFormat) -> pa.Schema:
+def parsed_schema(file_format: FileFormat) -> "pa.Schema":
     """Return the types that parsed values have before `check_rows`."""
     kinds = {name: str(hints["data_type"]) for name, hints in file_format.columns.items()}
-    return pa.schema([(name, _PARSED.get(kind, pa.string())) for name, kind in kinds.items()])
+    parsed = {"bigint": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+    return pa.schema([(name, parsed.get(kind, pa.string())) for name, kind in kinds.items()])
 
 
 def require_int64(value: int) -> int:
@@ -119,7 +119,7 @@ def exact_double(value: float | Decimal) -> float:
     return number
 
 
-def _broken_rules(table: pa.Table, rules: Mapping[str, str]) -> dict[int, list[str]]:
+def _broken_rules(table: "pa.Table", rules: Mapping[str, str]) -> dict[int, list[str]]:
     problems: dict[int, list[str]] = {}
     if not rules:
         return problems
@@ -139,7 +139,7 @@ def _broken_rules(table: pa.Table, rules: Mapping[str, str]) -> dict[int, list[s
     return problems
 
 
-def python_value(value: pa.Scalar) -> object:
+def python_value(value: "pa.Scalar") -> object:
     """Return a value as an object of Python; its number or bytes if there is no such object."""
     try:
         return value.as_py()
@@ -148,7 +148,7 @@ def python_value(value: pa.Scalar) -> object:
 
 
 def _misfits(
-    values: pa.Array, target: pa.DataType, hints: TColumnSchema, first: int = 0
+    values: "pa.Array", target: "pa.DataType", hints: TColumnSchema, first: int = 0
 ) -> Iterator[int]:
     """Yield the positions of the values that do not fit."""
     try:
@@ -162,7 +162,7 @@ def _misfits(
         yield from _misfits(values[half:], target, hints, first + half)
 
 
-def fit(values: pa.Array, target: pa.DataType, hints: TColumnSchema) -> pa.Array:
+def fit(values: "pa.Array", target: "pa.DataType", hints: TColumnSchema) -> "pa.Array":
     """Return values in another type, each unchanged.
 
     Raises:
@@ -200,7 +200,7 @@ def fit(values: pa.Array, target: pa.DataType, hints: TColumnSchema) -> pa.Array
     return result
 
 
-def _decimals(values: pa.Array, target: pa.DataType) -> pa.Array:
+def _decimals(values: "pa.Array", target: "pa.DataType") -> "pa.Array":
     """Return numbers, or texts of numbers, as decimals; Arrow's own casts overflow without an error."""
     source, types = values.type, pa.types
     if types.is_integer(source):
@@ -215,7 +215,7 @@ def _decimals(values: pa.Array, target: pa.DataType) -> pa.Array:
     return result
 
 
-def _json(scalar: pa.Scalar) -> str | None:
+def _json(scalar: "pa.Scalar") -> str | None:
     try:
         value = scalar.as_py(maps_as_pydicts="strict")
     except KeyError as error:

@@ -5,9 +5,9 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dlt
-import pyarrow as pa
 from dlt.extract import DltResource
 
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.hints import (
     REPLACE_PARTITIONS,
     CompanionTable,

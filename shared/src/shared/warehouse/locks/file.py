@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-import duckdb
 from filelock import FileLock, Timeout
 
 from shared import environments, settings
+from shared.lazy_modules import duckdb
 from shared.warehouse.errors import LockHeldError, WarehouseConfigError
 from shared.warehouse.locks.base import LockScope, Log, acquire_with_timeout, lock_key, no_log
 
@@ -36,7 +36,7 @@ def duckdb_path_of(environment: environments.Environment) -> Path:
     return environment.file_of(settings.get_path("WAREHOUSE_PATH"))
 
 
-def connect(file: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+def connect(file: Path, *, read_only: bool) -> "duckdb.DuckDBPyConnection":
     """Open the DuckDB file. A writer creates it if it does not exist.
 
     Raises:
@@ -80,7 +80,7 @@ def _create(file: Path) -> None:
 @contextmanager
 def exclusive_connection(
     log: Log = no_log, file: Path | None = None
-) -> Iterator[duckdb.DuckDBPyConnection]:
+) -> "Iterator[duckdb.DuckDBPyConnection]":
     """Lock a DuckDB file for one writer, and yield an open connection to it.
 
     A lock file serializes the project's runs. The open connection keeps other programs, which do not

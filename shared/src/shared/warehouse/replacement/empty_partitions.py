@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 import dlt
-import pyarrow.parquet as pq
 from dlt.common.schema import Schema
 from dlt.common.storages.load_package import ParsedLoadJobFileName, create_load_id
 
+from shared.lazy_modules import pyarrow_parquet as pq
 from shared.sources.hints import arrow_schema
 from shared.warehouse.dlt_internals import package_storage
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema
 from dlt.extract import DltResource, DltSource
 
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.hints import REPLACE_PARTITIONS
 from shared.sources.partitions import PartitionKey
 from shared.sources.protocol import COMPANION_TABLES_HINT

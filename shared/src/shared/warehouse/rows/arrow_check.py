@@ -8,16 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-import pyarrow as pa
 from dlt.common.destination import DestinationCapabilitiesContext
-from dlt.common.libs.pyarrow import columns_to_arrow, py_arrow_to_table_schema_columns
 from dlt.common.schema.typing import TColumnSchema, TTableSchema
-from pyarrow import compute
-from pyarrow.parquet import ParquetFile
 
+from shared.lazy_modules import dlt_pyarrow
+from shared.lazy_modules import pyarrow as pa
+from shared.lazy_modules import pyarrow_compute as compute
+from shared.lazy_modules import pyarrow_parquet as pq
 from shared.warehouse.errors import RowValueError, SchemaContractError, show_value
-
-_MAX_INTEGER = pa.scalar(2**63 - 1, pa.uint64())
 
 
 def reject_changed_values(file: str | Path, table: TTableSchema) -> None:
@@ -26,8 +24,8 @@ def reject_changed_values(file: str | Path, table: TTableSchema) -> None:
     Raises:
         SchemaContractError: a value would change.
     """
-    parquet = ParquetFile(file)
-    for name, sent in py_arrow_to_table_schema_columns(parquet.schema_arrow).items():
+    parquet = pq.ParquetFile(file)
+    for name, sent in dlt_pyarrow.py_arrow_to_table_schema_columns(parquet.schema_arrow).items():
         column = table["columns"].get(name, {})
         if not _differs(column, sent):
             continue
@@ -42,7 +40,7 @@ def reject_changed_values(file: str | Path, table: TTableSchema) -> None:
 
 
 def reject_unstorable(
-    rows: pa.Table | pa.RecordBatch, table: str, columns: Mapping[str, TColumnSchema]
+    rows: "pa.Table | pa.RecordBatch", table: str, columns: Mapping[str, TColumnSchema]
 ) -> None:
     """Check rows before dlt writes them, which names no table in its errors.
 
@@ -71,7 +69,9 @@ def reject_unstorable(
                 text = values.slice(row, 1).cast(pa.string())[0]
                 _refuse(table, f"{name}: {text} has nanoseconds, which the column would lose", row)
         if pa.types.is_uint64(kind) and column.get("data_type", "bigint") == "bigint":
-            row = compute.index(compute.greater(values, _MAX_INTEGER), True).as_py()
+            row = compute.index(
+                compute.greater(values, pa.scalar(2**63 - 1, pa.uint64())), True
+            ).as_py()
             if row >= 0:
                 _refuse(table, f"{name}: {values[row]} does not fit 64 bits with a sign", row)
 
@@ -97,12 +97,16 @@ def _limits(column: TColumnSchema) -> str:
     return f"({precision}, {column.get('scale') or 0})" if precision else ""
 
 
-def _arrow_type(column: TColumnSchema) -> pa.DataType:
+def _arrow_type(column: TColumnSchema) -> "pa.DataType":
     capabilities = DestinationCapabilitiesContext.generic_capabilities()
-    return columns_to_arrow({str(column["name"]): column}, capabilities, "UTC").field(0).type
+    return (
+        dlt_pyarrow.columns_to_arrow({str(column["name"]): column}, capabilities, "UTC")
+        .field(0)
+        .type
+    )
 
 
-def _first_changed(values: pa.ChunkedArray, data_type: pa.DataType) -> pa.Scalar | None:
+def _first_changed(values: "pa.ChunkedArray", data_type: "pa.DataType") -> "pa.Scalar | None":
     """Return the first value that is not the same after a cast to a type and back."""
     try:
         there_and_back = values.cast(data_type).cast(values.type)

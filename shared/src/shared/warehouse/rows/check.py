@@ -15,13 +15,13 @@ from math import isfinite
 from typing import Any, ClassVar, NoReturn
 from uuid import UUID
 
-import pyarrow as pa
 from dlt.common.json import custom_pua_encode
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource, DltSource
 from dlt.extract.items import TableNameMeta
 from dlt.extract.items_transform import ItemTransform
 
+from shared.lazy_modules import pyarrow as pa
 from shared.warehouse.errors import RowValueError
 from shared.warehouse.rows.arrow_check import reject_unstorable
 
@@ -57,7 +57,7 @@ class CheckRows(ItemTransform[Any, dict[str, Any]]):
         if type(item) is dict and not _unusual(item):  # as most items are
             self._rows += 1
             return item
-        if isinstance(item, _ARROW):
+        if isinstance(item, (pa.Table, pa.RecordBatch)):
             reject_unstorable(item, self._table_of(meta), self._columns)
             return item
         rows = item if isinstance(item, list) else [item]
@@ -189,7 +189,6 @@ def _unusual(row: dict[Any, Any]) -> list[Any]:
     ]
 
 
-_ARROW = (pa.Table, pa.RecordBatch)
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 _PLAIN: frozenset[type] = frozenset([bool, type(None), datetime, date, time, UUID, bytes])
 _FITS: dict[type, Callable[[Any], bool]] = {

@@ -6,9 +6,8 @@ check them. They are found here, where that costs less than a condition in SQL.
 
 from collections.abc import Mapping
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from shared.lazy_modules import pyarrow as pa
+from shared.lazy_modules import pyarrow_compute as pc
 from shared.sources.database.base import Column, DatabaseError
 
 _DAY = 86_400
@@ -19,8 +18,8 @@ _MAX_DECIMAL_TEXT = 41
 
 
 def typed(
-    batch: pa.RecordBatch, schema: pa.Schema, place: str, columns: Mapping[str, Column]
-) -> pa.RecordBatch:
+    batch: "pa.RecordBatch", schema: "pa.Schema", place: str, columns: Mapping[str, Column]
+) -> "pa.RecordBatch":
     """Return a batch in the types of a schema.
 
     Args:
@@ -39,7 +38,7 @@ def typed(
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _typed(values: pa.Array, kind: pa.DataType, place: str, column: Column) -> pa.Array:
+def _typed(values: "pa.Array", kind: "pa.DataType", place: str, column: Column) -> "pa.Array":
     try:
         if pa.types.is_decimal(kind):
             _require_digits(values)
@@ -54,7 +53,7 @@ def _typed(values: pa.Array, kind: pa.DataType, place: str, column: Column) -> p
     return converted
 
 
-def _converted(values: pa.Array, kind: pa.DataType) -> pa.Array:
+def _converted(values: "pa.Array", kind: "pa.DataType") -> "pa.Array":
     """Return values of another type.
 
     Raises:
@@ -73,7 +72,7 @@ def _converted(values: pa.Array, kind: pa.DataType) -> pa.Array:
     return converted
 
 
-def _require_digits(values: pa.Array) -> None:
+def _require_digits(values: "pa.Array") -> None:
     """Check texts of decimals; Arrow would cut what is after the 38th digit."""
     if pa.types.is_string(values.type):
         longest = pc.max(pc.binary_length(values)).as_py()
@@ -81,7 +80,7 @@ def _require_digits(values: pa.Array) -> None:
             raise pa.ArrowInvalid("it has more than 38 digits")
 
 
-def _require_limits(values: pa.Array) -> None:
+def _require_limits(values: "pa.Array") -> None:
     """Check that dates and timestamps are of the years 1 to 9999, and times before 24:00.
 
     Values that are further away wrap around in the driver; all of those are outside of the years.

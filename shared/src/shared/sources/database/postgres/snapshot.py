@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import pyarrow as pa
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 from dlt.common.configuration.specs import ConnectionStringCredentials
 
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.database.base import Column, DatabaseError, TableInfo
 from shared.sources.database.postgres.arrow import typed
 from shared.sources.database.postgres.catalog import describe
@@ -175,7 +175,7 @@ class PostgresSnapshot:
 
     def read(
         self, table: Table, info: TableInfo, where: str = "", order_by: str = ""
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> "Iterator[pa.RecordBatch]":
         """Yield rows in batches of about 2 MB; see `Snapshot.read`."""
         relation = self.quote(*filter(None, [table.schema, table.name]))
         yield from self.read_from(relation, table, info, where, order_by)
@@ -188,7 +188,7 @@ class PostgresSnapshot:
 
     def read_from(
         self, relation: str, table: Table, info: TableInfo, where: str = "", order_by: str = ""
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> "Iterator[pa.RecordBatch]":
         """Yield rows of a relation as `read` yields those of a table.
 
         Args:

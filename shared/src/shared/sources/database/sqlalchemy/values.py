@@ -5,8 +5,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import orjson
-import pyarrow as pa
-import pyarrow.compute as pc
+
+from shared.lazy_modules import pyarrow as pa
+from shared.lazy_modules import pyarrow_compute as pc
 
 _NATIVE: dict[str, type] = {
     "bigint": int,
@@ -21,7 +22,7 @@ _ZONED = r":.*(Z|[+-]\d\d(:?\d\d)?)$"
 _DIGITS_AFTER_MICROSECONDS = r"(\.\d{6})0+(\D.*)?$"
 
 
-def to_arrow(values: Sequence[Any], data_type: str, arrow_type: pa.DataType) -> pa.Array:
+def to_arrow(values: Sequence[Any], data_type: str, arrow_type: "pa.DataType") -> "pa.Array":
     """Return values of a column in an Arrow type.
 
     Texts are parsed as Arrow parses them, which is strict. A timestamp without a zone is UTC if the type
@@ -46,7 +47,7 @@ def to_arrow(values: Sequence[Any], data_type: str, arrow_type: pa.DataType) -> 
     return _parse(pa.array(texts, pa.string()), data_type, arrow_type)
 
 
-def first_misfit(values: Sequence[Any], data_type: str, arrow_type: pa.DataType) -> int | None:
+def first_misfit(values: Sequence[Any], data_type: str, arrow_type: "pa.DataType") -> int | None:
     """Return the position of the first value that does not fit; None if each fits."""
     for position, value in enumerate(values):
         try:
@@ -70,7 +71,7 @@ def _text(value: Any, data_type: str) -> str | None:
     return str(value)  # dates and timestamps as ISO 8601
 
 
-def _parse(texts: pa.Array, data_type: str, arrow_type: pa.DataType) -> pa.Array:
+def _parse(texts: "pa.Array", data_type: str, arrow_type: "pa.DataType") -> "pa.Array":
     if data_type == "text":
         return texts
     if data_type == "json":
@@ -90,7 +91,7 @@ def _parse(texts: pa.Array, data_type: str, arrow_type: pa.DataType) -> pa.Array
     return texts.cast(arrow_type)
 
 
-def _timestamps(texts: pa.Array, arrow_type: pa.DataType) -> pa.Array:
+def _timestamps(texts: "pa.Array", arrow_type: "pa.DataType") -> "pa.Array":
     if arrow_type.tz is None:
         return texts.cast(arrow_type)
     zoned = pc.match_substring_regex(texts, _ZONED)
@@ -99,12 +100,12 @@ def _timestamps(texts: pa.Array, arrow_type: pa.DataType) -> pa.Array:
     return pc.coalesce(pc.if_else(zoned, texts, missing).cast(arrow_type), naive.cast(arrow_type))
 
 
-def _without_trailing_zeros(texts: pa.Array) -> pa.Array:
+def _without_trailing_zeros(texts: "pa.Array") -> "pa.Array":
     """Return times with at most six decimals, if the others are zeros."""
     return pc.replace_substring_regex(texts, _DIGITS_AFTER_MICROSECONDS, r"\1\2")
 
 
-def _doubles(texts: pa.Array) -> pa.Array:
+def _doubles(texts: "pa.Array") -> "pa.Array":
     """Return floating-point numbers; one that would lose digits raises."""
     numbers = texts.cast(pa.float64())
     written = numbers.cast(pa.string())

@@ -29,8 +29,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
 
-import pyarrow as pa
-
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.database import ranges
 from shared.sources.database.base import DatabaseError, Snapshot, TableInfo
 from shared.sources.database.postgres.changes.keys import (
@@ -66,7 +65,7 @@ class PostgresSnapshot(Snapshot, Protocol):
 
     def read_from(
         self, relation: str, table: Table, info: TableInfo, where: str = "", order_by: str = ""
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> "Iterator[pa.RecordBatch]":
         """Yield rows of a relation as `read` yields those of a table."""
 
 
@@ -112,7 +111,7 @@ class Changes:
         self._quoted = ".".join(map(quote, filter(None, [table.schema, table.name])))
         self.replaces = False
 
-    def items(self) -> Iterator[TableInfo | pa.RecordBatch]:
+    def items(self) -> "Iterator[TableInfo | pa.RecordBatch]":
         """Yield the columns of the load, then its rows in batches, and change the state.
 
         Raises:
@@ -146,7 +145,7 @@ class Changes:
 
     def _read(
         self, snapshot: PostgresSnapshot, slot: Slot, end: int
-    ) -> Iterator[TableInfo | pa.RecordBatch]:
+    ) -> "Iterator[TableInfo | pa.RecordBatch]":
         """Yield what changed, or all rows if there is no earlier load or the log does not say it."""
         info = snapshot.describe(self._table)
         self._require_unique_index(snapshot, info)
@@ -176,7 +175,9 @@ class Changes:
     def _remember(self, table: ReplicatedTable, info: TableInfo) -> None:
         self._state.update(table=asdict(table), loaded=sorted(info.columns))
 
-    def _next_range(self, snapshot: PostgresSnapshot, read: TableInfo) -> Iterator[pa.RecordBatch]:
+    def _next_range(
+        self, snapshot: PostgresSnapshot, read: TableInfo
+    ) -> "Iterator[pa.RecordBatch]":
         progress = self._state["ranges"]
         yield from ranges.read_range(snapshot, self._table, read, progress)
         if progress["after"] is None:
@@ -190,7 +191,7 @@ class Changes:
         read: TableInfo,
         before: ReplicatedTable,
         now: ReplicatedTable,
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> "Iterator[pa.RecordBatch]":
         """Yield the rows of new partitions, and those with a value in a new column."""
         columns = sorted(now.columns.keys() & read.columns.keys() - {*self._state["loaded"]})
         conditions = [f"{quote(name)} IS NOT NULL" for name in columns]
@@ -201,7 +202,7 @@ class Changes:
 
     def _logged_changes(
         self, snapshot: PostgresSnapshot, slot: Slot, info: TableInfo, oid: int, end: int
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> "Iterator[pa.RecordBatch]":
         """Yield the rows that the log says have changed, and change the position.
 
         Args:

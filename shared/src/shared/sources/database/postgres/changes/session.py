@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
+from shared.lazy_modules import pyarrow as pa
 from shared.sources.database.base import DatabaseError
 from shared.sources.database.postgres.errors import database_error
 
@@ -71,7 +71,7 @@ class PostgresSession:
             except dbapi.Error as error:
                 raise self._explained(error) from None
 
-    def stream(self, sql: str) -> Iterator[pa.RecordBatch]:
+    def stream(self, sql: str) -> "Iterator[pa.RecordBatch]":
         """Yield the rows of a query in batches.
 
         Raises:
