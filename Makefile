@@ -1,6 +1,8 @@
 # Each command runs through uv. If uv is not installed, it is installed into .uv/ in this folder.
 UV := $(or $(shell command -v uv),.uv/bin/uv)
 export UV_COMPILE_BYTECODE := 1
+# Otherwise each process of the tests and of `etl run` compiles the workspace's modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
