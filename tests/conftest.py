@@ -178,7 +178,8 @@ def pytest_configure(config: pytest.Config) -> None:
     executable = str(preloaded.__enter__().executable)
     os.environ["PRELOADED_PYTHON"] = executable
     workers = getattr(config.option, "tx", None) or []
-    config.option.tx = [f"{worker}//python={executable}" for worker in workers]
+    local = f"popen//python={executable}"
+    config.option.tx = [local if worker == "popen" else worker for worker in workers]
     config.add_cleanup(folder.cleanup)
     config.add_cleanup(preloaded.__exit__)
 

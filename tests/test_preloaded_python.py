@@ -35,6 +35,9 @@ def test_a_command_has_its_arguments_environment_directory_and_input(tmp_path: P
     done = run("-c", code, "x", cwd=tmp_path, env={"A": "1"}, input="text")
     assert done.stdout == f"['-c', 'x'] 1 {tmp_path} text\n"
     assert run("-m", "json.tool", "--compact", input='{"a": 1}').stdout == '{"a":1}\n'
+    code = "import sys; print(sys.dont_write_bytecode)"
+    for value, expected in (("1", "True\n"), ("", "False\n")):
+        assert run("-c", code, env={"PYTHONDONTWRITEBYTECODE": value}).stdout == expected
     (tmp_path / "program.py").write_text("import sys; print(__name__, sys.argv, __file__)")
     assert (
         run("program.py", "y", cwd=tmp_path).stdout == "__main__ ['program.py', 'y'] program.py\n"

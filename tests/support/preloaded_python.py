@@ -269,6 +269,7 @@ def become(command: dict[str, Any], executable: str) -> None:
     os.environ.update(command["environment"])
     handler = signal.SIG_IGN if command["ignores_interrupt"] else signal.default_int_handler
     signal.signal(signal.SIGINT, handler)
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     sys.executable = executable
     import multiprocessing.spawn
 
