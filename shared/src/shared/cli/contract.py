@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,6 +78,16 @@ def stored_contracts(root: Path) -> dict[str, Any]:
                 f"{path} is not JSON ({error}): restore it, or write it with etl contract --update."
             )
     return contracts
+
+
+def listed_assets(root: Path) -> dict[str, set[str]]:
+    """Return the assets in the projects' files, by location; one without a valid file is left out."""
+    listed: dict[str, set[str]] = {}
+    for file in root.glob(f"projects/*/{FILE}"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            document = json.loads(file.read_text())
+            listed[document["location"]] = set(document["assets"])
+    return listed
 
 
 def text_of(location: str, contract: Mapping[str, Any]) -> str:

@@ -78,7 +78,8 @@ def _selected(
     """
     if selections is None:
         return all_keys, ()
-    matches = {selection: select_assets(graph, selection) for selection in selections}
+    own = set(all_keys)  # without those of other locations that these depend on
+    matches = {selection: select_assets(graph, selection) & own for selection in selections}
     selected: set[dg.AssetKey] = set().union(*matches.values())
     added = selected
     while added:

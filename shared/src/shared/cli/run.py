@@ -18,6 +18,7 @@ from rich.table import Table
 
 from shared import environments, settings
 from shared.cli.confirm import Yes, confirm_production
+from shared.cli.contract import listed_assets
 from shared.cli.location_process import SHUTDOWN_SECONDS, Channel, start
 from shared.cli.locations import WorkspaceError, code_locations, interpreters, no_interpreter
 from shared.cli.reports import LOGS, AssetResult, Plan, RunSelection
@@ -25,6 +26,9 @@ from shared.cli.terminal import AsJson, console, fail, notes, print_json, print_
 
 Results = dict[tuple[str, str], AssetResult]
 """The latest result of each asset, by location and asset."""
+
+Processes = dict[str, "tuple[subprocess.Popen[bytes], Channel]"]
+"""The process of each location that was started, and the channel to it."""
 
 
 def run(
@@ -65,7 +69,7 @@ def run(
         fail(str(error))
     tags = _tags(tag or [])
     selected = _select(names or [], modules, partitions, tags)
-    results = run_locations(modules, selected, as_json)
+    results = run_locations(modules, selected, as_json, first=_likely(selected))
     if as_json:
         print_json([{**asdict(result), "seconds": round(result.seconds, 3)} for result in results])
     else:
@@ -121,8 +125,28 @@ def _selection(name: str) -> str:
     return name.replace(".", "/") if re.fullmatch(r"\+*\w+\.\w+\+*", name) else name
 
 
+def _likely(selected: Mapping[str, RunSelection]) -> list[str]:
+    """Return the locations to load first: those that have the selected assets by their contracts.
+
+    A location without a valid contract may have any asset. All are returned if a selection is not the
+    key of a listed asset, because an operator may select assets of other locations; and beside a
+    location that runs completely, because its plan does not say which selections it has.
+    """
+    if any(item.selections is None for item in selected.values()):
+        return list(selected)
+    keys = {key for item in selected.values() for key in item.selections or ()}
+    listed = listed_assets(settings.workspace_root())
+    is_plain = all(re.fullmatch(r"[\w/]+", key) for key in keys)
+    if not is_plain or not keys <= {key for assets in listed.values() for key in assets}:
+        return list(selected)
+    return [name for name in selected if name not in listed or listed[name] & keys]
+
+
 def run_locations(
-    modules: Mapping[str, str], selected: Mapping[str, RunSelection], as_json: bool
+    modules: Mapping[str, str],
+    selected: Mapping[str, RunSelection],
+    as_json: bool,
+    first: Collection[str] = (),
 ) -> list[AssetResult]:
     """Run each location in its own process, all concurrently, and show the progress.
 
@@ -130,21 +154,22 @@ def run_locations(
         modules: the module of each location.
         selected: what each location runs.
         as_json: whether stdout is for a JSON document.
+        first: the locations to load; by default all. The others are loaded too if these do not have
+            all that is selected.
 
     Returns:
         The result of each asset, and of each location that did not load.
     """
-    results: Results = {(name, ""): AssetResult(name, "", "running") for name in selected}
+    results: Results = {}
+    processes: Processes = {}
     plans: dict[str, Plan] = {}
     notices: list[str] = []
     out = notes if as_json else console
-    # A selection waits until every location has checked it.
+    # A selection waits until every loaded location has checked it.
     is_checked = all(item.selections is None and not item.partitions for item in selected.values())
-    with (
-        _started(modules, selected, results) as processes,
-        Live(console=out, transient=True, refresh_per_second=8) as live,
-    ):
-        channels = [channel for _, channel in processes.values()]
+    with _ended(processes), Live(console=out, transient=True, refresh_per_second=8) as live:
+        others = [name for name in selected if first and name not in first]
+        channels = _start(selected.keys() - others, modules, selected, processes, results)
         waiting = set(processes)
         while True:
             alive = {name for name, (process, _) in processes.items() if process.poll() is None}
@@ -156,6 +181,10 @@ def run_locations(
                 else:
                     results[message.location, message.asset] = message
             if not is_checked and plans.keys() >= alive:
+                if others and _unknown(plans.values(), selected):
+                    channels += _start(others, modules, selected, processes, results)
+                    waiting, others = set(processes), []
+                    continue
                 live.update("")
                 _validate(plans.values(), selected, results)
                 is_checked = True
@@ -168,11 +197,15 @@ def run_locations(
             live.update(_table(results.values(), live=True))
             if not alive:
                 break
-    for key, result in results.items():
-        if result.status in ("waiting", "running"):
-            error = f"its process ended with exit code {processes[result.location][0].returncode}"
-            results[key] = AssetResult(result.location, result.asset, "failed", error=error)
-    return list(results.values())
+    return [_final(result, processes) for result in results.values()]
+
+
+def _final(result: AssetResult, processes: Processes) -> AssetResult:
+    """Return the result of an asset after all processes: a failure if its process did not send one."""
+    if result.status not in ("waiting", "running"):
+        return result
+    error = f"its process ended with exit code {processes[result.location][0].returncode}"
+    return AssetResult(result.location, result.asset, "failed", error=error)
 
 
 def _ready(
@@ -205,8 +238,10 @@ def _ready(
 
 
 def _received(channels: list[Channel]) -> Iterator[Plan | AssetResult]:
-    """Yield the messages of the locations until none arrives for 0.1 s."""
-    while ready := wait(channels, timeout=0.1):
+    """Yield the messages of the locations: those that are there, or arrive within 0.1 s."""
+    timeout = 0.1
+    while ready := wait(channels, timeout):
+        timeout = 0
         for channel in channels[:]:
             if channel in ready:
                 try:
@@ -215,25 +250,35 @@ def _received(channels: list[Channel]) -> Iterator[Plan | AssetResult]:
                     channels.remove(channel)
 
 
-@contextmanager
-def _started(
-    modules: Mapping[str, str], selected: Mapping[str, RunSelection], results: Results
-) -> "Iterator[dict[str, tuple[subprocess.Popen[bytes], Channel]]]":
-    """Start the processes of the locations, each with the Python of workspace.yaml.
+def _start(
+    names: Collection[str],
+    modules: Mapping[str, str],
+    selected: Mapping[str, RunSelection],
+    processes: Processes,
+    results: Results,
+) -> list[Channel]:
+    """Start the processes of some locations, each with the Python of workspace.yaml.
 
-    At the end, processes that still run are ended. A location whose Python is missing has failed.
+    They are added to `processes`, and their channels are returned. A location whose Python is missing has
+    failed.
     """
     pythons = interpreters()
-    processes: dict[str, tuple[subprocess.Popen[bytes], Channel]] = {}
+    for name in [name for name in selected if name in names]:
+        results[name, ""] = AssetResult(name, "", "running")
+        python = pythons.get(name, sys.executable)
+        try:
+            processes[name] = start(name, modules[name], selected[name], python)
+        except OSError as error:
+            message = "; ".join(no_interpreter(python, error))
+            results[name, ""] = AssetResult(name, "", "failed", error=message)
+    return [processes[name][1] for name in names if name in processes]
+
+
+@contextmanager
+def _ended(processes: Processes) -> Iterator[None]:
+    """End the processes that still run at the end."""
     try:
-        for location, selection in selected.items():
-            python = pythons.get(location, sys.executable)
-            try:
-                processes[location] = start(location, modules[location], selection, python)
-            except OSError as error:
-                message = "; ".join(no_interpreter(python, error))
-                results[location, ""] = AssetResult(location, "", "failed", error=message)
-        yield processes
+        yield
     finally:
         for _, channel in processes.values():
             channel.close()
@@ -241,6 +286,13 @@ def _started(
             with suppress(subprocess.TimeoutExpired):
                 process.wait(SHUTDOWN_SECONDS)
             process.kill()
+
+
+def _unknown(plans: Collection[Plan], selected: Mapping[str, RunSelection]) -> list[str]:
+    """Return the selections that match nothing in the locations that loaded."""
+    selections = {name for item in selected.values() for name in item.selections or ()}
+    known = {name for plan in plans for name in selections - {*plan.unknown}}
+    return sorted(selections - known)
 
 
 def _validate(
@@ -253,9 +305,7 @@ def _validate(
     for plan in plans:
         if plan.error:
             fail(plan.error, 2)
-    selections = {name for item in selected.values() for name in item.selections or ()}
-    known = {name for plan in plans for name in selections - {*plan.unknown}}
-    unknown = sorted(selections - known)
+    unknown = _unknown(plans, selected)
     broken = [result for result in results.values() if not result.asset]
     if unknown and broken:
         fail(
