@@ -30,7 +30,7 @@ from shared.sources.csv.structure import (
     read_structure,
 )
 from shared.sources.drop_folder import shorten
-from shared.sources.files.format import BATCH_ROWS, Batch, RejectedRow
+from shared.sources.files.format import BATCH_ROWS, CHECKS_DATABASE, Batch, RejectedRow
 from shared.sources.files.json_text import is_strict_json
 from shared.sources.quoting import literal, quote
 
@@ -62,8 +62,11 @@ def open_csv(
     with file.open(encoding=encoding, errors="surrogateescape", newline="") as text:
         header = read_header(text, csv_format)
     kept = nullcontext(str(copies)) if copies else tempfile.TemporaryDirectory()
-    with kept as folder, duckdb.connect() as connection:
-        if any(hints["data_type"] == "json" for hints in csv_format.columns.values()):
+    has_json = any(hints["data_type"] == "json" for hints in csv_format.columns.values())
+    # A function of Python belongs to the database, and its connection must be the only one.
+    database = ":memory:" if has_json else CHECKS_DATABASE
+    with kept as folder, duckdb.connect(database) as connection:
+        if has_json:
             connection.create_function(
                 values.IS_STRICT_JSON, is_strict_json, ["VARCHAR"], "BOOLEAN"
             )

@@ -9,9 +9,16 @@ import dlt
 from dlt.extract import DltResource
 
 from shared import settings
+from shared.lazy_modules import duckdb
 from shared.lazy_modules import pyarrow as pa
 from shared.sources.drop_folder import DropFolder, InvalidFileError, hash_content, shorten
-from shared.sources.files.format import Batch, FileFormat, OnBadRows, rejected_table
+from shared.sources.files.format import (
+    CHECKS_DATABASE,
+    Batch,
+    FileFormat,
+    OnBadRows,
+    rejected_table,
+)
 from shared.sources.hints import (
     REPLACE_PARTITIONS,
     CompanionTable,
@@ -88,19 +95,22 @@ def file_rows(
         yield schema.empty_table() if pushdown is None else pushdown
         for name in companions:
             yield rejected.empty(name)
-        for path in paths if pushdown is None else ():
-            before = drop_folder.stat(path)
-            metrics["bytes_read"] = metrics.get("bytes_read", 0) + before.size
-            problems: list[str] = []
-            for batch in _read(drop_folder, path, file_format, on_bad_rows, problems):
-                names = pa.array([path] * len(batch.rows), pa.string())
-                yield pa.Table.from_arrays([names, *batch.rows.columns], schema=schema)
-                if batch.rejected:
-                    bad_rows = _rejected_rows(path, batch, file_format)
-                    yield dlt.mark.with_table_name(bad_rows, rejected_table(table))
-            if problems:  # nothing is committed yet
-                raise InvalidFileError("; ".join(problems))
-            drop_folder.require_unchanged({path: before})
+        if pushdown is not None:
+            return
+        with duckdb.connect(CHECKS_DATABASE):
+            for path in paths:
+                before = drop_folder.stat(path)
+                metrics["bytes_read"] = metrics.get("bytes_read", 0) + before.size
+                problems: list[str] = []
+                for batch in _read(drop_folder, path, file_format, on_bad_rows, problems):
+                    names = pa.array([path] * len(batch.rows), pa.string())
+                    yield pa.Table.from_arrays([names, *batch.rows.columns], schema=schema)
+                    if batch.rejected:
+                        bad_rows = _rejected_rows(path, batch, file_format)
+                        yield dlt.mark.with_table_name(bad_rows, rejected_table(table))
+                if problems:  # nothing is committed yet
+                    raise InvalidFileError("; ".join(problems))
+                drop_folder.require_unchanged({path: before})
 
     rows.apply_hints(additional_table_hints={"description": description})
     return with_companion_tables(rows, companions)

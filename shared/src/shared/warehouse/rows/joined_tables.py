@@ -7,9 +7,9 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
-import pyarrow as pa
 from dlt.extract import DltSource
 
+from shared.lazy_modules import pyarrow as pa
 from shared.warehouse.dlt_internals import wrap_items
 
 MAX_ROWS = 5_000
