@@ -118,3 +118,9 @@ def test_a_refusal_is_the_same_as_with_all_locations(shop: dict[str, str]) -> No
     code, message = refusal(shop, "shop/broken")  # its contract is stale
     assert code == 2
     assert message.startswith("No asset 'shop/broken'; there are ")
+
+    code, message = refusal(
+        shop, "tea_etl", "shop/broken"
+    )  # beside a location that runs completely
+    assert code == 2
+    assert message.startswith("No asset 'shop/broken'; there are ")

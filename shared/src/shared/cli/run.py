@@ -291,8 +291,20 @@ def _ended(processes: Processes) -> Iterator[None]:
 def _unknown(plans: Collection[Plan], selected: Mapping[str, RunSelection]) -> list[str]:
     """Return the selections that match nothing in the locations that loaded."""
     selections = {name for item in selected.values() for name in item.selections or ()}
-    known = {name for plan in plans for name in selections - {*plan.unknown}}
+    known = {
+        name
+        for plan in plans
+        for name in selections
+        if _knows(plan, name, runs_all=selected[plan.location].selections is None)
+    }
     return sorted(selections - known)
+
+
+def _knows(plan: Plan, selection: str, *, runs_all: bool) -> bool:
+    """Return whether a location has what is selected; one that runs all its assets did not look for it."""
+    if runs_all and re.fullmatch(r"\+*[\w/]+\+*", selection):
+        return selection.strip("+") in plan.all_assets
+    return selection not in plan.unknown
 
 
 def _validate(
