@@ -1,6 +1,6 @@
-"""What a run costs grows with what it loads as it is stated here: a constant, and so much for each more.
+"""The cost of a run is a constant and a fixed part for each partition or file: counted, not timed.
 
-A clock on a busy machine cannot tell 100 partitions from 300. A count can.
+On a busy machine, a clock does not show the difference between 100 partitions and 300. A count does.
 """
 
 from collections import Counter

@@ -80,7 +80,7 @@ _is_secret_type = cache(is_secret_hint)
 
 
 def _is_secret(hint: Any) -> bool:
-    """Return whether a type is a secret's. dlt asks it about 800 times in a load, of few types."""
+    """Return whether a type is a secret's. dlt needs it about 800 times in a load, for few types."""
     try:
         return _is_secret_type(hint)
     except TypeError:  # a type with metadata that has no hash
