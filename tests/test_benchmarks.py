@@ -29,8 +29,10 @@ def test_a_workload_is_measured_and_reported_as_a_table_and_charts(tmp_path: Pat
     }
     assert {key: result["rows"] for key, result in results.items()} == {
         ("partitions_1", "limit"): 100,
+        ("partitions_1", "dagster"): 0,  # it loads nothing
         ("partitions_1", "ours"): 100,
         ("partitions_30", "limit"): 3_000,
+        ("partitions_30", "dagster"): 0,
         ("partitions_30", "ours"): 3_000,
     }
     for result in results.values():
