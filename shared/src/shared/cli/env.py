@@ -85,7 +85,7 @@ def drop(
     """Drop the tables of an environment; those of production are never dropped.
 
     A load that writes ends first. Only the DuckDB file, or the datasets, that loads of the environment
-    have created are dropped. For a name that is not in environments.toml, such as pr-123, there is no question.
+    have created are dropped. A name that is not in environments.toml, such as pr-123, needs no confirmation.
     """
     environment = _named(name)
     if not yes and not environment.is_production and name in environments.declared():

@@ -10,9 +10,8 @@ import dagster as dg
 from shared.orchestration import dagster_internals
 from shared.orchestration.alerts import alerts_disabled, send, ui_page, webhook_url
 
-if (
-    TYPE_CHECKING
-):  # it imports the tables of Dagster's instance, which loading a location does not need
+# It imports the tables of Dagster's instance, which loading a location does not need.
+if TYPE_CHECKING:
     from shared.orchestration.health import Problem
 
 SUMMARY_HOUR = 6
