@@ -210,8 +210,6 @@ def become(command: dict[str, Any], executable: str) -> None:
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):  # the server has no terminal
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=os.isatty(number) or number == 2, write_through=unbuffered)
-    if "numpy" in sys.modules:  # Python's own generator does this itself
-        sys.modules["numpy"].random.seed()
     importlib.invalidate_caches()
     sys.path[:0] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     for folder in site.getsitepackages():  # packages that were installed after the server started
