@@ -17,6 +17,8 @@ SOCKET = "@SOCKET@"
 PYTHON = "@PYTHON@"
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
+STANDARD_ERROR = 2
+
 TRAP = """trap 'printf "\\{number:03o}" >&9; trapped=yes' {number}"""
 WAIT = """
 until read -r code number <&9; do
@@ -103,12 +105,9 @@ def main() -> None:
     files = open_files()
     is_leader = os.getpgrp() == os.getpid()
     server = socket.socket(socket.AF_UNIX)
-    try:
-        if not is_supported(sys.argv[1:]):
-            raise OSError
-        server.connect(SOCKET)
-    except OSError:  # or the server has ended: the command only starts slower
-        os.execv(PYTHON, [PYTHON, *sys.argv[1:]])
+    # Without the server the command only starts slower.
+    if not is_supported(sys.argv[1:]) or server.connect_ex(SOCKET):
+        os.execv(PYTHON, [PYTHON, *sys.argv[1:]])  # noqa: S606 - no shell is needed
     for number in FORWARDED:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda received, _: forward(server, received))
@@ -116,13 +115,14 @@ def main() -> None:
     socket.send_fds(server, [text[:4]], files)
     server.sendall(text[4:])
     for file in files:
-        if file > 2:
+        if file > STANDARD_ERROR:
             os.close(file)
     if is_leader:
         start_witness(server)
     os.dup2(server.fileno(), 9)
+    os.set_inheritable(9, True)  # it may have been 9 already
     script = "\n".join(TRAP.format(number=int(number)) for number in FORWARDED) + WAIT
-    os.execv("/bin/sh", ["/bin/sh", "-c", script, "python", *sys.argv[1:]])
+    os.execv("/bin/sh", ["/bin/sh", "-c", script, "python", *sys.argv[1:]])  # noqa: S606 - a constant
 
 
 if __name__ == "__main__":

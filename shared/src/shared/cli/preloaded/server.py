@@ -207,9 +207,8 @@ def become(command: dict[str, Any], executable: str) -> None:
     sys.executable = executable
     multiprocessing.spawn.set_executable(executable)
     unbuffered = bool(os.environ.get("PYTHONUNBUFFERED")) or "-u" in command["arguments"][:3]
-    for number, stream in ((1, sys.stdout), (2, sys.stderr)):  # the server has no terminal
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=os.isatty(number) or number == 2, write_through=unbuffered)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the server's own has no terminal
+        sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through=unbuffered)
     importlib.invalidate_caches()
     sys.path[:0] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     for folder in site.getsitepackages():  # packages that were installed after the server started
@@ -233,11 +232,11 @@ def run(arguments: list[str]) -> None:
     if option == "-m":
         runpy.run_module(name, run_name="__main__", alter_sys=True)
     elif option == "-c":
-        exec(compile(name, "<string>", "exec"), main.__dict__)
+        exec(compile(name, "<string>", "exec"), main.__dict__)  # noqa: S102 - as `python -c`
     else:
         main.__dict__["__file__"] = name
         code = compile(Path(name).read_bytes(), name, "exec")
-        exec(code, main.__dict__)
+        exec(code, main.__dict__)  # noqa: S102 - as `python FILE`
 
 
 def exit_code(arguments: list[str]) -> int:
@@ -258,8 +257,8 @@ def exit_code(arguments: list[str]) -> int:
 
 def end(code: int) -> None:
     """End this process as `python` does, without freeing each object: that takes half a second."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - the steps of Python's own exit
+    atexit._run_exitfuncs()  # noqa: SLF001
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
