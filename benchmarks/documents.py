@@ -125,8 +125,11 @@ BLOCKS = {
         "a process that loads two rows",
         {
             "the imports of Dagster, dagster-dlt and dlt alone": ("tiny_run", "limit"),
-            "a pipeline": ("tiny_run", "ours"),
+            "a pipeline, which does not import Dagster": ("tiny_run", "ours"),
+            "the same by plain dlt": ("tiny_run", "plain_dlt"),
             "a Dagster run": ("tiny_run", "ours_dagster"),
+            "the same by plain dagster-dlt": ("tiny_run", "plain_dagster"),
+            "a Dagster run of an asset that does nothing": ("tiny_run", "dagster"),
         },
         COMPARED,
     ),

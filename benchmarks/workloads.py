@@ -156,7 +156,14 @@ WORKLOADS = {
     "tiny_run": Workload(
         "csv",
         2,
-        {"limit": LIMIT_IMPORTS, "ours": OURS, "ours_dagster": OURS_DAGSTER},
+        {
+            "limit": LIMIT_IMPORTS,
+            "plain_dlt": System("plain.py"),
+            "dagster": System("dagster_run.py"),
+            "plain_dagster": System("plain.py", ("dagster",)),
+            "ours": OURS,
+            "ours_dagster": OURS_DAGSTER,
+        },
         with_imports=True,
     ),
     "import_location": Workload(

@@ -59,7 +59,7 @@ from shared.warehouse.rows.widening import normalize
 from shared.warehouse.schema.contract import contract_violation_message, reject_renamed
 from shared.warehouse.schema.declared_hints import apply_declared_hints
 from shared.warehouse.schema.stored_tables import restore_dropped
-from shared.warehouse.schema.sync import merge_stored_schema
+from shared.warehouse.schema.sync import merge_stored_schema, save_plain_schemas
 from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
 from shared.warehouse.statistics import MAX_PARTITIONS_WITH_COUNTS, TableStats, collect_stats
@@ -209,13 +209,13 @@ class LoadRun:
                     info = self.pipeline.load()
                     info.raise_on_failed_jobs()
                 except Exception:
-                    with suppress(Exception), self._client() as client:
+                    with suppress(Exception), self._client as client:
                         client.undo_this_load()  # otherwise the next load does
                     raise
-                tables = self._describe_tables(info.loads_ids)
+                roots = root_tables(self.plan.source, self.schema)
+                tables = self._describe_tables(roots, info.loads_ids)
         for action in self._after_commit:
             action()
-        roots = root_tables(self.plan.source, self.schema)
         rows_loaded = {**self._row_counts, **self.state.rows_inserted}
         for table in self.schema.dlt_table_names():
             rows_loaded.pop(table, None)
@@ -323,6 +323,7 @@ class LoadRun:
         packages = [*map(self.pipeline.get_load_package_info, load_ids)]
         self.state.appends = find_appends(packages, schema, self.state.partition_scopes)
         content = validate_packages(packages, schema, self.state.partition_scopes)
+        self._package_schemas = save_plain_schemas(self.pipeline)
         requested = self.plan.options.extract_arguments.get("write_disposition")
         reject_appending_tables(self.source, schema, content.tables, self.plan.scopes, requested)
         self.state.tables_in_package = content.tables
@@ -338,15 +339,16 @@ class LoadRun:
         """
         options, dataset = self.plan.options, self.plan.spec.dataset_name
         refresh = bool(options.extract_arguments.get("refresh") or self._full_refresh)
-        with self._client() as client:
+        with self._client as client:
             reject_lost_updates(client, self.pipeline, self._restored, content.tables)
             reject_lost_cursors(self.pipeline, self.source, self._stored_cursors, refresh=refresh)
             if not refresh:
                 reject_new_cursor(self.source, self._stored_cursors)
             mark_dataset(client)
             if client.is_storage_initialized():
-                schemas = merge_stored_schema(self.pipeline, client, self._restored_schemas)
-                client.schema = schemas.get(client.schema.name, client.schema)
+                merge_stored_schema(
+                    self.pipeline, client, self._package_schemas, self._restored_schemas
+                )
                 if not refresh:
                     restore_dropped(client, self.pipeline, self.source, content.tables, self.log)
             for load_id in client.undo_unfinished_loads():
@@ -362,23 +364,17 @@ class LoadRun:
             find_new_keys(client, self.schema, content, self.state)
             return count_partitions(client, few, self.log)
 
-    def _describe_tables(self, load_ids: Sequence[str]) -> dict[str, TableStats]:
+    def _describe_tables(
+        self, roots: Collection[str], load_ids: Sequence[str]
+    ) -> dict[str, TableStats]:
         """Comment the tables in the warehouse, and return what they contain."""
         schema = self.schema
-        roots = root_tables(self.plan.source, schema)
         tables = [table for root in roots for table in with_related_tables(root, schema)]
-        with self._client() as client:
+        with self._client as client:
             self._comment(client, tables)
+            options: Any = {"preview_rows": self._preview_rows, "log": self.log}
             return {
-                table: collect_stats(
-                    client,
-                    schema,
-                    table,
-                    load_ids,
-                    preview_rows=self._preview_rows,
-                    log=self.log,
-                )
-                for table in tables
+                table: collect_stats(client, schema, table, load_ids, **options) for table in tables
             }
 
     def _comment(self, client: Any, tables: Sequence[str]) -> None:
@@ -390,5 +386,10 @@ class LoadRun:
                 redact(f"The tables are loaded, and their comments could not change: {error}")
             )
 
+    @cached_property
     def _client(self) -> Any:
-        return self.pipeline.destination_client(self.source.schema.name)
+        """The client of the destination, with the schema as it will be stored. It can be entered again."""
+        client = self.pipeline.destination_client(self.source.schema.name)
+        schemas = {schema.name: schema for schema in self._package_schemas.values()}
+        client.schema = schemas.get(client.schema.name, client.schema)  # none, if nothing is new
+        return client
