@@ -142,6 +142,16 @@ BLOCKS = {
         },
         {"seconds": _seconds, "rows": ROWS},
     ),
+    "unique_check": Block(
+        "what the check reads",
+        {
+            "one partition, by DuckDB alone": ("unique_check_20m", "limit"),
+            "one partition": ("unique_check_20m", "ours"),
+            "one partition, and the keys of the whole table": ("unique_check_20m", "ours_key"),
+            "the whole table": ("unique_check_20m", "ours_whole"),
+        },
+        {"seconds": _number("seconds", ",.2f"), "rows": ROWS, "runs": RUNS},
+    ),
     "tables": Block(
         "the definitions of a location",
         {
