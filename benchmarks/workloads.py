@@ -86,7 +86,11 @@ def tables(many: int) -> Workload:
 def locations(many: int) -> Workload:
     """Return the workload of a workspace with some code locations."""
     ours = "ours_locations.py"
-    systems = {"limit": System(ours, ("empty",)), "ours": System(ours)}
+    systems = {
+        "limit": System(ours, ("empty",)),
+        "ours": System(ours),
+        "ours_preloaded": System(ours, ("preloaded",)),
+    }
     return Workload("number", many, systems, max_runs=1)
 
 
