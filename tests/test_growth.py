@@ -117,6 +117,7 @@ def test_partitions_of_a_load_add_no_statement_no_connection_and_no_file(
     assert_growth(counts, "statements", constant=68, slope=0)
     assert_growth(counts, "connections", constant=8, slope=0)
     assert_growth(counts, "files", constant=38, slope=0)
+    assert_growth(counts, "parsed", constant=2, slope=0)
 
 
 def test_partitions_of_a_load_add_no_statement_and_no_connection_to_postgres(
