@@ -165,8 +165,12 @@ BLOCKS = {
         "a workspace",
         {
             f"{many} locations, {text}": (f"locations_{many}", system)
-            for many in (3, 10)
-            for system, text in {"limit": "with nothing but the imports", "ours": "ours"}.items()
+            for many in (3, 10, 30, 100)
+            for system, text in {
+                "limit": "empty ones, `dagster dev`",
+                "ours": "`dagster dev`",
+                "ours_preloaded": "`etl dev`",
+            }.items()
         },
         {"seconds": _seconds, "GB": lambda result: f"{result['peak_mb'] / 1024:.2f}"},
     ),
@@ -185,22 +189,25 @@ def scale(results: Results) -> str:
     def value(workload: str, name: str, system: str = "ours") -> float:
         return float(results[workload, system][name])
 
-    def slope(prefix: str, few: int, many: int, name: str) -> float:
-        difference = value(f"{prefix}_{many}", name) - value(f"{prefix}_{few}", name)
-        return difference / (many - few)
+    def slope(prefix: str, few: int, many: int, name: str, system: str = "ours") -> float:
+        more, less = (value(f"{prefix}_{size}", name, system) for size in (many, few))
+        return (more - less) / (many - few)
 
-    location_mb = slope("locations", 3, 10, "peak_mb")
-    location_seconds = slope("locations", 3, 10, "seconds")
+    def location(command: str, system: str) -> list[str]:
+        mb, seconds = (slope("locations", 3, 30, name, system) for name in ("peak_mb", "seconds"))
+        return [
+            f"one more code location, `{command}`",
+            f"{mb:,.0f} MB, {seconds:,.1f} s to load",
+            f"100 locations: {mb / 10.24:,.1f} GB, {seconds / 0.6:,.1f} min on one machine",
+        ]
+
     table = slope("tables", 20, 2000, "seconds")
     run = value("tiny_run", "cpu_seconds", "ours_dagster")
     load = value("csv_replace_10m", "cpu_seconds") / (CSV_BYTES / 1e9)
     partition = slope("partitions", 1, 3650, "seconds")
     rows = [
-        [
-            "one more code location",
-            f"{location_mb:,.0f} MB, {location_seconds:,.1f} s to load",
-            f"100 locations: {location_mb / 10.24:,.1f} GB, {location_seconds / 0.6:,.0f} min on one machine",
-        ],
+        location("dagster dev", "ours"),
+        location("etl dev", "ours_preloaded"),
         [
             "the definitions of one more table",
             f"{table * 1000:,.1f} ms",

@@ -207,5 +207,8 @@ for kind in ("duckdb", "postgres"):
     }
 BY_REQUEST = {
     "csv_replace_100m": Workload("csv", 100_000_000, {"limit": LIMIT, "ours": OURS}, max_runs=1),
-    "locations_100": locations(100),
+    # Without shared memory they need 20 GB.
+    "locations_100": Workload(
+        "number", 100, {"ours_preloaded": locations(100).systems["ours_preloaded"]}, max_runs=1
+    ),
 }
