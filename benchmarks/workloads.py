@@ -169,7 +169,11 @@ WORKLOADS = {
     "import_location": Workload(
         "number",
         1,
-        {"limit": LIMIT_IMPORTS, "ours": System("ours_import.py")},
+        {
+            "limit": LIMIT_IMPORTS,
+            "plain_dagster": System("ours_import.py", ("plain",)),
+            "ours": System("ours_import.py"),
+        },
         with_imports=True,
     ),
     "start_of_a_run": Workload(
