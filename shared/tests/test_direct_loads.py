@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import dlt
@@ -22,6 +24,7 @@ from shared.testing.killed_loads import in_forked_process, kill
 from shared.warehouse import new_keys
 from shared.warehouse.destinations import duckdb as duckdb_jobs
 from shared.warehouse.destinations.direct import DirectJob
+from shared.warehouse.scope import LoadState
 
 SLOW_ON_SERVERS = True
 
@@ -255,6 +258,26 @@ def test_rows_that_need_more_memory_than_usual_are_loaded(
     wide = rows_of(range(1000), 1).append_column("text", pa.array(["x" * 10_000] * 1000))
     load(wide, **hints)
     assert stored("count(*)") == [(1000,)]
+
+
+def test_a_job_that_ends_leaves_the_limit_of_memory_to_the_jobs_that_run() -> None:
+    with duckdb.connect() as connection:
+
+        def limit() -> Any:
+            return connection.execute("SELECT current_setting('memory_limit')").fetchall()
+
+        unlimited = limit()
+        client = SimpleNamespace(
+            state=LoadState(), sql_client=SimpleNamespace(execute_sql=connection.execute)
+        )
+        with duckdb_jobs.memory_limit(client, 300):
+            limited = limit()
+            with duckdb_jobs.memory_limit(client, 100):
+                assert limit() == limited
+            assert limit() == limited != unlimited
+            with duckdb_jobs.memory_limit(client, sys.maxsize):
+                assert limit() == unlimited
+        assert limit() == unlimited
 
 
 def test_a_copy_to_postgres_keeps_a_part_of_a_file_in_memory(
