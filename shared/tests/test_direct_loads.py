@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,10 +20,12 @@ from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import warehouse
+from shared.sources.csv import CsvFormat, csv_source
 from shared.sources.hints import APPEND_EACH_RUN
 from shared.testing.killed_loads import in_forked_process, kill
 from shared.warehouse import new_keys
 from shared.warehouse.destinations import duckdb as duckdb_jobs
+from shared.warehouse.destinations import pushdown_job
 from shared.warehouse.destinations.direct import DirectJob
 from shared.warehouse.scope import LoadState
 
@@ -258,6 +261,24 @@ def test_rows_that_need_more_memory_than_usual_are_loaded(
     wide = rows_of(range(1000), 1).append_column("text", pa.array(["x" * 10_000] * 1000))
     load(wide, **hints)
     assert stored("count(*)") == [(1000,)]
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+def test_the_warehouse_reads_a_file_that_needs_more_memory_than_usual(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pushdown_job, "_MEMORY_MB", 1)
+    monkeypatch.setattr(pushdown_job, "_MEMORY_MB_PER_COLUMN", 0)
+    text = "x" * 10_000
+    rows = "".join(f"{n},{text}\n" for n in range(1000))
+    (tmp_path / "wide.csv").write_text(f"id,text\n{rows}")
+    columns: dict[str, Any] = {"id": {"data_type": "bigint"}, "text": {"data_type": "text"}}
+    source = csv_source(["wide.csv"], "orders", CsvFormat(columns=columns), folder=str(tmp_path))
+    messages: list[str] = []
+    result = warehouse.load(warehouse.plan_load(SPEC, source, ["wide.csv"]), messages.append)
+    assert result.rows_loaded == {"orders": 1000}
+    assert result.tables["orders"].partition_row_counts == {"wide.csv": 1000}
+    assert not [message for message in messages if "row-by-row" in message]
 
 
 def test_a_job_that_ends_leaves_the_limit_of_memory_to_the_jobs_that_run() -> None:

@@ -41,8 +41,7 @@ class PushdownLoadJob(PushdownJob):
     """
 
     def _replace(self) -> None:
-        with memory_limit(self.client, self._memory_mb):
-            self._replace_rows()
+        _in_little_memory(self, self._replace_rows, self._memory_mb)
 
     def _replace_rows(self) -> None:
         name, client, state = self.load_table_name, self.client.sql_client, self.client.state
@@ -85,7 +84,7 @@ class ReplaceFilesJob(DirectJob):
     """Replaces a load's rows of all tables of one transaction, in little memory."""
 
     def _replace(self) -> None:
-        _in_little_memory(self, self._replace_files)
+        _in_little_memory(self, self._replace_files, _batch_memory_mb(self))
 
     def _replace_files(self) -> None:
         client = self.client.sql_client
@@ -106,17 +105,22 @@ class CopyFileJob(DuckDbCopyJob, WarehouseJob):
 
     def run(self) -> None:
         """Insert them in one transaction."""
-        _in_little_memory(self, super().run)
+        _in_little_memory(self, super().run, _batch_memory_mb(self))
 
 
-def _in_little_memory(job: WarehouseJob, run: Callable[[], None]) -> None:
+def _batch_memory_mb(job: WarehouseJob) -> int:
+    """Return the memory of one batch of rows of a usual width per thread."""
+    columns = len(job.client.schema.get_table_columns(job.load_table_name))
+    return _BATCH_MEMORY_MB + columns * _BATCH_MEMORY_MB_PER_COLUMN
+
+
+def _in_little_memory(job: WarehouseJob, run: Callable[[], None], megabytes: int) -> None:
     """Run a transaction with a limit of memory, and again without it if a row needs more.
 
-    DuckDB otherwise uses what there is. Rows of a usual width need one batch of rows per thread.
+    DuckDB otherwise uses what there is.
     """
-    columns = len(job.client.schema.get_table_columns(job.load_table_name))
     try:
-        with memory_limit(job.client, _BATCH_MEMORY_MB + columns * _BATCH_MEMORY_MB_PER_COLUMN):
+        with memory_limit(job.client, megabytes):
             run()
     except Exception as error:
         if find_cause(error, OutOfMemoryException) is None:
@@ -133,12 +137,12 @@ def memory_limit(client: Any, megabytes: int) -> Iterator[None]:
     only raises the limit of the others, and the last one removes it.
     """
     limits, execute = client.state.memory_limits, client.sql_client.execute_sql
-    with _changing_limit:
-        limits.append(megabytes)
-        highest = max(limits)
-        is_limited = highest < _UNLIMITED_MB
-        execute(f"SET memory_limit = '{highest}MB'" if is_limited else "RESET memory_limit")
     try:
+        with _changing_limit:
+            limits.append(megabytes)
+            highest = max(limits)
+            is_limited = highest < _UNLIMITED_MB
+            execute(f"SET memory_limit = '{highest}MB'" if is_limited else "RESET memory_limit")
         yield
     finally:
         with _changing_limit:

@@ -1,13 +1,14 @@
 """A query whose rows replace those of a load, in the transaction that deletes them and without staging."""
 
 from pathlib import Path
+from typing import Literal
 
 from dlt.common.destination.client import SqlModel
 from dlt.destinations.exceptions import DatabaseTerminalException
 
 from shared.warehouse.dlt_internals import WarehouseJob
 
-_MEMORY_MB = 256  # of DuckDB, for a file that it reads itself, however long
+_MEMORY_MB = 192  # of DuckDB, for a file that it reads itself, however long
 _MEMORY_MB_PER_COLUMN = 4
 
 
@@ -28,7 +29,7 @@ class PushdownJob(WarehouseJob):
     def _replace(self) -> None:
         raise NotImplementedError
 
-    def _read_query(self, dialect: str) -> str:
+    def _read_query(self, dialect: Literal["duckdb", "postgres"]) -> str:
         """Return the query of the job's file, which dlt has written in a dialect."""
         with Path(self.file).open(encoding="utf-8") as file:
             return SqlModel.from_file(file, dialect).to_sql()
