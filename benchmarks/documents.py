@@ -125,8 +125,11 @@ BLOCKS = {
         "a process that loads two rows",
         {
             "the imports of Dagster, dagster-dlt and dlt alone": ("tiny_run", "limit"),
-            "a pipeline": ("tiny_run", "ours"),
+            "a pipeline, which does not import Dagster": ("tiny_run", "ours"),
+            "the same by plain dlt": ("tiny_run", "plain_dlt"),
             "a Dagster run": ("tiny_run", "ours_dagster"),
+            "the same by plain dagster-dlt": ("tiny_run", "plain_dagster"),
+            "a Dagster run of an asset that does nothing": ("tiny_run", "dagster"),
         },
         COMPARED,
     ),
@@ -138,6 +141,16 @@ BLOCKS = {
             for system, text in {"dagster": "Dagster alone", "ours": "loaded"}.items()
         },
         {"seconds": _seconds, "rows": ROWS},
+    ),
+    "unique_check": Block(
+        "what the check reads",
+        {
+            "one partition, by DuckDB alone": ("unique_check_20m", "limit"),
+            "one partition": ("unique_check_20m", "ours"),
+            "one partition, and the keys of the whole table": ("unique_check_20m", "ours_key"),
+            "the whole table": ("unique_check_20m", "ours_whole"),
+        },
+        {"seconds": _number("seconds", ",.2f"), "rows": ROWS, "runs": RUNS},
     ),
     "tables": Block(
         "the definitions of a location",

@@ -86,7 +86,11 @@ def tables(many: int) -> Workload:
 def locations(many: int) -> Workload:
     """Return the workload of a workspace with some code locations."""
     ours = "ours_locations.py"
-    systems = {"limit": System(ours, ("empty",)), "ours": System(ours)}
+    systems = {
+        "limit": System(ours, ("empty",)),
+        "ours": System(ours),
+        "ours_preloaded": System(ours, ("preloaded",)),
+    }
     return Workload("number", many, systems, max_runs=1)
 
 
@@ -152,7 +156,14 @@ WORKLOADS = {
     "tiny_run": Workload(
         "csv",
         2,
-        {"limit": LIMIT_IMPORTS, "ours": OURS, "ours_dagster": OURS_DAGSTER},
+        {
+            "limit": LIMIT_IMPORTS,
+            "plain_dlt": System("plain.py"),
+            "dagster": System("dagster_run.py"),
+            "plain_dagster": System("plain.py", ("dagster",)),
+            "ours": OURS,
+            "ours_dagster": OURS_DAGSTER,
+        },
         with_imports=True,
     ),
     "import_location": Workload(

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any, cast
 import dagster as dg
 import pytest
 
+from shared.cli.preloaded import SUPPORTED, PreloadedPython
 from shared.testing.postgres_server import PostgresServer
-from support.preloaded_python import PreloadedPython
+from support.preloaded_python import MODULES, start_programs_fast
 
 ROOT = Path(__file__).parents[1]
 collect_ignore = ["ducklake"]  # test_ducklake.py runs them, in their own environment
@@ -69,14 +69,15 @@ def shell() -> dict[str, str]:
 def start_fast(clone: Path) -> Iterator[Callable[[], None]]:
     """Let the programs of the clone's environment start fast; call it after they are installed."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="python-")))
-        preloaded = PreloadedPython(folder, str(clone / ".venv" / "bin" / "python"))
+        started: list[PreloadedPython] = []
 
         def start() -> None:
-            if sys.platform == "linux" and Path(preloaded.interpreter).exists():
-                if not preloaded.executable.exists():
-                    stack.enter_context(preloaded)
-                preloaded.start_programs()
+            interpreter = clone / ".venv" / "bin" / "python"
+            if SUPPORTED and interpreter.exists():
+                if not started:
+                    preloaded = PreloadedPython(str(interpreter), MODULES)
+                    started.append(stack.enter_context(preloaded))
+                start_programs_fast(started[0])
 
         yield start
 
@@ -171,17 +172,15 @@ def pytest_configure(config: pytest.Config) -> None:
         sys.executable = str(Path(sys.prefix) / "bin" / "python")
         multiprocessing.set_executable(sys.executable)
     is_worker = hasattr(config, "workerinput") or "PRELOADED_PYTHON" in os.environ
-    if is_worker or config.option.collectonly or sys.platform != "linux":
+    if is_worker or config.option.collectonly or not SUPPORTED:
         return
-    folder = tempfile.TemporaryDirectory(prefix="python-")
-    preloaded = PreloadedPython(Path(folder.name))
-    executable = str(preloaded.__enter__().executable)
+    preloaded = PreloadedPython(modules=MODULES)
+    executable = str(preloaded.start())
     os.environ["PRELOADED_PYTHON"] = executable
     workers = getattr(config.option, "tx", None) or []
     local = f"popen//python={executable}"
     config.option.tx = [local if worker == "popen" else worker for worker in workers]
-    config.add_cleanup(folder.cleanup)
-    config.add_cleanup(preloaded.__exit__)
+    config.add_cleanup(preloaded.stop)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

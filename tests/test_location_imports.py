@@ -4,8 +4,11 @@ Each code server, each run and each `etl` command that loads a location pays for
 """
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import duckdb
@@ -32,10 +35,11 @@ MAX_MODULES = 60
 """Modules of these packages; most are Dagster's for the private names in `dagster_internals`."""
 
 
-def _imported(*modules: str, cwd: Path | None = None) -> list[str]:
+def _imported(*modules: str, paths: Sequence[str] = ()) -> list[str]:
     """Return the modules that importing some modules adds in a new process."""
     command = [sys.executable, "-c", _COUNT, *modules]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     imported: list[str] = json.loads(done.stdout.splitlines()[-1])
     return imported
 
@@ -50,6 +54,26 @@ def test_importing_a_location_imports_no_library_that_only_loads_need(module: st
     ]
     assert {name.partition(".")[0] for name in others} <= ALLOWED
     assert len(others) <= MAX_MODULES, others
+
+
+@pytest.mark.filterwarnings("ignore:Answers file template:DeprecationWarning")  # copier
+@pytest.mark.parametrize("style", ["code", "component"])
+def test_a_location_of_etl_new_imports_none_of_them_either(
+    root: Path, tmp_path: Path, style: str
+) -> None:
+    new = import_module("shared.cli.new")
+    names = {source: f"{style}_{source}_etl" for source in ("list", "csv", "api")}
+    paths = [
+        str(new._render(tmp_path / name, name[:-4], root, source=source, style=style) / "src")
+        for source, name in names.items()
+    ]
+    imported = _imported(*(f"{name}.definitions" for name in names.values()), paths=paths)
+    others = {name.partition(".")[0] for name in imported}
+    of_yaml = {"jinja2", "markupsafe", "pydantic"}
+    assert {each for each in others if each.lstrip("_") not in _STANDARD} <= {
+        *(ALLOWED | of_yaml),
+        *("shared", *names.values()),
+    }
 
 
 _STANDARD = {name.lstrip("_") for name in sys.stdlib_module_names}

@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 
 from shared.cli.locations import code_locations
+from shared.cli.preloaded import PreloadedPython
+from shared.cli.preloaded.modules import DAGSTER_MODULES
 from support.processes import python, wait_for
 
 pytestmark = pytest.mark.skipif(python() == sys.executable, reason="it exists on Linux only")
@@ -124,6 +127,42 @@ def test_a_signal_reaches_the_process_and_its_handler_decides() -> None:
         assert client.stdout.readline() == b"ready\n"
         client.send_signal(signal.SIGINT)
         assert client.wait(30) == 7
+
+
+def test_a_kill_ends_all_processes_and_removes_what_they_made() -> None:
+    preloaded = PreloadedPython(modules=())
+    executable = preloaded.start()
+    code = f"import subprocess; subprocess.run(['{executable}', '-c', {PARENT!r}])"
+    with subprocess.Popen(
+        [executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        pass_fds=[preloaded.lifeline],  # the first command has it, as that of `etl dev`
+    ) as client:
+        os.close(preloaded.lifeline)
+        assert client.stdout
+        pids = list(map(int, client.stdout.readline().split()))
+        client.kill()
+    preloaded.process.wait(30)
+    wait_for(lambda: not any(map(is_running, pids)), 30)
+    assert not executable.parent.exists()
+
+
+def test_options_that_the_server_does_not_know_run_in_a_fresh_python() -> None:
+    code = "import sys; print(sys.flags.optimize, 'dagster' in sys.modules)"
+    assert run("-O", "-c", code).stdout == "1 False\n"
+
+
+@pytest.mark.parametrize("module", DAGSTER_MODULES)
+def test_a_preloaded_module_exists(module: str) -> None:
+    package, _, rest = module.partition(".")
+    spec = find_spec(package)
+    assert spec
+    if rest:
+        assert spec.submodule_search_locations
+        path = Path(spec.submodule_search_locations[0], *rest.split("."))
+        assert path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
 def test_no_module_of_this_project_is_preloaded() -> None:

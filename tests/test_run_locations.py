@@ -90,6 +90,11 @@ def test_an_asset_loads_one_location_and_an_operator_all(shop: dict[str, str]) -
     assert loaded(shop) == {"tea", "milk", "broken"}
 
 
+def test_an_asset_beside_a_location_loads_these_two(shop: dict[str, str]) -> None:
+    assert run(shop, "milk_etl", "shop/tea") == (["shop/milk", "shop/tea"], "")
+    assert loaded(shop) == {"tea", "milk"}
+
+
 def test_a_location_without_a_valid_contract_may_have_the_asset(shop: dict[str, str]) -> None:
     milk = workspace(shop) / "projects" / "milk_etl"
     (milk / "contract.json").write_text("<<<<<<< HEAD")

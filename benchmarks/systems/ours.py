@@ -1,7 +1,8 @@
 """This workspace: `csv_source` or `file_source` through its own pipeline.
 
-With `dagster` as an asset's run; with `bucket` from S3; with `postgres` into a server; with `changed` or `unchanged` what is timed is
-a second load of the file.
+With `dagster` as an asset's run, otherwise without Dagster, as plain dlt; with `bucket` from S3;
+with `postgres` into a server; with `changed` or `unchanged` what is timed is a second load of the
+file.
 """
 
 import json
@@ -10,8 +11,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 file, folder, *how = sys.argv[1:]
@@ -53,14 +55,10 @@ if "changed" in how:
     with Path(file).open() as lines, (Path(folder) / name).open("w") as copy:
         copy.writelines(line for number, line in enumerate(lines) if number != 1)
 
-import dagster as dg
-from dagster_dlt import dlt_assets
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltSource
 
 from shared import warehouse
-from shared.orchestration.resource import WarehouseDltResource
-from shared.orchestration.translator import WarehouseTranslator
 from shared.sources.csv import CsvFormat, csv_source
 from shared.sources.files import JsonLinesFormat, ParquetFormat, file_source
 
@@ -82,31 +80,38 @@ def source() -> DltSource:
     return csv_source([name], "items", CsvFormat(columns=COLUMNS))
 
 
-@dlt_assets(
-    dlt_source=source(),
-    dlt_pipeline=declared,
-    dagster_dlt_translator=WarehouseTranslator("team:bench"),
-    name="items",
-)
-def items(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
-    yield from dlt.run(context=context, partitions=[name])
+def as_asset() -> Callable[[], object]:
+    """Return the run of an asset; Dagster is imported for it alone."""
+    import dagster as dg
+    from dagster_dlt import dlt_assets
 
+    from shared.orchestration.resource import WarehouseDltResource
+    from shared.orchestration.translator import WarehouseTranslator
 
-def as_asset() -> None:
-    assert dg.materialize([items], resources={"dlt": WarehouseDltResource()}).success
+    @dlt_assets(
+        dlt_source=source(),
+        dlt_pipeline=declared,
+        dagster_dlt_translator=WarehouseTranslator("team:bench"),
+        name="items",
+    )
+    def items(context: dg.AssetExecutionContext, dlt: WarehouseDltResource) -> Iterator[object]:
+        yield from dlt.run(context=context, partitions=[name])
+
+    return partial(dg.materialize, [items], resources={"dlt": WarehouseDltResource()})
 
 
 def as_pipeline() -> None:
     warehouse.load(warehouse.plan_load(declared, source(), [name]))
 
 
+run = as_asset() if "dagster" in how else as_pipeline
 ready = "changed" in how or "unchanged" in how
 if ready:
     as_pipeline()
 if "changed" in how:
     shutil.copy(file, Path(folder) / name)
 began, spent_before = time.perf_counter(), time.process_time() if ready else 0
-as_asset() if "dagster" in how else as_pipeline()
+run()
 spent = time.process_time() - spent_before
 took = time.perf_counter() - began
 ((counted,),) = (row.values() for row in warehouse.query("SELECT count(*) AS n FROM bench.items"))

@@ -112,6 +112,16 @@ def test_a_project_of_plain_dlt_moves_in_and_back_out(plain: Plain) -> None:
 
 
 @pytest.mark.usefixtures("any_warehouse")
+def test_plain_dlt_reads_what_the_first_load_stored(plain: Plain) -> None:
+    for _ in range(2):
+        load(crm(1))
+        assert_exact(1, runs=rows("SELECT runs FROM crm_raw.customers")[0][0])
+        assert rows("SELECT count(*) FROM crm_raw._dlt_version") == [(1,)]
+    plain.run(crm(2))
+    assert_exact(2, runs=3)
+
+
+@pytest.mark.usefixtures("any_warehouse")
 def test_another_pipeline_name_is_refused_with_both_names(plain: Plain) -> None:
     """With a refresh too: dlt drops only tables that the new pipeline has loaded."""
     plain.run(crm(2))

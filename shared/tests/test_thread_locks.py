@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import pyarrow as pa
 import pytest
 from dlt.extract import DltResource
 
@@ -70,6 +71,38 @@ def test_two_threads_that_load_the_same_partition_load_one_after_the_other() -> 
     assert most == 1
     rows = warehouse.query("SELECT load, count(*) AS n FROM shop.orders GROUP BY load")
     assert [row["n"] for row in rows] == [3]
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+def test_a_load_that_ends_leaves_dlt_configured_for_those_that_run() -> None:
+    second_runs, first_ended = threading.Event(), threading.Event()
+
+    def load(name: str, wait: threading.Event, reached: threading.Event) -> None:
+        @dlt.source(name=name)
+        def source() -> DltResource:
+            @dlt.resource(name=name, write_disposition="replace")
+            def rows() -> Iterator[pa.Table]:
+                reached.set()
+                wait.wait(60)
+                yield pa.table({"id": [1]})
+
+            return rows
+
+        spec = warehouse.pipeline(f"{name}_pipeline", dataset_name=name)
+        warehouse.load(warehouse.plan_load(spec, source()))
+
+    def first() -> None:
+        load("first", second_runs, threading.Event())
+        first_ended.set()
+
+    with ThreadPoolExecutor(2) as threads:
+        running = [threads.submit(first)]
+        running.append(threads.submit(load, "second", first_ended, second_runs))
+        for each in running:
+            each.result(120)
+    for name in ("first", "second"):
+        assert warehouse.query(f"SELECT count(_dlt_load_id) AS n FROM {name}.{name}") == [{"n": 1}]
+    assert dlt.config.get("normalize.parquet_normalizer.add_dlt_load_id") is None
 
 
 def manager() -> FileLockManager:

@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from sqlglot.dialects.dialect import Dialect
 
 _CREATES = os.O_CREAT | os.O_WRONLY | os.O_RDWR
 _opened: list[Counter[str]] = []
@@ -28,7 +29,8 @@ sys.addaudithook(_count_file)
 def duckdb_costs() -> Iterator[Counter[str]]:
     """Yield the counts of this block: DuckDB's `statements` and `connections`, and `files` opened to write.
 
-    Files that Arrow or DuckDB write themselves are not among them.
+    Files that Arrow or DuckDB write themselves are not among them. `parsed` are the texts that sqlglot
+    parses, also a type's name.
     """
     counts: Counter[str] = Counter()
 
@@ -45,6 +47,7 @@ def duckdb_costs() -> Iterator[Counter[str]]:
         for name in ("execute", "executemany", "sql"):
             method = getattr(connection, name)
             patched.setattr(connection, name, counting("statements", method))
+        patched.setattr(Dialect, "tokenize", counting("parsed", Dialect.tokenize))
         _opened.append(counts)
         try:
             yield counts

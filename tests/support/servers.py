@@ -138,6 +138,14 @@ class DagsterDev(Webserver):
         self.command = [*dagster, "dev", "-w", "workspace.yaml", "-p", str(self.port)]
 
 
+class EtlDev(DagsterDev):
+    """`etl dev`, as a user starts it, in a Python that has imported nothing."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], log: Path) -> None:
+        super().__init__(folder, environment, log)
+        self.command = [str(PROGRAMS / "etl"), "dev", "-p", str(self.port)]
+
+
 class Daemon(ServerProcess):
     """`dagster-daemon`."""
 

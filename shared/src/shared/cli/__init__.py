@@ -14,6 +14,7 @@ from shared import settings
 from shared.cli.check import check
 from shared.cli.confirm import current_environment
 from shared.cli.contract import contract
+from shared.cli.dev import dev
 from shared.cli.doctor import PACKAGES, doctor
 from shared.cli.env import app as env_app
 from shared.cli.instance_home import dagster_home
@@ -34,6 +35,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # joins the lines of a docstring's paragraph
 )
 app.command(epilog="Example: etl run orders/orders --partition 2025-03-10")(run)
+app.command(
+    epilog="Example: etl dev -p 3001",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(dev)
 app.command(epilog="Example: etl show orders.orders")(show)
 app.command(epilog="Example: etl status --json")(status)
 app.command(epilog='Example: etl query "FROM orders.orders LIMIT 3" --json')(query)

@@ -129,17 +129,18 @@ def _likely(selected: Mapping[str, RunSelection]) -> list[str]:
     """Return the locations to load first: those that have the selected assets by their contracts.
 
     A location without a valid contract may have any asset. All are returned if a selection is not the
-    key of a listed asset, because an operator may select assets of other locations; and beside a
-    location that runs completely, because its plan does not say which selections it has.
+    key of a listed asset, because an operator may select assets of other locations.
     """
-    if any(item.selections is None for item in selected.values()):
-        return list(selected)
     keys = {key for item in selected.values() for key in item.selections or ()}
     listed = listed_assets(settings.workspace_root())
     is_plain = all(re.fullmatch(r"[\w/]+", key) for key in keys)
     if not is_plain or not keys <= {key for assets in listed.values() for key in assets}:
         return list(selected)
-    return [name for name in selected if name not in listed or listed[name] & keys]
+    return [
+        name
+        for name, item in selected.items()
+        if item.selections is None or name not in listed or listed[name] & keys
+    ]
 
 
 def run_locations(

@@ -92,13 +92,17 @@ def _load_defs_folder(package: str) -> dg.Definitions:
             "adds definitions to its folder."
         )
     if next(folder.glob("defs/[!_.]*"), None) is None:
-        return dg.Definitions()  # without the import of all component packages
+        return dg.Definitions()
     # Not `load_from_defs_folder`: it needs a pyproject.toml, which an installed wheel does not have.
     project = next((path for path in folder.parents if (path / "pyproject.toml").exists()), folder)
     defs = importlib.import_module(f"{package}.defs")
+    tree = dg.ComponentTree.from_module(defs, project_root=project)
     try:
-        return dg.ComponentTree.from_module(defs, project_root=project).build_defs()
+        # Not the root of the tree: it also imports each installed package with components, such as dbt, to
+        # list their types in the UI.
+        in_folder = tree.build_defs(".")
     except Exception as error:
         if isinstance(error.__cause__, dg.DagsterInvalidDefinitionError):
             raise error.__cause__ from None  # the file and the key come first, not the tree
         raise
+    return dg.Definitions.merge(in_folder, dg.Definitions(component_tree=tree))

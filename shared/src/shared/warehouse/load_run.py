@@ -41,6 +41,7 @@ from shared.warehouse.guards import (
     shrunken_partitions,
     validate_packages,
 )
+from shared.warehouse.load_settings import load_settings
 from shared.warehouse.locks.base import Log, no_log
 from shared.warehouse.locks.file import exclusive_connection
 from shared.warehouse.new_keys import find_new_keys
@@ -59,7 +60,7 @@ from shared.warehouse.rows.widening import normalize
 from shared.warehouse.schema.contract import contract_violation_message, reject_renamed
 from shared.warehouse.schema.declared_hints import apply_declared_hints
 from shared.warehouse.schema.stored_tables import restore_dropped
-from shared.warehouse.schema.sync import merge_stored_schema
+from shared.warehouse.schema.sync import merge_stored_schema, save_plain_schemas
 from shared.warehouse.scope import LoadState, PartitionScope
 from shared.warehouse.state import reject_lost_updates, reject_positions, source_states
 from shared.warehouse.statistics import MAX_PARTITIONS_WITH_COUNTS, TableStats, collect_stats
@@ -70,14 +71,6 @@ from shared.warehouse.tables import (
     with_related_tables,
 )
 from shared.warehouse.working_dirs import create_working_dir
-
-DLT_SETTINGS = {
-    "runtime.dlthub_telemetry": False,
-    # Rows that arrive as Arrow get their load's id as well.
-    "normalize.parquet_normalizer.add_dlt_load_id": True,
-    "normalize.model_normalizer.add_dlt_load_id": True,
-}
-"""dlt's configuration for every load."""
 
 
 class LoadRun:
@@ -139,7 +132,7 @@ class LoadRun:
 
     def extract(self) -> None:
         """Restore state and schema from the warehouse, then extract and normalize."""
-        with dlt.config.values(DLT_SETTINGS), loading(self):
+        with load_settings(), loading(self):
             self._restore()
             self._take_over_stored()
             self._full_refresh = take_marked(self.pipeline, self.source, self.plan.scopes)
@@ -155,7 +148,7 @@ class LoadRun:
 
     def mark_full_refresh(self, resources: Collection[str]) -> None:
         """Load a state with which the next load of some resources replaces their tables."""
-        with dlt.config.values(DLT_SETTINGS):
+        with load_settings():
             self._restore()
             if self.pipeline.default_schema_name is None:
                 return  # nothing is loaded yet
@@ -200,22 +193,23 @@ class LoadRun:
 
     def load(self) -> LoadResult:
         """Load what was extracted, under the lock of the dataset. It raises what `load` lists."""
-        with dlt.config.values(DLT_SETTINGS):
+        with load_settings():
             pa.default_memory_pool().release_unused()  # the extraction needed it
             content = self._validate()
+            client = self._client()  # before the lock: other runs wait for it
             with self.locks.dataset_lock():
-                before = self._prepare_warehouse(content)
+                before = self._prepare_warehouse(client, content)
                 try:
                     info = self.pipeline.load()
                     info.raise_on_failed_jobs()
                 except Exception:
-                    with suppress(Exception), self._client() as client:
+                    with suppress(Exception), client:
                         client.undo_this_load()  # otherwise the next load does
                     raise
-                tables = self._describe_tables(info.loads_ids)
+                roots = root_tables(self.plan.source, self.schema)
+                tables = self._describe_tables(client, roots, info.loads_ids)
         for action in self._after_commit:
             action()
-        roots = root_tables(self.plan.source, self.schema)
         rows_loaded = {**self._row_counts, **self.state.rows_inserted}
         for table in self.schema.dlt_table_names():
             rows_loaded.pop(table, None)
@@ -323,6 +317,7 @@ class LoadRun:
         packages = [*map(self.pipeline.get_load_package_info, load_ids)]
         self.state.appends = find_appends(packages, schema, self.state.partition_scopes)
         content = validate_packages(packages, schema, self.state.partition_scopes)
+        self._package_schemas = save_plain_schemas(self.pipeline)
         requested = self.plan.options.extract_arguments.get("write_disposition")
         reject_appending_tables(self.source, schema, content.tables, self.plan.scopes, requested)
         self.state.tables_in_package = content.tables
@@ -330,7 +325,9 @@ class LoadRun:
         self.state.pending_table_chains.clear()
         return content
 
-    def _prepare_warehouse(self, content: PackageContent) -> Mapping[str, Mapping[str, int]]:
+    def _prepare_warehouse(
+        self, client: Any, content: PackageContent
+    ) -> Mapping[str, Mapping[str, int]]:
         """Compare the load with the warehouse, and return the rows of each partition that it replaces.
 
         It undoes what killed loads left, takes over what other runs stored meanwhile, creates what was
@@ -338,15 +335,16 @@ class LoadRun:
         """
         options, dataset = self.plan.options, self.plan.spec.dataset_name
         refresh = bool(options.extract_arguments.get("refresh") or self._full_refresh)
-        with self._client() as client:
+        with client:
             reject_lost_updates(client, self.pipeline, self._restored, content.tables)
             reject_lost_cursors(self.pipeline, self.source, self._stored_cursors, refresh=refresh)
             if not refresh:
                 reject_new_cursor(self.source, self._stored_cursors)
             mark_dataset(client)
             if client.is_storage_initialized():
-                schemas = merge_stored_schema(self.pipeline, client, self._restored_schemas)
-                client.schema = schemas.get(client.schema.name, client.schema)
+                merge_stored_schema(
+                    self.pipeline, client, self._package_schemas, self._restored_schemas
+                )
                 if not refresh:
                     restore_dropped(client, self.pipeline, self.source, content.tables, self.log)
             for load_id in client.undo_unfinished_loads():
@@ -362,23 +360,17 @@ class LoadRun:
             find_new_keys(client, self.schema, content, self.state)
             return count_partitions(client, few, self.log)
 
-    def _describe_tables(self, load_ids: Sequence[str]) -> dict[str, TableStats]:
+    def _describe_tables(
+        self, client: Any, roots: Collection[str], load_ids: Sequence[str]
+    ) -> dict[str, TableStats]:
         """Comment the tables in the warehouse, and return what they contain."""
         schema = self.schema
-        roots = root_tables(self.plan.source, schema)
         tables = [table for root in roots for table in with_related_tables(root, schema)]
-        with self._client() as client:
+        with client:
             self._comment(client, tables)
+            options: Any = {"preview_rows": self._preview_rows, "log": self.log}
             return {
-                table: collect_stats(
-                    client,
-                    schema,
-                    table,
-                    load_ids,
-                    preview_rows=self._preview_rows,
-                    log=self.log,
-                )
-                for table in tables
+                table: collect_stats(client, schema, table, load_ids, **options) for table in tables
             }
 
     def _comment(self, client: Any, tables: Sequence[str]) -> None:
@@ -391,4 +383,8 @@ class LoadRun:
             )
 
     def _client(self) -> Any:
-        return self.pipeline.destination_client(self.source.schema.name)
+        """Return the client of the destination, with the schema as it will be stored. It can be entered again."""
+        client = self.pipeline.destination_client(self.source.schema.name)
+        schemas = {schema.name: schema for schema in self._package_schemas.values()}
+        client.schema = schemas.get(client.schema.name, client.schema)  # none, if nothing is new
+        return client

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,10 +170,15 @@ def sql_literal(value: Any, dialect: str) -> str:
         kind = "date"
         if isinstance(value, datetime):
             kind = "timestamptz" if value.tzinfo else "timestamp"
-        return f"CAST('{value.isoformat()}' AS {sqlglot.exp.DataType.build(kind).sql(dialect)})"
+        return f"CAST('{value.isoformat()}' AS {_type_sql(kind, dialect)})"
     if re.fullmatch(r"[\w.:/-]*", value, re.ASCII):
         return f"'{value}'"
     return HEX_DECODE_SQL[dialect].format(value.encode().hex())
+
+
+@cache  # a run of a thousand days writes a thousand literals, several times
+def _type_sql(kind: str, dialect: str) -> str:
+    return sqlglot.exp.DataType.build(kind).sql(dialect)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import chain, repeat
+from itertools import repeat
 from typing import Any
 
 from dlt.common.schema.typing import TColumnSchema
@@ -225,10 +225,9 @@ def _table(
 def _has_unmapped(values: Sequence[Mapping[str, Any]], mapped: _Fields) -> bool:
     """Return whether a value has a field without a column, empty or not.
 
-    It compares the few different lists of names, and so is much faster than `_unmapped` of each value.
+    It compares the names of all values at once, and so is much faster than `_unmapped` of each value.
     """
-    names = set(chain.from_iterable({*map(tuple, values)}))
-    return not names <= mapped.keys() or any(
+    return not set().union(*values) <= mapped.keys() or any(
         _has_unmapped(
             [each for value in values if isinstance(each := value.get(name), dict)], fields
         )

@@ -90,7 +90,7 @@ class ReplaceCopyJob(DirectJob, CopyJob):
 
 
 class PushdownCopyJob(PushdownJob, CopyJob):
-    """Runs the query in a DuckDB of its own, while its rows are copied."""
+    """Runs the query in a separate DuckDB, while its rows are copied."""
 
     def _replace(self) -> None:
         table, state = self.load_table_name, self.client.state

@@ -13,9 +13,25 @@ from shared.warehouse.errors import ConcurrentSchemaChangeError
 from shared.warehouse.rows.normalizer import with_normalizers, without_normalizers
 
 
+def save_plain_schemas(pipeline: dlt.Pipeline) -> dict[str, Schema]:
+    """Write the schemas of the normalized packages in their stored form, and return them by load id.
+
+    See `without_normalizers`. No client is needed, so the dataset need not be locked.
+    """
+    packages = package_storage(pipeline)
+    schemas = {}
+    for load_id in pipeline.list_normalized_load_packages():
+        schemas[load_id] = without_normalizers(packages.load_schema(load_id))
+        packages.save_schema(load_id, schemas[load_id])
+    return schemas
+
+
 def merge_stored_schema(
-    pipeline: dlt.Pipeline, client: Any, restored: Mapping[str, str | None]
-) -> dict[str, Schema]:
+    pipeline: dlt.Pipeline,
+    client: Any,
+    schemas: Mapping[str, Schema],
+    restored: Mapping[str, str | None],
+) -> None:
     """Add the tables and columns that other runs stored to the packages that are about to load.
 
     dlt stores the schema that a run began with and what that run added. A table that a run of another
@@ -25,20 +41,13 @@ def merge_stored_schema(
     Args:
         pipeline: the pipeline, with normalized packages.
         client: the client of the destination.
+        schemas: the schemas of the packages by load id, as they will be stored. They are changed in place.
         restored: the hashes of the versions that the load began with, by schema.
-
-    Returns:
-        The schemas of the packages, as they will be stored, by name.
 
     Raises:
         ConcurrentSchemaChangeError: a column has another type there, or `etl migrate` has changed it.
     """
-    packages = package_storage(pipeline)
-    schemas = {}
-    for load_id in pipeline.list_normalized_load_packages():
-        schema = without_normalizers(packages.load_schema(load_id))
-        packages.save_schema(load_id, schema)
-        schemas[schema.name] = schema
+    for load_id, schema in schemas.items():
         stored = client.get_stored_schema(schema.name)
         began_with = restored.get(schema.name)
         if stored is None or stored.version_hash in (schema.stored_version_hash, began_with):
@@ -48,9 +57,8 @@ def merge_stored_schema(
             _reject_migrated(_schema(base), newest)
         for table in newest.data_tables(include_incomplete=True):
             _add_table(schema, table)
-        packages.save_schema(load_id, schema)
+        package_storage(pipeline).save_schema(load_id, schema)
         pipeline.schemas.save_schema(with_normalizers(schema))
-    return schemas
 
 
 def allow_null(pipeline: dlt.Pipeline, table: str, column: str) -> None:

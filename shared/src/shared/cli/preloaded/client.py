@@ -1,8 +1,9 @@
-"""A stand-in for `python`: it hands its command to the server in preloaded_python.py.
+"""A program that takes the arguments of `python` and lets the server of `PreloadedPython` run them.
 
 It lives as long as the process that runs there: it forwards signals, ends with the same status, and
-when it is killed the process is killed as well. The server writes a copy of this file that names the
-interpreter and the socket. It imports little, because it starts for each command.
+when it is killed the process is killed as well. It imports little, because it starts for each command,
+and becomes a shell while it waits: that takes a tenth of the memory. `PreloadedPython` writes a copy of
+this file that names the interpreter and the socket.
 """
 
 import contextlib
@@ -15,6 +16,27 @@ import sys
 SOCKET = "@SOCKET@"
 PYTHON = "@PYTHON@"
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+
+STANDARD_ERROR = 2
+
+TRAP = """trap 'printf "\\{number:03o}" >&9; trapped=yes' {number}"""
+WAIT = """
+until read -r code number <&9; do
+    [ "$trapped" ] || { echo "$0: the server of preloaded Python ended" >&2; exit 1; }
+    trapped=
+done
+[ "$number" = 0 ] && exit "$code"
+trap - "$number" 2>/dev/null
+kill "-$number" $$
+"""
+"""A shell script: wait for the code or the signal with which the command ends, and end as it ends."""
+
+
+def is_supported(arguments: list[str]) -> bool:
+    """Return whether the server knows these arguments of `python`."""
+    while arguments and arguments[0] in ("-B", "-P", "-W", "-u"):
+        arguments = arguments[2 if arguments[0] == "-W" else 1 :]
+    return bool(arguments) and (arguments[0] in ("-m", "-c") or not arguments[0].startswith("-"))
 
 
 def open_files() -> list[int]:
@@ -62,6 +84,7 @@ def start_witness(server: socket.socket) -> None:
     the command.
     """
     alive, held_open = os.pipe()
+    os.set_inheritable(held_open, True)
     if os.fork():
         os.close(alive)
         return
@@ -78,14 +101,13 @@ def start_witness(server: socket.socket) -> None:
 
 
 def main() -> None:
-    """Send the command, forward signals, and end as the command ends."""
+    """Send the command, and become the shell that waits for its end."""
     files = open_files()
     is_leader = os.getpgrp() == os.getpid()
     server = socket.socket(socket.AF_UNIX)
-    try:
-        server.connect(SOCKET)
-    except OSError:  # the server has ended: the command only starts slower
-        os.execv(PYTHON, [PYTHON, *sys.argv[1:]])
+    # Without the server the command only starts slower.
+    if not is_supported(sys.argv[1:]) or server.connect_ex(SOCKET):
+        os.execv(PYTHON, [PYTHON, *sys.argv[1:]])  # noqa: S606 - no shell is needed
     for number in FORWARDED:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda received, _: forward(server, received))
@@ -93,19 +115,14 @@ def main() -> None:
     socket.send_fds(server, [text[:4]], files)
     server.sendall(text[4:])
     for file in files:
-        if file > 2:
+        if file > STANDARD_ERROR:
             os.close(file)
     if is_leader:
         start_witness(server)
-    status = server.recv(4)
-    if len(status) < 4:
-        sys.exit("The server of preloaded_python.py ended")
-    code = os.waitstatus_to_exitcode(int.from_bytes(status, "big"))
-    if code < 0:
-        with contextlib.suppress(OSError):  # the handler of SIGKILL cannot be set
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    os._exit(code)
+    os.dup2(server.fileno(), 9)
+    os.set_inheritable(9, True)  # it may have been 9 already
+    script = "\n".join(TRAP.format(number=int(number)) for number in FORWARDED) + WAIT
+    os.execv("/bin/sh", ["/bin/sh", "-c", script, "python", *sys.argv[1:]])  # noqa: S606 - a constant
 
 
 if __name__ == "__main__":
