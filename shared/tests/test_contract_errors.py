@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 from shared import warehouse
 from shared.cli import app
-from shared.warehouse.destinations.configuration import resolve_configuration
-from shared.warehouse.destinations.factory import create_destination
+from support.warehouse_client import execute
 
 SLOW_ON_SERVERS = True
 
@@ -50,14 +49,6 @@ def run_command_of(message: str) -> None:
     command = message[message.index("etl migrate") :]
     done = CliRunner().invoke(app, [*shlex.split(command)[1:], "--yes"])
     assert done.exit_code == 0, done.output
-
-
-def execute(sql: str) -> None:
-    """Change the warehouse behind the back of its pipelines."""
-    destination: Any = create_destination()
-    configuration = resolve_configuration(destination, "shop")
-    with destination.client(dlt.Schema("by_hand"), configuration) as client:
-        client.sql_client.execute_sql(sql)
 
 
 SENT: dict[str, tuple[Any, Any, str]] = {
@@ -153,7 +144,7 @@ def test_what_was_dropped_by_hand_is_created_again_and_the_log_says_so(dispositi
         kind, _, name = dropped.partition(" ")
         table, _, column = name.rpartition(".")
         drop = f"DROP COLUMN {column}"
-        execute(f"DROP TABLE {name}" if kind == "TABLE" else f"ALTER TABLE {table} {drop}")
+        execute("shop", f"DROP TABLE {name}" if kind == "TABLE" else f"ALTER TABLE {table} {drop}")
         logged: list[str] = []
         load(rows, logged.append, primary_key="id", write_disposition=disposition)
         assert any(column in line and "again" in line for line in logged)
@@ -170,7 +161,7 @@ def test_a_dropped_table_with_a_cursor_does_not_lose_its_older_rows() -> None:
         warehouse.load(warehouse.plan_load(SHOP, source, options=options))
 
     append(2)
-    execute("DROP TABLE shop.orders")
+    execute("shop", "DROP TABLE shop.orders")
     with pytest.raises(warehouse.LoadPlanError, match=r"shop\.orders was dropped.*refresh"):
         append(3)
     append(3, refresh="drop_resources")

@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 from shared import warehouse
 from shared.cli import app
 from shared.warehouse import TableChange
-from shared.warehouse.destinations.configuration import resolve_configuration
-from shared.warehouse.destinations.factory import create_destination
+from support.warehouse_client import client_of
 
 SLOW_ON_SERVERS = True
 
@@ -274,16 +273,10 @@ def test_a_change_that_newer_rows_make_impossible_changes_nothing() -> None:
     assert values()[2] == (3, 2**53 + 1)
 
 
-def client_of(schema: str) -> Any:
-    destination: Any = create_destination()
-    configuration = resolve_configuration(destination, "shop")
-    return destination.client(dlt.Schema(schema), configuration)
-
-
 @pytest.mark.usefixtures("any_warehouse")
 def test_a_change_that_the_database_refuses_half_way_changes_nothing() -> None:
     append(2)
-    with client_of("by_hand") as client:
+    with client_of("shop") as client:
         client.sql_client.execute_sql("CREATE TABLE shop.sales__items (n BIGINT)")
     with pytest.raises(warehouse.MigrationError, match="sales__items"):
         migrate(None, rename_to="sales")
@@ -296,7 +289,7 @@ def test_a_change_that_the_database_refuses_half_way_changes_nothing() -> None:
 def test_rows_of_a_killed_load_do_not_stay_in_a_renamed_table() -> None:
     append(2)
     append(3)
-    with client_of("by_hand") as client:  # as if that load had been killed before it completed
+    with client_of("shop") as client:  # as if that load had been killed before it completed
         client.sql_client.execute_sql(
             "UPDATE shop._dlt_loads SET status = 1 "
             "WHERE load_id = (SELECT max(load_id) FROM shop._dlt_loads)"

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dlt.common.utils import digest128
+
 from shared.sources.quoting import literal, quote
 
 DLT_COLUMNS = {
@@ -49,6 +51,16 @@ class Descriptions:
 
     table: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
+
+
+def has_comments(warehouse_type: str) -> bool:
+    """Return whether `update_comments` writes comments into a warehouse of a type."""
+    return warehouse_type in _STORED_SQL
+
+
+def digest(tables: Mapping[str, Descriptions]) -> str:
+    """Return a text that changes with the descriptions."""
+    return digest128(repr([(name, tables[name]) for name in sorted(tables)]))
 
 
 def update_comments(

@@ -17,10 +17,10 @@ from dlt.extract import DltSource
 
 from shared import settings
 from shared.lazy_modules import pyarrow as pa
-from shared.redaction import redact
 from shared.sources.partitions import PartitionKey
 from shared.sources.protocol import RetryLaterError, loading
 from shared.warehouse.appends import find_appends
+from shared.warehouse.comments import digest
 from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.datasets import stored_dataset
 from shared.warehouse.destinations.factory import (
@@ -91,7 +91,6 @@ class LoadRun:
         self._unfinished: set[str] = set()
         self._full_refresh: set[str] = set()
         self._after_commit: list[Callable[[], None]] = []
-        self._warnings: list[str] = []
         self._preview_rows = settings.get_int("PREVIEW_ROWS")
         self._started = time.monotonic()
         self.scopes: Mapping[str, PartitionScope] = plan.scopes
@@ -206,10 +205,10 @@ class LoadRun:
                     with suppress(Exception), client:
                         client.undo_this_load()  # otherwise the next load does
                     raise
-                roots = root_tables(self.plan.source, self.schema)
-                tables = self._describe_tables(client, roots, info.loads_ids)
+                tables = self._collect_stats(client, info.loads_ids)
         for action in self._after_commit:
             action()
+        roots = self._tables_by_root()
         rows_loaded = {**self._row_counts, **self.state.rows_inserted}
         for table in self.schema.dlt_table_names():
             rows_loaded.pop(table, None)
@@ -233,7 +232,7 @@ class LoadRun:
             },
             duration_seconds=time.monotonic() - self._started,
             unfinished=frozenset(self._unfinished),
-            warnings=self._warnings,
+            warnings=self.state.warnings,
         )
 
     def cleanup(self, *, failed: bool) -> None:
@@ -308,7 +307,7 @@ class LoadRun:
 
     def warn(self, message: str) -> None:
         """Show a message with the result; see `CurrentLoad`."""
-        self._warnings.append(message)
+        self.state.warnings.append(message)
 
     def _validate(self) -> PackageContent:
         schema = self.schema
@@ -317,7 +316,8 @@ class LoadRun:
         packages = [*map(self.pipeline.get_load_package_info, load_ids)]
         self.state.appends = find_appends(packages, schema, self.state.partition_scopes)
         content = validate_packages(packages, schema, self.state.partition_scopes)
-        self._package_schemas = save_plain_schemas(self.pipeline)
+        digests = self._describe_tables()
+        self._package_schemas = save_plain_schemas(self.pipeline, digests)
         requested = self.plan.options.extract_arguments.get("write_disposition")
         reject_appending_tables(self.source, schema, content.tables, self.plan.scopes, requested)
         self.state.tables_in_package = content.tables
@@ -360,27 +360,32 @@ class LoadRun:
             find_new_keys(client, self.schema, content, self.state)
             return count_partitions(client, few, self.log)
 
-    def _describe_tables(
-        self, client: Any, roots: Collection[str], load_ids: Sequence[str]
-    ) -> dict[str, TableStats]:
-        """Comment the tables in the warehouse, and return what they contain."""
+    def _tables_by_root(self) -> dict[str, list[str]]:
+        """Return the tables that the load fills, nested and companion tables by their root."""
         schema = self.schema
-        tables = [table for root in roots for table in with_related_tables(root, schema)]
-        with client:
-            self._comment(client, tables)
-            options: Any = {"preview_rows": self._preview_rows, "log": self.log}
-            return {
-                table: collect_stats(client, schema, table, load_ids, **options) for table in tables
-            }
+        roots = root_tables(self.plan.source, schema)
+        return {root: list(with_related_tables(root, schema)) for root in roots}
 
-    def _comment(self, client: Any, tables: Sequence[str]) -> None:
-        """Comment tables. An error is a warning of the result, because the rows are committed."""
-        try:
-            client.update_comments(find_descriptions(self.plan.source, self.schema, tables))
-        except Exception as error:  # noqa: BLE001 - such as of a table that another role owns
-            self.warn(
-                redact(f"The tables are loaded, and their comments could not change: {error}")
-            )
+    def _describe_tables(self) -> dict[str, str]:
+        """Find what the tables contain, for their comments, and return a digest of it by root."""
+        found = {
+            root: find_descriptions(self.plan.source, self.schema, tables)
+            for root, tables in self._tables_by_root().items()
+        }
+        self.state.descriptions = {
+            name: text for each in found.values() for name, text in each.items()
+        }
+        return {root: digest(described) for root, described in found.items()}
+
+    def _collect_stats(self, client: Any, load_ids: Sequence[str]) -> dict[str, TableStats]:
+        """Return what the tables contain after the load."""
+        options: Any = {"preview_rows": self._preview_rows, "log": self.log}
+        with client:
+            return {
+                table: collect_stats(client, self.schema, table, load_ids, **options)
+                for tables in self._tables_by_root().values()
+                for table in tables
+            }
 
     def _client(self) -> Any:
         """Return the client of the destination, with the schema as it will be stored. It can be entered again."""

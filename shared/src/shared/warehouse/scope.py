@@ -17,6 +17,7 @@ from dlt.common.time import ensure_datetime
 
 from shared.sources.partitions import PartitionKey, TimeWindow, merge_windows
 from shared.warehouse.appends import Appends
+from shared.warehouse.comments import Descriptions
 from shared.warehouse.errors import LoadPlanError
 from shared.warehouse.locks.base import Log, no_log
 
@@ -202,6 +203,8 @@ class LoadState:
         inserted_tables: those of them of which the table has no key yet, so nothing is replaced.
         pending_table_chains: tables that are ready to be replaced, with what that needs.
         appends: what the load appends.
+        descriptions: what the tables of the load contain, by table.
+        warnings: what the result shows.
     """
 
     partition_scopes: Mapping[str, PartitionScope] = field(default_factory=dict)
@@ -220,6 +223,8 @@ class LoadState:
     inserted_tables: set[str] = field(default_factory=set)
     pending_table_chains: dict[str, Sequence[Any]] = field(default_factory=dict)
     appends: Appends = field(default_factory=Appends)
+    descriptions: Mapping[str, Descriptions] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def tables_in_transaction(self, table: str) -> set[str]:
         """Return the tables that are replaced in one transaction with a table, itself included."""

@@ -1,13 +1,14 @@
 """DuckDB: files are inserted in little memory, and a query can take the place of rows."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from dlt.common.destination.client import LoadJob
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
 from duckdb import OutOfMemoryException
 from xxhash import xxh3_128_hexdigest
@@ -22,6 +23,8 @@ _BATCH_MEMORY_MB = 24  # for a file in Parquet, of which DuckDB reads a batch of
 _BATCH_MEMORY_MB_PER_COLUMN = 6
 _UNLIMITED_MB = sys.maxsize
 _changing_limit = Lock()
+
+_MAX_DESCRIBED_TABLES = 20  # each costs a statement
 
 _UNCHANGED_LOAD_SQL = """
     SELECT load_id, row_count FROM {loads} JOIN (
@@ -155,6 +158,22 @@ class DuckDbReplaceMixin(DirectReplaceMixin):
     """A client of DuckDB, which runs a query for the tables of a pushdown."""
 
     direct_job = ReplaceFilesJob
+
+    def stored_columns(self, tables: Sequence[str]) -> Iterable[tuple[str, Any]]:
+        """Yield the columns of each table; none if it does not exist. No transaction may be open.
+
+        dlt queries `information_schema.columns`, for which each new instance of DuckDB first creates all
+        views of its catalogs. That takes a tenth of a small load.
+        """
+        if len(tables) > _MAX_DESCRIBED_TABLES:
+            yield from super().stored_columns(tables)
+            return
+        for name in tables:
+            try:
+                rows = self._rows(f"DESCRIBE {self.sql_client.make_qualified_table_name(name)}")
+            except DestinationUndefinedEntity:
+                rows = ()
+            yield name, {column: {"name": column} for column, *_ in rows}
 
     def create_load_job(
         self, table: Any, file_path: str, *arguments: Any, **options: Any

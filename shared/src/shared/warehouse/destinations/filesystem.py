@@ -5,7 +5,7 @@ it removes the files of earlier loads there. Files have no transactions: in betw
 and new rows, and a run that is killed there leaves both until the partition is loaded again.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
@@ -111,9 +111,6 @@ class FilesystemReplaceMixin(FileAppendMixin):
     """dlt's client of files, which removes the old files of a load after the new ones are written."""
 
     state: LoadState
-
-    def update_comments(self, tables: Mapping[str, Any]) -> None:
-        """Do nothing: files have no comments."""
 
     def verify_schema(
         self, only_tables: Iterable[str] | None = None, new_jobs: Iterable[Any] | None = None

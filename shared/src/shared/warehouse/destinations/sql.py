@@ -1,6 +1,6 @@
 """What the clients of all databases share: one transaction replaces the rows of a load."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,8 @@ from dlt.common.destination import PreparedTableSchema
 from dlt.common.destination.client import FollowupJobRequest
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from shared.warehouse.comments import Descriptions, update_comments
+from shared.redaction import redact
+from shared.warehouse.comments import has_comments, update_comments
 from shared.warehouse.destinations.appends import SqlAppendMixin
 from shared.warehouse.destinations.configuration import warehouse_type
 from shared.warehouse.dlt_internals import DESTINATION_SCOPE_KEY, as_one_followup_job
@@ -20,6 +21,46 @@ class SqlReplaceMixin(SqlAppendMixin):
     """A client of a database: one transaction deletes a load's partitions and inserts the new rows."""
 
     state: LoadState
+
+    def update_stored_schema(self, *arguments: Any, **options: Any) -> Any:
+        """Update the tables, then their comments, before any rows are committed.
+
+        The version of the schema has a digest of the comments. A load with the same version that is
+        complete has written them, so they are not compared again: for DuckDB that is a tenth of a small
+        load.
+        """
+        applied = super().update_stored_schema(*arguments, **options)
+        if (
+            self.state.descriptions  # none in a migration
+            and has_comments(warehouse_type())
+            and not self.in_staging_dataset_mode
+            and (applied or not self._is_complete(self.schema.stored_version_hash))
+        ):
+            self._update_comments()
+        return applied
+
+    def _is_complete(self, version: str) -> bool:
+        """Return whether a load with a version of the schema is complete."""
+        column, status = self._columns("schema_version_hash", "status")
+        condition = f"{column} = '{version}' AND {status} = 0"
+        return self.row_count(self.schema.loads_table_name, condition) > 0
+
+    def _update_comments(self) -> None:
+        """Comment tables and columns in one transaction, as far as comments differ.
+
+        An error is a warning of the load's result, such as of a table that another role owns.
+        """
+        client = self.sql_client
+        dataset = client.capabilities.casefold_identifier(client.dataset_name)
+        try:
+            with client.begin_transaction():
+                update_comments(
+                    client.execute_sql, warehouse_type(), dataset, self.state.descriptions
+                )
+        except Exception as error:  # noqa: BLE001 - a comment must not stop a load
+            self.state.warnings.append(
+                redact(f"The comments of the tables could not change: {error}")
+            )
 
     def prepare_load_table(self, table_name: str) -> PreparedTableSchema:
         """Return the table with the condition of the rows that the merge deletes."""
@@ -50,6 +91,10 @@ class SqlReplaceMixin(SqlAppendMixin):
         if jobs:
             self.state.verify_lock()
         return as_one_followup_job(jobs, self.state.working_dir)
+
+    def stored_columns(self, tables: Sequence[str]) -> Iterable[tuple[str, Any]]:
+        """Yield the columns of each table, by name; none if it does not exist."""
+        return self.get_storage_tables(tables)
 
     def row_count(self, table: str, condition: str = "1 = 1") -> int:
         """Return the number of rows of a table; 0 if it is declared and not created yet."""
@@ -106,13 +151,6 @@ class SqlReplaceMixin(SqlAppendMixin):
             if rows := self._rows(query.limit(limit).sql(self._dialect)):
                 break
         return [dict(zip(columns, row, strict=True)) for row in rows]
-
-    def update_comments(self, tables: Mapping[str, Descriptions]) -> None:
-        """Comment tables and columns of the dataset in one transaction, as far as comments differ."""
-        client = self.sql_client
-        dataset = client.capabilities.casefold_identifier(client.dataset_name)
-        with client.begin_transaction():
-            update_comments(client.execute_sql, warehouse_type(), dataset, tables)
 
     @property
     def _dialect(self) -> str:

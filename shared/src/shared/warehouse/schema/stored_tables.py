@@ -105,7 +105,7 @@ def _missing(client: Any, tables: Collection[str]) -> Iterator[tuple[str, list[T
         for nested in get_nested_tables(schema.tables, table)
     }
     case_sensitive = client.capabilities.generates_case_sensitive_identifiers()
-    for name, columns in client.get_storage_tables(sorted(names)):
+    for name, columns in client.stored_columns(sorted(names)):
         yield name, schema.get_new_table_columns(name, columns, case_sensitive)
 
 

@@ -12,17 +12,26 @@ from shared.warehouse.dlt_internals import package_storage
 from shared.warehouse.errors import ConcurrentSchemaChangeError
 from shared.warehouse.rows.normalizer import with_normalizers, without_normalizers
 
+COMMENTS_DIGEST_HINT = "x-comments-digest"
 
-def save_plain_schemas(pipeline: dlt.Pipeline) -> dict[str, Schema]:
+
+def save_plain_schemas(pipeline: dlt.Pipeline, digests: Mapping[str, str]) -> dict[str, Schema]:
     """Write the schemas of the normalized packages in their stored form, and return them by load id.
 
-    See `without_normalizers`. No client is needed, so the dataset need not be locked.
+    No client is needed, so the dataset need not be locked.
+
+    Args:
+        pipeline: the pipeline, with normalized packages.
+        digests: a text by table that changes with its comments. With it changes the version of the schema.
     """
     packages = package_storage(pipeline)
     schemas = {}
     for load_id in pipeline.list_normalized_load_packages():
-        schemas[load_id] = without_normalizers(packages.load_schema(load_id))
-        packages.save_schema(load_id, schemas[load_id])
+        schema = without_normalizers(packages.load_schema(load_id))
+        for table in schema.tables.keys() & digests.keys():
+            schema.tables[table][COMMENTS_DIGEST_HINT] = digests[table]  # type: ignore[literal-required]
+        packages.save_schema(load_id, schema)
+        schemas[load_id] = packages.load_schema(load_id)  # it has the new version
     return schemas
 
 
