@@ -2,8 +2,11 @@
 
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dlt
@@ -17,11 +20,14 @@ from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from shared import warehouse
+from shared.sources.csv import CsvFormat, csv_source
 from shared.sources.hints import APPEND_EACH_RUN
 from shared.testing.killed_loads import in_forked_process, kill
 from shared.warehouse import new_keys
 from shared.warehouse.destinations import duckdb as duckdb_jobs
+from shared.warehouse.destinations import pushdown_job
 from shared.warehouse.destinations.direct import DirectJob
+from shared.warehouse.scope import LoadState
 
 SLOW_ON_SERVERS = True
 
@@ -255,6 +261,44 @@ def test_rows_that_need_more_memory_than_usual_are_loaded(
     wide = rows_of(range(1000), 1).append_column("text", pa.array(["x" * 10_000] * 1000))
     load(wide, **hints)
     assert stored("count(*)") == [(1000,)]
+
+
+@pytest.mark.usefixtures("tmp_warehouse")
+def test_the_warehouse_reads_a_file_that_needs_more_memory_than_usual(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pushdown_job, "_MEMORY_MB", 1)
+    monkeypatch.setattr(pushdown_job, "_MEMORY_MB_PER_COLUMN", 0)
+    text = "x" * 10_000
+    rows = "".join(f"{n},{text}\n" for n in range(1000))
+    (tmp_path / "wide.csv").write_text(f"id,text\n{rows}")
+    columns: dict[str, Any] = {"id": {"data_type": "bigint"}, "text": {"data_type": "text"}}
+    source = csv_source(["wide.csv"], "orders", CsvFormat(columns=columns), folder=str(tmp_path))
+    messages: list[str] = []
+    result = warehouse.load(warehouse.plan_load(SPEC, source, ["wide.csv"]), messages.append)
+    assert result.rows_loaded == {"orders": 1000}
+    assert result.tables["orders"].partition_row_counts == {"wide.csv": 1000}
+    assert not [message for message in messages if "row-by-row" in message]
+
+
+def test_a_job_that_ends_leaves_the_limit_of_memory_to_the_jobs_that_run() -> None:
+    with duckdb.connect() as connection:
+
+        def limit() -> Any:
+            return connection.execute("SELECT current_setting('memory_limit')").fetchall()
+
+        unlimited = limit()
+        client = SimpleNamespace(
+            state=LoadState(), sql_client=SimpleNamespace(execute_sql=connection.execute)
+        )
+        with duckdb_jobs.memory_limit(client, 300):
+            limited = limit()
+            with duckdb_jobs.memory_limit(client, 100):
+                assert limit() == limited
+            assert limit() == limited != unlimited
+            with duckdb_jobs.memory_limit(client, sys.maxsize):
+                assert limit() == unlimited
+        assert limit() == unlimited
 
 
 def test_a_copy_to_postgres_keeps_a_part_of_a_file_in_memory(

@@ -197,6 +197,7 @@ class LoadState:
         fingerprints: change when the rows of those queries change.
         pre_commit_checks: raise if the rows of those queries must not be committed.
         rows_inserted: rows that those queries inserted, by table.
+        memory_limits: the limits, in MB, that running jobs set for the memory of DuckDB.
         tables_in_package: all tables of the load package.
         unique_tables: tables of a merge whose rows in this load have a key each of its own.
         inserted_tables: those of them of which the table has no key yet, so nothing is replaced.
@@ -216,6 +217,7 @@ class LoadState:
     fingerprints: list[str] = field(default_factory=list)
     pre_commit_checks: list[Callable[[], None]] = field(default_factory=list)
     rows_inserted: Counter[str] = field(default_factory=Counter)
+    memory_limits: list[int] = field(default_factory=list)
     tables_in_package: set[str] = field(default_factory=set)
     unique_tables: set[str] = field(default_factory=set)
     inserted_tables: set[str] = field(default_factory=set)

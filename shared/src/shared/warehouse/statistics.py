@@ -29,7 +29,11 @@ class TableStats:
 
 
 def _partition_counts(client: Any, table: str) -> Mapping[str, int]:
-    scope = client.state.partition_scopes.get(table)
+    state = client.state
+    scope = state.partition_scopes.get(table)
+    if scope and len(scope.partitions) == 1 and table in state.rows_inserted:
+        # The transaction of a pushdown leaves only its own rows in the partition.
+        return {str(scope.partitions[0]): state.rows_inserted[table]}
     few = scope and len(scope.partitions) <= MAX_PARTITIONS_WITH_COUNTS
     return client.partition_counts(table) if few else {}
 

@@ -1,27 +1,28 @@
 """DuckDB: files are inserted in little memory, and a query can take the place of rows."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from dlt.common.destination.client import LoadJob, SqlModel
+from dlt.common.destination.client import LoadJob
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
-from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
 from duckdb import OutOfMemoryException
 from xxhash import xxh3_128_hexdigest
 
 from shared.sources.quoting import glob_literal
 from shared.warehouse.destinations.direct import DirectJob, DirectReplaceMixin
+from shared.warehouse.destinations.pushdown_job import PushdownJob
 from shared.warehouse.dlt_internals import WarehouseJob
 from shared.warehouse.errors import OutOfPartitionError, find_cause
-from shared.warehouse.scope import LoadState
 
-_MEMORY_MB = 256  # for a file that the warehouse reads itself, however long
-_MEMORY_MB_PER_COLUMN = 4
 _BATCH_MEMORY_MB = 24  # for a file in Parquet, of which DuckDB reads a batch of rows per thread
 _BATCH_MEMORY_MB_PER_COLUMN = 6
+_UNLIMITED_MB = sys.maxsize
+_changing_limit = Lock()
 
 _MAX_DESCRIBED_TABLES = 20  # each costs a statement
 
@@ -35,40 +36,23 @@ _UNCHANGED_LOAD_SQL = """
 """The load that inserted all stored rows of a scope by the same query; none if rows were added or removed."""
 
 
-class PushdownLoadJob(WarehouseJob):
-    """Replaces a load's rows of a table by those of a query, in one transaction and without staging.
+class PushdownLoadJob(PushdownJob):
+    """Runs the query in the warehouse itself.
 
     The table `_pushdown_loads` records, in the same transaction, which query inserted the rows. If the
     query would bring the rows that are stored, it does not run.
     """
 
-    def __init__(self, file_path: str, state: LoadState) -> None:
-        super().__init__(file_path)
-        self.load_state = state
-
-    def run(self) -> None:
-        """Run the query.
-
-        Raises:
-            DatabaseTerminalException: in place of all errors, because dlt retries others five times.
-        """
-        try:
-            self._replace()
-        except Exception as error:
-            raise DatabaseTerminalException(error) from error
-
     def _replace(self) -> None:
-        with Path(self.file).open(encoding="utf-8") as file:
-            select = SqlModel.from_file(file, "duckdb").to_sql()
-        name, client = self.load_table_name, self.client.sql_client
-        condition = self.load_state.partition_scopes[name].to_sql()
+        _in_little_memory(self, self._replace_rows, self._memory_mb)
+
+    def _replace_rows(self) -> None:
+        name, client, state = self.load_table_name, self.client.sql_client, self.client.state
+        select, condition = self._read_query("duckdb"), state.partition_scopes[name].to_sql()
         table, loads = map(client.make_qualified_table_name, (name, "_pushdown_loads"))
-        version = xxh3_128_hexdigest("\n".join(self.load_state.fingerprints).encode())
+        version = xxh3_128_hexdigest("\n".join(state.fingerprints).encode())
         # DuckDB needs less memory and less time if it need not keep the order of rows.
         client.execute_sql("SET preserve_insertion_order = false")
-        columns = self.client.schema.get_table_columns(name)
-        memory = _MEMORY_MB + len(columns) * _MEMORY_MB_PER_COLUMN
-        client.execute_sql(f"SET memory_limit = '{memory}MB'")
         with client.begin_transaction():
             client.execute_sql(
                 f"CREATE TABLE IF NOT EXISTS {loads} "
@@ -78,12 +62,10 @@ class PushdownLoadJob(WarehouseJob):
                 _UNCHANGED_LOAD_SQL.format(loads=loads, table=table, condition=condition),
                 *(name, condition, version),
             )
-            if unchanged and not self.load_state.force_reload:
-                ((load_id, self.load_state.rows_inserted[name]),) = unchanged
+            if unchanged and not state.force_reload:
+                ((load_id, state.rows_inserted[name]),) = unchanged
                 self._check_before_commit()
-                self.load_state.log(
-                    f"{name}: unchanged since load {load_id}, so it is not loaded again"
-                )
+                state.log(f"{name}: unchanged since load {load_id}, so it is not loaded again")
                 return
             client.execute_sql(f"DELETE FROM {table} WHERE {condition}")
             ((inserted,),) = client.execute_sql(f"INSERT INTO {table} BY NAME {select}") or ((0,),)
@@ -98,18 +80,14 @@ class PushdownLoadJob(WarehouseJob):
                 f"INSERT INTO {loads} VALUES (%s, %s, %s, %s, %s)",
                 *(name, condition, version, self.load_id, inserted),
             )
-        self.load_state.rows_inserted[name] = inserted
-
-    def _check_before_commit(self) -> None:
-        for check in self.load_state.pre_commit_checks:
-            check()
+        state.rows_inserted[name] = inserted
 
 
 class ReplaceFilesJob(DirectJob):
     """Replaces a load's rows of all tables of one transaction, in little memory."""
 
     def _replace(self) -> None:
-        _in_little_memory(self, self._replace_files)
+        _in_little_memory(self, self._replace_files, _batch_memory_mb(self))
 
     def _replace_files(self) -> None:
         client = self.client.sql_client
@@ -130,33 +108,50 @@ class CopyFileJob(DuckDbCopyJob, WarehouseJob):
 
     def run(self) -> None:
         """Insert them in one transaction."""
-        _in_little_memory(self, super().run)
+        _in_little_memory(self, super().run, _batch_memory_mb(self))
 
 
-def _in_little_memory(job: WarehouseJob, run: Callable[[], None]) -> None:
+def _batch_memory_mb(job: WarehouseJob) -> int:
+    """Return the memory of one batch of rows of a usual width per thread."""
+    columns = len(job.client.schema.get_table_columns(job.load_table_name))
+    return _BATCH_MEMORY_MB + columns * _BATCH_MEMORY_MB_PER_COLUMN
+
+
+def _in_little_memory(job: WarehouseJob, run: Callable[[], None], megabytes: int) -> None:
     """Run a transaction with a limit of memory, and again without it if a row needs more.
 
-    DuckDB otherwise uses what there is. Rows of a usual width need one batch of rows per thread.
+    DuckDB otherwise uses what there is.
     """
-    client = job.client.sql_client
-    columns = len(job.client.schema.get_table_columns(job.load_table_name))
     try:
-        with _memory_limit(client, _BATCH_MEMORY_MB + columns * _BATCH_MEMORY_MB_PER_COLUMN):
+        with memory_limit(job.client, megabytes):
             run()
     except Exception as error:
         if find_cause(error, OutOfMemoryException) is None:
             raise
-        run()
+        with memory_limit(job.client, _UNLIMITED_MB):
+            run()
 
 
 @contextmanager
-def _memory_limit(client: Any, megabytes: int) -> Iterator[None]:
-    """Limit the memory of DuckDB, which all connections of a process to a file share."""
-    client.execute_sql(f"SET memory_limit = '{megabytes}MB'")
+def memory_limit(client: Any, megabytes: int) -> Iterator[None]:
+    """Limit the memory of DuckDB.
+
+    All connections of a process to a file share its limit, and the jobs of a load run concurrently. So a job
+    only raises the limit of the others, and the last one removes it.
+    """
+    limits, execute = client.state.memory_limits, client.sql_client.execute_sql
     try:
+        with _changing_limit:
+            limits.append(megabytes)
+            highest = max(limits)
+            is_limited = highest < _UNLIMITED_MB
+            execute(f"SET memory_limit = '{highest}MB'" if is_limited else "RESET memory_limit")
         yield
     finally:
-        client.execute_sql("RESET memory_limit")
+        with _changing_limit:
+            limits.remove(megabytes)
+            if not limits:
+                execute("RESET memory_limit")
 
 
 class DuckDbReplaceMixin(DirectReplaceMixin):
@@ -185,6 +180,6 @@ class DuckDbReplaceMixin(DirectReplaceMixin):
     ) -> LoadJob:
         """Return the job that loads a file, or runs a query."""
         if table["name"] in self.state.pushdown_tables:
-            return PushdownLoadJob(file_path, self.state)
+            return PushdownLoadJob(file_path)
         job = super().create_load_job(table, file_path, *arguments, **options)
         return CopyFileJob(file_path) if type(job) is DuckDbCopyJob else job

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -10,18 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 from dlt.common.destination import PreparedTableSchema
-from dlt.common.destination.client import HasFollowupJobs, LoadJob, SqlModel
+from dlt.common.destination.client import HasFollowupJobs, LoadJob
 from dlt.common.libs.pyarrow import columns_to_arrow
 from dlt.destinations.exceptions import DatabaseTerminalException
 
 from shared.sources.quoting import literal
 from shared.warehouse.destinations.direct import DirectJob, DirectReplaceMixin, WaitingFile
+from shared.warehouse.destinations.pushdown_job import PushdownJob
 from shared.warehouse.destinations.pushdown_query import query_of_duckdb
 from shared.warehouse.dlt_internals import WarehouseJob
 
 _BATCH_ROWS = 20_000
-_MEMORY_MB = 256  # of DuckDB, for a file that it reads while its rows are copied
-_MEMORY_MB_PER_COLUMN = 4
 _PERMANENT_ERRORS = (
     pa.ArrowException,
     dbapi.ProgrammingError,
@@ -91,26 +89,13 @@ class ReplaceCopyJob(DirectJob, CopyJob):
             self.client.state.verify_lock()
 
 
-class PushdownCopyJob(CopyJob):
-    """Replaces a load's rows of a table by those of a query of DuckDB, which runs while they are copied."""
-
-    def run(self) -> None:
-        """Copy them in one transaction.
-
-        Raises:
-            DatabaseTerminalException: in place of all errors, because dlt retries others five times.
-        """
-        try:
-            self._replace()
-        except Exception as error:
-            raise DatabaseTerminalException(error) from error
+class PushdownCopyJob(PushdownJob, CopyJob):
+    """Runs the query in a separate DuckDB, while its rows are copied."""
 
     def _replace(self) -> None:
         table, state = self.load_table_name, self.client.state
-        columns = self.client.schema.get_table_columns(table)
-        with Path(self.file).open(encoding="utf-8") as file:
-            model = SqlModel.from_file(file, "postgres")
-        query = query_of_duckdb(model.to_sql(), "postgres", state.pushdown_selects)
+        translated = self._read_query("postgres")
+        query = query_of_duckdb(translated, "postgres", state.pushdown_selects)
         condition = state.partition_scopes[table].to_sql()
         outside = literal(f"{table}: a row of another partition")
         checked = (
@@ -118,7 +103,7 @@ class PushdownCopyJob(CopyJob):
             f"WHERE CASE WHEN {condition} THEN true ELSE error({outside}) END"
         )
         config: Any = {
-            "memory_limit": f"{_MEMORY_MB + len(columns) * _MEMORY_MB_PER_COLUMN}MB",
+            "memory_limit": f"{self._memory_mb}MB",
             "preserve_insertion_order": False,
             "temp_directory": str(state.working_dir),
         }
@@ -126,8 +111,7 @@ class PushdownCopyJob(CopyJob):
             cursor.execute(self.client.delete_statement(table))
             reader = connection.sql(checked).to_arrow_reader(_BATCH_ROWS)
             inserted = self._insert(cursor, table, reader.schema, reader)
-            for check in state.pre_commit_checks:
-                check()
+            self._check_before_commit()
             state.verify_lock()
         state.rows_inserted[table] = inserted
 
