@@ -184,13 +184,31 @@ def test_etl_dev_does_what_dagster_dev_does_with_processes_that_fork(
     ctrl_c_ends_all_processes_and_the_run_that_they_execute(server, folder)
 
 
-def test_without_fork_it_is_plain_dagster_dev(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("preloaded.SUPPORTED = False", "processes do not fork on this system"),
+        ("tempfile.tempdir = '{folder}'", "path too long"),
+        (
+            "tempfile.tempdir = '{temporary}'; os.access = lambda *_: False",  # as of `noexec`
+            "no program can run in",
+        ),
+    ],
+    ids=["no fork", "a long path", "no programs"],
+)
+def test_without_fork_it_is_plain_dagster_dev(change: str, reason: str, folder: Path) -> None:
+    long, temporary = folder / ("long" * 30), folder / "temporary"
+    long.mkdir()
+    temporary.mkdir()
     code = (
-        "import sys; from shared.cli import main; sys.modules['shared.cli.dev'].SUPPORTED = False\n"
+        "import os, sys, tempfile; from shared.cli import main, preloaded\n"
+        f"{change.format(folder=long, temporary=temporary)}\n"
         "sys.argv = ['etl', 'dev', '--version-of-nothing']; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
-    assert done.stdout.startswith("etl dev: processes do not fork on this system")
+    assert not [*long.iterdir(), *temporary.iterdir()]
+    assert done.stdout.startswith("etl dev: this is plain `dagster dev`, because ")
+    assert reason in done.stdout
     assert "No such option '--version-of-nothing'" in done.stderr

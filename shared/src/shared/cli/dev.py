@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shared.cli.preloaded import SUPPORTED, PreloadedPython
+from shared.cli.preloaded import PreloadedPython
 
 
 def dev(
@@ -25,12 +25,18 @@ def dev(
     typed_in: Path = context.obj
     files = [str(typed_in / file) for file in workspace or []]
     command = ["-m", "dagster", "dev", *(part for file in files for part in ("-w", file))]
-    python = sys.executable
-    if SUPPORTED:
-        preloaded = PreloadedPython()
-        python = str(preloaded.start())
-        os.set_inheritable(preloaded.lifeline, True)  # the server ends with `dagster dev`
-    else:
-        print("etl dev: processes do not fork on this system, so this is plain `dagster dev`.")
+    python = _preloaded_python()
     sys.stdout.flush()
     os.execv(python, [python, *command, *context.args])  # noqa: S606 - no shell
+
+
+def _preloaded_python() -> str:
+    """Return the Python for Dagster's processes; where it cannot fork, this one, and say why."""
+    preloaded = PreloadedPython()
+    try:
+        python = preloaded.start()
+    except (OSError, NotImplementedError) as problem:
+        print(f"etl dev: this is plain `dagster dev`, because {problem}.")
+        return sys.executable
+    os.set_inheritable(preloaded.lifeline, True)  # the server ends with `dagster dev`
+    return str(python)

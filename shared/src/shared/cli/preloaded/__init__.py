@@ -8,6 +8,7 @@ loaded system libraries must not fork.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -39,16 +40,37 @@ class PreloadedPython:
 
         The server runs as long as the file `lifeline` is open in any process, then it ends the
         processes that still run, and removes its folder.
+
+        Raises:
+            NotImplementedError: processes must not fork on this system.
+            OSError: no program or socket can be in the folder of temporary files.
         """
+        if not SUPPORTED:
+            raise NotImplementedError("processes do not fork on this system")
         folder = Path(tempfile.mkdtemp(prefix="python-"))
+        try:
+            self._start_in(folder)
+        except OSError:
+            shutil.rmtree(folder)
+            raise
+        return self.executable
+
+    def _start_in(self, folder: Path) -> None:
         client = Path(__file__).with_name("client.py").read_text()
         text = client.replace("@SOCKET@", f"{folder}/socket").replace("@PYTHON@", self.interpreter)
         self.executable = folder / "python"
         self.executable.write_text(f"#!{os.path.realpath(self.interpreter)} -SE\n{text}")
         self.executable.chmod(0o700)
+        if not os.access(
+            self.executable, os.X_OK
+        ):  # also of a file system that is mounted `noexec`
+            raise OSError(f"no program can run in {folder}; set TMPDIR to another folder")
         received, self.lifeline = os.pipe()
         with socket.socket(socket.AF_UNIX) as listener, os.fdopen(received) as end_of_input:
-            listener.bind(f"{folder}/socket")
+            try:
+                listener.bind(f"{folder}/socket")
+            except OSError as error:  # its path is too long
+                raise OSError(f"{error}: {folder}/socket; set TMPDIR to another folder") from None
             listener.listen(1000)
             server = str(Path(__file__).with_name("server.py"))
             arguments = [str(listener.fileno()), str(self.executable), *self.modules]
@@ -59,7 +81,6 @@ class PreloadedPython:
                 pass_fds=[listener.fileno()],
                 start_new_session=True,
             )
-        return self.executable
 
     def stop(self) -> None:
         """Stop the server and all processes that still run."""
