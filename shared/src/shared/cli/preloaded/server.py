@@ -18,7 +18,6 @@ import signal
 import site
 import socket
 import sys
-import threading
 import time
 import traceback
 import types
@@ -255,17 +254,23 @@ def exit_code(arguments: list[str]) -> int:
     return 0
 
 
-def end(code: int) -> None:
-    """End this process as `python` does, without freeing each object: that takes half a second."""
-    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - the steps of Python's own exit
-    atexit._run_exitfuncs()  # noqa: SLF001
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    os._exit(code)
+class LastExit:
+    """Ends this process without freeing each object, which takes half a second.
+
+    It is the first function that `atexit` has, so it runs last.
+    """
+
+    code = 0
+
+    def __call__(self) -> None:
+        """End with the code, or by the signal that a negative code names."""
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        if self.code < 0:
+            signal.signal(-self.code, signal.SIG_DFL)
+            os.kill(os.getpid(), -self.code)
+        os._exit(self.code)
 
 
 def preload(modules: list[str]) -> None:
@@ -281,7 +286,8 @@ def preload(modules: list[str]) -> None:
 
 def main() -> None:
     """Import the libraries and serve; a forked child comes back with its command and runs it."""
-    executable = sys.argv[2]
+    executable, last_exit = sys.argv[2], LastExit()
+    atexit.register(last_exit)
     with socket.socket(fileno=int(sys.argv[1])) as listener:
         preload(sys.argv[3:])
         command = Server(listener).serve()
@@ -290,7 +296,7 @@ def main() -> None:
         os.killpg(0, signal.SIGKILL)  # it leads the group of all that its children have started
     else:
         become(command, executable)
-        end(exit_code(command["arguments"]))
+        last_exit.code = exit_code(command["arguments"])
 
 
 if __name__ == "__main__":
