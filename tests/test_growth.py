@@ -128,7 +128,7 @@ def test_partitions_of_a_load_add_no_statement_and_no_connection_to_postgres(
     for size in SIZES:
         with postgres_costs(logged_postgres) as counts[size]:
             load_days(size)
-    assert_growth(counts, "statements", constant=60, slope=0)
+    assert_growth(counts, "statements", constant=58, slope=0)
     assert_growth(counts, "connections", constant=11, slope=0)
 
 
