@@ -129,6 +129,30 @@ def test_a_signal_reaches_the_process_and_its_handler_decides() -> None:
         assert client.wait(30) == 7
 
 
+@pytest.mark.usefixtures("default_interrupt")
+def test_a_signal_that_comes_before_the_server_is_ready_ends_the_command_and_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = tmp_path / "go_on"
+    (tmp_path / "slow_module.py").write_text(
+        f"import os\nwhile not os.path.exists({str(go_on)!r}): pass"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with (
+        PreloadedPython(modules=("slow_module",)) as preloaded,
+        subprocess.Popen(
+            [preloaded.executable, "-c", "import time; time.sleep(600)"],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=[preloaded.lifeline],
+        ) as client,
+    ):
+        wait_for(lambda: psutil.Process(client.pid).name() in ("sh", "dash", "bash"), 30)
+        client.send_signal(signal.SIGINT)
+        go_on.touch()
+        assert client.wait(30) == -signal.SIGINT
+
+
 def test_a_kill_ends_all_processes_and_removes_what_they_made() -> None:
     preloaded = PreloadedPython(modules=())
     executable = preloaded.start()

@@ -101,6 +101,11 @@ def test_any_client_sees_what_tables_and_columns_contain_after_each_load(
     load(shop("The number.", **hints))
     assert comments() == {**first, "orders.id": "The number.", "visits.id": "The number."}
     assert changed == [len(first), 2]
+    # A text that an earlier load had, as after a revert.
+    load(shop(DIFFICULT, **hints))
+    assert comments() == first
+    load(shop("The number.", **hints))
+    assert changed == [len(first), 2, 2, 2]
     # A table that is created again has its comments again.
     execute("shop", "DROP TABLE shop.visits")
     load(shop("The number.", **hints))

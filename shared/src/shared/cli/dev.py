@@ -16,6 +16,13 @@ def dev(
         list[Path] | None,
         typer.Option("--workspace", "-w", help="The workspace file. [default: workspace.yaml]"),
     ] = None,
+    python_file: Annotated[
+        list[Path] | None, typer.Option("--python-file", "-f", help="A file with definitions.")
+    ] = None,
+    working_directory: Annotated[
+        Path | None,
+        typer.Option("--working-directory", "-d", help="The folder of the code's imports."),
+    ] = None,
 ) -> None:
     """Start Dagster with its UI, as `dagster dev` does, with less time and memory for each location.
 
@@ -23,10 +30,17 @@ def dev(
     for one location.
     """
     typed_in: Path = context.obj
-    files = [str(typed_in / file) for file in workspace or []]
-    command = ["-m", "dagster", "dev", *(part for file in files for part in ("-w", file))]
+    paths = {"-w": workspace, "-f": python_file, "-d": working_directory and [working_directory]}
+    options = [
+        part
+        for name, given in paths.items()
+        for path in given or ()
+        for part in (name, str(typed_in / path))
+    ]
+    command = ["-m", "dagster", "dev", *options]
     python = _preloaded_python()
-    sys.stdout.flush()
+    if sys.stdout:  # it may be closed
+        sys.stdout.flush()
     os.execv(python, [python, *command, *context.args])  # noqa: S606 - no shell
 
 

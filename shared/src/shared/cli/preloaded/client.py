@@ -112,8 +112,10 @@ def main() -> None:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda received, _: forward(server, received))
     text = request(files, is_leader)
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # a signal follows the command
     socket.send_fds(server, [text[:4]], files)
     server.sendall(text[4:])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     for file in files:
         if file > STANDARD_ERROR:
             os.close(file)

@@ -5,6 +5,7 @@ It is run as a file, so that its children have imported nothing of this workspac
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import io
@@ -28,6 +29,9 @@ from typing import Any
 
 SIGNALS_TO_THE_GROUP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that do not end the server."""
+
+FORWARDED = (*SIGNALS_TO_THE_GROUP, signal.SIGQUIT, signal.SIGUSR1)
+"""Signals that a client sends on to its command."""
 
 ENDING = ((3, signal.SIGTERM), (10, signal.SIGKILL))
 """The signals that processes receive which still run so many seconds after the end of the input."""
@@ -120,8 +124,11 @@ class Server:
             client.close()
             return None
         command: dict[str, Any] = json.loads(text)
+        # A signal that the child receives before it has its own handlers waits until the command begins.
+        signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
             for file in files:
                 os.close(file)
             self.children[pid] = child = Child(pid, client, command["is_leader"])
@@ -176,7 +183,7 @@ def receive(client: socket.socket) -> tuple[bytes, list[int]]:
     header, files, _, _ = socket.recv_fds(client, 4, 250)
     size, text = int.from_bytes(header, "big"), b""
     while len(text) < size or not header:
-        if not (part := client.recv(1 << 20)):
+        if not (part := client.recv(size - len(text))):  # signals may follow
             for file in files:
                 os.close(file)
             raise EOFError
@@ -187,7 +194,8 @@ def receive(client: socket.socket) -> tuple[bytes, list[int]]:
 def become(command: dict[str, Any], executable: str) -> None:
     """Take over the files, the environment, the directory and the session of the client."""
     targets = command["files"]
-    high = [os.dup2(file, 500 + number) for number, file in enumerate(command["received"])]
+    first = max(targets, default=0) + 1
+    high = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, first) for file in command["received"]]
     for file in command["received"]:
         os.close(file)
     for target, file in zip(targets, high, strict=True):
@@ -241,6 +249,7 @@ def run(arguments: list[str]) -> None:
 def exit_code(arguments: list[str]) -> int:
     """Run the command and return the exit code that `python` ends with."""
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
         run(arguments)
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
@@ -260,7 +269,7 @@ class LastExit:
     It is the first function that `atexit` has, so it runs last.
     """
 
-    code = 0
+    code = 1  # of an error before the command begins
 
     def __call__(self) -> None:
         """End with the code, or by the signal that a negative code names."""
@@ -278,7 +287,7 @@ def preload(modules: list[str]) -> None:
     with warnings.catch_warnings():  # commands run with the filters of a fresh Python
         warnings.simplefilter("ignore")
         for module in modules:
-            with contextlib.suppress(ModuleNotFoundError):  # some environments have fewer
+            with contextlib.suppress(Exception):  # the command that needs it shows the error
                 importlib.import_module(module)
     gc.collect()
     gc.freeze()

@@ -25,25 +25,32 @@ class SqlReplaceMixin(SqlAppendMixin):
     def update_stored_schema(self, *arguments: Any, **options: Any) -> Any:
         """Update the tables, then their comments, before any rows are committed.
 
-        The version of the schema has a digest of the comments. A load with the same version that is
-        complete has written them, so they are not compared again: for DuckDB that is a tenth of a small
-        load.
+        The version of the schema has a digest of the comments. If the last complete load had this version,
+        it has compared them, and they are not compared again: for DuckDB that is a tenth of a small load.
         """
         applied = super().update_stored_schema(*arguments, **options)
         if (
             self.state.descriptions  # none in a migration
             and has_comments(warehouse_type())
             and not self.in_staging_dataset_mode
-            and (applied or not self._is_complete(self.schema.stored_version_hash))
+            and (applied or not self._was_last(self.schema.stored_version_hash))
         ):
             self._update_comments()
         return applied
 
-    def _is_complete(self, version: str) -> bool:
-        """Return whether a load with a version of the schema is complete."""
-        column, status = self._columns("schema_version_hash", "status")
-        condition = f"{column} = '{version}' AND {status} = 0"
-        return self.row_count(self.schema.loads_table_name, condition) > 0
+    def _was_last(self, version: str) -> bool:
+        """Return whether the schema's last complete load had a version, and no load has stored another one since."""
+        name, of_load, status, time, of_schema = self._columns(
+            "schema_name", "schema_version_hash", "status", "inserted_at", "version_hash"
+        )
+        versions = self.sql_client.make_qualified_table_name(self.schema.version_table_name)
+        of_this = f"WHERE {name} = '{self.schema.name}'"
+        latest = f"ORDER BY {time} DESC LIMIT 1"
+        rows = self._rows(
+            f"SELECT (SELECT {of_load} FROM {self._loads} {of_this} AND {status} = 0 {latest}), "
+            f"(SELECT {of_schema} FROM {versions} {of_this} {latest})"
+        )
+        return [*map(tuple, rows)] == [(version, version)]
 
     def _update_comments(self) -> None:
         """Comment tables and columns in one transaction, as far as comments differ.
