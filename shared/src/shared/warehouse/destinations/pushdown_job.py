@@ -1,5 +1,6 @@
 """A query whose rows replace those of a load, in the transaction that deletes them and without staging."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,8 @@ from dlt.destinations.exceptions import DatabaseTerminalException
 
 from shared.warehouse.dlt_internals import WarehouseJob
 
-_MEMORY_MB = 192  # of DuckDB, for a file that it reads itself, however long
+_MEMORY_MB = 96  # of DuckDB, for a file that it reads itself, however long
+_MEMORY_MB_PER_THREAD = 24
 _MEMORY_MB_PER_COLUMN = 4
 
 
@@ -38,7 +40,8 @@ class PushdownJob(WarehouseJob):
     def _memory_mb(self) -> int:
         """DuckDB's limit of memory for the query; it otherwise uses what there is."""
         columns = self.client.schema.get_table_columns(self.load_table_name)
-        return _MEMORY_MB + len(columns) * _MEMORY_MB_PER_COLUMN
+        threads = (os.cpu_count() or 1) * _MEMORY_MB_PER_THREAD
+        return _MEMORY_MB + threads + len(columns) * _MEMORY_MB_PER_COLUMN
 
     def _check_before_commit(self) -> None:
         for check in self.client.state.pre_commit_checks:
