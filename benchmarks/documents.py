@@ -126,9 +126,12 @@ BLOCKS = {
         {
             "the imports of Dagster, dagster-dlt and dlt alone": ("tiny_run", "limit"),
             "a pipeline, which does not import Dagster": ("tiny_run", "ours"),
-            "the same by plain dlt": ("tiny_run", "plain_dlt"),
+            "plain dlt, with the rows in a list": ("tiny_run", "plain_dlt"),
             "a Dagster run": ("tiny_run", "ours_dagster"),
-            "the same by plain dagster-dlt": ("tiny_run", "plain_dagster"),
+            "a Dagster run by plain dagster-dlt, with the rows in a list": (
+                "tiny_run",
+                "plain_dagster",
+            ),
             "a Dagster run of an asset that does nothing": ("tiny_run", "dagster"),
         },
         COMPARED,
@@ -167,7 +170,7 @@ BLOCKS = {
             f"{many} locations, {text}": (f"locations_{many}", system)
             for many in (3, 10, 30, 100)
             for system, text in {
-                "limit": "empty ones, `dagster dev`",
+                "limit": "`dagster dev`, locations that only import",
                 "ours": "`dagster dev`",
                 "ours_preloaded": "`etl dev`",
             }.items()
