@@ -15,7 +15,6 @@ import dagster as dg
 from shared import warehouse
 from shared.orchestration.dagster_internals import declared_loads
 from shared.orchestration.metadata import SQL_FILE
-from shared.orchestration.translator import declared_tables
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def table_owners(location: str, assets: Iterable[object]) -> list[TableOwner]:
         for source, pipeline, translator in declared_loads(definition):
             declared = getattr(translator, "related_tables", {})
             for resource in source.selected_resources.values():
-                own, *related = declared_tables(resource)
+                own, *related = warehouse.declared_tables(resource)
                 named = declared.get(resource.name) or declared.get(own, ())
                 names = dict.fromkeys([own, *related, *map(warehouse.normalize_name, named)])
                 owners += (

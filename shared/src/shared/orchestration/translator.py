@@ -6,11 +6,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import dagster as dg
 from dagster_dlt import DagsterDltTranslator
-from dlt.common.schema.typing import TTableSchema
 from dlt.extract import DltResource
 
 from shared import warehouse
@@ -89,7 +87,7 @@ class WarehouseTranslator(DagsterDltTranslator):
             )
         resource = data.resource
         dataset, name = data.pipeline.dataset_name, warehouse.table_of(resource)
-        table = next(iter(declared_tables(resource).values()))
+        table = next(iter(warehouse.declared_tables(resource).values()))
         metadata = {
             **spec.metadata,
             "dagster/table_name": f"{dataset}.{name}",
@@ -127,7 +125,7 @@ class WarehouseTranslator(DagsterDltTranslator):
             root: the spec of the resource's asset.
         """
         resource, pipeline = data.resource, warehouse.require_spec(data.pipeline)
-        own, *others = (tables := declared_tables(resource))
+        own, *others = (tables := warehouse.declared_tables(resource))
         named = self.related_tables.get(resource.name) or self.related_tables.get(own, ())
         names = sorted({*others, *map(warehouse.normalize_name, named)} - {own})
         for name in names:
@@ -153,16 +151,6 @@ class WarehouseTranslator(DagsterDltTranslator):
                     LOADED_WITH: dg.MetadataValue.asset(root.key),
                 },
             )
-
-
-def declared_tables(resource: DltResource) -> Mapping[str, TTableSchema]:
-    """Return `warehouse.declared_tables` of a resource, which is slow, once for all definitions."""
-    if resource not in _DECLARED:
-        _DECLARED[resource] = warehouse.declared_tables(resource)
-    return _DECLARED[resource]
-
-
-_DECLARED: WeakKeyDictionary[DltResource, Mapping[str, TTableSchema]] = WeakKeyDictionary()
 
 
 def _describe(table: str, parent: str, root: str) -> str:
