@@ -153,6 +153,13 @@ def test_a_signal_that_comes_before_the_server_is_ready_ends_the_command_and_the
         assert client.wait(30) == -signal.SIGINT
 
 
+def test_functions_of_atexit_run_and_shared_semaphores_are_freed() -> None:
+    code = "import multiprocessing as m, atexit; lock = m.get_context('spawn').Lock(); atexit.register(print, 'end')"
+    done = subprocess.run([python(), "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "end\n"
+    assert not done.stderr  # the tracker of multiprocessing names those that leak
+
+
 def test_a_kill_ends_all_processes_and_removes_what_they_made() -> None:
     preloaded = PreloadedPython(modules=())
     executable = preloaded.start()

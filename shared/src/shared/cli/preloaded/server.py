@@ -10,7 +10,6 @@ import gc
 import importlib
 import io
 import json
-import multiprocessing.spawn
 import os
 import runpy
 import selectors
@@ -212,6 +211,8 @@ def become(command: dict[str, Any], executable: str) -> None:
     signal.signal(signal.SIGINT, handler)
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     sys.executable = executable
+    import multiprocessing.spawn  # not before `LastExit`: it registers a function of its own
+
     multiprocessing.spawn.set_executable(executable)
     unbuffered = bool(os.environ.get("PYTHONUNBUFFERED")) or "-u" in command["arguments"][:3]
     if isinstance(sys.stdout, io.TextIOWrapper):  # the server's own has no terminal
