@@ -268,6 +268,7 @@ def test_the_warehouse_reads_a_file_that_needs_more_memory_than_usual(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pushdown_job, "_MEMORY_MB", 1)
+    monkeypatch.setattr(pushdown_job, "_MEMORY_MB_PER_THREAD", 0)
     monkeypatch.setattr(pushdown_job, "_MEMORY_MB_PER_COLUMN", 0)
     text = "x" * 10_000
     rows = "".join(f"{n},{text}\n" for n in range(1000))

@@ -8,10 +8,10 @@ from shared.warehouse.destinations.configuration import resolve_configuration
 from shared.warehouse.destinations.factory import create_destination
 
 
-def client_of(dataset: str, schema: str = "by_hand") -> Any:
+def client_of(dataset: str) -> Any:
     """Return the client of a dataset, for a `with` block."""
     destination: Any = create_destination()
-    return destination.client(dlt.Schema(schema), resolve_configuration(destination, dataset))
+    return destination.client(dlt.Schema("by_hand"), resolve_configuration(destination, dataset))
 
 
 def execute(dataset: str, statement: str) -> None:

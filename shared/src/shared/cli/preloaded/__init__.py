@@ -23,9 +23,10 @@ SUPPORTED = sys.platform == "linux"
 
 
 class PreloadedPython:
-    """Runs the server while entered as a context.
+    """Runs the server while entered as a context, or from `start` to `stop`.
 
     Attributes:
+        lifeline: an open file; the server ends when no process has it.
         executable: the program that takes the arguments of `python`.
         interpreter: the Python that imports the modules.
     """
@@ -38,8 +39,8 @@ class PreloadedPython:
     def start(self) -> Path:
         """Start the server and return the executable; commands that come before it is ready wait.
 
-        The server runs as long as the file `lifeline` is open in any process, then it ends the
-        processes that still run, and removes its folder.
+        When no process has `lifeline`, the server ends the processes that still run, and removes its
+        folder.
 
         Raises:
             NotImplementedError: processes must not fork on this system.
@@ -61,9 +62,8 @@ class PreloadedPython:
         self.executable = folder / "python"
         self.executable.write_text(f"#!{os.path.realpath(self.interpreter)} -SE\n{text}")
         self.executable.chmod(0o700)
-        if not os.access(
-            self.executable, os.X_OK
-        ):  # also of a file system that is mounted `noexec`
+        # It also fails on a file system that is mounted `noexec`.
+        if not os.access(self.executable, os.X_OK):
             raise OSError(f"no program can run in {folder}; set TMPDIR to another folder")
         received, self.lifeline = os.pipe()
         with socket.socket(socket.AF_UNIX) as listener, os.fdopen(received) as end_of_input:

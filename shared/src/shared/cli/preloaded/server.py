@@ -211,7 +211,7 @@ def become(command: dict[str, Any], executable: str) -> None:
     signal.signal(signal.SIGINT, handler)
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     sys.executable = executable
-    import multiprocessing.spawn  # not before `LastExit`: it registers a function of its own
+    import multiprocessing.spawn  # after `LastExit`: it registers a function with `atexit`
 
     multiprocessing.spawn.set_executable(executable)
     unbuffered = bool(os.environ.get("PYTHONUNBUFFERED")) or "-u" in command["arguments"][:3]

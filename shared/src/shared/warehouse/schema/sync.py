@@ -13,16 +13,17 @@ from shared.warehouse.errors import ConcurrentSchemaChangeError
 from shared.warehouse.rows.normalizer import with_normalizers, without_normalizers
 
 COMMENTS_DIGEST_HINT = "x-comments-digest"
+"""The table hint that changes with the comments of a table and of those that belong to it."""
 
 
 def save_plain_schemas(pipeline: dlt.Pipeline, digests: Mapping[str, str]) -> dict[str, Schema]:
-    """Write the schemas of the normalized packages in their stored form, and return them by load id.
+    """Write the schemas of the normalized packages as plain dlt can read them; return them by load id.
 
     No client is needed, so the dataset need not be locked.
 
     Args:
         pipeline: the pipeline, with normalized packages.
-        digests: a text by table that changes with its comments. With it changes the version of the schema.
+        digests: by table, a text that changes with its comments. The version of the schema then changes, too.
     """
     packages = package_storage(pipeline)
     schemas = {}
